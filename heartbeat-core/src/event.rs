@@ -1,0 +1,212 @@
+//! What a [`Monitor`](crate::Monitor) tells: events, causes of death, and the
+//! ends that a transport can come to.
+//!
+//! This module decides the vocabulary and nothing else. The adapter uses the
+//! same words.
+
+use core::{fmt, time::Duration};
+
+use crate::frame::{Hello, ProtocolError};
+
+/// Something that the application may want to know about its peer.
+///
+/// [`Closed`](Event::Closed) and [`Dead`](Event::Dead) are terminal: exactly
+/// one of them comes, once, and nothing after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive] // later versions may observe more
+pub enum Event {
+    /// The peer's first frame arrived; it speaks this protocol.
+    Connected {
+        /// What the peer announced about itself.
+        peer: Hello,
+    },
+    /// A pong came back. Not reported if
+    /// [`beat_events`](crate::ConfigBuilder::beat_events) is off.
+    Beat {
+        /// From the moment the ping had left until its pong arrived.
+        rtt: Duration,
+    },
+    /// A beat is late. The peer may come back; nothing has been given up.
+    ///
+    /// One event for each late beat: with three beats allowed there can be
+    /// three of these before [`Dead`](Event::Dead).
+    Suspect {
+        /// Beats missed in a row so far. Zero when the beat is only later
+        /// than the measured round trip lets expect.
+        missed: u32,
+        /// Since the last evidence of life.
+        silent_for: Duration,
+    },
+    /// Evidence of life came after [`Suspect`](Event::Suspect).
+    Recovered {
+        /// How long the silence was.
+        silent_for: Duration,
+    },
+    /// *We* were asleep: a deadline was served later than
+    /// [`stall_tolerance`](crate::ConfigBuilder::stall_tolerance) allows. The
+    /// peer isn't blamed for it.
+    LocalStall {
+        /// How long after the deadline we woke up.
+        late: Duration,
+    },
+    /// The connection ended with a goodbye. Terminal.
+    Closed {
+        /// Who said it.
+        reason: CloseReason,
+    },
+    /// The connection ended in any other way. Terminal.
+    Dead(Death),
+}
+
+impl Event {
+    /// Whether this is the last event.
+    #[must_use]
+    pub const fn is_terminal(&self) -> bool {
+        matches!(self, Self::Closed { .. } | Self::Dead(_))
+    }
+}
+
+/// Who said goodbye.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "there are two ends to a connection"
+)]
+pub enum CloseReason {
+    /// The peer did.
+    Peer,
+    /// We did, with [`Monitor::close`](crate::Monitor::close).
+    Local,
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Peer => "the peer said goodbye",
+            Self::Local => "we said goodbye",
+        })
+    }
+}
+
+/// The verdict: why the peer counts as dead, and what was known of it.
+///
+/// ```
+/// use core::time::Duration;
+/// use heartbeat_core::{Config, Instant, Monitor};
+/// # use heartbeat_core::Event;
+/// # let config = Config::builder().jitter(0.0).build()?;
+/// # let mut monitor = Monitor::new(config, 1, Instant::ORIGIN);
+/// # let death = loop {
+/// #     let Some(at) = monitor.poll_timeout() else { unreachable!() };
+/// #     monitor.handle_timeout(at);
+/// #     while monitor.poll_transmit().is_some() {}
+/// #     monitor.handle_flushed(at);
+/// #     if let Some(Event::Dead(death)) = std::iter::from_fn(|| monitor.poll_event()).last() { break death }
+/// # };
+/// assert_eq!(death.to_string(), "silent for 14s, 3 beats missed");
+/// # Ok::<(), heartbeat_core::ConfigError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive] // adapters on some systems can say more about a death
+pub struct Death {
+    /// What ended it.
+    pub cause: Cause,
+    /// From the last evidence of life to the verdict.
+    pub silent_for: Duration,
+    /// Beats missed in a row.
+    pub missed: u32,
+    /// The last round trip that was measured, if any was.
+    pub last_rtt: Option<Duration>,
+}
+
+impl fmt::Display for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.cause {
+            Cause::Silent => write!(f, "silent for {:?}", self.silent_for)?,
+            cause => write!(f, "{cause}, silent for {:?}", self.silent_for)?,
+        }
+        match self.missed {
+            0 => {}
+            1 => f.write_str(", 1 beat missed")?,
+            missed => write!(f, ", {missed} beats missed")?,
+        }
+        if let Some(rtt) = self.last_rtt {
+            write!(f, ", last round trip {rtt:?}")?;
+        }
+        Ok(())
+    }
+}
+
+impl core::error::Error for Death {}
+
+/// What ended a connection that nobody said goodbye to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive] // later versions may tell more causes apart
+pub enum Cause {
+    /// Every beat in the budget went unanswered.
+    Silent,
+    /// Nothing arrived, and the pings couldn't even be written.
+    WriteStalled,
+    /// The stream ended without a goodbye: what a killed process looks like.
+    Eof,
+    /// The peer's kernel refused the connection (`ECONNRESET`, `EPIPE`).
+    Reset,
+    /// Our kernel gave up waiting for the peer's (`ETIMEDOUT`).
+    TimedOut,
+    /// The network says that the peer can't be reached (`EHOSTUNREACH`,
+    /// `ENETUNREACH`, `ENETDOWN`).
+    Unreachable,
+    /// The peer sent something that isn't this protocol.
+    Protocol(ProtocolError),
+    /// The peer pinged far more often than it had been told to.
+    PingFlood,
+    /// Any other failure of the transport.
+    Io,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent => f.write_str("beats unanswered"),
+            Self::WriteStalled => f.write_str("pings could not be written"),
+            Self::Eof => f.write_str("closed without goodbye"),
+            Self::Reset => f.write_str("connection reset"),
+            Self::TimedOut => f.write_str("connection timed out"),
+            Self::Unreachable => f.write_str("peer unreachable"),
+            Self::Protocol(error) => write!(f, "protocol violated: {error}"),
+            Self::PingFlood => f.write_str("ping flood"),
+            Self::Io => f.write_str("transport failed"),
+        }
+    }
+}
+
+/// How a transport ended, as its driver saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive] // mirrors `Cause`
+pub enum End {
+    /// The stream ended.
+    Eof,
+    /// `ECONNRESET`, `ECONNABORTED`, `EPIPE`.
+    Reset,
+    /// `ETIMEDOUT`.
+    TimedOut,
+    /// `EHOSTUNREACH`, `ENETUNREACH`, `ENETDOWN`.
+    Unreachable,
+    /// What arrived isn't this protocol.
+    Protocol(ProtocolError),
+    /// Any other error.
+    Io,
+}
+
+impl From<End> for Cause {
+    fn from(end: End) -> Self {
+        match end {
+            End::Eof => Self::Eof,
+            End::Reset => Self::Reset,
+            End::TimedOut => Self::TimedOut,
+            End::Unreachable => Self::Unreachable,
+            End::Protocol(error) => Self::Protocol(error),
+            End::Io => Self::Io,
+        }
+    }
+}

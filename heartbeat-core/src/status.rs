@@ -1,0 +1,55 @@
+//! What is known about a peer at one moment.
+//!
+//! This module decides how a [`Monitor`](crate::Monitor) is shown to people
+//! and to metrics. Reading a status changes nothing.
+
+use core::time::Duration;
+
+use crate::{frame::Hello, time::Instant};
+
+/// A snapshot of a [`Monitor`](crate::Monitor).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive] // later versions may know more
+pub struct Status {
+    /// What the peer counts as.
+    pub state: State,
+    /// Beats missed in a row.
+    pub missed: u32,
+    /// The last evidence of life; the start, if there was none yet.
+    pub last_heard: Instant,
+    /// The last round trip.
+    pub last_rtt: Option<Duration>,
+    /// The smoothed round trip (RFC 6298).
+    pub smoothed_rtt: Option<Duration>,
+    /// Pings sent. Wraps at 2³².
+    pub pings: u32,
+    /// Pings that were answered. Wraps at 2³².
+    pub pongs: u32,
+    /// What the peer announced, once its Hello arrived.
+    pub peer: Option<Hello>,
+    /// The silence after which we ping: the configured interval, or longer if
+    /// the peer accepts nothing faster.
+    pub interval: Duration,
+    /// The silence after which the peer is dead at the latest: the configured
+    /// [`detection_time`](crate::Config::detection_time), longer by what
+    /// `interval` is longer.
+    pub detection_time: Duration,
+}
+
+/// What a peer counts as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive] // later versions may tell more states apart
+pub enum State {
+    /// No beat is late.
+    Alive,
+    /// A beat is late; see [`Event::Suspect`](crate::Event::Suspect).
+    Suspect,
+    /// We don't read at the moment, so nothing is judged.
+    Paused,
+    /// We said goodbye, and it hasn't left yet.
+    Closing,
+    /// Ended with a goodbye.
+    Closed,
+    /// Ended in any other way.
+    Dead,
+}

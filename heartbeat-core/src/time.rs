@@ -1,0 +1,106 @@
+//! A point in time as the caller counts it.
+//!
+//! This module decides how time is represented and added up. It doesn't
+//! decide what time it is: nothing in this crate reads a clock.
+
+use core::{
+    fmt,
+    ops::{Add, Sub},
+    time::Duration,
+};
+
+/// Microseconds since an origin that the caller picks.
+///
+/// The origin can be anything that stays the same for the life of one
+/// [`Monitor`](crate::Monitor): the moment it was made, the start of the
+/// process, zero in a simulation. All arithmetic saturates, so no value of an
+/// `Instant` can make this crate panic. [`Instant::MAX`] (some 584,000 years)
+/// means *never*.
+///
+/// ```
+/// use core::time::Duration;
+/// use heartbeat_core::Instant;
+///
+/// let start = Instant::ORIGIN;
+/// let later = start + Duration::from_millis(5);
+/// assert_eq!(later.as_micros(), 5_000);
+/// assert_eq!(later.saturating_duration_since(start), Duration::from_millis(5));
+/// assert_eq!(start.saturating_duration_since(later), Duration::ZERO);
+/// assert_eq!(Instant::MAX + Duration::from_secs(1), Instant::MAX);
+/// ```
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instant(u64);
+
+impl Instant {
+    /// Zero: the origin itself.
+    pub const ORIGIN: Self = Self(0);
+
+    /// The end of time. As a deadline it means *never*.
+    pub const MAX: Self = Self(u64::MAX);
+
+    /// The instant `micros` microseconds after the origin.
+    #[must_use]
+    pub const fn from_micros(micros: u64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since the origin.
+    #[must_use]
+    pub const fn as_micros(self) -> u64 {
+        self.0
+    }
+
+    /// How long ago `earlier` was, or zero if it is later than `self`.
+    #[must_use]
+    pub const fn saturating_duration_since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+
+    /// Whether this deadline has come. [`Instant::MAX`] never does.
+    pub(crate) const fn is_due(self, now: Self) -> bool {
+        self.0 <= now.0 && self.0 < u64::MAX
+    }
+
+    pub(crate) const fn micros_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    pub(crate) const fn plus(self, micros: u64) -> Self {
+        Self(self.0.saturating_add(micros))
+    }
+}
+
+/// The whole microseconds of a duration; `u64::MAX` if there are more.
+pub(crate) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl Add<Duration> for Instant {
+    type Output = Self;
+
+    /// Saturates at [`Instant::MAX`].
+    fn add(self, duration: Duration) -> Self {
+        self.plus(micros(duration))
+    }
+}
+
+impl Sub<Duration> for Instant {
+    type Output = Self;
+
+    /// Saturates at [`Instant::ORIGIN`].
+    fn sub(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(micros(duration)))
+    }
+}
+
+impl fmt::Debug for Instant {
+    /// Seconds since the origin, as in `Instant(1.500000s)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Instant({}.{:06}s)",
+            self.0 / 1_000_000,
+            self.0 % 1_000_000
+        )
+    }
+}

@@ -1,0 +1,251 @@
+//! How a [`SafetyNet`] reaches a socket, and what became of each option.
+
+use std::{fmt, io};
+
+use socket2::{SockRef, Socket};
+
+#[cfg(not(windows))]
+use std::os::fd::AsFd as AsSocketHandle;
+#[cfg(windows)]
+use std::os::windows::io::AsSocket as AsSocketHandle;
+
+use super::SafetyNet;
+
+impl SafetyNet {
+    /// Switches on keepalive and sets all options on a TCP socket.
+    ///
+    /// Takes whatever has a socket: a [`TcpStream`](tokio::net::TcpStream) of
+    /// tokio or of the standard library, or a
+    /// [`TcpSocket`](tokio::net::TcpSocket) that is yet to connect.
+    ///
+    /// An option that fails, or that this system doesn't have, never prevents
+    /// the rest; the answer says what became of each. (On Windows the idle time
+    /// and the interval are one option, and the retries need it.)
+    ///
+    /// ```
+    /// # use heartbeat_core::Config;
+    /// # use heartbeat_tokio::safety_net::SafetyNet;
+    /// # use tokio::net::{TcpListener, TcpStream};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// # let address = listener.local_addr()?;
+    /// let stream = TcpStream::connect(address).await?;
+    /// let applied = SafetyNet::from(&Config::default()).apply(&stream);
+    /// if !applied.is_complete() {
+    ///     eprintln!("safety net: {applied}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn apply(&self, socket: &impl AsSocketHandle) -> Applied {
+        let socket = &*SockRef::from(socket);
+        let keepalive = Outcome::of(socket.set_keepalive(true));
+        let Probing {
+            idle,
+            interval,
+            retries,
+        } = self.apply_probing(socket);
+        Applied {
+            keepalive,
+            idle,
+            interval,
+            retries,
+            user_timeout: self.apply_user_timeout(socket),
+        }
+    }
+
+    /// One call sets both times, and a time that it isn't given becomes zero:
+    /// both are in each call.
+    #[cfg(windows)]
+    fn apply_probing(&self, socket: &Socket) -> Probing {
+        let times = socket2::TcpKeepalive::new()
+            .with_time(self.idle())
+            .with_interval(self.interval());
+        let both = Outcome::of(socket.set_tcp_keepalive(&times));
+        let all = times.with_retries(self.retries());
+        Probing {
+            idle: both,
+            interval: both,
+            retries: Outcome::of(socket.set_tcp_keepalive(&all)),
+        }
+    }
+
+    /// One call for each, because the first failure ends a call.
+    #[cfg(any(
+        target_os = "android",
+        target_os = "dragonfly",
+        target_os = "freebsd",
+        target_os = "fuchsia",
+        target_os = "illumos",
+        target_os = "ios",
+        target_os = "linux",
+        target_os = "macos",
+        target_os = "netbsd",
+        target_os = "tvos",
+        target_os = "visionos",
+        target_os = "watchos",
+    ))]
+    fn apply_probing(&self, socket: &Socket) -> Probing {
+        let set = |option| Outcome::of(socket.set_tcp_keepalive(&option));
+        Probing {
+            idle: set(socket2::TcpKeepalive::new().with_time(self.idle())),
+            interval: set(socket2::TcpKeepalive::new().with_interval(self.interval())),
+            retries: set(socket2::TcpKeepalive::new().with_retries(self.retries())),
+        }
+    }
+
+    /// These have system-wide values only; `with_time` would do nothing.
+    #[cfg(any(target_os = "openbsd", target_os = "haiku", target_os = "vita"))]
+    fn apply_probing(&self, _: &Socket) -> Probing {
+        Probing {
+            idle: Outcome::NotSupported,
+            interval: Outcome::NotSupported,
+            retries: Outcome::NotSupported,
+        }
+    }
+
+    #[cfg(not(any(
+        windows,
+        target_os = "android",
+        target_os = "dragonfly",
+        target_os = "freebsd",
+        target_os = "fuchsia",
+        target_os = "illumos",
+        target_os = "ios",
+        target_os = "linux",
+        target_os = "macos",
+        target_os = "netbsd",
+        target_os = "tvos",
+        target_os = "visionos",
+        target_os = "watchos",
+        target_os = "openbsd",
+        target_os = "haiku",
+        target_os = "vita",
+    )))]
+    fn apply_probing(&self, socket: &Socket) -> Probing {
+        let idle = socket2::TcpKeepalive::new().with_time(self.idle());
+        Probing {
+            idle: Outcome::of(socket.set_tcp_keepalive(&idle)),
+            interval: Outcome::NotSupported,
+            retries: Outcome::NotSupported,
+        }
+    }
+
+    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+    fn apply_user_timeout(&self, socket: &Socket) -> Outcome {
+        match self.user_timeout() {
+            Some(_) => Outcome::of(socket.set_tcp_user_timeout(self.user_timeout())),
+            None => Outcome::NotAsked,
+        }
+    }
+
+    #[cfg(not(any(target_os = "android", target_os = "fuchsia", target_os = "linux")))]
+    fn apply_user_timeout(&self, _: &Socket) -> Outcome {
+        match self.user_timeout() {
+            Some(_) => Outcome::NotSupported,
+            None => Outcome::NotAsked,
+        }
+    }
+}
+
+/// The outcomes for how keepalive probes.
+struct Probing {
+    idle: Outcome,
+    interval: Outcome,
+    retries: Outcome,
+}
+
+/// What became of each option of a [`SafetyNet`] on one socket.
+///
+/// As text, for a log, it names what was asked for and isn't set, as in
+/// `user_timeout: not supported on this system`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive] // later versions may set more
+#[must_use = "options can fail, and nobody else is told"]
+pub struct Applied {
+    /// Keepalive itself (`SO_KEEPALIVE`).
+    pub keepalive: Outcome,
+    /// [`SafetyNet::idle`].
+    pub idle: Outcome,
+    /// [`SafetyNet::interval`].
+    pub interval: Outcome,
+    /// [`SafetyNet::retries`].
+    pub retries: Outcome,
+    /// [`SafetyNet::user_timeout`].
+    pub user_timeout: Outcome,
+}
+
+impl Applied {
+    /// Whether everything that was asked for is set.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.missing().next().is_none()
+    }
+
+    /// The options that were asked for and aren't set, by name, and why.
+    pub fn missing(&self) -> impl Iterator<Item = (&'static str, Outcome)> + use<> {
+        [
+            ("keepalive", self.keepalive),
+            ("idle", self.idle),
+            ("interval", self.interval),
+            ("retries", self.retries),
+            ("user_timeout", self.user_timeout),
+        ]
+        .into_iter()
+        .filter(|(_, outcome)| !matches!(outcome, Outcome::Set | Outcome::NotAsked))
+    }
+}
+
+impl fmt::Display for Applied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_complete() {
+            return f.write_str("all is set");
+        }
+        for (i, (name, outcome)) in self.missing().enumerate() {
+            let separator = if i == 0 { "" } else { "; " };
+            write!(f, "{separator}{name}: {outcome}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What became of one option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "an option that is wanted is set, or it can't be, or it failed"
+)]
+pub enum Outcome {
+    /// It is set.
+    Set,
+    /// Nobody asked for it; the socket keeps what it had.
+    NotAsked,
+    /// This operating system doesn't have it for a single socket.
+    NotSupported,
+    /// The system refused, with this error code:
+    /// [`io::Error::from_raw_os_error`] tells more. The socket keeps what it
+    /// had.
+    Failed(i32),
+}
+
+impl Outcome {
+    fn of(result: io::Result<()>) -> Self {
+        match result {
+            Ok(()) => Self::Set,
+            // Setting an option is a system call, and its errors have a code.
+            Err(error) => Self::Failed(error.raw_os_error().unwrap_or_default()),
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Set => f.write_str("set"),
+            Self::NotAsked => f.write_str("not asked for"),
+            Self::NotSupported => f.write_str("not supported on this system"),
+            Self::Failed(errno) => io::Error::from_raw_os_error(errno).fmt(f),
+        }
+    }
+}

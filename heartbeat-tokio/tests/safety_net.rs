@@ -1,6 +1,6 @@
 //! The safety net on real sockets over loopback.
 
-#![expect(clippy::unwrap_used, reason = "how a test fails")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "how a test fails")]
 
 use std::{
     io::{self, ErrorKind},
@@ -8,9 +8,17 @@ use std::{
 };
 
 use heartbeat_core::{Config, End};
-use heartbeat_tokio::safety_net::{Outcome, SafetyNet, SafetyNetError, end_of};
+use heartbeat_tokio::safety_net::{
+    Latch, Liveness, Outcome, SafetyNet, SafetyNetError, check, end_of,
+};
 use socket2::SockRef;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::{sleep, timeout},
+};
+
+const SOON: Duration = Duration::from_secs(10);
 
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -26,6 +34,220 @@ async fn pair() -> (TcpStream, TcpStream) {
     let address = listener.local_addr().unwrap();
     let (ours, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
     (ours.unwrap(), accepted.unwrap().0)
+}
+
+/// Closes with a RST instead of a FIN.
+fn reset(peer: TcpStream) {
+    SockRef::from(&peer).set_linger(Some(secs(0))).unwrap();
+    drop(peer);
+}
+
+/// Looks until something other than `before` is seen.
+async fn next(before: Liveness, mut look: impl FnMut() -> io::Result<Liveness>) -> Liveness {
+    let seen = async {
+        loop {
+            let liveness = look().unwrap();
+            if liveness != before {
+                return liveness;
+            }
+            sleep(ms(1)).await;
+        }
+    };
+    let told = timeout(SOON, seen).await;
+    told.unwrap_or_else(|_| panic!("still {before:?} after {SOON:?}"))
+}
+
+// ===== check =====
+
+#[tokio::test]
+async fn a_quiet_connection_is_idle() {
+    let (ours, _peer) = pair().await;
+    assert_eq!(check(&ours).unwrap(), Liveness::Idle);
+    sleep(ms(20)).await;
+    assert_eq!(check(&ours).unwrap(), Liveness::Idle);
+    assert!(!Liveness::Idle.is_gone());
+    assert_eq!(Liveness::Idle.end(), None);
+}
+
+#[tokio::test]
+async fn pending_data_is_seen_and_not_taken() {
+    let (mut ours, mut peer) = pair().await;
+    peer.write_all(b"ab").await.unwrap();
+    let seen = next(Liveness::Idle, || check(&ours)).await;
+    assert_eq!(seen, Liveness::DataPending);
+    for _ in 0..100 {
+        assert_eq!(check(&ours).unwrap(), Liveness::DataPending);
+    }
+
+    let mut read = [0; 2];
+    timeout(SOON, ours.read_exact(&mut read))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(&read, b"ab");
+    assert_eq!(check(&ours).unwrap(), Liveness::Idle);
+}
+
+#[tokio::test]
+async fn a_look_leaves_the_sockets_readiness_alone() {
+    let (ours, mut peer) = pair().await;
+    peer.write_all(b"a").await.unwrap();
+    ours.readable().await.unwrap();
+
+    // With two bytes of room tokio clears its readiness after the short read;
+    // the looks before it must not have.
+    assert_eq!(check(&ours).unwrap(), Liveness::DataPending);
+    assert_eq!(ours.try_read(&mut [0; 1]).unwrap(), 1);
+    // Stale from here: tokio still believes that there is something to read.
+    assert_eq!(check(&ours).unwrap(), Liveness::Idle);
+
+    peer.write_all(b"b").await.unwrap();
+    timeout(SOON, async {
+        while check(&ours).unwrap() == Liveness::Idle {
+            sleep(ms(1)).await;
+        }
+        ours.readable().await.unwrap();
+    })
+    .await
+    .expect("the byte that was looked at still makes the socket readable");
+    assert_eq!(ours.try_read(&mut [0; 1]).unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_look_from_another_task_doesnt_steal_the_readers_wake_up() {
+    let (ours, mut peer) = pair().await;
+    let (mut reader, writer) = ours.into_split();
+    let reading = tokio::spawn(async move {
+        let mut read = [0; 1];
+        reader.read_exact(&mut read).await.map(|_| read)
+    });
+    sleep(ms(20)).await; // the reader is waiting now
+
+    for _ in 0..10 {
+        assert_eq!(check(writer.as_ref()).unwrap(), Liveness::Idle);
+    }
+    peer.write_all(b"a").await.unwrap();
+    let read = timeout(SOON, reading).await.expect("the reader wakes up");
+    assert_eq!(&read.unwrap().unwrap(), b"a");
+}
+
+#[tokio::test]
+async fn a_closed_peer_is_seen() {
+    let (mut ours, peer) = pair().await;
+    drop(peer);
+    let seen = next(Liveness::Idle, || check(&ours)).await;
+    assert_eq!(seen, Liveness::Closed);
+    assert!(seen.is_gone());
+    assert_eq!(seen.end(), Some(End::Eof));
+    assert_eq!(ours.read(&mut [0; 1]).await.unwrap(), 0);
+    assert_eq!(check(&ours).unwrap(), Liveness::Closed);
+}
+
+#[tokio::test]
+async fn a_close_is_seen_even_before_the_poller_has_run() {
+    let (ours, peer) = pair().await;
+    drop(peer);
+    // Never gives the poller, which is on this thread, a turn.
+    let deadline = std::time::Instant::now() + SOON;
+    while check(&ours).unwrap() != Liveness::Closed {
+        assert!(std::time::Instant::now() < deadline);
+    }
+}
+
+#[tokio::test]
+async fn a_close_behind_unread_data_is_seen() {
+    let (mut ours, mut peer) = pair().await;
+    peer.write_all(b"last words").await.unwrap();
+    let seen = next(Liveness::Idle, || check(&ours)).await;
+    assert_eq!(seen, Liveness::DataPending);
+
+    peer.shutdown().await.unwrap();
+    let seen = next(Liveness::DataPending, || check(&ours)).await;
+    assert_eq!(seen, Liveness::Closed);
+
+    let mut read = Vec::new();
+    ours.read_to_end(&mut read).await.unwrap();
+    assert_eq!(read, b"last words");
+}
+
+#[tokio::test]
+async fn a_reset_is_seen_with_its_error() {
+    let (ours, peer) = pair().await;
+    reset(peer);
+    let seen = next(Liveness::Idle, || check(&ours)).await;
+    let Liveness::Reset(errno) = seen else {
+        panic!("{seen:?} is no reset");
+    };
+    let error = io::Error::from_raw_os_error(errno);
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    assert!(seen.is_gone());
+    assert_eq!(seen.end(), Some(End::Reset));
+    assert_eq!(seen.to_string(), error.to_string());
+}
+
+#[tokio::test]
+async fn a_latch_keeps_the_error_for_the_reader() {
+    let (mut ours, peer) = pair().await;
+    let mut latch = Latch::new();
+    reset(peer);
+    let seen = next(Liveness::Idle, || latch.check(&ours)).await;
+    assert_eq!(seen.end(), Some(End::Reset));
+
+    // Each later look says the same, though the kernel has forgotten.
+    for _ in 0..3 {
+        assert_eq!(latch.check(&ours).unwrap(), seen);
+    }
+    let kept = latch.error().expect("it was used up").kind();
+    assert_eq!(kept, ErrorKind::ConnectionReset);
+
+    let mut buffer = [0; 8];
+    let first = latch.after_read(ours.read(&mut buffer).await);
+    assert_eq!(first.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    let second = latch.after_read(ours.read(&mut buffer).await);
+    assert_eq!(second.unwrap(), 0, "once, as the kernel does it");
+    assert_eq!(latch.check(&ours).unwrap(), seen);
+}
+
+#[tokio::test]
+async fn a_latch_adds_nothing_to_what_it_hasnt_used_up() {
+    let (mut ours, mut peer) = pair().await;
+    let mut latch = Latch::new();
+    peer.write_all(b"a").await.unwrap();
+    next(Liveness::Idle, || latch.check(&ours)).await;
+    reset(peer);
+
+    // Only the kernel knows yet what lies behind the data.
+    let seen = next(Liveness::DataPending, || latch.check(&ours)).await;
+    assert_eq!(seen, Liveness::Closed);
+    assert!(latch.error().is_none());
+
+    let mut buffer = [0; 8];
+    let mut read = async || latch.after_read(ours.read(&mut buffer).await);
+    assert_eq!(read().await.unwrap(), 1);
+    let error = read().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    assert_eq!(read().await.unwrap(), 0);
+}
+
+#[test]
+fn a_latch_hands_data_and_other_errors_through() {
+    let mut latch = Latch::new();
+    assert_eq!(latch.after_read(Ok(7)).unwrap(), 7);
+    assert_eq!(latch.after_read(Ok(0)).unwrap(), 0);
+    let error = latch.after_read(Err(ErrorKind::TimedOut.into()));
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::TimedOut);
+}
+
+#[test]
+fn a_socket_whose_runtime_is_gone_cant_be_asked() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().unwrap()
+    };
+    let first = runtime();
+    let (ours, _peer) = first.block_on(pair());
+    drop(first);
+    assert!(check(&ours).is_err());
 }
 
 // ===== keepalive =====
@@ -313,5 +535,23 @@ fn linux_error_codes_mean_these_ends() {
     ];
     for (errno, end) in cases {
         assert_eq!(end_of(&io::Error::from_raw_os_error(errno)), end, "{errno}");
+        assert_eq!(Liveness::Reset(errno).end(), Some(end));
     }
+}
+
+/// A real one: the second write after the peer has gone.
+#[tokio::test]
+async fn a_broken_pipe_is_a_reset() {
+    let (mut ours, peer) = pair().await;
+    drop(peer);
+    let writing = async {
+        loop {
+            if let Err(error) = ours.write_all(b"anybody there?").await {
+                return error;
+            }
+            sleep(ms(1)).await;
+        }
+    };
+    let error = timeout(SOON, writing).await.unwrap();
+    assert_eq!(end_of(&error), End::Reset);
 }

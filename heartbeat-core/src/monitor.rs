@@ -168,18 +168,26 @@ enum Flag {
     PeerClosed,
 }
 
+impl Flag {
+    const fn bit(self) -> u32 {
+        1 << self as u32
+    }
+}
+
 /// The facts that are true.
 #[derive(Clone, Copy, Debug, Default)]
 struct Flags(u32);
 
 impl Flags {
     const fn has(self, flag: Flag) -> bool {
-        self.0 & (1 << flag as u32) != 0
+        self.0 & flag.bit() != 0
     }
 
     const fn set(&mut self, flag: Flag, value: bool) {
-        let bit = 1 << flag as u32;
-        self.0 = if value { self.0 | bit } else { self.0 & !bit };
+        self.0 = match value {
+            true => self.0 | flag.bit(),
+            false => self.0 & !flag.bit(),
+        };
     }
 
     const fn raise(&mut self, flag: Flag) {
@@ -356,8 +364,10 @@ impl Monitor {
         let late = self.lateness(now);
         self.excuse(late, false, now);
         self.restart_write_stall(now);
-        if self.phase == Phase::Round && self.ping == Ping::Taken {
-            self.renew_round(now);
+        match self.phase {
+            Phase::Round if self.ping == Ping::Taken => self.renew_round(now),
+            Phase::Farewell => self.step_at = self.step_at.max(now.plus(self.config.budget())),
+            _ => {}
         }
     }
 
@@ -468,14 +478,15 @@ impl Monitor {
 
     /// Says goodbye.
     ///
-    /// [`Event::Closed`] comes when the goodbye has left, or after one
-    /// `timeout` if it can't.
+    /// Send it behind everything that the application has queued.
+    /// [`Event::Closed`] comes when it has left, or when writes made no
+    /// progress for N·W: a farewell from a dead peer is bounded too.
     pub fn close(&mut self, now: Instant) {
         if matches!(self.phase, Phase::Farewell | Phase::Ended) {
             return;
         }
         self.phase = Phase::Farewell;
-        self.step_at = now.plus(micros(self.config.timeout()));
+        self.step_at = now.plus(self.config.budget());
         self.flags.raise(Flag::GoodbyeWanted);
         self.flags.clear(Flag::PongOwed);
         if self.ping == Ping::Wanted {
@@ -484,6 +495,31 @@ impl Monitor {
     }
 
     // ---- outputs -------------------------------------------------------
+
+    /// Whether [`poll_transmit`](Self::poll_transmit) has something: a cheap
+    /// question for drivers that are called often.
+    #[must_use]
+    pub const fn has_transmit(&self) -> bool {
+        let goodbye = self.flags.has(Flag::GoodbyeWanted) && !self.flags.has(Flag::GoodbyeTaken);
+        let any = !self.flags.has(Flag::HelloSent)
+            || self.flags.has(Flag::PongOwed)
+            || matches!(self.ping, Ping::Wanted)
+            || goodbye;
+        any && !self.has_ended()
+    }
+
+    /// Whether [`poll_event`](Self::poll_event) has something.
+    #[must_use]
+    pub const fn has_event(&self) -> bool {
+        const TELL: u32 = Flag::TellConnected.bit()
+            | Flag::TellStall.bit()
+            | Flag::TellRecovered.bit()
+            | Flag::TellBeat.bit()
+            | Flag::TellSuspect.bit()
+            | Flag::TellClosed.bit()
+            | Flag::TellDead.bit();
+        self.flags.0 & TELL != 0
+    }
 
     /// The next frame to send, until there is none.
     pub fn poll_transmit(&mut self) -> Option<Control> {
@@ -607,7 +643,7 @@ impl Monitor {
 
     fn write_stall_at(&self) -> Instant {
         match (self.phase, self.config.write_stall()) {
-            (Phase::Idle | Phase::Round, Some(limit)) => self.stuck_since + limit,
+            (Phase::Idle | Phase::Round | Phase::Paused, Some(limit)) => self.stuck_since + limit,
             _ => Instant::MAX,
         }
     }

@@ -1,2 +1,78 @@
-//! Skeleton.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+//! Wrap a stream, and be told in bounded time when the peer is dead.
+//!
+//! A TCP connection whose peer lost power, hangs, or is behind a cut cable
+//! looks connected for hours. [`Heartbeat`] pings the peer over the stream
+//! that you have anyway, and ends its stream of events with
+//! [`PeerEvent::Dead`] within [`Config::detection_time`]; as long as the peer
+//! lives it doesn't.
+//!
+//! # One line to add
+//!
+//! Both ends wrap their stream. This is one process that plays both; the
+//! client hangs after its first message.
+//!
+//! ```
+//! use futures::{SinkExt, StreamExt};
+//! use heartbeat_tokio::{Cause, Config, Heartbeat, PeerEvent};
+//! use tokio::net::{TcpListener, TcpStream};
+//! # use std::time::{Duration, Instant};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = Config::detect_within(Duration::from_millis(300))?;
+//! let listener = TcpListener::bind("127.0.0.1:0").await?;
+//! let address = listener.local_addr()?;
+//!
+//! tokio::spawn(async move {
+//!     let stream = TcpStream::connect(address).await?;
+//!     let mut client = Heartbeat::new(stream, config);
+//!     client.send("hello".into()).await?;
+//!     std::future::pending::<()>().await; // it never polls again
+//!     Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+//! });
+//!
+//! let (stream, _) = listener.accept().await?;
+//! let mut server = Heartbeat::new(stream, config);
+//! while let Some(event) = server.next().await {
+//!     match event {
+//!         PeerEvent::Message(bytes) => println!("{bytes:?}"),
+//!         PeerEvent::Dead(death) => {
+//!             println!("{death}"); // "silent for 300.8ms, 3 beats missed, ..."
+//!             assert_eq!(death.cause, Cause::Silent);
+//!         }
+//!         _ => {}
+//!     }
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! # What is where
+//!
+//! * [`Heartbeat`]: the stream of events and the sink of messages.
+//! * [`Config`]: the timings, by preset, by budget or one by one.
+//! * [`safety_net`]: what the kernel knows about the connection, as a second
+//!   line of defence. On a plain `TcpStream` it is on by itself.
+//! * The judgement itself is [`heartbeat_core`], which can be used without
+//!   tokio.
+
+mod error;
+mod event;
+mod heartbeat;
+mod pool;
 pub mod safety_net;
+mod timer;
+mod transport;
+mod wire;
+
+pub use error::SendError;
+pub use event::PeerEvent;
+pub use heartbeat::{Heartbeat, NetStatus, Parts, Status};
+pub use heartbeat_core;
+pub use heartbeat_core::{
+    Cause, CloseReason, Config, ConfigBuilder, ConfigError, Death, Evidence, Hello, ProtocolError,
+    Role, State,
+};
+pub use safety_net::SafetyNet;
+pub use wire::Wire;

@@ -1,0 +1,754 @@
+//! A stream that knows whether its other end lives.
+//!
+//! This module decides the order in which one connection is served: read what
+//! is there, compare the clock with the deadline, write, hand out events, arm
+//! the timer. What is alive and what is dead is the monitor's to say, and how
+//! frames lie on the wire is the transport's.
+
+use std::{
+    any::Any,
+    collections::VecDeque,
+    fmt,
+    future::{Future, poll_fn},
+    hash::{BuildHasher, Hasher, RandomState},
+    io,
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{Sink, Stream, stream::FusedStream};
+use heartbeat_core::{Cause, CloseReason, Config, End, Event, Instant, Monitor};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    task::unconstrained,
+};
+
+use crate::{
+    PeerEvent, SendError,
+    safety_net::{self, SafetyNet},
+    timer::{Clock, Timer},
+    transport::{Buffered, Frame, Scope, TooLong, Transport},
+    wire::Wire,
+};
+
+/// With so much queued a sender has to wait until it is written.
+const WRITE_AHEAD: usize = 32 * 1024;
+
+/// While a sender waits, messages are taken in up to so many bytes. Beyond
+/// that we don't read until the application does.
+const READ_AHEAD: usize = 256 * 1024;
+
+/// A stream with a heartbeat.
+///
+/// It is a [`Stream`] of [`PeerEvent`]s and a [`Sink`] of messages. Wrap a
+/// stream on both ends, poll for events, and a peer that hangs, loses power or
+/// loses its network is reported as [`PeerEvent::Dead`] within
+/// [`Config::detection_time`].
+///
+/// ```
+/// use futures::{SinkExt, StreamExt};
+/// use heartbeat_tokio::{Config, Heartbeat, PeerEvent};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (ours, theirs) = tokio::io::duplex(1024);
+/// let mut peer = Heartbeat::new(ours, Config::default());
+/// # let mut other = Heartbeat::new(theirs, Config::default());
+/// # tokio::spawn(async move {
+/// #     other.next().await;
+/// #     other.send("hello".into()).await.unwrap();
+/// #     other.next().await;
+/// #     std::future::pending::<()>().await; // and here it hangs
+/// # });
+///
+/// peer.send("hello?".into()).await?;
+/// while let Some(event) = peer.next().await {
+///     match event {
+///         PeerEvent::Message(bytes) => println!("{} bytes", bytes.len()),
+///         PeerEvent::Dead(death) => println!("dead: {death}"),
+///         other => println!("{other:?}"),
+///     }
+/// }
+/// # Ok(()) }
+/// ```
+///
+/// # How it behaves
+///
+/// * **Errors are events.** The stream of events ends with exactly one
+///   terminal event, then `None`. Every message that arrived before the end
+///   is delivered before it. [`io_error`](Self::io_error) keeps the operating
+///   system's words.
+/// * **Poll it.** Beats are answered and deadlines are kept while this is
+///   polled, as a stream or by a pending `send`, `flush` or `close`. An
+///   application that works for long between two reads looks hung to its peer
+///   and is told of its own [`LocalStall`](PeerEvent::LocalStall).
+/// * **No write is awaited** by the stream of events. A peer that stops
+///   reading doesn't stop the timer, nor does a `send` that waits for it: it
+///   ends with [`SendError::Dead`].
+/// * **Control frames overtake** queued messages.
+/// * **Cancel safe.** Dropping the future of `next`, `send`, `flush` or
+///   `close` loses nothing; a dropped `send` may or may not have queued its
+///   message, as with any `Sink`.
+/// * **Dropping** it closes the stream without a goodbye, which the peer sees
+///   as [`Cause::Eof`]. [`SinkExt::close`](futures::SinkExt::close) says
+///   goodbye first, behind everything that was queued, and gives up if writes
+///   make no progress for `max_missed · timeout`.
+///
+/// A `send` that waits takes in up to 256 KiB of messages for later. If the
+/// application goes on sending without reading then, and the peer does the
+/// same, each waits for the other and both are alive: give
+/// [`write_stall`](heartbeat_core::ConfigBuilder::write_stall) a limit if your
+/// protocol can get there.
+///
+/// # Panics
+///
+/// None. But tokio's timer needs a runtime with time enabled: polling this
+/// outside of one panics in tokio.
+pub struct Heartbeat<S, C: Transport<S> = Wire> {
+    stream: S,
+    transport: C,
+    monitor: Monitor,
+    clock: Clock,
+    timer: Timer,
+    net: NetStatus,
+
+    /// What `poll_next` has to hand out before anything newer.
+    inbox: VecDeque<PeerEvent<C::Message>>,
+    /// Bytes of the messages in `inbox`.
+    inbox_bytes: usize,
+    /// The terminal event, until everything before it is handed out.
+    terminal: Option<Event>,
+    /// How sending fails from now on.
+    ended: Option<SendError>,
+    /// The error behind the end.
+    io_error: Option<io::Error>,
+    /// Writing failed so; what can still be read is read first.
+    write_end: Option<End>,
+    /// When ending our direction of the stream is given up.
+    shutdown_by: Option<Instant>,
+
+    /// Whoever waits for events, and whoever waits to write: they may be two
+    /// tasks.
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+    flags: Flags,
+}
+
+#[derive(Debug, Default)]
+struct Flags {
+    /// The monitor may have frames to send or events to tell.
+    outputs: bool,
+    /// Control frames were handed to the transport, and the monitor wasn't
+    /// told that they left.
+    flushing: bool,
+    /// A sender wants everything written.
+    flush_wanted: bool,
+    /// The monitor was told that a write is blocked.
+    blocked: bool,
+    /// We don't read: the inbox is full.
+    paused: bool,
+    /// No more frames are taken out: the stream is broken or said goodbye.
+    deaf: bool,
+    /// The terminal event was handed out.
+    finished: bool,
+}
+
+/// What is known about a connection.
+#[derive(Debug)]
+#[non_exhaustive] // later versions may know more
+pub struct Status<'a> {
+    /// The monitor's view of the peer.
+    pub peer: heartbeat_core::Status,
+    /// Since the last evidence of life.
+    pub silent_for: Duration,
+    /// The second line of defence, in the kernel.
+    pub safety_net: &'a NetStatus,
+}
+
+/// Whether the kernel watches the connection too.
+#[derive(Debug)]
+#[non_exhaustive] // there may be other ways to name the socket
+pub enum NetStatus {
+    /// The stream isn't a plain [`TcpStream`], so there is no socket that we
+    /// know of.
+    NoSocket,
+    /// The options were set, or not, as the report says.
+    Applied(safety_net::Applied),
+}
+
+/// What a [`Heartbeat`] consists of.
+#[derive(Debug)]
+#[non_exhaustive] // later versions may hold more
+pub struct Parts<S, M> {
+    /// The stream itself.
+    pub stream: S,
+    /// Events that weren't handed out yet, in their order.
+    pub events: VecDeque<PeerEvent<M>>,
+    /// Bytes that were read after those events.
+    pub read: Bytes,
+    /// Bytes that were to be written.
+    pub write: Bytes,
+}
+
+impl<S> Heartbeat<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    /// Wraps a stream. The peer does the same on its end.
+    ///
+    /// On a plain [`TcpStream`] TCP keepalive is switched on as the second
+    /// line of defence, with times derived from `config`; see
+    /// [`SafetyNet`]. If that fails the heartbeat works all the same, and
+    /// [`status`](Self::status) says so.
+    pub fn new(stream: S, config: Config) -> Self {
+        let net = match (&stream as &dyn Any).downcast_ref::<TcpStream>() {
+            Some(socket) => NetStatus::Applied(SafetyNet::from(&config).apply(socket)),
+            None => NetStatus::NoSocket,
+        };
+        Self::with_transport(stream, Wire::new(&config), config, net)
+    }
+}
+
+impl<S, C: Transport<S>> Heartbeat<S, C> {
+    fn with_transport(stream: S, transport: C, config: Config, net: NetStatus) -> Self {
+        let clock = Clock::start();
+        // Keyed by the operating system's randomness.
+        let seed = RandomState::new().build_hasher().finish();
+        Self {
+            stream,
+            transport,
+            monitor: Monitor::new(config, seed, clock.now()),
+            clock,
+            timer: Timer::default(),
+            net,
+            inbox: VecDeque::new(),
+            inbox_bytes: 0,
+            terminal: None,
+            ended: None,
+            io_error: None,
+            write_end: None,
+            shutdown_by: None,
+            reader: None,
+            writer: None,
+            flags: Flags {
+                outputs: true, // our Hello
+                ..Flags::default()
+            },
+        }
+    }
+
+    /// Asks the peer now, without waiting for the interval. The answer comes
+    /// as [`PeerEvent::Beat`], or else the verdict within
+    /// `max_missed · timeout`. See [`Monitor::probe`].
+    pub fn probe(&mut self) {
+        self.monitor.probe(self.clock.now());
+        self.outputs_due();
+    }
+
+    /// What is known about the connection right now.
+    #[must_use]
+    pub fn status(&self) -> Status<'_> {
+        let peer = self.monitor.status();
+        Status {
+            silent_for: self.clock.now().saturating_duration_since(peer.last_heard),
+            peer,
+            safety_net: &self.net,
+        }
+    }
+
+    /// The configuration that this was made with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        self.monitor.config()
+    }
+
+    /// The operating system's error behind [`PeerEvent::Dead`], if there was
+    /// one.
+    #[must_use]
+    pub fn io_error(&self) -> Option<&io::Error> {
+        self.io_error.as_ref()
+    }
+
+    /// The stream itself. Reading from it or writing to it breaks the
+    /// framing; looking at it is fine.
+    #[must_use]
+    pub fn get_ref(&self) -> &S {
+        &self.stream
+    }
+
+    /// Takes it apart. Nothing that was buffered is lost.
+    #[must_use]
+    pub fn into_parts(self) -> Parts<S, C::Message> {
+        let Buffered { read, write } = self.transport.into_buffered();
+        let mut events = self.inbox;
+        events.extend(self.terminal.and_then(PeerEvent::from_core));
+        Parts {
+            stream: self.stream,
+            events,
+            read,
+            write,
+        }
+    }
+
+    /// Somebody must look at the monitor's outputs.
+    fn outputs_due(&mut self) {
+        self.flags.outputs = true;
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+
+    // ---- the inbound side ----------------------------------------------
+
+    /// The next event, straight from the connection.
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<PeerEvent<C::Message>>> {
+        if self.flags.finished {
+            return Poll::Ready(None);
+        }
+        loop {
+            if self.flags.outputs {
+                self.write_outputs(cx);
+                if let Some(event) = self.next_output() {
+                    return Poll::Ready(Some(event));
+                }
+            }
+            if self.timer.has_fired() && self.ended.is_none() {
+                self.judge(cx);
+                continue;
+            }
+            if !self.flags.paused {
+                match self.next_frame() {
+                    Some(Frame::Data(message)) => {
+                        return Poll::Ready(Some(PeerEvent::Message(message)));
+                    }
+                    Some(Frame::Control(control)) => {
+                        self.monitor.handle_frame(control, self.clock.now());
+                        self.flags.outputs = true;
+                    }
+                    None => {}
+                }
+                if self.flags.outputs {
+                    continue;
+                }
+            }
+            if let Some(terminal) = self.terminal.take() {
+                self.flags.finished = true;
+                return Poll::Ready(PeerEvent::from_core(terminal));
+            }
+            if !self.flags.paused && self.poll_read(cx).is_ready() {
+                continue;
+            }
+            if self.flags.flush_wanted || self.flags.flushing {
+                self.write(cx);
+            }
+            if let Some(end) = self.write_end {
+                self.end_after_reading(end, cx);
+            }
+            if self.flags.outputs {
+                continue;
+            }
+            if self.timer.arm(self.clock, self.monitor.poll_timeout(), cx) {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// A frame out of what was read, as long as frames are of interest.
+    fn next_frame(&mut self) -> Option<Frame<C::Message>> {
+        while !self.flags.deaf {
+            match self.transport.next_frame() {
+                // After the end only messages are.
+                Ok(Some(Frame::Control(_))) if self.ended.is_some() => {}
+                Ok(frame) => return frame,
+                Err(error) => {
+                    self.flags.deaf = true;
+                    self.end(End::Protocol(error));
+                }
+            }
+        }
+        None
+    }
+
+    /// Reads once; `Pending` if there is nothing.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match ready!(self.transport.poll_read(&mut self.stream, cx)) {
+            Ok(0) => self.end(self.write_end.unwrap_or(End::Eof)),
+            Ok(_) => {
+                self.monitor.handle_bytes(self.clock.now());
+                self.note_outputs();
+            }
+            Err(error) => {
+                let end = safety_net::end_of(&error);
+                self.io_error = Some(error);
+                self.end(end);
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Reads once, also when tokio's cooperative budget is used up: that this
+    /// task has had its turn says nothing about the peer.
+    fn read_regardless(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        pin!(unconstrained(poll_fn(|cx| self.poll_read(cx)))).poll(cx)
+    }
+
+    /// The timer has fired: judges, after reading what is there.
+    fn judge(&mut self, cx: &mut Context<'_>) {
+        if !self.flags.paused {
+            if self.transport.unread() > READ_AHEAD {
+                // The application is behind with what lies here, and behind
+                // that there may be more: nothing can be held against the
+                // peer.
+                self.monitor.handle_bytes(self.clock.now());
+            } else {
+                // Whether there was anything, the monitor knows now.
+                let _ = self.read_regardless(cx);
+            }
+        }
+        self.monitor.handle_timeout(self.clock.now());
+        self.flags.outputs = true;
+        // If that is over already, the timer has fired again.
+        self.timer.served();
+        self.timer.arm(self.clock, self.monitor.poll_timeout(), cx);
+    }
+
+    // ---- the outbound side ---------------------------------------------
+
+    /// Writes the control frames that the monitor wants sent.
+    fn write_outputs(&mut self, cx: &mut Context<'_>) {
+        self.queue_outputs();
+        if self.flags.flushing {
+            self.write(cx);
+        }
+    }
+
+    fn queue_outputs(&mut self) {
+        // One batch at a time, so that what hasn't left can't pile up.
+        if !self.transport.control_unwritten() {
+            while let Some(control) = self.monitor.poll_transmit() {
+                self.transport.push_control(control);
+                self.flags.flushing = true;
+            }
+        }
+    }
+
+    /// Writes as much as the stream takes, and tells the monitor.
+    fn write(&mut self, cx: &mut Context<'_>) {
+        if self.ended.is_some() || self.write_end.is_some() {
+            return;
+        }
+        let scope = match self.flags.flush_wanted {
+            true => Scope::All,
+            false => Scope::Control,
+        };
+        let had = self.transport.unwritten();
+        let (taken, result) = self.transport.poll_write(&mut self.stream, cx, scope);
+        match result {
+            Poll::Ready(Ok(())) => {
+                if scope == Scope::All {
+                    self.flags.flush_wanted = false;
+                    self.wake_writer();
+                }
+                if self.flags.flushing || self.flags.blocked {
+                    self.flushed();
+                }
+            }
+            Poll::Ready(Err(error)) => {
+                self.write_end = Some(match error.kind() {
+                    // The peer had closed before we wrote: what it looks like
+                    // from the reading side is the better description.
+                    io::ErrorKind::BrokenPipe => End::Eof,
+                    _ => safety_net::end_of(&error),
+                });
+                self.io_error = Some(error);
+                // Whatever arrived before is read first.
+                self.resume();
+            }
+            Poll::Pending => self.write_blocked(taken, cx),
+        }
+        if had >= WRITE_AHEAD && self.transport.unwritten() < WRITE_AHEAD {
+            self.wake_writer();
+        }
+    }
+
+    fn write_blocked(&mut self, taken: usize, cx: &mut Context<'_>) {
+        let now = self.clock.now();
+        if taken > 0 {
+            self.monitor.handle_progress(now);
+        }
+        if self.flags.flushing && !self.transport.control_unwritten() {
+            // Only messages wait. The control frames have left, unless the
+            // stream has a buffer of its own.
+            let (_, flushed) = self
+                .transport
+                .poll_write(&mut self.stream, cx, Scope::Control);
+            if let Poll::Ready(Ok(())) = flushed {
+                self.flushed();
+            }
+        }
+        self.monitor.handle_blocked(now);
+        self.flags.blocked = true;
+        self.note_outputs();
+    }
+
+    /// Whether the monitor has something that can be dealt with now.
+    fn note_outputs(&mut self) {
+        let transmit = self.monitor.has_transmit() && !self.transport.control_unwritten();
+        self.flags.outputs |= transmit || self.monitor.has_event();
+    }
+
+    fn flushed(&mut self) {
+        self.monitor.handle_flushed(self.clock.now());
+        self.flags.flushing = false;
+        self.flags.blocked = false;
+        self.note_outputs();
+    }
+
+    /// While a sender waits the connection is served all the same; what
+    /// arrives is kept for whoever reads.
+    fn serve(&mut self, cx: &mut Context<'_>) {
+        loop {
+            if self.inbox_bytes > READ_AHEAD && self.write_end.is_none() {
+                self.pause();
+            }
+            let Poll::Ready(Some(event)) = self.poll_event(cx) else {
+                break;
+            };
+            if let PeerEvent::Message(message) = &event {
+                self.inbox_bytes += C::weight(message);
+            }
+            self.inbox.push_back(event);
+        }
+        if let Some(reader) = self.reader.take() {
+            // If it is another task, it has to ask for its wake-ups again.
+            if !reader.will_wake(cx.waker()) || !self.inbox.is_empty() {
+                reader.wake();
+            }
+        }
+    }
+
+    /// Writes until `enough`, and serves the connection while that takes
+    /// time.
+    fn poll_write_until(
+        &mut self,
+        cx: &mut Context<'_>,
+        enough: impl Fn(&Self) -> bool,
+    ) -> Poll<Result<(), SendError>> {
+        self.writer = None;
+        if self.ended.is_none() && !enough(self) {
+            self.flags.flush_wanted = true;
+            // Our Hello comes before any message.
+            self.queue_outputs();
+            self.write(cx);
+            if !enough(self) {
+                self.serve(cx);
+            }
+        }
+        match self.ended {
+            Some(error) => Poll::Ready(Err(error)),
+            None if enough(self) => Poll::Ready(Ok(())),
+            None => {
+                self.writer = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Ends our direction of the stream, in bounded time.
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let first = self.shutdown_by.is_none();
+        let patience = self.config().timeout() * self.config().max_missed();
+        let by = *self
+            .shutdown_by
+            .get_or_insert_with(|| self.clock.now() + patience);
+        if first {
+            self.timer.served();
+        }
+        // The goodbye has left: an error here changes nothing.
+        let done = self
+            .transport
+            .poll_shutdown(&mut self.stream, cx)
+            .is_ready();
+        if done || self.timer.has_fired() || !self.timer.arm(self.clock, Some(by), cx) {
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+
+    fn wake_writer(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            writer.wake();
+        }
+    }
+
+    // ---- pauses --------------------------------------------------------
+
+    /// Stops reading.
+    fn pause(&mut self) {
+        if !self.flags.paused {
+            self.flags.paused = true;
+            self.monitor.handle_paused(self.clock.now());
+            self.flags.outputs = true;
+        }
+    }
+
+    /// Reads again.
+    fn resume(&mut self) {
+        if self.flags.paused {
+            self.flags.paused = false;
+            self.monitor.handle_resumed(self.clock.now());
+            self.flags.outputs = true;
+        }
+    }
+
+    // ---- ends ----------------------------------------------------------
+
+    /// The transport ended.
+    fn end(&mut self, end: End) {
+        self.monitor.handle_end(end, self.clock.now());
+        self.flags.outputs = true;
+    }
+
+    /// Writing has failed. That is the end, as soon as there is nothing left
+    /// to read.
+    fn end_after_reading(&mut self, end: End, cx: &mut Context<'_>) {
+        if self.ended.is_none() && self.read_regardless(cx).is_pending() {
+            self.end(end);
+        }
+    }
+
+    /// The next of the monitor's events; a terminal one is put aside, for
+    /// messages that arrived before it.
+    fn next_output(&mut self) -> Option<PeerEvent<C::Message>> {
+        while let Some(event) = self.monitor.poll_event() {
+            match event {
+                Event::Closed { reason } => {
+                    self.ended = Some(SendError::Closed(reason));
+                    self.flags.deaf |= reason == CloseReason::Peer;
+                }
+                Event::Dead(death) => {
+                    self.ended = Some(SendError::Dead(death));
+                    self.flags.deaf |= matches!(death.cause, Cause::Protocol(_) | Cause::PingFlood);
+                }
+                event => match PeerEvent::from_core(event) {
+                    Some(event) => return Some(event),
+                    None => continue,
+                },
+            }
+            self.terminal = Some(event);
+            // Messages that wait in the inbox and behind come before it.
+            self.flags.paused = false;
+            self.wake_writer();
+        }
+        self.flags.outputs = false;
+        None
+    }
+}
+
+/// Nothing in it is pinned: what is polled is `Unpin` by itself.
+impl<S, C: Transport<S>> Unpin for Heartbeat<S, C> {}
+
+impl<S, C> Stream for Heartbeat<S, C>
+where
+    C: Transport<S>,
+{
+    type Item = PeerEvent<C::Message>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if let Some(event) = this.inbox.pop_front() {
+            if let PeerEvent::Message(message) = &event {
+                this.inbox_bytes -= C::weight(message);
+            }
+            if this.inbox.is_empty() {
+                this.inbox = VecDeque::new();
+                this.resume();
+            }
+            return Poll::Ready(Some(event));
+        }
+        let event = this.poll_event(cx);
+        if event.is_pending()
+            && !this
+                .reader
+                .as_ref()
+                .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
+            this.reader = Some(cx.waker().clone());
+        }
+        event
+    }
+}
+
+impl<S, C> FusedStream for Heartbeat<S, C>
+where
+    C: Transport<S>,
+{
+    fn is_terminated(&self) -> bool {
+        self.flags.finished && self.inbox.is_empty()
+    }
+}
+
+/// Sending waits while 32 KiB are queued, and ends with an error as soon as
+/// the connection does.
+impl<S, C> Sink<C::Message> for Heartbeat<S, C>
+where
+    C: Transport<S>,
+{
+    type Error = SendError;
+
+    fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        self.get_mut()
+            .poll_write_until(cx, |this| this.transport.unwritten() < WRITE_AHEAD)
+    }
+
+    fn start_send(self: Pin<&mut Self>, message: C::Message) -> Result<(), SendError> {
+        let this = self.get_mut();
+        if let Some(error) = this.ended {
+            return Err(error);
+        }
+        let too_long = |TooLong { length, max }| SendError::TooLong { length, max };
+        this.transport.push(message).map_err(too_long)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        self.get_mut().poll_write_until(cx, |this| {
+            this.transport.unwritten() == 0 && !this.flags.flush_wanted
+        })
+    }
+
+    /// Says goodbye behind everything that was queued, and ends our direction
+    /// of the stream. Gives up if writes make no progress for
+    /// `max_missed · timeout`.
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        let this = self.get_mut();
+        this.writer = None;
+        if this.ended.is_none() {
+            this.monitor.close(this.clock.now());
+            this.flags.outputs = true;
+            this.flags.flush_wanted = true;
+            this.serve(cx);
+        }
+        match this.ended {
+            None => {
+                this.writer = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            Some(SendError::Closed(_)) if this.transport.unwritten() == 0 => {
+                this.poll_shutdown(cx).map(Ok)
+            }
+            Some(error) => Poll::Ready(Err(error)),
+        }
+    }
+}
+
+impl<S: fmt::Debug, C: Transport<S>> fmt::Debug for Heartbeat<S, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Heartbeat")
+            .field("stream", &self.stream)
+            .field("status", &self.status())
+            .finish_non_exhaustive()
+    }
+}

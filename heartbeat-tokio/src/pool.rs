@@ -1,0 +1,45 @@
+//! Buffers that are lent to the connections that are busy right now.
+//!
+//! This module decides where read and write buffers come from. An idle
+//! connection holds none; a thread keeps a few, so that a connection which
+//! becomes busy needn't allocate.
+
+use std::cell::RefCell;
+
+use bytes::BytesMut;
+
+/// The size of every buffer that is lent, in bytes.
+pub(crate) const CHUNK: usize = 64 * 1024;
+
+/// As many as a thread keeps. More connections are rarely in the middle of a
+/// frame at once.
+const KEPT: usize = 8;
+
+thread_local! {
+    static POOL: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+}
+
+/// An empty buffer of [`CHUNK`] bytes.
+pub(crate) fn take() -> BytesMut {
+    POOL.try_with(|pool| pool.borrow_mut().pop())
+        .ok()
+        .flatten()
+        .unwrap_or_else(|| BytesMut::with_capacity(CHUNK))
+}
+
+/// Gives a buffer back, if nothing refers to its memory any more. Leaves an
+/// empty buffer without memory behind.
+pub(crate) fn give_back(buffer: &mut BytesMut) {
+    let mut buffer = std::mem::take(buffer);
+    buffer.clear();
+    // Not the odd large buffer, and not one that messages still share.
+    if buffer.try_reclaim(CHUNK) && buffer.capacity() < 2 * CHUNK {
+        // While a thread ends its pool is gone; so is the buffer then.
+        let _ = POOL.try_with(|pool| {
+            let mut pool = pool.borrow_mut();
+            if pool.len() < KEPT {
+                pool.push(buffer);
+            }
+        });
+    }
+}

@@ -1,0 +1,111 @@
+//! This project's own framing of a byte stream.
+//!
+//! This module decides how frames lie on the wire and in which order they are
+//! written. `docs/protocol.md` specifies it:
+//!
+//! ```text
+//! +----+----+----+----+-----+------------------------+
+//! | length, big-endian| tag | body: length - 1 bytes |
+//! +----+----+----+----+-----+------------------------+
+//! ```
+//!
+//! It doesn't decide what a control frame means, nor when to read or write.
+
+mod reader;
+mod writer;
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use heartbeat_core::{Config, Control, ProtocolError};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use self::{reader::Reader, writer::Writer};
+use crate::transport::{Buffered, Frame, Scope, TooLong, Transport};
+
+/// The bytes in front of each frame's body: length and tag.
+const HEADER: usize = 5;
+
+/// The default transport of a [`Heartbeat`](crate::Heartbeat): messages are
+/// [`Bytes`], framed as `docs/protocol.md` says.
+///
+/// Payloads aren't copied when they arrive: they share the buffer that they
+/// were read into (except small ones that arrived alone, which would pin a
+/// large buffer). Buffers are lent from a pool and given back as soon as a
+/// connection is idle.
+#[derive(Debug)]
+pub struct Wire {
+    reader: Reader,
+    writer: Writer,
+}
+
+impl Wire {
+    pub(crate) fn new(config: &Config) -> Self {
+        // `Config` leaves room for the tag.
+        let max_frame = u32::try_from(config.max_frame()).unwrap_or(u32::MAX - 1);
+        Self {
+            reader: Reader::new(max_frame),
+            writer: Writer::new(max_frame),
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> for Wire {
+    type Message = Bytes;
+
+    fn poll_read(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.reader.poll_fill(Pin::new(stream), cx)
+    }
+
+    fn next_frame(&mut self) -> Result<Option<Frame<Bytes>>, ProtocolError> {
+        self.reader.next_frame()
+    }
+
+    fn unread(&self) -> usize {
+        self.reader.len()
+    }
+
+    fn weight(message: &Bytes) -> usize {
+        message.len()
+    }
+
+    fn push(&mut self, message: Bytes) -> Result<(), TooLong> {
+        self.writer.push(message)
+    }
+
+    fn push_control(&mut self, control: Control) {
+        self.writer.push_control(control);
+    }
+
+    fn unwritten(&self) -> usize {
+        self.writer.len()
+    }
+
+    fn control_unwritten(&self) -> bool {
+        self.writer.control_unwritten()
+    }
+
+    fn poll_write(
+        &mut self,
+        stream: &mut S,
+        cx: &mut Context<'_>,
+        scope: Scope,
+    ) -> (usize, Poll<io::Result<()>>) {
+        self.writer.poll_write(Pin::new(stream), cx, scope)
+    }
+
+    fn poll_shutdown(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(stream).poll_shutdown(cx)
+    }
+
+    fn into_buffered(self) -> Buffered {
+        Buffered {
+            read: self.reader.into_bytes(),
+            write: self.writer.into_bytes(),
+        }
+    }
+}

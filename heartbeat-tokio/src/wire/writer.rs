@@ -1,0 +1,367 @@
+//! Frames in, bytes out.
+//!
+//! This module decides the order of what is written: control frames have a
+//! lane of their own and go out at the next frame boundary, ahead of whatever
+//! the application queued. Small payloads are copied behind each other, large
+//! ones are written from where they are.
+
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use heartbeat_core::{Control, Tag};
+use tokio::io::AsyncWrite;
+
+use super::HEADER;
+use crate::{
+    pool,
+    transport::{Scope, TooLong},
+};
+
+/// A payload of at least so many bytes isn't copied.
+const UNCOPIED: usize = 4 * 1024;
+
+/// As many pieces as one system call takes.
+const PIECES: usize = 64;
+
+/// The sending half of [`Wire`](super::Wire).
+#[derive(Debug)]
+pub(super) struct Writer {
+    /// The largest body of a data frame.
+    max_frame: u32,
+    control: Lane,
+    /// Data frames in order; each piece begins in the middle of a frame or
+    /// with a whole header.
+    pieces: VecDeque<Bytes>,
+    /// The frames behind the pieces.
+    tail: BytesMut,
+    /// Bytes in `pieces` and `tail`.
+    queued: usize,
+    /// Bytes of the frame in front that was begun; zero between frames.
+    begun: usize,
+    /// A goodbye is queued behind the data.
+    goodbye: bool,
+}
+
+impl Writer {
+    pub(super) fn new(max_frame: u32) -> Self {
+        Self {
+            max_frame,
+            control: Lane::default(),
+            pieces: VecDeque::new(),
+            tail: BytesMut::new(),
+            queued: 0,
+            begun: 0,
+            goodbye: false,
+        }
+    }
+
+    /// Bytes that weren't written yet.
+    pub(super) fn len(&self) -> usize {
+        self.control.len() + self.queued
+    }
+
+    pub(super) fn control_unwritten(&self) -> bool {
+        self.control.len() > 0 || (self.goodbye && self.queued > 0)
+    }
+
+    /// Queues a data frame.
+    pub(super) fn push(&mut self, payload: Bytes) -> Result<(), TooLong> {
+        let length = payload.len();
+        let Some(body) = u32::try_from(length)
+            .ok()
+            .filter(|&body| body <= self.max_frame)
+        else {
+            let max = self.max_frame as usize;
+            return Err(TooLong { length, max });
+        };
+        let copied = length < UNCOPIED;
+        self.reserve(if copied { HEADER + length } else { HEADER });
+        self.tail.put_u32(body + 1);
+        self.tail.put_u8(Tag::Data.to_byte());
+        if copied {
+            self.tail.put_slice(&payload);
+        } else {
+            self.pieces.push_back(self.tail.split().freeze());
+            self.pieces.push_back(payload);
+        }
+        self.queued += HEADER + length;
+        Ok(())
+    }
+
+    /// Queues a control frame.
+    pub(super) fn push_control(&mut self, control: Control) {
+        let mut buffer = [0; Control::MAX_ENCODED];
+        let Ok(frame) = control.encode(&mut buffer) else {
+            return; // the buffer is long enough for every control frame
+        };
+        let length = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+        if control == Control::Goodbye {
+            self.reserve(4 + frame.len());
+            self.tail.put_u32(length);
+            self.tail.put_slice(frame);
+            self.queued += 4 + frame.len();
+            self.goodbye = true;
+        } else {
+            self.control.push(&length.to_be_bytes());
+            self.control.push(frame);
+        }
+    }
+
+    fn reserve(&mut self, bytes: usize) {
+        if self.tail.capacity() - self.tail.len() < bytes {
+            if !self.tail.is_empty() {
+                self.pieces.push_back(self.tail.split().freeze());
+            }
+            self.tail = pool::take();
+        }
+    }
+
+    /// Writes what is in scope, and flushes the stream when all of it is
+    /// written. Says too how many bytes the stream took.
+    pub(super) fn poll_write(
+        &mut self,
+        mut stream: Pin<&mut impl AsyncWrite>,
+        cx: &mut Context<'_>,
+        scope: Scope,
+    ) -> (usize, Poll<io::Result<()>>) {
+        let mut taken = 0;
+        let result = loop {
+            if self.in_scope(scope) == 0 {
+                break stream.poll_flush(cx);
+            }
+            match self.poll_write_once(stream.as_mut(), cx, scope) {
+                Poll::Ready(Ok(written)) => taken += written,
+                Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
+                Poll::Pending => break Poll::Pending,
+            }
+        };
+        (taken, result)
+    }
+
+    /// Bytes to be written.
+    fn in_scope(&self, scope: Scope) -> usize {
+        match scope {
+            Scope::All => self.len(),
+            Scope::Control if self.goodbye => self.len(),
+            Scope::Control if self.control.len() > 0 => self.begun + self.control.len(),
+            Scope::Control => 0,
+        }
+    }
+
+    /// One system call.
+    fn poll_write_once(
+        &mut self,
+        stream: Pin<&mut impl AsyncWrite>,
+        cx: &mut Context<'_>,
+        scope: Scope,
+    ) -> Poll<io::Result<usize>> {
+        let pieces = self.pieces.iter().map(|piece| &**piece);
+        let data = pieces
+            .chain([&*self.tail])
+            .filter(|piece| !piece.is_empty());
+        let mut slices = [IoSlice::new(&[]); PIECES];
+        // The rest of a frame that was begun, the control frames, and then
+        // the other frames.
+        let mut begun = self.begun;
+        let mut control = Some(self.control.as_slice()).filter(|lane| !lane.is_empty());
+        let beyond = scope == Scope::All || self.goodbye;
+        let mut count = 0;
+        let mut slots = slices.iter_mut();
+        let mut put = |slice| {
+            if let Some(slot) = slots.next() {
+                *slot = IoSlice::new(slice);
+                count += 1;
+            }
+        };
+        for piece in data {
+            let (first, rest) = piece.split_at(begun.min(piece.len()));
+            begun -= first.len();
+            if !first.is_empty() {
+                put(first);
+            }
+            if begun > 0 {
+                continue;
+            }
+            if let Some(lane) = control.take() {
+                put(lane);
+            }
+            if !beyond {
+                break;
+            }
+            if !rest.is_empty() {
+                put(rest);
+            }
+        }
+        if let Some(lane) = control {
+            put(lane);
+        }
+
+        let slices = slices.get(..count).unwrap_or_default();
+        let written = ready!(match slices {
+            [slice] => stream.poll_write(cx, slice),
+            [slice, ..] if !stream.is_write_vectored() => stream.poll_write(cx, slice),
+            slices => stream.poll_write_vectored(cx, slices),
+        })?;
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        self.advance(written);
+        Poll::Ready(Ok(written))
+    }
+
+    /// So many bytes were written, in the order of `poll_write_once`.
+    fn advance(&mut self, written: usize) {
+        let mut left = written;
+        if self.control.len() > 0 {
+            let begun = left.min(self.begun);
+            self.advance_data(begun);
+            left -= begun;
+            let control = left.min(self.control.len());
+            if self.begun == 0 {
+                self.control.advance(control);
+                left -= control;
+            }
+        }
+        self.advance_data(left);
+    }
+
+    fn advance_data(&mut self, bytes: usize) {
+        let mut left = bytes.min(self.queued);
+        if left == self.queued {
+            return self.all_written();
+        }
+        self.queued -= left;
+        while left > 0 {
+            if self.begun == 0 {
+                self.begun = self.front_frame();
+            }
+            let front = match self.pieces.front_mut() {
+                Some(piece) if piece.is_empty() => {
+                    self.pieces.pop_front();
+                    continue;
+                }
+                Some(piece) => {
+                    let step = left.min(self.begun).min(piece.len());
+                    piece.advance(step);
+                    step
+                }
+                None => {
+                    let step = left.min(self.begun).min(self.tail.len());
+                    self.tail.advance(step);
+                    step
+                }
+            };
+            self.begun -= front;
+            left -= front;
+        }
+        while self.pieces.front().is_some_and(Bytes::is_empty) {
+            self.pieces.pop_front();
+        }
+    }
+
+    /// The length of the frame that begins at the front, header included.
+    fn front_frame(&self) -> usize {
+        let pieces = self.pieces.iter().map(|piece| &**piece);
+        let mut pieces = pieces.chain([&*self.tail]);
+        let front = pieces.find(|piece| !piece.is_empty()).unwrap_or_default();
+        match front.first_chunk::<4>() {
+            Some(length) => u32::from_be_bytes(*length) as usize + 4,
+            None => self.queued,
+        }
+    }
+
+    /// Nothing is queued any more: gives the memory back.
+    fn all_written(&mut self) {
+        self.queued = 0;
+        self.begun = 0;
+        if self.pieces.capacity() > PIECES {
+            self.pieces = VecDeque::new();
+        } else {
+            self.pieces.clear();
+        }
+        pool::give_back(&mut self.tail);
+    }
+
+    /// What wasn't written, in the order in which it would have been.
+    pub(super) fn into_bytes(mut self) -> Bytes {
+        let mut all = BytesMut::with_capacity(self.len());
+        let data: Vec<Bytes> = self
+            .pieces
+            .drain(..)
+            .chain([self.tail.split().freeze()])
+            .collect();
+        let mut begun = self.begun;
+        let mut control = Some(self.control.as_slice());
+        for piece in data {
+            let (first, rest) = piece.split_at(begun.min(piece.len()));
+            begun -= first.len();
+            all.put_slice(first);
+            if begun == 0 {
+                all.put_slice(control.take().unwrap_or_default());
+            }
+            all.put_slice(rest);
+        }
+        all.freeze()
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.all_written();
+    }
+}
+
+/// The control frames of one round of outputs; they fit by construction: the
+/// monitor is asked for more only when these have left.
+#[derive(Debug)]
+struct Lane {
+    bytes: [u8; Self::SIZE],
+    start: u8,
+    end: u8,
+}
+
+impl Default for Lane {
+    fn default() -> Self {
+        Self {
+            bytes: [0; Self::SIZE],
+            start: 0,
+            end: 0,
+        }
+    }
+}
+
+impl Lane {
+    /// A Hello, a pong and a ping, each with its length.
+    const SIZE: usize = 4 + Control::MAX_ENCODED + 2 * 13;
+
+    fn len(&self) -> usize {
+        usize::from(self.end - self.start)
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        self.bytes
+            .get(self.start.into()..self.end.into())
+            .unwrap_or_default()
+    }
+
+    fn push(&mut self, part: &[u8]) {
+        let end = usize::from(self.end) + part.len();
+        if let Some(free) = self.bytes.get_mut(self.end.into()..end) {
+            free.copy_from_slice(part);
+            self.end = u8::try_from(end).unwrap_or(u8::MAX);
+        }
+    }
+
+    fn advance(&mut self, written: usize) {
+        self.start += u8::try_from(written).unwrap_or(u8::MAX);
+        if self.start >= self.end {
+            self.start = 0;
+            self.end = 0;
+        }
+    }
+}

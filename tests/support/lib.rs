@@ -1,1 +1,227 @@
-//! What the tests share.
+//! What the tests share: configurations, a raw peer that speaks the wire byte
+//! by byte, and a stream whose speed and room a test controls.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use heartbeat_core::Control;
+use heartbeat_tokio::{Config, ConfigBuilder, Heartbeat, PeerEvent};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf},
+    time::Instant,
+};
+
+/// Milliseconds.
+pub const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Seconds.
+pub const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+/// The timings that issues speak of: dead after exactly 800 ms of silence.
+pub fn quick() -> ConfigBuilder {
+    Config::builder()
+        .interval(ms(200))
+        .timeout(ms(200))
+        .max_missed(3)
+        .jitter(0.0)
+}
+
+/// A heartbeat over an in-memory stream whose other end is `RawPeer`.
+pub fn wrapped(config: Config) -> (Heartbeat<DuplexStream>, RawPeer) {
+    let (ours, theirs) = tokio::io::duplex(1 << 20);
+    (Heartbeat::new(ours, config), RawPeer::new(theirs))
+}
+
+/// All events until the stream ends.
+pub async fn all_events<S>(heartbeat: &mut Heartbeat<S>) -> Vec<PeerEvent<Bytes>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    heartbeat.collect().await
+}
+
+/// Only what ends a connection or disturbs it: neither beats nor greetings.
+pub fn notable(events: &[PeerEvent<Bytes>]) -> Vec<&PeerEvent<Bytes>> {
+    events
+        .iter()
+        .filter(|event| !matches!(event, PeerEvent::Beat { .. } | PeerEvent::Connected { .. }))
+        .collect()
+}
+
+/// The other end of a wire, without a heartbeat of its own: it sends what a
+/// test tells it to, and reads frames.
+#[derive(Debug)]
+pub struct RawPeer {
+    /// The stream.
+    pub stream: DuplexStream,
+}
+
+impl RawPeer {
+    /// Speaks over `stream`.
+    pub fn new(stream: DuplexStream) -> Self {
+        Self { stream }
+    }
+
+    /// Sends bytes as they are.
+    pub async fn send_raw(&mut self, bytes: &[u8]) {
+        self.stream
+            .write_all(bytes)
+            .await
+            .expect("the stream is open");
+    }
+
+    /// Sends a control frame.
+    pub async fn send_control(&mut self, control: Control) {
+        let mut buffer = [0; Control::MAX_ENCODED];
+        let body = control.encode(&mut buffer).expect("long enough");
+        self.send_raw(&framed(body)).await;
+    }
+
+    /// Sends the Hello of a peer with this configuration.
+    pub async fn greet(&mut self, config: Config) {
+        self.send_control(Control::Hello(config.hello())).await;
+    }
+
+    /// Sends a data frame.
+    pub async fn send_data(&mut self, payload: &[u8]) {
+        self.send_raw(&data_frame(payload)).await;
+    }
+
+    /// The next frame, tag and body; `None` at the end.
+    pub async fn read_frame(&mut self) -> Option<Vec<u8>> {
+        let length = self.stream.read_u32().await.ok()?;
+        let mut frame = vec![0; length as usize];
+        self.stream.read_exact(&mut frame).await.ok()?;
+        Some(frame)
+    }
+
+    /// The next control frame; other frames are passed over.
+    pub async fn read_control(&mut self) -> Option<Control> {
+        loop {
+            let frame = self.read_frame().await?;
+            if frame.first() != Some(&0) {
+                return Some(Control::decode(&frame).expect("we send valid frames"));
+            }
+        }
+    }
+
+    /// Answers pings for so long, then stops.
+    pub async fn answer_for(&mut self, duration: Duration) {
+        let until = Instant::now() + duration;
+        while let Ok(control) = tokio::time::timeout_at(until, self.read_control()).await {
+            match control {
+                Some(Control::Ping(nonce)) => self.send_control(Control::Pong(nonce)).await,
+                Some(_) => {}
+                None => return,
+            }
+        }
+    }
+}
+
+/// Length in front of tag and body.
+pub fn framed(frame: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(frame.len()).expect("tests send small frames");
+    [&length.to_be_bytes(), frame].concat()
+}
+
+/// A whole data frame.
+pub fn data_frame(payload: &[u8]) -> Vec<u8> {
+    framed(&[&[0], payload].concat())
+}
+
+/// A stream that lets so many bytes a second through in each direction.
+#[derive(Debug)]
+pub struct Throttled<S> {
+    stream: S,
+    bytes_per_tick: usize,
+    read: Allowance,
+    written: Allowance,
+}
+
+#[derive(Debug)]
+struct Allowance {
+    left: usize,
+    tick: Pin<Box<tokio::time::Sleep>>,
+}
+
+/// How often a throttled stream moves.
+const TICK: Duration = ms(10);
+
+impl<S> Throttled<S> {
+    /// Slows `stream` down.
+    pub fn new(stream: S, bytes_per_second: usize) -> Self {
+        let allowance = || Allowance {
+            left: 0,
+            tick: Box::pin(tokio::time::sleep(TICK)),
+        };
+        Self {
+            stream,
+            bytes_per_tick: bytes_per_second / 100,
+            read: allowance(),
+            written: allowance(),
+        }
+    }
+}
+
+impl Allowance {
+    fn poll(&mut self, each_tick: usize, cx: &mut Context<'_>) -> Poll<usize> {
+        while self.left == 0 {
+            std::task::ready!(self.tick.as_mut().poll(cx));
+            self.tick.as_mut().reset(Instant::now() + TICK);
+            self.left = each_tick;
+        }
+        Poll::Ready(self.left)
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Throttled<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let left = std::task::ready!(this.read.poll(this.bytes_per_tick, cx));
+        let mut some = buf.take(left);
+        std::task::ready!(Pin::new(&mut this.stream).poll_read(cx, &mut some))?;
+        let read = some.filled().len();
+        // `take` borrowed the same memory, so it is initialised.
+        let bytes = some.filled().to_vec();
+        this.read.left -= read;
+        buf.put_slice(&bytes);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Throttled<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        let left = std::task::ready!(this.written.poll(this.bytes_per_tick, cx));
+        let some = &buf[..buf.len().min(left)];
+        let written = std::task::ready!(Pin::new(&mut this.stream).poll_write(cx, some))?;
+        this.written.left -= written;
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

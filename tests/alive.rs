@@ -1,0 +1,111 @@
+//! A peer that lives is never declared dead: in virtual time.
+
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt};
+use heartbeat_tests::{Throttled, all_events, ms, notable, quick, secs, wrapped};
+use heartbeat_tokio::{Cause, CloseReason, Config, Heartbeat, PeerEvent};
+use tokio::time::Instant;
+
+const MIB: usize = 1 << 20;
+
+#[tokio::test(start_paused = true)]
+async fn while_it_sends_a_steady_stream_and_answers_nothing() {
+    let (mut heartbeat, mut peer) = wrapped(quick().build().unwrap());
+    peer.greet(quick().build().unwrap()).await;
+    tokio::spawn(async move {
+        for _ in 0..10_000 {
+            tokio::time::sleep(ms(190)).await;
+            peer.send_data(b"tick").await;
+        }
+    });
+    let events = all_events(&mut heartbeat).await;
+    let notable = notable(&events);
+    assert!(
+        notable[..10_000]
+            .iter()
+            .all(|event| matches!(event, PeerEvent::Message(_)))
+    );
+    let [PeerEvent::Dead(death)] = notable[10_000..] else {
+        panic!("{:?}", &notable[10_000..])
+    };
+    assert_eq!(death.cause, Cause::Eof);
+    // It was heard all the time, so it was never asked.
+    assert_eq!(heartbeat.status().peer.pings, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_it_only_answers_pings() {
+    let (mut heartbeat, mut peer) = wrapped(quick().build().unwrap());
+    peer.greet(quick().build().unwrap()).await;
+    tokio::spawn(async move { peer.answer_for(secs(3600)).await });
+    let start = Instant::now();
+    let mut beats = 0;
+    while let Some(event) = heartbeat.next().await {
+        match event {
+            PeerEvent::Beat { .. } => beats += 1,
+            PeerEvent::Connected { .. } => {}
+            PeerEvent::Dead(_) => assert!(start.elapsed() >= secs(3600)),
+            other => panic!("{other:?}"),
+        }
+    }
+    // One each 200 ms; the one at the very end may be answered or not.
+    assert!((17_999..=18_000).contains(&beats), "{beats}");
+}
+
+/// Both ends, neither of which has anything to say.
+#[tokio::test(start_paused = true)]
+async fn while_both_are_idle_for_a_day() {
+    let (ours, theirs) = tokio::io::duplex(1024);
+    let config = Config::default();
+    let (mut a, mut b) = (Heartbeat::new(ours, config), Heartbeat::new(theirs, config));
+    tokio::spawn(async move {
+        let day = tokio::time::timeout(secs(86_400), all_events(&mut b)).await;
+        assert!(day.is_err(), "{:?}", day.unwrap().last());
+        b.close().await.unwrap();
+    });
+    let events = all_events(&mut a).await;
+    let closed = PeerEvent::Closed {
+        reason: CloseReason::Peer,
+    };
+    assert_eq!(notable(&events), [&closed]);
+}
+
+/// The frame takes 32 s, the detection time is 3 s; neither side may blame
+/// the other, although the sender's pings wait behind its own frame.
+#[tokio::test(start_paused = true)]
+async fn while_it_sends_one_large_frame_slowly() {
+    let config = Config::detect_within(secs(3))
+        .unwrap()
+        .to_builder()
+        .max_frame(64 * MIB)
+        .build()
+        .unwrap();
+    let (ours, theirs) = tokio::io::duplex(64 * 1024);
+    let mut sender = Heartbeat::new(Throttled::new(ours, 2 * MIB), config);
+    let mut receiver = Heartbeat::new(theirs, config);
+    let payload: Bytes = (0..64 * MIB).map(|n| (n * 31 % 251) as u8).collect();
+    let expected = payload.clone();
+
+    let start = Instant::now();
+    let sending = async {
+        sender.send(payload).await.unwrap();
+        assert!(start.elapsed() > secs(31), "{:?}", start.elapsed());
+        sender.close().await.unwrap();
+        all_events(&mut sender).await
+    };
+    let (received, sent) = tokio::join!(all_events(&mut receiver), sending);
+
+    let closed = |reason| PeerEvent::Closed { reason };
+    let received = notable(&received);
+    assert_eq!(received.len(), 2, "{:?}", received.last());
+    assert!(
+        received[0] == &PeerEvent::Message(expected),
+        "another payload"
+    );
+    assert_eq!(received[1], &closed(CloseReason::Peer));
+    let alarms = sent
+        .iter()
+        .filter(|event| matches!(event, PeerEvent::Dead(_)));
+    assert_eq!(alarms.count(), 0);
+    assert_eq!(sent.last(), Some(&closed(CloseReason::Local)));
+}

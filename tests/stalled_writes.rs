@@ -1,0 +1,144 @@
+//! Writing to a peer that doesn't read: it must not stop the timer, and it
+//! must not make a peer that lives look dead. In virtual time.
+
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt};
+use heartbeat_tests::{RawPeer, all_events, ms, notable, quick, secs};
+use heartbeat_tokio::{Cause, Heartbeat, PeerEvent, SendError};
+use tokio::time::Instant;
+
+/// A heartbeat whose peer's end takes so few bytes that the first message
+/// fills it.
+fn narrow() -> (Heartbeat<tokio::io::DuplexStream>, RawPeer) {
+    let (ours, theirs) = tokio::io::duplex(256);
+    (
+        Heartbeat::new(ours, quick().build().unwrap()),
+        RawPeer::new(theirs),
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_send_that_can_not_go_on_ends_with_the_verdict() {
+    let (mut heartbeat, _peer) = narrow();
+    let start = Instant::now();
+    let error = heartbeat.send(vec![1; 100_000].into()).await.unwrap_err();
+    assert!(matches!(error, SendError::Dead(death) if death.cause == Cause::WriteStalled));
+    assert_eq!(start.elapsed(), ms(800));
+    let events = all_events(&mut heartbeat).await;
+    assert!(
+        matches!(events.last(), Some(PeerEvent::Dead(death)) if death.cause == Cause::WriteStalled)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_events_with_a_full_send_buffer_gives_the_verdict_in_time() {
+    let (mut heartbeat, _peer) = narrow();
+    let start = Instant::now();
+    // Given up before it was written.
+    let sending = heartbeat.send(vec![1; 100_000].into());
+    assert!(tokio::time::timeout(ms(50), sending).await.is_err());
+    let events = all_events(&mut heartbeat).await;
+    assert_eq!(start.elapsed(), ms(800));
+    assert!(
+        matches!(events.last(), Some(PeerEvent::Dead(death)) if death.cause == Cause::WriteStalled)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_two_halves_in_two_tasks_both_learn_of_the_verdict() {
+    let (heartbeat, _peer) = narrow();
+    let (mut sink, stream) = heartbeat.split();
+    let start = Instant::now();
+    let sending = tokio::spawn(async move { sink.send(vec![1; 100_000].into()).await });
+    let reading = tokio::spawn(stream.collect::<Vec<_>>());
+    let error = sending.await.unwrap().unwrap_err();
+    assert!(matches!(error, SendError::Dead(_)));
+    let events = reading.await.unwrap();
+    assert!(matches!(events.last(), Some(PeerEvent::Dead(_))));
+    assert_eq!(start.elapsed(), ms(800));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_sends_but_does_not_read_is_alive() {
+    let (mut heartbeat, mut peer) = narrow();
+    peer.greet(quick().build().unwrap()).await;
+    let talking = tokio::spawn(async move {
+        for _ in 0..100 {
+            tokio::time::sleep(ms(150)).await;
+            peer.send_data(b"tick").await;
+        }
+    });
+    let sending = heartbeat.send(vec![1; 100_000].into());
+    assert!(tokio::time::timeout(secs(15), sending).await.is_err());
+    let events = all_events(&mut heartbeat).await;
+    assert!(notable(&events).len() >= 100);
+    assert!(matches!(events.last(), Some(PeerEvent::Dead(death)) if death.cause == Cause::Eof));
+    talking.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_for_stalled_writes_ends_even_a_peer_that_sends() {
+    let (ours, theirs) = tokio::io::duplex(256);
+    let config = quick().write_stall(secs(2)).build().unwrap();
+    let (mut heartbeat, mut peer) = (Heartbeat::new(ours, config), RawPeer::new(theirs));
+    peer.greet(quick().build().unwrap()).await;
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(ms(150)).await;
+            peer.send_data(b"tick").await;
+        }
+    });
+    let start = Instant::now();
+    let error = heartbeat.send(vec![1; 100_000].into()).await.unwrap_err();
+    assert!(matches!(error, SendError::Dead(death) if death.cause == Cause::WriteStalled));
+    assert_eq!(start.elapsed(), secs(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn control_frames_overtake_queued_messages() {
+    let (mut heartbeat, mut peer) = narrow();
+    peer.greet(quick().build().unwrap()).await;
+    // The first message is begun and can't be finished; ten more wait.
+    for n in 0..11_u8 {
+        heartbeat.feed(vec![n; 1000].into()).await.unwrap();
+    }
+    let flushing = heartbeat.flush();
+    assert!(tokio::time::timeout(ms(10), flushing).await.is_err());
+    peer.send_control(heartbeat_core::Control::Ping(heartbeat_core::Nonce([5; 8])))
+        .await;
+    tokio::spawn(async move { while heartbeat.next().await.is_some() {} });
+
+    let mut order = Vec::new();
+    while order.len() < 13 {
+        let frame = peer.read_frame().await.unwrap();
+        order.push(match frame[..] {
+            [0, n, ..] => format!("message {n}"),
+            [1, ..] => "hello".into(),
+            [3, ..] => "pong".into(),
+            _ => format!("{frame:?}"),
+        });
+    }
+    assert_eq!(order[..4], ["hello", "message 0", "pong", "message 1"]);
+    assert_eq!(order[12], "message 10");
+}
+
+/// A sender that waits takes messages in, so that two that send at once don't
+/// wait for each other.
+#[tokio::test(start_paused = true)]
+async fn two_peers_that_send_at_once_both_get_through() {
+    let (ours, theirs) = tokio::io::duplex(256);
+    let config = quick().build().unwrap();
+    let mut a = Heartbeat::new(ours, config);
+    let mut b = Heartbeat::new(theirs, config);
+    let payload = Bytes::from(vec![1; 100_000]);
+    let send_and_receive = async |peer: &mut Heartbeat<_>| {
+        peer.send(payload.clone()).await.unwrap();
+        loop {
+            match peer.next().await.unwrap() {
+                PeerEvent::Message(message) => break assert_eq!(message, payload),
+                event => assert!(!event.is_terminal()),
+            }
+        }
+    };
+    tokio::join!(send_and_receive(&mut a), send_and_receive(&mut b));
+}

@@ -303,6 +303,24 @@ impl Monitor {
         self.handle_evidence(Evidence::AnyBytes, now);
     }
 
+    /// What arrived isn't all that is coming: a frame is incomplete, or there
+    /// was more than one read takes. Call it after
+    /// [`handle_bytes`](Self::handle_bytes).
+    ///
+    /// The peer's pings wait behind what it sends, in its buffers and in the
+    /// network's, and its patience may end before we get to read them. So,
+    /// although we hear it, we ping once an interval: it hears that we live.
+    pub fn handle_backlog(&mut self, now: Instant) {
+        let due = match self.sent {
+            0 => now,
+            _ => self.flushed_at.plus(self.interval()),
+        };
+        if self.phase == Phase::Idle && self.ping == Ping::None && due.is_due(now) {
+            self.want_ping(now);
+            self.flags.raise(Flag::Insist);
+        }
+    }
+
     /// A whole application frame arrived.
     ///
     /// Evidence of life unless only [`Evidence::Echo`] is.

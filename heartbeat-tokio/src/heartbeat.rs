@@ -41,6 +41,9 @@ const WRITE_AHEAD: usize = 32 * 1024;
 /// that we don't read until the application does.
 const READ_AHEAD: usize = 256 * 1024;
 
+/// After a read of so many bytes there is probably more.
+const BULK: usize = 16 * 1024;
+
 /// A stream with a heartbeat.
 ///
 /// It is a [`Stream`] of [`PeerEvent`]s and a [`Sink`] of messages. Wrap a
@@ -114,6 +117,8 @@ pub struct Heartbeat<S, C: Transport<S> = Wire> {
     clock: Clock,
     timer: Timer,
     net: NetStatus,
+    /// When bytes arrived last.
+    read_at: Instant,
 
     /// What `poll_next` has to hand out before anything newer.
     inbox: VecDeque<PeerEvent<C::Message>>,
@@ -144,6 +149,12 @@ struct Flags {
     /// Control frames were handed to the transport, and the monitor wasn't
     /// told that they left.
     flushing: bool,
+    /// No message of the last read was taken out yet.
+    new_message: bool,
+    /// The last read wasn't taken apart to its end yet.
+    new_bytes: bool,
+    /// The last read was large.
+    bulk: bool,
     /// A sender wants everything written.
     flush_wanted: bool,
     /// The monitor was told that a write is blocked.
@@ -224,6 +235,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             clock,
             timer: Timer::default(),
             net,
+            read_at: Instant::ORIGIN,
             inbox: VecDeque::new(),
             inbox_bytes: 0,
             terminal: None,
@@ -322,13 +334,14 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             if !self.flags.paused {
                 match self.next_frame() {
                     Some(Frame::Data(message)) => {
+                        self.note_message();
                         return Poll::Ready(Some(PeerEvent::Message(message)));
                     }
                     Some(Frame::Control(control)) => {
-                        self.monitor.handle_frame(control, self.clock.now());
+                        self.monitor.handle_frame(control, self.read_at);
                         self.flags.outputs = true;
                     }
-                    None => {}
+                    None => self.note_backlog(),
                 }
                 if self.flags.outputs {
                     continue;
@@ -372,12 +385,36 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         None
     }
 
+    /// A message was taken out. One for each read is enough to know of.
+    fn note_message(&mut self) {
+        if self.flags.new_message {
+            self.flags.new_message = false;
+            self.monitor.handle_message(self.read_at);
+            self.note_outputs();
+        }
+    }
+
+    /// Every whole frame was taken out.
+    fn note_backlog(&mut self) {
+        if self.flags.new_bytes {
+            self.flags.new_bytes = false;
+            if self.flags.bulk || self.transport.unread() > 0 {
+                self.monitor.handle_backlog(self.read_at);
+                self.note_outputs();
+            }
+        }
+    }
+
     /// Reads once; `Pending` if there is nothing.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match ready!(self.transport.poll_read(&mut self.stream, cx)) {
             Ok(0) => self.end(self.write_end.unwrap_or(End::Eof)),
-            Ok(_) => {
-                self.monitor.handle_bytes(self.clock.now());
+            Ok(read) => {
+                self.read_at = self.clock.now();
+                self.flags.new_message = true;
+                self.flags.new_bytes = true;
+                self.flags.bulk = read >= BULK;
+                self.monitor.handle_bytes(self.read_at);
                 self.note_outputs();
             }
             Err(error) => {

@@ -1,0 +1,60 @@
+//! A peer that reads slowly is alive, although our pings wait behind what we
+//! send it: megabytes in the kernels' buffers, more than the detection time
+//! lasts. Real sockets, because no simulation has such buffers.
+
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt};
+use heartbeat_tests::{Throttled, ms, notable, secs};
+use heartbeat_tokio::{CloseReason, Config, Heartbeat, PeerEvent};
+use tokio::net::{TcpListener, TcpStream};
+
+const MIB: usize = 1 << 20;
+
+/// Sends all of it to a peer that reads 2 MiB/s, and expects neither side to
+/// be blamed.
+async fn send_to_a_slow_reader(messages: Vec<Bytes>) {
+    let config = Config::detect_within(secs(3)).unwrap();
+    let config = config.to_builder().max_frame(16 * MIB).build().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let mut sender = Heartbeat::new(ours.unwrap(), config);
+    let slow = Throttled::new(theirs.unwrap().0, 2 * MIB);
+    let mut receiver = Heartbeat::new(slow, config);
+
+    let count = messages.len();
+    let sending = async {
+        for message in messages {
+            sender.send(message).await.unwrap();
+        }
+        // Everything is in the kernel, and much of it not read yet: from here
+        // on only the reader can keep us from giving up.
+        let wait = tokio::time::timeout(secs(6), async {
+            while let Some(event) = sender.next().await {
+                assert!(!event.is_terminal(), "{event:?}");
+            }
+        });
+        assert!(wait.await.is_err());
+        sender.close().await.unwrap();
+    };
+    let (events, ()) = tokio::join!(receiver.by_ref().collect::<Vec<_>>(), sending);
+    let notable = notable(&events);
+    assert_eq!(notable.len(), count + 1, "{:?}", notable.last());
+    assert_eq!(
+        notable[count],
+        &PeerEvent::Closed {
+            reason: CloseReason::Peer
+        }
+    );
+    assert!(receiver.status().silent_for < ms(1000));
+}
+
+#[tokio::test]
+async fn of_one_large_frame() {
+    send_to_a_slow_reader(vec![vec![1; 16 * MIB].into()]).await;
+}
+
+#[tokio::test]
+async fn of_many_frames() {
+    send_to_a_slow_reader(vec![vec![1; 64 * 1024].into(); 256]).await;
+}

@@ -307,6 +307,27 @@ async fn a_plain_tcp_stream_has_its_safety_net_and_others_say_that_they_have_non
     assert!(matches!(heartbeat.status().safety_net, NetStatus::NoSocket));
 }
 
+/// A kernel that gave up first would hide the heartbeat's own verdict.
+#[tokio::test]
+async fn the_safety_net_follows_a_peer_that_slows_us_down() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let slow = Config::builder()
+        .interval(secs(100))
+        .min_interval(secs(100));
+    let mut a = Heartbeat::new(ours.unwrap(), Config::lan());
+    let mut b = Heartbeat::new(theirs.unwrap().0, slow.build().unwrap());
+    let idle = |heartbeat: &Heartbeat<TcpStream>| {
+        let socket = socket2::SockRef::from(heartbeat.get_ref());
+        socket.tcp_keepalive_time().unwrap()
+    };
+    assert!(idle(&a) < secs(3));
+    tokio::join!(a.next(), b.next());
+    assert_eq!(a.status().peer.interval, secs(100));
+    assert!(idle(&a) > secs(100));
+}
+
 #[tokio::test(start_paused = true)]
 async fn both_may_say_goodbye_at_once() {
     let (ours, theirs) = tokio::io::duplex(1024);

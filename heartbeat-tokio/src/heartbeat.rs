@@ -116,6 +116,8 @@ pub struct Heartbeat<S, C: Transport<S> = Wire> {
     monitor: Monitor,
     clock: Clock,
     timer: Timer,
+    /// Where the socket is, if there is one below the stream.
+    socket: SocketOf<S>,
     net: NetStatus,
     /// When bytes arrived last.
     read_at: Instant,
@@ -167,6 +169,9 @@ struct Flags {
     finished: bool,
 }
 
+/// From a stream to the socket below it.
+type SocketOf<S> = fn(&S) -> Option<&TcpStream>;
+
 /// What is known about a connection.
 #[derive(Debug)]
 #[non_exhaustive] // later versions may know more
@@ -188,6 +193,15 @@ pub enum NetStatus {
     NoSocket,
     /// The options were set, or not, as the report says.
     Applied(safety_net::Applied),
+}
+
+impl NetStatus {
+    fn spread(socket: Option<&TcpStream>, config: &Config) -> Self {
+        match socket {
+            Some(socket) => Self::Applied(SafetyNet::from(config).apply(socket)),
+            None => Self::NoSocket,
+        }
+    }
 }
 
 /// What a [`Heartbeat`] consists of.
@@ -215,16 +229,14 @@ where
     /// [`SafetyNet`]. If that fails the heartbeat works all the same, and
     /// [`status`](Self::status) says so.
     pub fn new(stream: S, config: Config) -> Self {
-        let net = match (&stream as &dyn Any).downcast_ref::<TcpStream>() {
-            Some(socket) => NetStatus::Applied(SafetyNet::from(&config).apply(socket)),
-            None => NetStatus::NoSocket,
-        };
-        Self::with_transport(stream, Wire::new(&config), config, net)
+        let socket: SocketOf<S> = |stream| (stream as &dyn Any).downcast_ref();
+        Self::with_transport(stream, Wire::new(&config), config, socket)
     }
 }
 
 impl<S, C: Transport<S>> Heartbeat<S, C> {
-    fn with_transport(stream: S, transport: C, config: Config, net: NetStatus) -> Self {
+    fn with_transport(stream: S, transport: C, config: Config, socket: SocketOf<S>) -> Self {
+        let net = NetStatus::spread(socket(&stream), &config);
         let clock = Clock::start();
         // Keyed by the operating system's randomness.
         let seed = RandomState::new().build_hasher().finish();
@@ -234,6 +246,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             monitor: Monitor::new(config, seed, clock.now()),
             clock,
             timer: Timer::default(),
+            socket,
             net,
             read_at: Instant::ORIGIN,
             inbox: VecDeque::new(),
@@ -643,6 +656,18 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     // ---- ends ----------------------------------------------------------
 
+    /// The peer's Hello may have made our detection time longer, and the
+    /// kernel's verdict is to come after ours.
+    fn adapt_net(&mut self) {
+        let config = self.monitor.config();
+        let interval = self.monitor.status().interval;
+        if interval > config.interval() {
+            if let Ok(slower) = config.to_builder().interval(interval).build() {
+                self.net = NetStatus::spread((self.socket)(&self.stream), &slower);
+            }
+        }
+    }
+
     /// The transport ended.
     fn end(&mut self, end: End) {
         self.monitor.handle_end(end, self.clock.now());
@@ -669,6 +694,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 Event::Dead(death) => {
                     self.ended = Some(SendError::Dead(death));
                     self.flags.deaf |= matches!(death.cause, Cause::Protocol(_) | Cause::PingFlood);
+                }
+                Event::Connected { .. } => {
+                    self.adapt_net();
+                    return PeerEvent::from_core(event);
                 }
                 event => match PeerEvent::from_core(event) {
                     Some(event) => return Some(event),

@@ -22,6 +22,10 @@ pub enum Event {
     },
     /// A pong came back. Not reported if
     /// [`beat_events`](crate::ConfigBuilder::beat_events) is off.
+    ///
+    /// Don't wait for it: a peer that sends anything isn't pinged, and of two
+    /// sides with equal timings the one that pings first is evidence for the
+    /// other. [`probe`](crate::Monitor::probe) brings one about.
     Beat {
         /// From the moment the ping had left until its pong arrived.
         rtt: Duration,
@@ -63,6 +67,43 @@ impl Event {
     #[must_use]
     pub const fn is_terminal(&self) -> bool {
         matches!(self, Self::Closed { .. } | Self::Dead(_))
+    }
+}
+
+impl fmt::Display for Event {
+    /// One line for a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connected { peer } => {
+                write!(
+                    f,
+                    "connected, the peer pings after {:?}",
+                    rounded(peer.interval)
+                )
+            }
+            Self::Beat { rtt } => write!(f, "beat, round trip {:?}", rounded(*rtt)),
+            Self::Suspect {
+                missed: 0,
+                silent_for,
+            } => {
+                write!(f, "suspect, silent for {:?}", rounded(*silent_for))
+            }
+            Self::Suspect { missed, silent_for } => {
+                let silent_for = rounded(*silent_for);
+                write!(
+                    f,
+                    "suspect, silent for {silent_for:?}, beats missed: {missed}"
+                )
+            }
+            Self::Recovered { silent_for } => {
+                write!(f, "recovered after {:?}", rounded(*silent_for))
+            }
+            Self::LocalStall { late } => {
+                write!(f, "we were asleep, and {:?} late", rounded(*late))
+            }
+            Self::Closed { reason } => write!(f, "closed: {reason}"),
+            Self::Dead(death) => write!(f, "dead: {death}"),
+        }
     }
 }
 
@@ -121,19 +162,27 @@ pub struct Death {
 
 impl fmt::Display for Death {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.cause {
-            Cause::Silent => write!(f, "silent for {:?}", self.silent_for)?,
-            cause => write!(f, "{cause}, silent for {:?}", self.silent_for)?,
+        if self.cause != Cause::Silent {
+            write!(f, "{}, ", self.cause)?;
         }
+        write!(f, "silent for {:?}", rounded(self.silent_for))?;
         match self.missed {
             0 => {}
             1 => f.write_str(", 1 beat missed")?,
             missed => write!(f, ", {missed} beats missed")?,
         }
         if let Some(rtt) = self.last_rtt {
-            write!(f, ", last round trip {rtt:?}")?;
+            write!(f, ", last round trip {:?}", rounded(rtt))?;
         }
         Ok(())
+    }
+}
+
+/// For people: whole milliseconds, unless there are few.
+fn rounded(time: Duration) -> Duration {
+    match u64::try_from(time.as_millis()) {
+        Ok(millis) if millis >= 10 => Duration::from_millis(millis),
+        _ => time,
     }
 }
 
@@ -146,6 +195,10 @@ pub enum Cause {
     /// Every beat in the budget went unanswered.
     Silent,
     /// Nothing arrived, and the pings couldn't even be written.
+    ///
+    /// What a peer that hangs looks like while we send to it, as
+    /// [`Silent`](Self::Silent) is while we don't: which of the two it is
+    /// depends on how full the buffers were.
     WriteStalled,
     /// The stream ended without a goodbye: what a killed process looks like.
     Eof,

@@ -313,7 +313,7 @@ impl Monitor {
     pub fn handle_backlog(&mut self, now: Instant) {
         let due = match self.sent {
             0 => now,
-            _ => self.flushed_at.plus(self.interval()),
+            _ => self.flushed_at.plus(self.outward_interval()),
         };
         if self.phase == Phase::Idle && self.ping == Ping::None && due.is_due(now) {
             self.want_ping(now);
@@ -376,16 +376,15 @@ impl Monitor {
 
     /// A write took some bytes, though not all.
     ///
-    /// Pings that wait behind a large frame aren't late while the frame
-    /// moves: the round's N·W begin again for a ping that hasn't left.
+    /// The time of [`write_stall`](crate::ConfigBuilder::write_stall) and of a
+    /// farewell counts from here. It is no evidence of life: kernels take
+    /// bytes for a peer that hangs.
     pub fn handle_progress(&mut self, now: Instant) {
         let late = self.lateness(now);
         self.excuse(late, false, now);
         self.restart_write_stall(now);
-        match self.phase {
-            Phase::Round if self.ping == Ping::Taken => self.renew_round(now),
-            Phase::Farewell => self.step_at = self.step_at.max(now.plus(self.config.budget())),
-            _ => {}
+        if self.phase == Phase::Farewell {
+            self.step_at = self.step_at.max(now.plus(self.config.budget()));
         }
     }
 
@@ -404,9 +403,11 @@ impl Monitor {
     /// Time has passed. Does nothing before the deadline of
     /// [`poll_timeout`](Self::poll_timeout).
     pub fn handle_timeout(&mut self, now: Instant) {
-        let late = self.lateness(now);
-        if self.excuse(late, false, now) {
-            return;
+        if let Some(late) = self.lateness(now) {
+            if self.excuse(Some(late), false, now) {
+                return;
+            }
+            self.tell_stall(late, now);
         }
         match self.phase {
             Phase::Idle => self.ask_if_due(now),
@@ -451,7 +452,7 @@ impl Monitor {
         self.missed = 0;
         self.step_at = match (self.ping, self.sent) {
             (Ping::None, 0) => now,
-            (Ping::None, _) => now.max(self.flushed_at.plus(self.pause_interval())),
+            (Ping::None, _) => now.max(self.flushed_at.plus(self.outward_interval())),
             (Ping::Wanted | Ping::Taken, _) => Instant::MAX,
         };
         self.step_at = self.step_at.min(self.probe_at());
@@ -700,9 +701,10 @@ impl Monitor {
         ((self.interval() >> 16).saturating_mul(dice) >> 16).max(1)
     }
 
-    /// Between two beats in a pause: as often as we ping, or as the peer does
-    /// if it is the more impatient, but not more often than it accepts.
-    fn pause_interval(&self) -> u64 {
+    /// Between two beats that only show that we live: as often as we ping, or
+    /// as the peer does if it is the more impatient, but not more often than
+    /// it accepts.
+    fn outward_interval(&self) -> u64 {
         let own = self.interval();
         let Some(peer) = self.peer else { return own };
         // Half of its interval is always safe; the whole of it is if what
@@ -893,7 +895,7 @@ impl Monitor {
                 }
                 self.step_at = self.step_at.max(step).min(self.verdict_at);
             }
-            Phase::Paused => self.step_at = now.plus(self.pause_interval()),
+            Phase::Paused => self.step_at = now.plus(self.outward_interval()),
             Phase::Idle | Phase::Farewell | Phase::Ended => {}
         }
         self.flags.clear(Flag::Probe);
@@ -973,33 +975,41 @@ impl Monitor {
         (late > micros(self.config.stall_tolerance())).then_some(late)
     }
 
+    fn tell_stall(&mut self, late: u64, now: Instant) {
+        if matches!(self.phase, Phase::Idle | Phase::Round | Phase::Paused) {
+            self.flags.raise(Flag::TellStall);
+            self.told_late = late;
+            self.limiter.excuse(self.allowance(), late);
+            self.restart_write_stall(now);
+        }
+    }
+
     /// Forgives the peer a silence that we slept through. `true` if a fresh
-    /// round takes the place of what was due.
+    /// round takes the place of what was due; otherwise what is due remains so
+    /// until `handle_timeout`.
     ///
     /// If the peer was heard after all (`alive`) there is nothing to forgive,
     /// but what was heard may have lain in a buffer all the while, so it is
     /// asked at once.
     fn excuse(&mut self, late: Option<u64>, alive: bool, now: Instant) -> bool {
         let Some(late) = late else { return false };
-        if !matches!(self.phase, Phase::Idle | Phase::Round | Phase::Paused) {
-            return false;
-        }
-        self.flags.raise(Flag::TellStall);
-        self.told_late = late;
-        self.limiter.excuse(self.allowance(), late);
-        self.restart_write_stall(now);
-        if self.phase == Phase::Paused {
+        if !matches!(self.phase, Phase::Idle | Phase::Round) {
             return false;
         }
         if alive {
+            self.tell_stall(late, now);
             self.want_ping(now);
             self.flags.raise(Flag::Insist);
+            if self.flags.take(Flag::ProbeWaits) {
+                self.flags.raise(Flag::Probe);
+            }
             return false;
         }
         if u32::from(self.forgiven) >= self.config.max_missed() {
             return false;
         }
         self.forgiven += 1;
+        self.tell_stall(late, now);
         if self.phase == Phase::Idle {
             self.begin_round(now.max(self.earliest_round()), now);
         } else {

@@ -3,7 +3,7 @@
 //! This module decides nothing: these are the events of the core, plus the
 //! application's own messages.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use heartbeat_core::{CloseReason, Death, Event, Hello};
 
@@ -24,6 +24,10 @@ pub enum PeerEvent<M> {
     Message(M),
     /// A pong came back. Not reported if
     /// [`beat_events`](heartbeat_core::ConfigBuilder::beat_events) is off.
+    ///
+    /// Don't wait for it: a peer that sends anything isn't pinged, and of two
+    /// sides with equal timings the one that pings first is evidence for the
+    /// other. [`probe`](crate::Heartbeat::probe) brings one about.
     Beat {
         /// From the moment the ping had left until its pong arrived.
         rtt: Duration,
@@ -77,5 +81,29 @@ impl<M> PeerEvent<M> {
             Event::Dead(death) => Self::Dead(death),
             _ => return None,
         })
+    }
+
+    /// The core's word for it; `None` for a message.
+    fn to_core(&self) -> Option<Event> {
+        Some(match *self {
+            Self::Connected { peer } => Event::Connected { peer },
+            Self::Message(_) => return None,
+            Self::Beat { rtt } => Event::Beat { rtt },
+            Self::Suspect { missed, silent_for } => Event::Suspect { missed, silent_for },
+            Self::Recovered { silent_for } => Event::Recovered { silent_for },
+            Self::LocalStall { late } => Event::LocalStall { late },
+            Self::Closed { reason } => Event::Closed { reason },
+            Self::Dead(death) => Event::Dead(death),
+        })
+    }
+}
+
+impl<M> fmt::Display for PeerEvent<M> {
+    /// One line for a log. Says of a message only that it is one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.to_core() {
+            Some(event) => event.fmt(f),
+            None => f.write_str("message"),
+        }
     }
 }

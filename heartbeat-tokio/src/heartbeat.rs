@@ -23,7 +23,7 @@ use heartbeat_core::{Cause, CloseReason, Config, End, Event, Instant, Monitor};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    task::unconstrained,
+    task::{coop, unconstrained},
 };
 
 use crate::{
@@ -88,6 +88,8 @@ const BULK: usize = 16 * 1024;
 ///   polled, as a stream or by a pending `send`, `flush` or `close`. An
 ///   application that works for long between two reads looks hung to its peer
 ///   and is told of its own [`LocalStall`](PeerEvent::LocalStall).
+///   Give each connection a task of its own: many busy ones in one task share
+///   its turns.
 /// * **No write is awaited** by the stream of events. A peer that stops
 ///   reading doesn't stop the timer, nor does a `send` that waits for it: it
 ///   ends with [`SendError::Dead`].
@@ -282,6 +284,14 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             peer,
             safety_net: &self.net,
         }
+    }
+
+    /// The silence after which the peer is dead at the latest:
+    /// [`Config::detection_time`], or longer if the peer accepts only slower
+    /// pings.
+    #[must_use]
+    pub fn detection_time(&self) -> Duration {
+        self.monitor.status().detection_time
     }
 
     /// The configuration that this was made with.
@@ -525,6 +535,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     }
 
     fn write_blocked(&mut self, taken: usize, cx: &mut Context<'_>) {
+        if taken == 0 && !coop::has_budget_remaining() {
+            // Not the stream: this task has had its turn.
+            return;
+        }
         let now = self.clock.now();
         if taken > 0 {
             self.monitor.handle_progress(now);

@@ -1,0 +1,60 @@
+//! Other processes: how one is started and stopped, and how none is left
+//! behind. Nothing in here is about heartbeats.
+
+use std::{env, io, net::SocketAddr};
+
+use tokio::process::{Child, Command};
+
+/// Starts this program once more, as a client.
+pub fn start_client(name: &str, server: SocketAddr) -> io::Result<Child> {
+    Command::new(env::current_exe()?)
+        .args([name, &server.to_string()])
+        // However we leave `main`, by a panic too, no client outlives it.
+        .kill_on_drop(true)
+        .spawn()
+}
+
+/// Makes a process stand still, as if it hung. Its kernel doesn't: it goes on
+/// acknowledging whatever is sent to it.
+#[cfg(unix)]
+pub fn stop(child: &Child) -> io::Result<()> {
+    use rustix::process::{Pid, Signal, kill_process};
+
+    let pid = child.id().and_then(|id| i32::try_from(id).ok());
+    let pid = pid.and_then(Pid::from_raw).ok_or(io::ErrorKind::NotFound)?;
+    Ok(kill_process(pid, Signal::STOP)?)
+}
+
+#[cfg(not(unix))]
+pub fn stop(_child: &Child) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// For a client: have the kernel end us if the server goes without cleaning
+/// up, even while we are stopped. Where this doesn't exist the heartbeat tells
+/// us that the server is gone.
+pub fn end_with_parent() {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Signal, set_parent_process_death_signal};
+        // Only a second precaution, so that a failure can be ignored.
+        let _ = set_parent_process_death_signal(Some(Signal::KILL));
+    }
+}
+
+/// Waits until somebody wants this process to end.
+#[cfg(unix)]
+pub async fn interrupted() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        pressed = tokio::signal::ctrl_c() => pressed,
+    }
+}
+
+#[cfg(not(unix))]
+pub async fn interrupted() -> io::Result<()> {
+    tokio::signal::ctrl_c().await
+}

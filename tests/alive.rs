@@ -10,8 +10,8 @@ const MIB: usize = 1 << 20;
 
 #[tokio::test(start_paused = true)]
 async fn while_it_sends_a_steady_stream_and_answers_nothing() {
-    let (mut heartbeat, mut peer) = wrapped(quick().build().unwrap());
-    peer.greet(quick().build().unwrap()).await;
+    let (mut heartbeat, mut peer) = wrapped(quick());
+    peer.greet(quick()).await;
     tokio::spawn(async move {
         for _ in 0..10_000 {
             tokio::time::sleep(ms(190)).await;
@@ -35,8 +35,8 @@ async fn while_it_sends_a_steady_stream_and_answers_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn while_it_only_answers_pings() {
-    let (mut heartbeat, mut peer) = wrapped(quick().build().unwrap());
-    peer.greet(quick().build().unwrap()).await;
+    let (mut heartbeat, mut peer) = wrapped(quick());
+    peer.greet(quick()).await;
     tokio::spawn(async move { peer.answer_for(secs(3600)).await });
     let start = Instant::now();
     let mut beats = 0;

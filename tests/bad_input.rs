@@ -28,7 +28,7 @@ async fn after_one_message(config: Config, bytes: &[u8]) -> Cause {
 
 /// Sends nothing but `bytes`.
 async fn at_once(bytes: &[u8]) -> Cause {
-    let (mut heartbeat, mut peer) = wrapped(quick().build().unwrap());
+    let (mut heartbeat, mut peer) = wrapped(quick());
     peer.send_raw(bytes).await;
     peer.stream.shutdown().await.unwrap();
     let events = tokio::time::timeout(secs(60), all_events(&mut heartbeat)).await;
@@ -39,7 +39,7 @@ async fn at_once(bytes: &[u8]) -> Cause {
 }
 
 fn small() -> Config {
-    quick().max_frame(1000).build().unwrap()
+    quick().to_builder().max_frame(1000).build().unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -79,7 +79,7 @@ async fn a_length_beyond_all_bounds_is_refused_before_anything_is_reserved() {
 
 #[tokio::test(start_paused = true)]
 async fn a_control_frame_longer_than_any_is_refused() {
-    let cause = after_one_message(quick().build().unwrap(), &[0, 0, 1, 1, 2]).await;
+    let cause = after_one_message(quick(), &[0, 0, 1, 1, 2]).await;
     let expected = ProtocolError::FrameTooLong {
         length: 257,
         max: 256,

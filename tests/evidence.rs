@@ -12,6 +12,7 @@ async fn dead_after(
     bytes: &'static [u8],
 ) -> Option<(std::time::Duration, Cause)> {
     let config: Config = quick()
+        .to_builder()
         .evidence(evidence)
         .max_frame(1 << 20)
         .build()
@@ -71,7 +72,11 @@ async fn where_only_echoes_count_nothing_else_is_evidence() {
 
 #[tokio::test(start_paused = true)]
 async fn where_only_echoes_count_answers_are_evidence() {
-    let config = quick().evidence(Evidence::Echo).build().unwrap();
+    let config = quick()
+        .to_builder()
+        .evidence(Evidence::Echo)
+        .build()
+        .unwrap();
     let (mut heartbeat, mut peer) = wrapped(config);
     peer.greet(config).await;
     tokio::spawn(async move {

@@ -19,7 +19,7 @@ fn a_blocked_runtime_is_reported_and_the_peer_lives_on() {
     let listener = ours.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
     // So patient that only our side can give up.
-    let patient = quick().timeout(ms(5000)).build().unwrap();
+    let patient = quick().to_builder().timeout(ms(5000)).build().unwrap();
     let peer = thread::spawn(move || {
         runtime().block_on(async {
             let stream = TcpStream::connect(address).await.unwrap();
@@ -30,7 +30,7 @@ fn a_blocked_runtime_is_reported_and_the_peer_lives_on() {
 
     ours.block_on(async {
         let (stream, _) = listener.accept().await.unwrap();
-        let mut heartbeat = Heartbeat::new(stream, quick().build().unwrap());
+        let mut heartbeat = Heartbeat::new(stream, quick());
         for _ in 0..3 {
             assert!(matches!(heartbeat.next().await, Some(event) if !event.is_terminal()));
         }

@@ -126,8 +126,8 @@ async fn every_split_of_a_stream_of_frames_into_reads_gives_the_same_messages() 
         65_536,
         1 << 20,
     ] {
-        let (mut heartbeat, mut peer) = wrapped(quick().build().unwrap());
-        peer.greet(quick().build().unwrap()).await;
+        let (mut heartbeat, mut peer) = wrapped(quick());
+        peer.greet(quick()).await;
         let writing = async {
             for part in bytes.chunks(step) {
                 peer.send_raw(part).await;
@@ -209,7 +209,7 @@ async fn dropping_futures_at_any_point_loses_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_that_is_too_long_is_refused_and_the_connection_goes_on() {
-    let config = quick().max_frame(10).build().unwrap();
+    let config = quick().to_builder().max_frame(10).build().unwrap();
     let (ours, theirs) = tokio::io::duplex(1024);
     let (mut a, mut b) = (Heartbeat::new(ours, config), Heartbeat::new(theirs, config));
     let sending = async {
@@ -231,7 +231,7 @@ async fn a_message_that_is_too_long_is_refused_and_the_connection_goes_on() {
 #[tokio::test(start_paused = true)]
 async fn taken_apart_it_gives_back_everything_that_was_buffered() {
     let (ours, theirs) = tokio::io::duplex(1 << 20);
-    let config = quick().build().unwrap();
+    let config = quick();
     let mut heartbeat = Heartbeat::new(ours, config);
     let mut peer = RawPeer::new(theirs);
     peer.greet(config).await;

@@ -11,10 +11,7 @@ use tokio::time::Instant;
 /// fills it.
 fn narrow() -> (Heartbeat<tokio::io::DuplexStream>, RawPeer) {
     let (ours, theirs) = tokio::io::duplex(256);
-    (
-        Heartbeat::new(ours, quick().build().unwrap()),
-        RawPeer::new(theirs),
-    )
+    (Heartbeat::new(ours, quick()), RawPeer::new(theirs))
 }
 
 #[tokio::test(start_paused = true)]
@@ -61,7 +58,7 @@ async fn the_two_halves_in_two_tasks_both_learn_of_the_verdict() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_sends_but_does_not_read_is_alive() {
     let (mut heartbeat, mut peer) = narrow();
-    peer.greet(quick().build().unwrap()).await;
+    peer.greet(quick()).await;
     let talking = tokio::spawn(async move {
         for _ in 0..100 {
             tokio::time::sleep(ms(150)).await;
@@ -79,9 +76,9 @@ async fn a_peer_that_sends_but_does_not_read_is_alive() {
 #[tokio::test(start_paused = true)]
 async fn a_limit_for_stalled_writes_ends_even_a_peer_that_sends() {
     let (ours, theirs) = tokio::io::duplex(256);
-    let config = quick().write_stall(secs(2)).build().unwrap();
+    let config = quick().to_builder().write_stall(secs(2)).build().unwrap();
     let (mut heartbeat, mut peer) = (Heartbeat::new(ours, config), RawPeer::new(theirs));
-    peer.greet(quick().build().unwrap()).await;
+    peer.greet(quick()).await;
     tokio::spawn(async move {
         loop {
             tokio::time::sleep(ms(150)).await;
@@ -97,7 +94,7 @@ async fn a_limit_for_stalled_writes_ends_even_a_peer_that_sends() {
 #[tokio::test(start_paused = true)]
 async fn control_frames_overtake_queued_messages() {
     let (mut heartbeat, mut peer) = narrow();
-    peer.greet(quick().build().unwrap()).await;
+    peer.greet(quick()).await;
     // The first message is begun and can't be finished; ten more wait.
     for n in 0..11_u8 {
         heartbeat.feed(vec![n; 1000].into()).await.unwrap();
@@ -127,7 +124,7 @@ async fn control_frames_overtake_queued_messages() {
 #[tokio::test(start_paused = true)]
 async fn two_peers_that_send_at_once_both_get_through() {
     let (ours, theirs) = tokio::io::duplex(256);
-    let config = quick().build().unwrap();
+    let config = quick();
     let mut a = Heartbeat::new(ours, config);
     let mut b = Heartbeat::new(theirs, config);
     let payload = Bytes::from(vec![1; 100_000]);

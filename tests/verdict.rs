@@ -52,8 +52,8 @@ async fn a_silent_peer_is_dead_at_the_detection_time_to_the_millisecond() {
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_falls_silent_later_is_dead_as_long_after_its_last_byte() {
-    let (mut heartbeat, mut peer) = wrapped(quick().build().unwrap());
-    peer.greet(quick().build().unwrap()).await;
+    let (mut heartbeat, mut peer) = wrapped(quick());
+    peer.greet(quick()).await;
     let lives_for = ms(12_345);
     let peer = tokio::spawn(async move {
         let start = Instant::now();
@@ -82,7 +82,7 @@ async fn a_peer_that_falls_silent_later_is_dead_as_long_after_its_last_byte() {
 
 #[tokio::test(start_paused = true)]
 async fn each_late_beat_is_told_and_the_last_word_comes_once() {
-    let (mut heartbeat, peer) = wrapped(quick().build().unwrap());
+    let (mut heartbeat, peer) = wrapped(quick());
     let events = all_events(&mut heartbeat).await;
     let missed: Vec<_> = events
         .iter()
@@ -104,8 +104,8 @@ async fn each_late_beat_is_told_and_the_last_word_comes_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_comes_back_in_time_recovers() {
-    let (mut heartbeat, mut peer) = wrapped(quick().build().unwrap());
-    peer.greet(quick().build().unwrap()).await;
+    let (mut heartbeat, mut peer) = wrapped(quick());
+    peer.greet(quick()).await;
     let start = Instant::now();
     tokio::spawn(async move {
         tokio::time::sleep(ms(799)).await;
@@ -138,7 +138,7 @@ async fn a_peer_that_comes_back_in_time_recovers() {
 #[tokio::test(start_paused = true)]
 async fn a_goodbye_is_no_death_and_comes_after_the_messages() {
     let (ours, theirs) = tokio::io::duplex(1 << 20);
-    let config = quick().build().unwrap();
+    let config = quick();
     let (mut a, mut b) = (Heartbeat::new(ours, config), Heartbeat::new(theirs, config));
     let leaving = async {
         for n in 0..100 {
@@ -171,7 +171,7 @@ async fn a_goodbye_is_no_death_and_comes_after_the_messages() {
 
 #[tokio::test(start_paused = true)]
 async fn a_farewell_to_a_peer_that_does_not_read_is_bounded() {
-    let config = quick().build().unwrap();
+    let config = quick();
     let (ours, _theirs) = tokio::io::duplex(64);
     let mut heartbeat = Heartbeat::new(ours, config);
     heartbeat.feed(vec![7; 10_000].into()).await.unwrap();
@@ -191,7 +191,7 @@ async fn a_farewell_to_a_peer_that_does_not_read_is_bounded() {
 
 #[tokio::test(start_paused = true)]
 async fn what_arrived_before_the_end_is_delivered_before_it() {
-    let (mut heartbeat, mut peer) = wrapped(quick().build().unwrap());
+    let (mut heartbeat, mut peer) = wrapped(quick());
     peer.greet(Config::default()).await;
     for n in 0..10_u8 {
         peer.send_data(&[n]).await;

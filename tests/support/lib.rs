@@ -11,11 +11,14 @@ use std::{
 use bytes::Bytes;
 use futures::StreamExt;
 use heartbeat_core::Control;
-use heartbeat_tokio::{Config, ConfigBuilder, Heartbeat, PeerEvent};
+use heartbeat_tokio::{Config, Heartbeat, PeerEvent};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf},
     time::Instant,
 };
+
+#[cfg(unix)]
+pub mod process;
 
 /// Milliseconds.
 pub const fn ms(millis: u64) -> Duration {
@@ -27,13 +30,21 @@ pub const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
-/// The timings that issues speak of: dead after exactly 800 ms of silence.
-pub fn quick() -> ConfigBuilder {
+/// The timings of most tests: dead after exactly 800 ms of silence, and no
+/// chance in it.
+///
+/// # Panics
+///
+/// Never: the values are valid.
+#[must_use]
+pub fn quick() -> Config {
     Config::builder()
         .interval(ms(200))
         .timeout(ms(200))
         .max_missed(3)
         .jitter(0.0)
+        .build()
+        .expect("valid timings")
 }
 
 /// A heartbeat over an in-memory stream whose other end is `RawPeer`.

@@ -1,0 +1,59 @@
+//! A peer in a process of its own, which no test can leave behind.
+
+use std::{
+    io,
+    net::SocketAddr,
+    process::{Child, Command, ExitStatus},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Is killed and reaped when it is dropped, by a failed test too.
+#[derive(Debug)]
+pub struct PeerProcess(Child);
+
+impl PeerProcess {
+    /// Starts the program `peer`, which connects to `address`.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be started.
+    pub fn start(peer: &str, address: SocketAddr) -> io::Result<Self> {
+        Ok(Self(Command::new(peer).arg(address.to_string()).spawn()?))
+    }
+
+    /// SIGSTOP: it hangs, and its kernel goes on acknowledging.
+    ///
+    /// # Errors
+    ///
+    /// If it has ended already.
+    pub fn stop(&self) -> io::Result<()> {
+        Ok(kill_process(Pid::from_child(&self.0), Signal::STOP)?)
+    }
+
+    /// SIGKILL.
+    ///
+    /// # Errors
+    ///
+    /// As [`Child::kill`].
+    pub fn kill(&mut self) -> io::Result<()> {
+        self.0.kill()
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    ///
+    /// As [`Child::wait`].
+    pub fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.0.wait()
+    }
+}
+
+impl Drop for PeerProcess {
+    fn drop(&mut self) {
+        // Both fail only if it has been reaped already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

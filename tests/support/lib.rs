@@ -20,6 +20,11 @@ use tokio::{
 #[cfg(unix)]
 pub mod process;
 
+/// The code in the README compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 /// Milliseconds.
 pub const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)

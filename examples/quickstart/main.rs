@@ -226,25 +226,10 @@ impl Finding {
     }
 }
 
-/// Every event that there is.
+/// Every event prints as one line, but what a message says is ours to tell.
 fn describe(event: &PeerEvent<Bytes>) -> String {
     match event {
-        PeerEvent::Connected { peer } => {
-            format!(
-                "connected, and pings after {:.0?} of silence",
-                peer.interval
-            )
-        }
         PeerEvent::Message(text) => format!("says {:?}", String::from_utf8_lossy(text)),
-        PeerEvent::Beat { rtt } => format!("beat, round trip {rtt:.1?}"),
-        PeerEvent::Suspect { missed, silent_for } => {
-            format!("SUSPECT: silent for {silent_for:.3?}, beats missed: {missed}")
-        }
-        PeerEvent::Recovered { silent_for } => format!("recovered after {silent_for:.3?}"),
-        PeerEvent::LocalStall { late } => format!("not judged: we were {late:.0?} late ourselves"),
-        PeerEvent::Closed { reason } => format!("CLOSED: {reason}"),
-        PeerEvent::Dead(death) => format!("DEAD: {death}"),
-        // Events of a later version.
-        other => format!("{other:?}"),
+        event => event.to_string(),
     }
 }

@@ -49,8 +49,7 @@ fn a_silent_peer_dies(config: Config, seed: u64) -> bool {
         here.handle_flushed(now);
         while let Some(event) = here.poll_event() {
             if let Event::Dead(death) = event {
-                return death.cause == Cause::Silent
-                    && death.silent_for <= config.detection_time();
+                return death.cause == Cause::Silent && death.silent_for <= config.detection_time();
             }
         }
     }

@@ -30,7 +30,7 @@ use crate::{
     PeerEvent, SendError,
     safety_net::{self, SafetyNet},
     timer::{Clock, Timer},
-    transport::{Buffered, Frame, Scope, TooLong, Transport},
+    transport::{Buffered, Frame, Protocol, Scope, TooLong, Transport},
     wire::Wire,
 };
 
@@ -112,7 +112,7 @@ const BULK: usize = 16 * 1024;
 ///
 /// None. But tokio's timer needs a runtime with time enabled: polling this
 /// outside of one panics in tokio.
-pub struct Heartbeat<S, C: Transport<S> = Wire> {
+pub struct Heartbeat<S, C: Protocol = Wire> {
     stream: S,
     transport: C,
     monitor: Monitor,
@@ -729,7 +729,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 }
 
 /// Nothing in it is pinned: what is polled is `Unpin` by itself.
-impl<S, C: Transport<S>> Unpin for Heartbeat<S, C> {}
+impl<S, C: Protocol> Unpin for Heartbeat<S, C> {}
 
 impl<S, C> Stream for Heartbeat<S, C>
 where

@@ -49,11 +49,17 @@ pub struct Buffered {
     pub write: Bytes,
 }
 
-/// Carries frames over a stream `S`.
-pub trait Transport<S> {
+/// What kind of messages there are, whatever carries them.
+pub trait Protocol {
     /// The application's messages.
     type Message;
 
+    /// The bytes that a message keeps in memory.
+    fn weight(message: &Self::Message) -> usize;
+}
+
+/// Carries frames over a stream `S`.
+pub trait Transport<S>: Protocol {
     /// Reads once. Zero bytes are the end of the stream.
     fn poll_read(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>>;
 
@@ -62,9 +68,6 @@ pub trait Transport<S> {
 
     /// Bytes read and not taken out.
     fn unread(&self) -> usize;
-
-    /// The bytes that a message keeps in memory.
-    fn weight(message: &Self::Message) -> usize;
 
     /// Queues a message.
     fn push(&mut self, message: Self::Message) -> Result<(), TooLong>;

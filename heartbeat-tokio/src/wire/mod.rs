@@ -25,7 +25,7 @@ use heartbeat_core::{Config, Control, ProtocolError};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::{reader::Reader, writer::Writer};
-use crate::transport::{Buffered, Frame, Scope, TooLong, Transport};
+use crate::transport::{Buffered, Frame, Protocol, Scope, TooLong, Transport};
 
 /// The bytes in front of each frame's body: length and tag.
 const HEADER: usize = 5;
@@ -54,9 +54,15 @@ impl Wire {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> for Wire {
+impl Protocol for Wire {
     type Message = Bytes;
 
+    fn weight(message: &Bytes) -> usize {
+        message.len()
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> for Wire {
     fn poll_read(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.reader.poll_fill(Pin::new(stream), cx)
     }
@@ -67,10 +73,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> for Wire {
 
     fn unread(&self) -> usize {
         self.reader.len()
-    }
-
-    fn weight(message: &Bytes) -> usize {
-        message.len()
     }
 
     fn push(&mut self, message: Bytes) -> Result<(), TooLong> {

@@ -4,6 +4,9 @@
 use std::{fmt::Write as _, time::Duration};
 
 use heartbeat_core::{Config, Control, Hello, Nonce, ProtocolError, Tag};
+use heartbeat_tests::{all_events, notable, quick, wrapped};
+use heartbeat_tokio::{Cause, PeerEvent};
+use tokio::io::AsyncWriteExt;
 
 const PAGE: &str = include_str!("../docs/protocol.md");
 
@@ -46,6 +49,38 @@ fn streams_are_cut_into_frames_as_the_page_says() {
     for vector in vectors("vectors-stream") {
         let seen = read_stream(&vector.bytes, 16).join("; ");
         assert_eq!(seen, vector.meaning, "{}", vector.name);
+    }
+}
+
+/// The same streams through a real `Heartbeat`, as far as it tells what it saw.
+#[tokio::test(start_paused = true)]
+async fn the_adapter_understands_streams_as_the_page_says() {
+    let config = quick().to_builder().max_frame(16).build().unwrap();
+    for vector in vectors("vectors-stream") {
+        let (mut heartbeat, mut peer) = wrapped(config);
+        peer.send_raw(&vector.bytes).await;
+        peer.stream.shutdown().await.unwrap();
+        let events = all_events(&mut heartbeat).await;
+        let seen = notable(&events)
+            .into_iter()
+            .filter_map(|event| match event {
+                PeerEvent::Message(message) => {
+                    Some(format!("data {}", hex(message).replace(' ', "")))
+                }
+                PeerEvent::Closed { .. } => Some("goodbye".into()),
+                PeerEvent::Dead(death) => match death.cause {
+                    Cause::Protocol(error) => Some(error_words(error)),
+                    Cause::Eof => None,
+                    cause => Some(cause.to_string()),
+                },
+                event => Some(event.to_string()),
+            });
+        let told = ["hello", "ping", "pong"];
+        let frames = vector.meaning.split("; ").filter(|frame| !frame.is_empty());
+        let expected =
+            frames.filter(|frame| !told.iter().any(|control| frame.starts_with(control)));
+        let seen = seen.map(|frame| frame.trim_end().to_owned());
+        assert!(seen.eq(expected), "{}: {events:?}", vector.name);
     }
 }
 

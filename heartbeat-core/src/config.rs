@@ -137,10 +137,14 @@ pub enum Role {
     /// ping only when its pings stop coming. For servers with many
     /// connections, which then send nothing of their own accord.
     ///
-    /// The ping that the peer owes us takes the place of our first one: it
-    /// has `timeout` to come, its absence is the first miss, and the
-    /// detection time stays what it was. With `max_missed` of 1 there is no
-    /// beat to spare, and this is the same as [`Both`](Self::Both).
+    /// Its interval takes the place of ours if it is the longer one. The ping
+    /// that the peer owes us takes the place of our first one: it has
+    /// `timeout` to come, and its absence is the first miss, so the detection
+    /// time is the same as with [`Both`](Self::Both).
+    ///
+    /// With `max_missed` of 1 there is no beat to spare, and with
+    /// [`Evidence::Echo`] the peer's pings are no evidence: in both cases this
+    /// is the same as [`Both`](Self::Both).
     Passive,
 }
 

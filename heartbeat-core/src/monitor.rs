@@ -716,7 +716,9 @@ impl Monitor {
 
     /// Whether the peer's pings take the place of our first one.
     fn is_passive(&self) -> bool {
-        self.config.role() == Role::Passive && self.config.max_missed() > 1
+        self.config.role() == Role::Passive
+            && self.config.max_missed() > 1
+            && self.config.evidence() != Evidence::Echo
     }
 
     fn allowance(&self) -> Allowance {

@@ -419,9 +419,12 @@ fn lesson_31_pongs_are_matched_by_nonce_and_not_counted() {
     for _ in 0..100 {
         run.at(secs(1), pong([0; 8]));
     }
-    assert_eq!(run.monitor.status().pongs, 0);
     run.until(secs(10));
     assert_eq!(run.pings(), [secs(10)]);
+    for _ in 0..100 {
+        run.at(ms(10_500), pong([0; 8]));
+    }
+    assert_eq!(run.monitor.status().pongs, 0);
 
     // This one was asked for, once.
     for _ in 0..100 {
@@ -956,6 +959,16 @@ fn lesson_51_a_passive_server_sends_nothing_of_its_own_accord() {
     server.until(heard + secs(12));
     assert_eq!(server.pings(), [heard + secs(12)]);
     server.assert_dies_at(heard + secs(16));
+}
+
+/// Where only echoes are evidence the client's pings are none, so a passive
+/// side has to ask for itself.
+#[test]
+fn a_passive_side_that_believes_only_echoes_asks_like_any_other() {
+    let mut side = start_with(|timings| timings.role(Role::Passive).evidence(Evidence::Echo));
+    side.until(secs(10));
+    assert_eq!(side.pings(), [secs(10)]);
+    side.assert_dies_at(secs(16));
 }
 
 /// primus #348: browser timers are throttled.

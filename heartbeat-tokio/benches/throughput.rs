@@ -10,6 +10,13 @@
 //! timer at all costs a few per cent). The two take turns, and the medians are
 //! compared. Each payload is compared with what was sent.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a benchmark that fails has to stop"
+)]
+
 use std::{
     env, fs,
     future::Future,

@@ -54,12 +54,14 @@ const BULK: usize = 16 * 1024;
 /// ```
 /// use futures::{SinkExt, StreamExt};
 /// use heartbeat_tokio::{Config, Heartbeat, PeerEvent};
+/// use std::time::Duration;
 ///
-/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let (ours, theirs) = tokio::io::duplex(1024);
-/// let mut peer = Heartbeat::new(ours, Config::default());
-/// # let mut other = Heartbeat::new(theirs, Config::default());
+/// let config = Config::detect_within(Duration::from_millis(200))?;
+/// let mut peer = Heartbeat::new(ours, config);
+/// # let mut other = Heartbeat::new(theirs, config);
 /// # tokio::spawn(async move {
 /// #     other.next().await;
 /// #     other.send("hello".into()).await.unwrap();

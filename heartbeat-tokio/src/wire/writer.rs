@@ -160,6 +160,12 @@ impl Writer {
         cx: &mut Context<'_>,
         scope: Scope,
     ) -> Poll<io::Result<usize>> {
+        if self.control.len() == 0 && self.pieces.is_empty() {
+            // What there is most often: small frames behind each other.
+            let written = ready!(stream.poll_write(cx, &self.tail))?;
+            self.advance_data(written);
+            return not_zero(written);
+        }
         let pieces = self.pieces.iter().map(|piece| &**piece);
         let data = pieces
             .chain([&*self.tail])
@@ -207,11 +213,8 @@ impl Writer {
             [slice, ..] if !stream.is_write_vectored() => stream.poll_write(cx, slice),
             slices => stream.poll_write_vectored(cx, slices),
         })?;
-        if written == 0 {
-            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-        }
         self.advance(written);
-        Poll::Ready(Ok(written))
+        not_zero(written)
     }
 
     /// So many bytes were written, in the order of `poll_write_once`.
@@ -308,6 +311,14 @@ impl Writer {
         }
         all.freeze()
     }
+}
+
+/// A stream that takes no bytes and isn't pending never will.
+fn not_zero(written: usize) -> Poll<io::Result<usize>> {
+    Poll::Ready(match written {
+        0 => Err(io::ErrorKind::WriteZero.into()),
+        written => Ok(written),
+    })
 }
 
 impl Drop for Writer {

@@ -112,15 +112,26 @@ impl Run {
     }
 
     fn drain(&mut self) {
+        self.assert_foretold();
         while let Some(control) = self.monitor.poll_transmit() {
             self.sent.push((self.now, control));
+            self.assert_foretold();
         }
         if self.writable {
             self.monitor.handle_flushed(at(self.now));
         }
+        self.assert_foretold();
         while let Some(event) = self.monitor.poll_event() {
             self.told.push((self.now, event));
+            self.assert_foretold();
         }
+    }
+
+    /// Whether there are outputs is known without taking them.
+    fn assert_foretold(&self) {
+        let mut copy = self.monitor.clone();
+        assert_eq!(copy.has_transmit(), copy.poll_transmit().is_some());
+        assert_eq!(copy.has_event(), copy.poll_event().is_some());
     }
 
     fn next_timer(&self) -> Option<Duration> {

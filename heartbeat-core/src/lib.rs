@@ -93,7 +93,7 @@
 //! # Ok::<(), heartbeat_core::ConfigError>(())
 //! ```
 
-#[cfg(test)]
+#[cfg(any(test, feature = "testkit"))]
 extern crate std;
 
 mod config;
@@ -104,6 +104,9 @@ mod monitor;
 mod random;
 mod rtt;
 mod status;
+#[cfg(feature = "testkit")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testkit")))]
+pub mod testkit;
 mod time;
 
 pub use config::{Config, ConfigBuilder, ConfigError, Evidence, Role};

@@ -1,0 +1,458 @@
+//! One side of a simulation: a monitor, its driver, and the bytes it wrote.
+//!
+//! This module decides what a driver does and when. It decides nothing about
+//! the peer at the other end: that is the monitor's.
+
+use core::time::Duration;
+use std::{collections::VecDeque, vec::Vec};
+
+use super::{
+    Side,
+    network::{Dice, NEVER, Network},
+    pop_front_if,
+    simulation::Plan,
+    timeline::{Timeline, What},
+};
+use crate::{
+    event::{End, Event},
+    frame::{Control, Nonce},
+    monitor::Monitor,
+    status::Status,
+    time::Instant,
+};
+
+/// The size of a control frame with the length in front of it: all are about
+/// this large.
+const CONTROL_BYTES: u32 = 13;
+
+/// How many messages may wait before the application waits too.
+const MESSAGES_QUEUED: usize = 4;
+
+/// What a side does, or what befalls it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Act {
+    Hang,
+    Kill,
+    Stall(u64),
+    Pause(u64),
+    Probe,
+    Close,
+    Write { every: u64, bytes: u32 },
+    Flood { every: u64 },
+}
+
+/// What one side has on its way to the other.
+#[derive(Debug)]
+pub(super) struct Pipe {
+    // The driver's: not written yet.
+    control: VecDeque<Control>,
+    /// Bytes to go of each message.
+    messages: VecDeque<u32>,
+    /// The first message is partly written: nothing may come between.
+    begun: bool,
+
+    // The kernels'.
+    window: u32,
+    used: u32,
+    /// When how many bytes of the window are free again.
+    freed: VecDeque<(u64, u32)>,
+    segments: VecDeque<Segment>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Segment {
+    arrives: u64,
+    acknowledged: u64,
+    bytes: u32,
+    ends: Ends,
+}
+
+/// What is complete with the last byte of a segment.
+#[derive(Clone, Copy, Debug)]
+enum Ends {
+    Nothing,
+    Message,
+    Control(Control),
+    Stream,
+}
+
+impl Pipe {
+    pub(super) const fn new(window: u32) -> Self {
+        Self {
+            control: VecDeque::new(),
+            messages: VecDeque::new(),
+            begun: false,
+            window,
+            used: 0,
+            freed: VecDeque::new(),
+            segments: VecDeque::new(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.control.is_empty() && self.messages.is_empty()
+    }
+
+    fn next_arrival(&self) -> u64 {
+        self.segments
+            .front()
+            .map_or(NEVER, |segment| segment.arrives)
+    }
+
+    fn next_freed(&self) -> u64 {
+        self.freed.front().map_or(NEVER, |&(at, _)| at)
+    }
+
+    fn arrived(&mut self, now: u64) -> Option<Segment> {
+        pop_front_if(&mut self.segments, |segment| segment.arrives <= now)
+    }
+
+    /// The receiver read `segment`: its sender learns of it.
+    fn read(&mut self, segment: &Segment, now: u64, one_way: u64) {
+        let told = now.saturating_add(one_way).max(segment.acknowledged);
+        let last = self.freed.back().map_or(0, |&(at, _)| at);
+        self.freed.push_back((told.max(last), segment.bytes));
+    }
+
+    /// The next piece that the kernel takes.
+    fn take(&mut self) -> Option<(u32, Ends)> {
+        let room = self.window - self.used;
+        if !self.begun && !self.control.is_empty() {
+            if room < CONTROL_BYTES {
+                return None;
+            }
+            let control = self.control.pop_front()?;
+            return Some((CONTROL_BYTES, Ends::Control(control)));
+        }
+        let left = self.messages.front_mut()?;
+        let piece = room.min(*left);
+        if piece == 0 {
+            return None;
+        }
+        *left -= piece;
+        self.begun = *left > 0;
+        if self.begun {
+            return Some((piece, Ends::Nothing));
+        }
+        self.messages.pop_front();
+        Some((piece, Ends::Message))
+    }
+}
+
+/// A side that is being simulated.
+#[derive(Debug)]
+pub(super) struct Peer {
+    side: Side,
+    monitor: Monitor,
+    acts: VecDeque<(u64, Act)>,
+    dice: Dice,
+    /// The most that a timer is late.
+    lateness: u64,
+    /// The deadline that is armed, and when it fires.
+    armed: (u64, u64),
+    stalled_until: u64,
+    /// While we don't read.
+    paused_until: Option<u64>,
+    writes: Repeated<u32>,
+    floods: Repeated<()>,
+    /// The first step was made, which sends the Hello.
+    started: bool,
+    /// Frames were handed to the driver since the last flush.
+    unflushed: bool,
+    /// Hung, killed, or ended: nothing happens any more.
+    over: bool,
+    events: Vec<(u64, Event)>,
+    beats: u32,
+}
+
+#[derive(Debug)]
+struct Repeated<T> {
+    at: u64,
+    every: u64,
+    what: T,
+}
+
+impl<T> Repeated<T> {
+    const fn never(what: T) -> Self {
+        Self {
+            at: NEVER,
+            every: NEVER,
+            what,
+        }
+    }
+
+    /// Whether it is time; what was missed isn't made up for.
+    const fn is_due(&mut self, now: u64) -> bool {
+        let due = self.at <= now;
+        if due {
+            self.at = now.saturating_add(self.every);
+        }
+        due
+    }
+}
+
+/// What is left of a side.
+#[derive(Clone, Debug)]
+pub(super) struct Outcome {
+    pub(super) events: Vec<(u64, Event)>,
+    pub(super) beats: u32,
+    pub(super) status: Status,
+    /// Nothing more would have come of it.
+    pub(super) over: bool,
+}
+
+impl Peer {
+    pub(super) fn new(side: Side, plan: Plan, seed: u64, dice: u64) -> Self {
+        Self {
+            side,
+            monitor: Monitor::new(plan.config, seed, Instant::ORIGIN),
+            acts: plan.acts.into(),
+            dice: Dice::new(dice),
+            lateness: plan.lateness,
+            armed: (NEVER, NEVER),
+            stalled_until: 0,
+            paused_until: None,
+            writes: Repeated::never(0),
+            floods: Repeated::never(()),
+            started: false,
+            unflushed: false,
+            over: false,
+            events: Vec::new(),
+            beats: 0,
+        }
+    }
+
+    pub(super) fn into_outcome(self) -> Outcome {
+        Outcome {
+            status: self.monitor.status(),
+            events: self.events,
+            beats: self.beats,
+            over: self.over,
+        }
+    }
+
+    /// When this side has something to do.
+    pub(super) fn wakes_at(&mut self, now: u64, written: &Pipe, coming: &Pipe) -> u64 {
+        if self.over {
+            return NEVER;
+        }
+        let deadline = self
+            .monitor
+            .poll_timeout()
+            .map_or(NEVER, Instant::as_micros);
+        if deadline != self.armed.0 {
+            let late = self.dice.up_to(self.lateness);
+            self.armed = (deadline, deadline.saturating_add(late));
+        }
+        let readable = self.paused_until.unwrap_or_else(|| coming.next_arrival());
+        let writable = if written.is_empty() {
+            NEVER
+        } else {
+            written.next_freed()
+        };
+        let fires = if self.started { self.armed.1 } else { now };
+        let wakes = fires
+            .min(readable)
+            .min(writable)
+            .min(self.writes.at)
+            .min(self.floods.at)
+            .max(self.stalled_until);
+        let acts = self.acts.front().map_or(NEVER, |&(at, _)| at);
+        wakes.min(acts)
+    }
+
+    /// What a driver does when it wakes up.
+    pub(super) fn step(
+        &mut self,
+        now: u64,
+        written: &mut Pipe,
+        coming: &mut Pipe,
+        network: &mut Network,
+        timeline: &mut Timeline,
+    ) {
+        self.act(now, written, network, timeline);
+        if self.over || now < self.stalled_until {
+            return;
+        }
+        self.started = true;
+        let at = Instant::from_micros(now);
+        if self.paused_until.is_some_and(|until| until <= now) {
+            self.paused_until = None;
+            timeline.note(now, self.side, What::Resumes);
+            self.monitor.handle_resumed(at);
+        }
+        if self.paused_until.is_none() {
+            self.read(now, coming, network, timeline);
+        }
+        if self.monitor.poll_timeout().is_some_and(|due| due <= at) && self.armed.1 <= now {
+            self.monitor.handle_timeout(at);
+        }
+        self.write(now, written, network, timeline);
+        self.tell(now, written, network, timeline);
+    }
+
+    /// What the simulation's user asked for.
+    fn act(
+        &mut self,
+        now: u64,
+        written: &mut Pipe,
+        network: &mut Network,
+        timeline: &mut Timeline,
+    ) {
+        let at = Instant::from_micros(now);
+        let mut asleep = Vec::new();
+        while let Some((_, act)) = pop_front_if(&mut self.acts, |&(at, _)| at <= now) {
+            let side = self.side;
+            match act {
+                Act::Hang => {
+                    timeline.note(now, side, What::Hangs);
+                    self.over = true;
+                    return;
+                }
+                Act::Kill => {
+                    timeline.note(now, side, What::IsKilled);
+                    return self.hang_up(now, written, network);
+                }
+                Act::Stall(lasting) => {
+                    timeline.note(now, side, What::Stalls(Duration::from_micros(lasting)));
+                    self.stalled_until = self.stalled_until.max(now.saturating_add(lasting));
+                }
+                _ if now < self.stalled_until => asleep.push((self.stalled_until, act)),
+                Act::Pause(lasting) => {
+                    timeline.note(now, side, What::Pauses(Duration::from_micros(lasting)));
+                    let until = now.saturating_add(lasting);
+                    self.paused_until = Some(self.paused_until.map_or(until, |old| old.max(until)));
+                    self.monitor.handle_paused(at);
+                }
+                Act::Probe => {
+                    timeline.note(now, side, What::Probes);
+                    self.monitor.probe(at);
+                }
+                Act::Close => {
+                    timeline.note(now, side, What::Closes);
+                    self.monitor.close(at);
+                }
+                Act::Write { every, bytes } => {
+                    self.writes = Repeated {
+                        at: now,
+                        every,
+                        what: bytes,
+                    };
+                }
+                Act::Flood { every } => {
+                    timeline.note(now, side, What::Floods(Duration::from_micros(every)));
+                    self.floods = Repeated {
+                        at: now,
+                        every,
+                        what: (),
+                    };
+                }
+            }
+        }
+        // What a sleeper was asked to do, it does when it wakes up.
+        self.acts.extend(asleep);
+        self.acts.make_contiguous().sort_by_key(|&(at, _)| at);
+    }
+
+    fn read(&mut self, now: u64, coming: &mut Pipe, network: &Network, timeline: &mut Timeline) {
+        let at = Instant::from_micros(now);
+        while let Some(segment) = coming.arrived(now) {
+            coming.read(&segment, now, network.one_way());
+            match segment.ends {
+                Ends::Nothing => self.monitor.handle_bytes(at),
+                Ends::Message => {
+                    self.monitor.handle_bytes(at);
+                    self.monitor.handle_message(at);
+                }
+                Ends::Control(control) => {
+                    timeline.note(now, self.side, What::Receives(control));
+                    self.monitor.handle_bytes(at);
+                    self.monitor.handle_frame(control, at);
+                }
+                Ends::Stream => {
+                    timeline.note(now, self.side, What::ReadsTheEnd);
+                    self.monitor.handle_end(End::Eof, at);
+                }
+            }
+        }
+    }
+
+    fn write(
+        &mut self,
+        now: u64,
+        written: &mut Pipe,
+        network: &mut Network,
+        timeline: &mut Timeline,
+    ) {
+        let at = Instant::from_micros(now);
+        while let Some((_, bytes)) = pop_front_if(&mut written.freed, |&(at, _)| at <= now) {
+            written.used -= bytes;
+        }
+        if self.writes.is_due(now) && written.messages.len() < MESSAGES_QUEUED {
+            written.messages.push_back(self.writes.what);
+        }
+        if self.floods.is_due(now) && written.control.len() < MESSAGES_QUEUED {
+            let nonce = Nonce(self.dice.roll().to_be_bytes());
+            written.control.push_back(Control::Ping(nonce));
+        }
+        while let Some(control) = self.monitor.poll_transmit() {
+            timeline.note(now, self.side, What::Sends(control));
+            written.control.push_back(control);
+            self.unflushed = true;
+        }
+
+        let mut progress = false;
+        while let Some((bytes, ends)) = written.take() {
+            progress = true;
+            self.send(now, bytes, ends, written, network);
+        }
+        if written.control.is_empty() && self.unflushed {
+            self.unflushed = false;
+            self.monitor.handle_flushed(at);
+        }
+        if !written.is_empty() {
+            if progress {
+                self.monitor.handle_progress(at);
+            } else {
+                self.monitor.handle_blocked(at);
+            }
+        }
+    }
+
+    fn send(&self, now: u64, bytes: u32, ends: Ends, written: &mut Pipe, network: &mut Network) {
+        written.used += bytes;
+        let delivery = network.carry(self.side, now);
+        written.segments.push_back(Segment {
+            arrives: delivery.arrives,
+            acknowledged: delivery.acknowledged,
+            bytes,
+            ends,
+        });
+    }
+
+    fn tell(
+        &mut self,
+        now: u64,
+        written: &mut Pipe,
+        network: &mut Network,
+        timeline: &mut Timeline,
+    ) {
+        while let Some(event) = self.monitor.poll_event() {
+            timeline.note(now, self.side, What::Tells(event));
+            if matches!(event, Event::Beat { .. }) {
+                self.beats = self.beats.saturating_add(1);
+            } else {
+                self.events.push((now, event));
+            }
+            if event.is_terminal() {
+                self.hang_up(now, written, network);
+            }
+        }
+    }
+
+    /// The process goes, and its kernel closes the connection.
+    fn hang_up(&mut self, now: u64, written: &mut Pipe, network: &mut Network) {
+        self.over = true;
+        self.send(now, 0, Ends::Stream, written, network);
+    }
+}

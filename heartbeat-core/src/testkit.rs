@@ -59,6 +59,8 @@
 //! # Ok::<(), heartbeat_core::testkit::Failure>(())
 //! ```
 //!
+//! All public types of this crate implement proptest's `Arbitrary`.
+//!
 //! What it can't tell: how your machine schedules, what your kernel does when
 //! it gives up (the simulated one never does), and anything about bandwidth.
 
@@ -67,6 +69,7 @@
     reason = "it shows what a user writes, and is run all the same"
 )]
 
+mod arbitrary;
 mod link;
 mod network;
 mod peer;

@@ -1,9 +1,9 @@
-//! The testkit itself: what it simulates, and what it asserts.
+//! The testkit itself: what it simulates, what it asserts, and what it draws.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic too")]
 
 use heartbeat_core::{
-    Cause, Config, Event,
+    Cause, Config, ConfigBuilder, ConfigError, Control, Death, Event, Hello, Monitor, Status,
     testkit::{Direction, Link, Side, Simulation, hours, minutes, ms, secs},
 };
 use proptest::prelude::*;
@@ -156,6 +156,39 @@ fn the_same_seed_gives_the_same_run() {
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn arbitrary_configs_are_what_a_builder_accepts(config: Config) {
+        prop_assert_eq!(config.to_builder().build(), Ok(config));
+    }
+
+    #[test]
+    fn builders_never_panic_and_errors_name_a_knob(builder: ConfigBuilder, error: ConfigError) {
+        let _ = builder.build();
+        prop_assert!(!error.field().is_empty());
+    }
+
+    #[test]
+    fn arbitrary_frames_are_what_a_decoder_accepts(control: Control, hello: Hello) {
+        for control in [control, Control::Hello(hello)] {
+            let mut buffer = [0; Control::MAX_ENCODED];
+            let bytes = control.encode(&mut buffer).unwrap();
+            prop_assert_eq!(Control::decode(bytes), Ok(control));
+        }
+    }
+
+    #[test]
+    fn everything_else_can_be_drawn_and_printed(
+        event: Event,
+        death: Death,
+        status: Status,
+        monitor: Monitor,
+        link: Link,
+    ) {
+        let printed = format!("{event:?} {death} {status:?} {monitor:?} {link:?}");
+        prop_assert!(!printed.is_empty());
+        prop_assert!(!monitor.has_ended());
+    }
 
     #[test]
     fn links_are_drawn_from_their_ranges(

@@ -1,0 +1,225 @@
+//! `Arbitrary` for the public types of this crate.
+//!
+//! This module decides how values are spread: durations evenly over their
+//! orders of magnitude, small counts more often than large ones, and bounds
+//! themselves often enough to be tried. Whatever has rules of its own (a
+//! `Config`, a `Hello`) comes out valid; a `ConfigBuilder` doesn't always.
+
+use core::{ops::RangeInclusive, time::Duration};
+
+use proptest::{
+    arbitrary::{Arbitrary, any},
+    option, prop_oneof,
+    strategy::{BoxedStrategy, Just, Strategy},
+};
+
+use super::{Direction, Link, LinkStrategy, Side};
+use crate::{
+    BufferTooShort, Cause, CloseReason, Config, ConfigBuilder, ConfigError, Control, Death, End,
+    Event, Evidence, Hello, Instant, Monitor, Nonce, ProtocolError, Role, State, Status, Tag,
+    config::{MAX_DURATION, MAX_MISSED},
+    time::micros,
+};
+
+/// Implements `Arbitrary` by an expression that is a strategy.
+macro_rules! arbitrary {
+    ($($type:ty => $strategy:expr;)*) => {$(
+        impl Arbitrary for $type {
+            type Parameters = ();
+            type Strategy = BoxedStrategy<Self>;
+
+            fn arbitrary_with((): ()) -> BoxedStrategy<Self> {
+                $strategy.boxed()
+            }
+        }
+    )*};
+}
+
+arbitrary! {
+    Instant => prop_oneof![
+        8 => magnitudes(0..=u64::MAX).prop_map(Instant::from_micros),
+        1 => Just(Instant::ORIGIN),
+        1 => Just(Instant::MAX),
+    ];
+    Evidence => prop_oneof![Just(Self::AnyBytes), Just(Self::Frame), Just(Self::Echo)];
+    Role => prop_oneof![Just(Self::Both), Just(Self::Active), Just(Self::Passive)];
+    ConfigBuilder => builder(prop_oneof![
+        9 => duration(),
+        1 => Just(Duration::ZERO),
+        1 => Just(Duration::MAX),
+    ].boxed());
+    Config => builder(duration().boxed()).prop_filter_map(
+        "a valid configuration", |builder| builder.build().ok(),
+    );
+    ConfigError => (any::<ConfigBuilder>(), 0..6).prop_filter_map(
+        "an invalid configuration", |(builder, broken)| match broken {
+            0 => builder.interval(Duration::ZERO),
+            1 => builder.timeout(Duration::MAX),
+            2 => builder.max_missed(0),
+            3 => builder.jitter(f64::NAN),
+            4 => builder.max_frame(0),
+            _ => builder.adaptive_floor(MAX_DURATION),
+        }.build().err(),
+    );
+
+    Tag => prop_oneof![
+        Just(Self::Data), Just(Self::Hello), Just(Self::Ping), Just(Self::Pong),
+        Just(Self::Goodbye),
+    ];
+    Nonce => any::<[u8; 8]>().prop_map(Self);
+    Hello => any::<Config>().prop_map(|config| config.hello());
+    Control => prop_oneof![
+        any::<Hello>().prop_map(Self::Hello),
+        any::<Nonce>().prop_map(Self::Ping),
+        any::<Nonce>().prop_map(Self::Pong),
+        Just(Self::Goodbye),
+    ];
+    BufferTooShort => Just(Self);
+    ProtocolError => prop_oneof![
+        any::<u8>().prop_map(|tag| Self::UnknownTag { tag }),
+        (any::<u32>(), any::<u32>()).prop_map(|(one, other)| Self::FrameTooLong {
+            length: one.max(other),
+            max: one.min(other),
+        }),
+        Just(Self::EmptyFrame),
+        any::<u8>().prop_map(|tag| Self::Malformed { tag }),
+        any::<u8>().prop_map(|tag| Self::HelloExpected { tag }),
+        Just(Self::WrongMagic),
+        any::<u8>().prop_map(|version| Self::WrongVersion { version }),
+        Just(Self::ImpossibleHello),
+    ];
+
+    End => prop_oneof![
+        Just(Self::Eof), Just(Self::Reset), Just(Self::TimedOut), Just(Self::Unreachable),
+        any::<ProtocolError>().prop_map(Self::Protocol),
+        Just(Self::Io),
+    ];
+    Cause => prop_oneof![
+        4 => any::<End>().prop_map(Self::from),
+        1 => Just(Self::Silent),
+        1 => Just(Self::WriteStalled),
+        1 => Just(Self::PingFlood),
+    ];
+    Death => (any::<Cause>(), duration(), missed(), option::of(round_trip())).prop_map(
+        |(cause, silent_for, missed, last_rtt)| Self { cause, silent_for, missed, last_rtt },
+    );
+    CloseReason => prop_oneof![Just(Self::Peer), Just(Self::Local)];
+    Event => prop_oneof![
+        any::<Hello>().prop_map(|peer| Self::Connected { peer }),
+        round_trip().prop_map(|rtt| Self::Beat { rtt }),
+        (missed(), duration())
+            .prop_map(|(missed, silent_for)| Self::Suspect { missed, silent_for }),
+        duration().prop_map(|silent_for| Self::Recovered { silent_for }),
+        duration().prop_map(|late| Self::LocalStall { late }),
+        any::<CloseReason>().prop_map(|reason| Self::Closed { reason }),
+        any::<Death>().prop_map(Self::Dead),
+    ];
+
+    State => prop_oneof![
+        Just(Self::Alive), Just(Self::Suspect), Just(Self::Paused), Just(Self::Closing),
+        Just(Self::Closed), Just(Self::Dead),
+    ];
+    Status => (
+        any::<(State, Instant, Option<Hello>, Config)>(),
+        missed(),
+        option::of((round_trip(), round_trip())),
+        any::<(u32, u32)>(),
+    ).prop_map(|((state, last_heard, peer, config), missed, rtts, (pings, pongs))| Self {
+        state,
+        missed,
+        last_heard,
+        last_rtt: rtts.map(|(last, _)| last),
+        smoothed_rtt: rtts.map(|(_, smoothed)| smoothed),
+        pings,
+        pongs: pongs.min(pings),
+        peer,
+        interval: config.interval(),
+        detection_time: config.detection_time(),
+    });
+    Monitor => any::<(Config, u64, Instant)>().prop_map(
+        |(config, seed, now)| Self::new(config, seed, now),
+    );
+
+    Side => prop_oneof![Just(Self::A), Just(Self::B)];
+    Direction => prop_oneof![Just(Self::AToB), Just(Self::BToA), Just(Self::Both)];
+}
+
+impl Arbitrary for Link {
+    type Parameters = ();
+    type Strategy = LinkStrategy;
+
+    fn arbitrary_with((): ()) -> LinkStrategy {
+        Self::strategy()
+            .rtt(..=Duration::from_secs(2))
+            .jitter(..=Duration::from_secs(1))
+            .loss(0.0..=0.2)
+            .outage(..=Duration::from_secs(10))
+    }
+}
+
+/// Any builder whose knobs are durations like these.
+fn builder(times: BoxedStrategy<Duration>) -> impl Strategy<Value = ConfigBuilder> {
+    let time = || times.clone();
+    let jitter = prop_oneof![2 => 0.0..=1.0, 1 => Just(0.0), 1 => Just(1.0)];
+    let max_frame = magnitudes(1..=u64::from(u32::MAX - 1))
+        .prop_map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+    let required = (time(), time(), missed(), jitter, max_frame);
+    let derived = (
+        option::of(time()),
+        option::of(time()),
+        option::of(time()),
+        option::of(0.0..=1.0),
+    );
+    let chosen = any::<(bool, bool, Evidence, Role)>();
+    (required, derived, chosen).prop_map(|(required, derived, chosen)| {
+        let (interval, timeout, max_missed, jitter, max_frame) = required;
+        let (min_interval, stall_tolerance, write_stall, floor) = derived;
+        let (adaptive, beat_events, evidence, role) = chosen;
+        let mut builder = Config::builder()
+            .interval(interval)
+            .timeout(timeout)
+            .max_missed(max_missed.max(1))
+            .jitter(jitter)
+            .max_frame(max_frame)
+            .write_stall(write_stall)
+            .adaptive(adaptive)
+            .beat_events(beat_events)
+            .evidence(evidence)
+            .role(role);
+        if let Some(min_interval) = min_interval {
+            builder = builder.min_interval(min_interval);
+        }
+        if let Some(tolerance) = stall_tolerance {
+            builder = builder.stall_tolerance(tolerance);
+        }
+        if let Some(floor) = floor {
+            // A floor above the timeout is contradictory.
+            let floor = timeout.min(MAX_DURATION).mul_f64(floor);
+            builder = builder.adaptive_floor(floor.max(Duration::from_micros(1)).min(timeout));
+        }
+        builder
+    })
+}
+
+/// From a microsecond to a year.
+fn duration() -> impl Strategy<Value = Duration> + Clone {
+    magnitudes(1..=micros(MAX_DURATION)).prop_map(Duration::from_micros)
+}
+
+/// As far as the monitor can tell round trips apart.
+fn round_trip() -> impl Strategy<Value = Duration> {
+    magnitudes(0..=u64::from(u32::MAX - 1)).prop_map(Duration::from_micros)
+}
+
+fn missed() -> impl Strategy<Value = u32> {
+    prop_oneof![8 => 1..=5_u32, 2 => 1..=MAX_MISSED, 1 => Just(MAX_MISSED)]
+}
+
+/// Evenly over the orders of magnitude: a millisecond is as likely as an hour.
+fn magnitudes(range: RangeInclusive<u64>) -> impl Strategy<Value = u64> + Clone {
+    let (start, end) = range.into_inner();
+    (0..=u64::BITS, any::<u64>()).prop_map(move |(bits, random)| {
+        let mask = 1_u64.checked_shl(bits).unwrap_or(0).wrapping_sub(1);
+        (random & mask).clamp(start, end)
+    })
+}

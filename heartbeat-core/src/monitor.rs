@@ -300,7 +300,8 @@ impl Monitor {
     /// Evidence of life for [`Evidence::AnyBytes`]. Call it at least once for
     /// each batch of reads, before the frames in it.
     pub fn handle_bytes(&mut self, now: Instant) {
-        self.handle_evidence(Evidence::AnyBytes, now);
+        let late = self.lateness(now);
+        self.handle_evidence(Evidence::AnyBytes, late, now);
     }
 
     /// What arrived isn't all that is coming: a frame is incomplete, or there
@@ -325,7 +326,8 @@ impl Monitor {
     ///
     /// Evidence of life unless only [`Evidence::Echo`] is.
     pub fn handle_message(&mut self, now: Instant) {
-        self.handle_evidence(Evidence::Frame, now);
+        let late = self.lateness(now);
+        self.handle_evidence(Evidence::Frame, late, now);
     }
 
     /// A whole control frame arrived.
@@ -333,11 +335,13 @@ impl Monitor {
     /// Evidence of life unless only [`Evidence::Echo`] is; a pong that
     /// answers one of our pings always is. A second Hello replaces the first.
     pub fn handle_frame(&mut self, control: Control, now: Instant) {
+        // Before a round trip is learned: it moves the deadline.
+        let late = self.lateness(now);
         let evidence = match control {
             Control::Pong(nonce) if self.match_pong(nonce, now) => Evidence::Echo,
             _ => Evidence::Frame,
         };
-        self.handle_evidence(evidence, now);
+        self.handle_evidence(evidence, late, now);
         if matches!(self.phase, Phase::Farewell | Phase::Ended) {
             // Somebody leaves: nothing is answered or learned any more.
             if self.phase == Phase::Farewell && control == Control::Goodbye {
@@ -733,8 +737,7 @@ impl Monitor {
 
     // ---- evidence ------------------------------------------------------
 
-    fn handle_evidence(&mut self, evidence: Evidence, now: Instant) {
-        let late = self.lateness(now);
+    fn handle_evidence(&mut self, evidence: Evidence, late: Option<u64>, now: Instant) {
         let accepted = match self.config.evidence() {
             Evidence::AnyBytes => true,
             Evidence::Frame => evidence != Evidence::AnyBytes,

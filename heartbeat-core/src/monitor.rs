@@ -816,7 +816,9 @@ impl Monitor {
         if self.is_passive() {
             self.idle = self.interval();
         } else {
-            self.idle = self.idle.max(peer.min_interval);
+            // Also not longer than what `status` says: a former Hello may have
+            // asked for more.
+            self.idle = self.idle.clamp(peer.min_interval, self.interval());
         }
     }
 

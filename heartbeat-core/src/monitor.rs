@@ -726,7 +726,8 @@ impl Monitor {
     }
 
     fn allowance(&self) -> Allowance {
-        let own = micros(self.config.detection_time());
+        // As negotiated: for so long the network can hold pings back.
+        let own = self.interval() + self.config.budget();
         Allowance {
             min_interval: micros(self.config.min_interval()),
             longest_gap: self.peer.map_or(own, |peer| own.max(peer.detection_time)),

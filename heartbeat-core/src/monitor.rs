@@ -101,7 +101,7 @@ pub struct Monitor {
     phase: Phase,
     ping: Ping,
     missed: u8,
-    /// Stalls of our own forgiven in a row.
+    /// Stalls of our own forgiven since the last evidence.
     forgiven: u8,
     flags: Flags,
 }
@@ -927,7 +927,6 @@ impl Monitor {
             };
             return self.die(cause, now);
         }
-        self.forgiven = 0;
         if self.ping == Ping::None {
             // It was on the wire for a whole W.
             self.missed = self.missed.saturating_add(1);

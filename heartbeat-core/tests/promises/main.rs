@@ -1,0 +1,23 @@
+//! The sixteen promises of a `Monitor`, each one as properties with its
+//! number.
+//!
+//! Every property runs 10,000 cases, or as many as the environment variable
+//! `HEARTBEAT_CASES` says; bounds are tested one microsecond before and at the
+//! deadline. Properties that need one monitor drive it bare, with `Rig` or
+//! `Script` in `support`; those that need two peers use the testkit.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may panic too"
+)]
+
+mod detection;
+mod ending;
+mod hello;
+mod robustness;
+mod stalls;
+mod support;
+mod traffic;
+mod writing;

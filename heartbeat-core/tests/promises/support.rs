@@ -1,0 +1,451 @@
+//! Drivers for one bare monitor.
+
+use std::{collections::VecDeque, env, time::Duration};
+
+use heartbeat_core::{
+    Config, Control, Death, End, Event, Evidence, Hello, Instant, Monitor, Nonce,
+};
+use proptest::{option, prelude::*};
+
+/// How often each property is tried.
+pub(crate) fn cases() -> ProptestConfig {
+    let cases = env::var("HEARTBEAT_CASES").map_or(10_000, |cases| cases.parse().unwrap());
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+pub(crate) const MICROSECOND: Duration = Duration::from_micros(1);
+
+// ---- what is drawn ---------------------------------------------------------
+
+/// Any configuration without randomness in its timings.
+pub(crate) fn steady() -> impl Strategy<Value = Config> {
+    any::<Config>().prop_map(|config| config.to_builder().jitter(0.0).build().unwrap())
+}
+
+/// Any configuration whose pings can be missed without dying of the first.
+pub(crate) fn patient() -> impl Strategy<Value = Config> {
+    any::<Config>().prop_map(|config| {
+        let missed = config.max_missed().max(2);
+        config.to_builder().max_missed(missed).build().unwrap()
+    })
+}
+
+/// Any configuration that lets writes stall for ever while bytes arrive.
+pub(crate) fn lenient(config: Config) -> Config {
+    config.to_builder().write_stall(None).build().unwrap()
+}
+
+/// When a run starts. Early enough that no sum of a configuration's times
+/// reaches the end of time.
+pub(crate) fn start() -> impl Strategy<Value = Instant> {
+    prop_oneof![Just(0), 0..=1_u64 << 62].prop_map(Instant::from_micros)
+}
+
+/// The Hello of a peer that says anything, or none.
+pub(crate) fn hello() -> impl Strategy<Value = Option<Hello>> {
+    option::of(any::<Hello>())
+}
+
+/// From a microsecond to a year, evenly over the orders of magnitude.
+pub(crate) fn time() -> impl Strategy<Value = Duration> {
+    (0..45_u32, any::<u64>()).prop_map(|(bits, random)| {
+        let micros = random & ((1 << bits) - 1);
+        Duration::from_micros(micros.clamp(1, 365 * 86_400 * 1_000_000))
+    })
+}
+
+/// A part of something, both bounds often.
+pub(crate) fn part() -> impl Strategy<Value = f64> {
+    prop_oneof![4 => 0.0..1.0, 1 => Just(0.0), 1 => Just(1.0)]
+}
+
+/// So much of a duration, in whole microseconds.
+pub(crate) fn share(whole: Duration, part: f64) -> Duration {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "durations of tests are far below 2^52 microseconds, or needn't be exact"
+    )]
+    let micros = (micros(whole) as f64 * part) as u64;
+    Duration::from_micros(micros).min(whole)
+}
+
+pub(crate) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap()
+}
+
+/// I·(1 − J), rounded up: gaps shorter than this plus N·W are harmless.
+pub(crate) fn shortest(interval: Duration, config: &Config) -> Duration {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "from 0 to 1,000,000"
+    )]
+    let kept = 1_000_000 - (config.jitter() * 1e6).round() as u128;
+    let product = interval.as_micros() * kept;
+    Duration::from_micros(u64::try_from(product.div_ceil(1_000_000)).unwrap())
+}
+
+/// N·W.
+pub(crate) fn budget(config: &Config) -> Duration {
+    config.timeout() * config.max_missed()
+}
+
+// ---- a rig -----------------------------------------------------------------
+
+/// A faithful driver: on time unless told otherwise, and its writes leave at
+/// once unless told otherwise.
+pub(crate) struct Rig {
+    pub(crate) monitor: Monitor,
+    pub(crate) now: Instant,
+    /// Whether what is handed out leaves at once.
+    pub(crate) flushes: bool,
+    /// Every ping, and when it was handed out.
+    pub(crate) pings: Vec<(Instant, Nonce)>,
+    /// How many of the pings are older than the last one that was answered,
+    /// or are that one.
+    pub(crate) answered: usize,
+    pub(crate) events: VecDeque<(Instant, Event)>,
+}
+
+impl Rig {
+    pub(crate) fn new(config: Config, seed: u64, start: Instant) -> Self {
+        let mut rig = Self {
+            monitor: Monitor::new(config, seed, start),
+            now: start,
+            flushes: true,
+            pings: Vec::new(),
+            answered: 0,
+            events: VecDeque::new(),
+        };
+        rig.settle();
+        rig
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        *self.monitor.config()
+    }
+
+    /// The bound of promise 1, as negotiated.
+    pub(crate) fn detection_time(&self) -> Duration {
+        self.monitor.status().detection_time
+    }
+
+    pub(crate) fn meet(&mut self, hello: Option<Hello>) {
+        if let Some(hello) = hello {
+            self.monitor.handle_frame(Control::Hello(hello), self.now);
+            self.settle();
+        }
+    }
+
+    /// Takes what the monitor has to say.
+    pub(crate) fn settle(&mut self) {
+        let mut handed_out = false;
+        while let Some(control) = self.monitor.poll_transmit() {
+            handed_out = true;
+            if let Control::Ping(nonce) = control {
+                self.pings.push((self.now, nonce));
+            }
+        }
+        if handed_out && self.flushes {
+            self.monitor.handle_flushed(self.now);
+        }
+        while let Some(event) = self.monitor.poll_event() {
+            self.events.push_back((self.now, event));
+        }
+    }
+
+    pub(crate) fn flush(&mut self) {
+        self.monitor.handle_flushed(self.now);
+        self.settle();
+    }
+
+    /// Wakes up at `at`, whatever the deadline is.
+    pub(crate) fn wake(&mut self, at: Instant) {
+        self.now = at;
+        self.monitor.handle_timeout(at);
+        self.settle();
+    }
+
+    /// Serves the next deadline on time.
+    pub(crate) fn wake_on_time(&mut self) {
+        let deadline = self.monitor.poll_timeout().unwrap();
+        self.wake(deadline.max(self.now));
+    }
+
+    /// Serves every deadline up to and including `until` on time.
+    pub(crate) fn run_until(&mut self, until: Instant) {
+        for _ in 0..100_000 {
+            match self.monitor.poll_timeout() {
+                Some(deadline) if deadline <= until => self.wake(deadline.max(self.now)),
+                _ => {
+                    self.now = self.now.max(until);
+                    return;
+                }
+            }
+        }
+        panic!("the monitor never sleeps");
+    }
+
+    /// Whether there is a ping that a pong could answer.
+    pub(crate) fn can_live(&self) -> bool {
+        self.config().evidence() != Evidence::Echo || self.answered < self.pings.len()
+    }
+
+    /// The least evidence of life that the configuration accepts. With `Echo`
+    /// there must be an unanswered ping.
+    pub(crate) fn live(&mut self) {
+        assert!(self.can_live());
+        match self.config().evidence() {
+            Evidence::AnyBytes => self.monitor.handle_bytes(self.now),
+            Evidence::Frame => self.monitor.handle_message(self.now),
+            Evidence::Echo => self.pong(),
+        }
+        self.settle();
+    }
+
+    /// Answers the latest ping.
+    pub(crate) fn pong(&mut self) {
+        let &(_, nonce) = self.pings.last().unwrap();
+        self.answered = self.pings.len();
+        self.monitor.handle_bytes(self.now);
+        self.monitor.handle_frame(Control::Pong(nonce), self.now);
+    }
+
+    /// Frames and bytes that the configuration doesn't take for life.
+    pub(crate) fn noise(&mut self, kind: u8) {
+        let now = self.now;
+        let nonce = Nonce([kind; 8]);
+        match (self.config().evidence(), kind % 4) {
+            (Evidence::AnyBytes, _) => {}
+            (Evidence::Frame, _) | (Evidence::Echo, 0) => self.monitor.handle_bytes(now),
+            (Evidence::Echo, 1) => self.monitor.handle_message(now),
+            (Evidence::Echo, 2) => self.monitor.handle_frame(Control::Ping(nonce), now),
+            (Evidence::Echo, _) => self.monitor.handle_frame(Control::Pong(nonce), now),
+        }
+        self.settle();
+    }
+
+    /// The peer lives on: for each part, so much of the silence that is
+    /// harmless passes, and then there is evidence.
+    pub(crate) fn prelude(&mut self, parts: &[f64]) {
+        let config = self.config();
+        let harmless = shortest(config.interval(), &config) + budget(&config) - MICROSECOND;
+        for &part in parts {
+            let silence = share(harmless, part);
+            self.run_until(self.last_heard() + silence);
+            if self.can_live() {
+                self.live();
+            }
+        }
+    }
+
+    pub(crate) fn death(&self) -> Option<(Instant, Death)> {
+        self.events.iter().find_map(|&(at, event)| match event {
+            Event::Dead(death) => Some((at, death)),
+            _ => None,
+        })
+    }
+
+    /// Events from here on are new ones.
+    pub(crate) fn forget_events(&mut self) {
+        self.events.clear();
+    }
+
+    pub(crate) fn last_heard(&self) -> Instant {
+        self.monitor.status().last_heard
+    }
+}
+
+/// Lives through a short history: a few silences, each ended by evidence.
+pub(crate) fn history() -> impl Strategy<Value = Vec<f64>> {
+    proptest::collection::vec(part(), 0..4)
+}
+
+// ---- a script --------------------------------------------------------------
+
+/// Any call of a monitor's, at any time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Step {
+    pub(crate) when: When,
+    pub(crate) what: What,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum When {
+    Same,
+    Later(Duration),
+    Earlier(Duration),
+    /// At the deadline, or so many microseconds beside it.
+    Deadline(i8),
+    /// So long after the deadline.
+    Late(Duration),
+    /// The clock shows anything.
+    Shows(Instant),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum What {
+    Bytes,
+    Message,
+    Frame(Control),
+    /// The pong of the ping so many before the latest.
+    Answer(u8),
+    Flushed,
+    Progress,
+    Blocked,
+    Timeout,
+    End(End),
+    Paused,
+    Resumed,
+    Probe,
+    Close,
+    /// So many frames are taken.
+    Transmit(u8),
+    Events,
+}
+
+pub(crate) fn step() -> impl Strategy<Value = Step> {
+    let when = prop_oneof![
+        4 => Just(When::Same),
+        4 => time().prop_map(When::Later),
+        8 => (-1..=1_i8).prop_map(When::Deadline),
+        3 => time().prop_map(When::Late),
+        1 => time().prop_map(When::Earlier),
+        1 => any::<Instant>().prop_map(When::Shows),
+    ];
+    (when, what()).prop_map(|(when, what)| Step { when, what })
+}
+
+/// As [`step`], with a clock that goes forward.
+pub(crate) fn forward_step() -> impl Strategy<Value = Step> {
+    let when = prop_oneof![
+        4 => Just(When::Same),
+        3 => time().prop_map(When::Later),
+        8 => (-1..=1_i8).prop_map(When::Deadline),
+        2 => time().prop_map(When::Late),
+    ];
+    (when, what()).prop_map(|(when, what)| Step { when, what })
+}
+
+fn what() -> impl Strategy<Value = What> {
+    prop_oneof![
+        4 => Just(What::Bytes),
+        2 => Just(What::Message),
+        2 => any::<Nonce>().prop_map(|nonce| What::Frame(Control::Ping(nonce))),
+        1 => any::<Nonce>().prop_map(|nonce| What::Frame(Control::Pong(nonce))),
+        1 => any::<Hello>().prop_map(|hello| What::Frame(Control::Hello(hello))),
+        3 => (0..4_u8).prop_map(What::Answer),
+        6 => Just(What::Flushed),
+        2 => Just(What::Progress),
+        2 => Just(What::Blocked),
+        16 => Just(What::Timeout),
+        1 => Just(What::Paused),
+        1 => Just(What::Resumed),
+        1 => Just(What::Probe),
+        8 => (1..4_u8).prop_map(What::Transmit),
+        4 => Just(What::Events),
+    ]
+}
+
+/// What ends a connection.
+pub(crate) fn ending() -> impl Strategy<Value = What> {
+    prop_oneof![
+        1 => any::<End>().prop_map(What::End),
+        1 => Just(What::Frame(Control::Goodbye)),
+        1 => Just(What::Close),
+    ]
+}
+
+/// A driver that does what it is told, however wrong that is.
+pub(crate) struct Script {
+    pub(crate) monitor: Monitor,
+    pub(crate) now: Instant,
+    pub(crate) pings: Vec<Nonce>,
+    pub(crate) out: Vec<Control>,
+    pub(crate) events: Vec<Event>,
+}
+
+impl Script {
+    pub(crate) fn new(config: Config, seed: u64, start: Instant) -> Self {
+        Self {
+            monitor: Monitor::new(config, seed, start),
+            now: start,
+            pings: Vec::new(),
+            out: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    pub(crate) fn perform(&mut self, step: Step) {
+        let deadline = self.monitor.poll_timeout().unwrap_or(self.now);
+        self.now = match step.when {
+            When::Same => self.now,
+            When::Later(time) => self.now + time,
+            When::Earlier(time) => self.now - time,
+            When::Deadline(beside @ ..0) => {
+                deadline - MICROSECOND * u32::from(beside.unsigned_abs())
+            }
+            When::Deadline(beside) => deadline + MICROSECOND * u32::from(beside.unsigned_abs()),
+            When::Late(time) => deadline + time,
+            When::Shows(now) => now,
+        };
+        self.call(step.what);
+    }
+
+    pub(crate) fn call(&mut self, what: What) {
+        let now = self.now;
+        let monitor = &mut self.monitor;
+        match what {
+            What::Bytes => monitor.handle_bytes(now),
+            What::Message => monitor.handle_message(now),
+            What::Frame(control) => monitor.handle_frame(control, now),
+            What::Answer(back) => {
+                if let Some(&nonce) = self.pings.iter().rev().nth(back.into()) {
+                    monitor.handle_frame(Control::Pong(nonce), now);
+                }
+            }
+            What::Flushed => monitor.handle_flushed(now),
+            What::Progress => monitor.handle_progress(now),
+            What::Blocked => monitor.handle_blocked(now),
+            What::Timeout => monitor.handle_timeout(now),
+            What::End(end) => monitor.handle_end(end, now),
+            What::Paused => monitor.handle_paused(now),
+            What::Resumed => monitor.handle_resumed(now),
+            What::Probe => monitor.probe(now),
+            What::Close => monitor.close(now),
+            What::Transmit(count) => {
+                for _ in 0..count {
+                    self.transmit();
+                }
+            }
+            What::Events => while self.event().is_some() {},
+        }
+    }
+
+    pub(crate) fn transmit(&mut self) -> Option<Control> {
+        let control = self.monitor.poll_transmit()?;
+        if let Control::Ping(nonce) = control {
+            self.pings.push(nonce);
+        }
+        self.out.push(control);
+        Some(control)
+    }
+
+    pub(crate) fn event(&mut self) -> Option<Event> {
+        let event = self.monitor.poll_event()?;
+        self.events.push(event);
+        Some(event)
+    }
+
+    /// Takes everything that there is.
+    pub(crate) fn drain(&mut self) {
+        while self.transmit().is_some() {}
+        while self.event().is_some() {}
+    }
+}

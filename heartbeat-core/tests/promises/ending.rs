@@ -4,7 +4,8 @@ use heartbeat_core::{CloseReason, Config, Control, Event, State};
 use proptest::{collection::vec, prelude::*};
 
 use crate::support::{
-    MICROSECOND, Rig, Script, Step, What, cases, ending, forward_step, hello, history, start, step,
+    MICROSECOND, Rig, Script, Step, What, budget, cases, ending, forward_step, hello, history,
+    start, step,
 };
 
 proptest! {
@@ -90,7 +91,7 @@ proptest! {
             script.perform(step);
         }
         script.call(end);
-        // Whatever happened, it is over one timeout later.
+        // Whatever happened, it is over when writes made no progress for its budget.
         if let Some(deadline) = script.monitor.poll_timeout() {
             script.now = deadline;
             script.call(What::Timeout);
@@ -101,7 +102,7 @@ proptest! {
     }
 
     #[test]
-    fn promise_06_a_goodbye_that_cannot_leave_ends_after_one_timeout(
+    fn promise_06_a_goodbye_that_cannot_leave_ends_after_its_budget(
         config: Config, seed: u64, start in start(), hello in hello(), history in history(),
         leaves: bool,
     ) {
@@ -114,7 +115,7 @@ proptest! {
         rig.flushes = leaves;
         rig.settle();
         if !leaves {
-            let deadline = closed_at + config.timeout();
+            let deadline = closed_at + budget(&config);
             rig.run_until(deadline - MICROSECOND);
             prop_assert!(!rig.monitor.has_ended());
             rig.run_until(deadline);

@@ -8,7 +8,7 @@ use proptest::{collection::vec, prelude::*};
 
 use crate::support::{
     MICROSECOND, Rig, Script, What, budget, cases, forward_step, hello, history, lenient, part,
-    share, start, steady,
+    share, shortest, start, steady,
 };
 
 proptest! {

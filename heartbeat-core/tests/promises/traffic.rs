@@ -6,8 +6,8 @@ use heartbeat_core::{Cause, Config, Control, Evidence, Hello, Instant, Nonce, Ro
 use proptest::{collection::vec, prelude::*, test_runner::TestCaseError};
 
 use crate::support::{
-    MICROSECOND, Rig, Script, What, cases, hello, history, lenient, micros, part, share, shortest,
-    start, steady, step,
+    MICROSECOND, Rig, Script, What, budget, cases, hello, history, lenient, micros, part, share,
+    shortest, start, steady, step,
 };
 
 proptest! {
@@ -146,7 +146,9 @@ proptest! {
         rig.run_until(rig.last_heard() + rig.detection_time());
         let first = rig.last_heard() + rig.monitor.status().interval;
         // The peer's ping takes the place of a passive side's first one.
-        let passive = config.role() == Role::Passive && config.max_missed() > 1;
+        let passive = config.role() == Role::Passive
+            && config.max_missed() > 1
+            && config.evidence() != Evidence::Echo;
         let expected: Vec<_> = (u32::from(passive)..config.max_missed())
             .map(|missed| first + config.timeout() * missed)
             .collect();
@@ -401,7 +403,14 @@ fn finite(config: Config, hello: Option<Hello>, ratio: u32) -> Config {
     let theirs = hello.map_or(Duration::ZERO, |hello| hello.detection_time);
     let most = hello.map_or(255, |hello| hello.max_missed);
     let ratio = ratio.min(500 / most).max(1);
-    let min_interval = config.detection_time().max(theirs) / ratio;
+    // What the peer announces may make our own detection time longer.
+    let interval = hello.map_or(config.interval(), |hello| {
+        config
+            .interval()
+            .max(hello.min_interval)
+            .max(hello.interval)
+    });
+    let min_interval = (interval + budget(&config)).max(theirs) / ratio;
     let year = Duration::from_secs(365 * 86_400);
     lenient(config)
         .to_builder()

@@ -146,26 +146,25 @@ proptest! {
         }
     }
 
-    // A large frame moves slowly, and the ping behind it waits.
+    // A large frame moves slowly, and the ping behind it waits: kernels take
+    // bytes for a peer that hangs, so that is no evidence.
     #[test]
-    fn promise_15_while_a_write_moves_the_ping_behind_it_is_not_late(
+    fn promise_15_a_write_that_moves_leaves_the_bound_alone(
         config: Config, seed: u64, start in start(), moves in vec(part(), 1..16),
     ) {
         let config = lenient(config).to_builder().role(Role::Both).build().unwrap();
         let mut rig = Rig::new(config, seed, start);
         rig.flushes = false;
+        let bound = rig.now + config.detection_time();
         rig.wake_on_time();
         for part in moves {
-            rig.run_until(rig.now + share(budget(&config) - MICROSECOND, part));
-            prop_assert!(!rig.monitor.has_ended(), "{:?}", rig.death());
-            rig.monitor.handle_progress(rig.now);
-            rig.settle();
+            rig.run_until(rig.now + share(budget(&config) / 16, part));
+            if !rig.monitor.has_ended() {
+                rig.monitor.handle_progress(rig.now);
+                rig.settle();
+            }
         }
-        // And when it doesn't move any more, the budget is used up.
-        let stuck_at = rig.now;
-        rig.run_until(stuck_at + budget(&config) - MICROSECOND);
-        prop_assert!(!rig.monitor.has_ended(), "{:?}", rig.death());
-        rig.run_until(stuck_at + budget(&config).max(config.interval() + budget(&config)));
+        rig.run_until(bound);
         let (_, death) = rig.death().expect("a verdict");
         prop_assert_eq!(death.cause, Cause::WriteStalled);
     }

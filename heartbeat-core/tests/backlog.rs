@@ -1,6 +1,13 @@
 //! Who receives in bulk shows that it lives: the peer's pings wait behind what
 //! it sends.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may panic too"
+)]
+
 mod common;
 
 use common::{Run, ms, secs};

@@ -1,5 +1,12 @@
 //! What people read: events, deaths and causes as one line each.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may panic too"
+)]
+
 mod common;
 
 use common::{Run, ms, secs, us};

@@ -1,5 +1,12 @@
 //! Saying goodbye: it never turns into a death, and it is bounded.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may panic too"
+)]
+
 mod common;
 
 use common::{Run, at, secs};

@@ -1,5 +1,12 @@
 //! While we don't read nothing is judged, and the peer hears that we live.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may panic too"
+)]
+
 mod common;
 
 use common::{Run, at, ms, secs};
@@ -51,7 +58,7 @@ fn a_pause_gives_no_verdict_but_a_ping_each_interval() {
 fn the_first_beat_of_a_pause_comes_an_interval_after_the_last_ping() {
     let mut run = start();
     run.until(secs(10));
-    run.at(secs(11), |monitor, now| monitor.handle_bytes(now));
+    run.at(secs(11), Monitor::handle_bytes);
     run.at(secs(12), Monitor::handle_paused);
     run.just_before(secs(20));
     assert_eq!(run.pings(), [secs(10)]);
@@ -71,7 +78,7 @@ fn a_pause_ends_a_round_and_its_misses() {
     // Still suspect: nothing was heard.
     assert_eq!(run.monitor.status().state, State::Suspect);
     run.told.clear();
-    run.at(secs(HOUR + 1), |monitor, now| monitor.handle_bytes(now));
+    run.at(secs(HOUR + 1), Monitor::handle_bytes);
     assert!(matches!(run.told[..], [(_, Event::Recovered { .. })]));
     assert_eq!(run.monitor.status().state, State::Alive);
 }
@@ -128,7 +135,7 @@ fn a_probe_in_a_pause_is_sent_at_once_and_once() {
 fn a_probe_that_waits_for_the_peer_is_sent_in_the_pause() {
     let mut run = met();
     run.until(secs(10));
-    run.at(ms(10_100), |monitor, now| monitor.handle_bytes(now));
+    run.at(ms(10_100), Monitor::handle_bytes);
     run.at(ms(10_200), Monitor::probe);
     run.at(ms(10_300), Monitor::handle_paused);
     run.until(secs(12));
@@ -139,7 +146,7 @@ fn a_probe_that_waits_for_the_peer_is_sent_in_the_pause() {
 fn a_probe_is_sent_as_soon_as_the_peer_accepts_it() {
     let mut run = met();
     run.until(secs(10));
-    run.at(ms(10_100), |monitor, now| monitor.handle_bytes(now));
+    run.at(ms(10_100), Monitor::handle_bytes);
     run.at(ms(10_200), Monitor::probe);
     run.just_before(secs(11));
     assert_eq!(run.pings(), [secs(10)]);
@@ -149,7 +156,7 @@ fn a_probe_is_sent_as_soon_as_the_peer_accepts_it() {
     // At that very moment it needn't wait for a timer.
     let mut run = met();
     run.until(secs(10));
-    run.at(ms(10_100), |monitor, now| monitor.handle_bytes(now));
+    run.at(ms(10_100), Monitor::handle_bytes);
     run.just_before(secs(11));
     run.monitor.probe(at(secs(11)));
     assert!(matches!(

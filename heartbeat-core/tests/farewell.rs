@@ -93,7 +93,7 @@ fn a_transport_that_ends_meanwhile_is_no_death() {
 fn the_peer_may_be_faster() {
     let mut run = stuck();
     run.at(secs(2), |monitor, now| {
-        monitor.handle_frame(Control::Goodbye, now)
+        monitor.handle_frame(Control::Goodbye, now);
     });
     assert_eq!(run.told, [(secs(2), closed(CloseReason::Peer))]);
 }
@@ -136,7 +136,7 @@ fn a_status_says_how_it_ended() {
 
     let mut run = start();
     run.at(secs(1), |monitor, now| {
-        monitor.handle_frame(Control::Goodbye, now)
+        monitor.handle_frame(Control::Goodbye, now);
     });
     assert_eq!(run.monitor.status().state, State::Closed);
 }

@@ -387,8 +387,10 @@ impl Monitor {
         let late = self.lateness(now);
         self.excuse(late, false, now);
         self.restart_write_stall(now);
-        if self.phase == Phase::Farewell {
-            self.step_at = self.step_at.max(now.plus(self.config.budget()));
+        let end = now.plus(self.config.budget());
+        // A clock that has run out must not make a farewell endless.
+        if self.phase == Phase::Farewell && end < Instant::MAX {
+            self.step_at = self.step_at.max(end);
         }
     }
 

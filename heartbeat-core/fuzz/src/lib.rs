@@ -1,0 +1,479 @@
+//! What must hold for any bytes and for any use of a monitor.
+//!
+//! The fuzz targets call these functions with bytes that a fuzzer found, and
+//! `tests/fuzz_corpus.rs` with the saved ones and with dice. Each panics if
+//! something doesn't hold.
+
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
+    reason = "also a module of a test"
+)]
+
+use std::time::Duration;
+
+use heartbeat_core::{
+    Cause, Config, Control, End, Event, Evidence, Hello, Instant, Monitor, Nonce, Role, State, Tag,
+};
+
+// ---- frames --------------------------------------------------------------
+
+/// Decodes `bytes`. What decodes is encoded and decoded again, and must come
+/// out the same.
+pub fn decode(bytes: &[u8]) {
+    let Ok(control) = Control::decode(bytes) else {
+        return;
+    };
+    let mut buffer = [0; Control::MAX_ENCODED];
+    let encoded = control.encode(&mut buffer).expect("always long enough");
+    assert_eq!(Control::decode(encoded), Ok(control));
+    assert_eq!(bytes.first(), encoded.first());
+    assert_eq!(encoded.first(), Some(&control.tag().to_byte()));
+    if control.tag() != Tag::Hello {
+        assert_eq!(bytes, encoded, "only a Hello may have more than one form");
+    }
+    let mut short = [0; Control::MAX_ENCODED];
+    let length = encoded.len();
+    for room in 0..length {
+        assert!(control.encode(&mut short[..room]).is_err());
+    }
+}
+
+// ---- the monitor ---------------------------------------------------------
+
+/// What each byte of an input to [`monitor`] asks for. Some take one more
+/// byte, or a number: one byte that says how wide it is, and so many bytes,
+/// the lowest first.
+pub mod op {
+    /// Time goes on by a number.
+    pub const LATER: u8 = 0;
+    /// Time goes back by a number.
+    pub const EARLIER: u8 = 1;
+    /// The time of the deadline.
+    pub const DEADLINE: u8 = 2;
+    /// A microsecond before the deadline.
+    pub const BEFORE_DEADLINE: u8 = 3;
+    /// A number after the deadline.
+    pub const AFTER_DEADLINE: u8 = 4;
+    /// The end of time.
+    pub const END_OF_TIME: u8 = 5;
+    /// The origin.
+    pub const ORIGIN: u8 = 6;
+    /// `handle_bytes`.
+    pub const BYTES: u8 = 7;
+    /// `handle_backlog`.
+    pub const BACKLOG: u8 = 8;
+    /// `handle_message`.
+    pub const MESSAGE: u8 = 9;
+    /// A ping; the next byte is its nonce.
+    pub const PING: u8 = 10;
+    /// A pong for the ping that was handed out so many (one byte) before the
+    /// last.
+    pub const PONG: u8 = 11;
+    /// A pong for no ping of ours.
+    pub const WRONG_PONG: u8 = 12;
+    /// A Hello: four numbers.
+    pub const HELLO: u8 = 13;
+    /// A goodbye.
+    pub const GOODBYE: u8 = 14;
+    /// `handle_flushed`.
+    pub const FLUSHED: u8 = 15;
+    /// `handle_progress`.
+    pub const PROGRESS: u8 = 16;
+    /// `handle_blocked`.
+    pub const BLOCKED: u8 = 17;
+    /// `handle_timeout`.
+    pub const TIMEOUT: u8 = 18;
+    /// The transport ends; the next byte says how.
+    pub const END: u8 = 19;
+    /// `handle_paused`.
+    pub const PAUSED: u8 = 20;
+    /// `handle_resumed`.
+    pub const RESUMED: u8 = 21;
+    /// `probe`.
+    pub const PROBE: u8 = 22;
+    /// `close`.
+    pub const CLOSE: u8 = 23;
+    /// `poll_transmit`, once.
+    pub const TRANSMIT: u8 = 24;
+    /// `poll_event`, once.
+    pub const EVENT: u8 = 25;
+    /// What a good driver does: all frames, flushed, all events.
+    pub const DRAIN: u8 = 26;
+    /// How many there are.
+    pub const COUNT: u8 = 27;
+}
+
+/// Makes a monitor as the first bytes say, and does with it what the others
+/// say.
+///
+/// The head: interval, timeout and `min_interval` as numbers, a byte each for
+/// `max_missed`, jitter (in 255ths), evidence and role, the switches, then
+/// a number for `stall_tolerance`, one for `write_stall` if it is switched
+/// on, and numbers for the seed and the start.
+///
+/// Gives the state that it ends in; `None` if the head is no valid
+/// configuration.
+pub fn monitor(bytes: &[u8]) -> Option<State> {
+    let mut input = Input(bytes);
+    let mut subject = Subject::read(&mut input)?;
+    while let Some(byte) = input.byte() {
+        subject.perform(byte % op::COUNT, &mut input);
+        subject.check();
+    }
+    Some(subject.monitor.status().state)
+}
+
+struct Input<'b>(&'b [u8]);
+
+impl Input<'_> {
+    fn byte(&mut self) -> Option<u8> {
+        let (&first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(first)
+    }
+
+    /// What is missing counts as zero.
+    fn or_zero(&mut self) -> u8 {
+        self.byte().unwrap_or(0)
+    }
+
+    fn number(&mut self) -> u64 {
+        let width = self.or_zero() % 9;
+        (0..width).fold(0, |number, place| {
+            number | u64::from(self.or_zero()) << (8 * place)
+        })
+    }
+
+    fn duration(&mut self) -> Duration {
+        Duration::from_micros(self.number())
+    }
+}
+
+/// A monitor, and a record of what it was told and what it said.
+struct Subject {
+    monitor: Monitor,
+    now: Instant,
+    /// The ping that may be answered; only the latest.
+    owed: Option<Nonce>,
+    pings: u32,
+    handed_out: Vec<Nonce>,
+    suspected: bool,
+    terminal: Option<Event>,
+    /// The latest evidence of life that it can have known of.
+    last_input: Instant,
+    /// Something happened after which the bound of accuracy doesn't apply: a
+    /// probe, or a clock that went back.
+    excepted: bool,
+}
+
+impl Subject {
+    fn read(input: &mut Input) -> Option<Self> {
+        let mut builder = Config::builder()
+            .interval(input.duration())
+            .timeout(input.duration())
+            .min_interval(input.duration())
+            .max_missed(input.or_zero().into())
+            .jitter(f64::from(input.or_zero()) / 255.0)
+            .evidence(match input.or_zero() % 3 {
+                0 => Evidence::AnyBytes,
+                1 => Evidence::Frame,
+                _ => Evidence::Echo,
+            })
+            .role(match input.or_zero() % 3 {
+                0 => Role::Both,
+                1 => Role::Active,
+                _ => Role::Passive,
+            });
+        let switches = input.or_zero();
+        builder = builder
+            .adaptive(switches & 1 != 0)
+            .beat_events(switches & 2 != 0)
+            .stall_tolerance(input.duration());
+        if switches & 4 != 0 {
+            builder = builder.write_stall(input.duration());
+        }
+        let config = builder.build().ok()?;
+        let seed = input.number();
+        let now = Instant::from_micros(input.number());
+        Some(Self {
+            monitor: Monitor::new(config, seed, now),
+            now,
+            owed: None,
+            pings: 0,
+            handed_out: Vec::new(),
+            suspected: false,
+            terminal: None,
+            last_input: now,
+            excepted: false,
+        })
+    }
+
+    fn perform(&mut self, op: u8, input: &mut Input) {
+        let deadline = self.monitor.poll_timeout().unwrap_or(self.now);
+        match op {
+            op::LATER => self.go_to(self.now + input.duration()),
+            op::EARLIER => self.go_to(self.now - input.duration()),
+            op::DEADLINE => self.go_to(deadline),
+            op::BEFORE_DEADLINE => self.go_to(deadline - Duration::from_micros(1)),
+            op::AFTER_DEADLINE => self.go_to(deadline + input.duration()),
+            op::END_OF_TIME => self.go_to(Instant::MAX),
+            op::ORIGIN => self.go_to(Instant::ORIGIN),
+            op::BYTES => self.monitor.handle_bytes(self.now),
+            op::BACKLOG => self.monitor.handle_backlog(self.now),
+            op::MESSAGE => self.monitor.handle_message(self.now),
+            op::PING => {
+                let nonce = Nonce([input.or_zero(); 8]);
+                self.frame(Control::Ping(nonce));
+            }
+            op::PONG => {
+                let back = usize::from(input.or_zero());
+                if let Some(&nonce) = self.handed_out.iter().rev().nth(back) {
+                    self.frame(Control::Pong(nonce));
+                }
+            }
+            op::WRONG_PONG => self.frame(Control::Pong(Nonce([0xEE; 8]))),
+            op::HELLO => {
+                if let Some(hello) = hello(input) {
+                    self.frame(hello);
+                }
+            }
+            op::GOODBYE => self.frame(Control::Goodbye),
+            op::FLUSHED => self.monitor.handle_flushed(self.now),
+            op::PROGRESS => self.monitor.handle_progress(self.now),
+            op::BLOCKED => self.monitor.handle_blocked(self.now),
+            op::TIMEOUT => self.timeout(),
+            op::END => self.end(input.or_zero()),
+            op::PAUSED => self.monitor.handle_paused(self.now),
+            op::RESUMED => self.monitor.handle_resumed(self.now),
+            op::PROBE => {
+                self.excepted = true;
+                self.monitor.probe(self.now);
+            }
+            op::CLOSE => self.monitor.close(self.now),
+            op::TRANSMIT => {
+                self.transmit();
+            }
+            op::EVENT => {
+                self.event();
+            }
+            _ => self.drain(),
+        }
+    }
+
+    fn go_to(&mut self, time: Instant) {
+        self.excepted |= time < self.now;
+        self.now = time;
+    }
+
+    fn frame(&mut self, control: Control) {
+        self.monitor.handle_bytes(self.now);
+        let leaving = matches!(
+            self.monitor.status().state,
+            State::Closing | State::Closed | State::Dead
+        );
+        self.monitor.handle_frame(control, self.now);
+        match control {
+            Control::Ping(nonce) if !leaving => {
+                self.pings += 1;
+                self.owed = Some(nonce);
+            }
+            Control::Goodbye => {
+                assert!(self.monitor.has_ended(), "a goodbye is the end");
+            }
+            Control::Hello(hello) if !leaving => self.check_greeting(hello),
+            _ => {}
+        }
+    }
+
+    fn check_greeting(&self, hello: Hello) {
+        let config = self.monitor.config();
+        let status = self.monitor.status();
+        if status.state == State::Dead {
+            return;
+        }
+        assert_eq!(status.peer, Some(hello));
+        let slower = config.interval().max(hello.min_interval);
+        let passive = config.role() == Role::Passive && config.max_missed() > 1;
+        let expected = match passive {
+            true => slower.max(hello.interval),
+            false => slower,
+        };
+        assert_eq!(status.interval, expected, "the slower interval wins");
+    }
+
+    /// A call before the deadline does nothing; after any call the next
+    /// deadline is later.
+    fn timeout(&mut self) {
+        let before = self.monitor.poll_timeout();
+        let said = |monitor: &Monitor| {
+            (
+                monitor.poll_timeout(),
+                monitor.status(),
+                monitor.has_transmit(),
+                monitor.has_event(),
+            )
+        };
+        let was = said(&self.monitor);
+        self.monitor.handle_timeout(self.now);
+        if before.is_none_or(|deadline| deadline > self.now) {
+            assert_eq!(said(&self.monitor), was, "an early call does nothing");
+        }
+        let next = self.monitor.poll_timeout();
+        assert!(
+            next.is_none_or(|deadline| deadline > self.now),
+            "the next deadline is later: {next:?} at {:?}",
+            self.now
+        );
+    }
+
+    fn end(&mut self, how: u8) {
+        let end = match how % 5 {
+            0 => End::Eof,
+            1 => End::Reset,
+            2 => End::TimedOut,
+            3 => End::Unreachable,
+            _ => End::Io,
+        };
+        self.monitor.handle_end(end, self.now);
+        assert!(self.monitor.has_ended());
+    }
+
+    fn transmit(&mut self) -> Option<Control> {
+        let expected = self.monitor.has_transmit();
+        let control = self.monitor.poll_transmit();
+        assert_eq!(control.is_some(), expected, "has_transmit tells");
+        match control {
+            Some(Control::Ping(nonce)) => {
+                assert!(!self.handed_out.contains(&nonce), "a nonce twice");
+                self.handed_out.push(nonce);
+            }
+            Some(Control::Pong(nonce)) => {
+                assert_eq!(self.owed.take(), Some(nonce), "one pong for one ping");
+            }
+            _ => {}
+        }
+        control
+    }
+
+    fn event(&mut self) -> Option<Event> {
+        let expected = self.monitor.has_event();
+        let event = self.monitor.poll_event();
+        assert_eq!(event.is_some(), expected, "has_event tells");
+        let event = event?;
+        assert_eq!(self.terminal, None, "{event:?} after the end");
+        match event {
+            Event::Suspect { .. } => self.suspected = true,
+            Event::Recovered { .. } => {
+                assert!(self.suspected, "recovered from nothing");
+                self.suspected = false;
+            }
+            Event::Beat { .. } => {
+                assert!(self.monitor.config().beat_events());
+                assert!(self.monitor.status().pongs > 0);
+            }
+            Event::Connected { peer } => {
+                assert_eq!(self.monitor.status().peer, Some(peer));
+            }
+            Event::Dead(death) => {
+                assert_eq!(self.monitor.status().state, State::Dead);
+                let config = self.monitor.config();
+                assert!(death.missed <= config.max_missed());
+                assert!(
+                    death.cause != Cause::PingFlood || self.pings > 4,
+                    "a flood of {}",
+                    self.pings
+                );
+                if death.cause == Cause::Silent && !self.excepted {
+                    let least = accuracy(config);
+                    assert!(death.silent_for >= least, "{death} before {least:?}");
+                }
+            }
+            Event::Closed { .. } => assert_eq!(self.monitor.status().state, State::Closed),
+            _ => {}
+        }
+        if event.is_terminal() {
+            self.terminal = Some(event);
+        }
+        Some(event)
+    }
+
+    fn drain(&mut self) {
+        // Hello, pong, ping, goodbye.
+        let frames = std::iter::from_fn(|| self.transmit()).take(5).count();
+        assert!(frames <= 4, "output without end");
+        self.monitor.handle_flushed(self.now);
+        let events = std::iter::from_fn(|| self.event()).take(8).count();
+        assert!(events <= 7, "events without end");
+    }
+
+    /// What holds at any moment.
+    fn check(&mut self) {
+        let status = self.monitor.status();
+        let config = self.monitor.config();
+        let budget = config.timeout() * config.max_missed();
+        assert!(
+            status.missed <= config.max_missed(),
+            "{} missed of {}",
+            status.missed,
+            config.max_missed()
+        );
+        assert!(status.interval >= config.interval());
+        assert_eq!(status.detection_time, status.interval + budget);
+        assert!(status.pongs <= status.pings, "more answers than questions");
+        assert_eq!(
+            status.pings as usize,
+            self.handed_out.len(),
+            "each ping counts"
+        );
+        assert_eq!(status.last_rtt.is_some(), status.smoothed_rtt.is_some());
+        assert!(
+            status.last_heard >= self.last_input,
+            "life isn't taken back"
+        );
+        self.last_input = status.last_heard;
+        let ended = matches!(status.state, State::Dead | State::Closed);
+        assert_eq!(ended, self.monitor.has_ended());
+        if let Some(terminal) = self.terminal {
+            let dead = matches!(terminal, Event::Dead(_));
+            let state = if dead { State::Dead } else { State::Closed };
+            assert_eq!(status.state, state, "the end is final");
+            assert!(!self.monitor.has_event(), "nothing after the end");
+        }
+        if ended {
+            assert_eq!(self.monitor.poll_timeout(), None);
+            assert!(!self.monitor.has_transmit());
+            assert_eq!(self.monitor.clone().poll_transmit(), None);
+        }
+    }
+}
+
+/// I·(1 − J) + N·W: no silence shorter than this is a death.
+fn accuracy(config: &Config) -> Duration {
+    let shortest = config.interval().as_micros() as f64 * (1.0 - config.jitter());
+    // A microsecond for the rounding here.
+    let shortest = Duration::from_micros((shortest as u64).saturating_sub(1));
+    shortest + config.timeout() * config.max_missed()
+}
+
+/// A Hello that decodes, made of four numbers.
+fn hello(input: &mut Input) -> Option<Control> {
+    let mut bytes = vec![Tag::Hello.to_byte()];
+    bytes.extend(Hello::MAGIC);
+    bytes.push(Hello::VERSION);
+    for _ in 0..4 {
+        let mut number = input.number();
+        while number > 0x7f {
+            bytes.push(number as u8 | 0x80);
+            number >>= 7;
+        }
+        bytes.push(number as u8);
+    }
+    Control::decode(&bytes).ok()
+}

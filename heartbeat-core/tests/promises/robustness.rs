@@ -1,10 +1,13 @@
 //! Whatever bytes, clocks and callers do: promises 11, 12, 13 and 16.
 
-use heartbeat_core::{Config, Control, Death, Event, Hello, Instant, Monitor, ProtocolError, Tag};
+use heartbeat_core::{
+    Config, Control, Death, Event, Evidence, Hello, Instant, Monitor, ProtocolError, Tag,
+};
 use proptest::{collection::vec, prelude::*};
 
 use crate::support::{
-    MICROSECOND, Rig, Script, Step, What, cases, ending, hello, history, start, step,
+    MICROSECOND, Rig, Script, Step, What, budget, cases, ending, hello, history, part, share,
+    shortest, start, step,
 };
 
 proptest! {
@@ -171,6 +174,27 @@ proptest! {
         let abused: Option<(Instant, Death)> = verdict(&abuses);
         prop_assert!(abused.is_some());
         prop_assert_eq!(abused, verdict(&[]));
+    }
+
+    #[test]
+    fn promise_13_evidence_from_the_past_takes_no_life_away(
+        config: Config, seed: u64, start in start(), hello in hello(), history in history(),
+        back: u64, part in part(),
+    ) {
+        let config = config.to_builder().evidence(Evidence::AnyBytes).build().unwrap();
+        let mut rig = Rig::new(config, seed, start);
+        rig.meet(hello);
+        rig.prelude(&history);
+        let heard_at = rig.last_heard();
+        let earliest = heard_at + shortest(config.interval(), &config) + budget(&config);
+        let silence = earliest.saturating_duration_since(heard_at) - MICROSECOND;
+        rig.run_until(heard_at + share(silence, part));
+        let earlier = Instant::from_micros(heard_at.as_micros().saturating_sub(back));
+        rig.monitor.handle_bytes(earlier);
+        rig.settle();
+        prop_assert_eq!(rig.last_heard(), heard_at);
+        rig.run_until(earliest - MICROSECOND);
+        prop_assert!(!rig.monitor.has_ended(), "{:?}", rig.death());
     }
 
     #[test]

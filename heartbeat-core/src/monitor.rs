@@ -713,8 +713,9 @@ impl Monitor {
     fn outward_interval(&self) -> u64 {
         let own = self.interval();
         let Some(peer) = self.peer else { return own };
-        // Half of its interval is always safe; the whole of it is if what
-        // remains of its detection time outweighs its jitter.
+        // Half of its interval is safe with a jitter of up to a half; the
+        // whole of it is if what remains of its detection time outweighs its
+        // jitter, which we aren't told.
         let patience =
             (peer.detection_time - peer.interval).clamp(peer.interval / 2, peer.interval);
         own.min(patience).max(peer.min_interval)

@@ -822,7 +822,7 @@ impl Monitor {
         } else {
             // Also not longer than what `status` says: a former Hello may have
             // asked for more.
-            self.idle = self.idle.clamp(peer.min_interval, self.interval());
+            self.idle = self.idle.max(peer.min_interval).min(self.interval());
         }
     }
 

@@ -117,7 +117,10 @@ impl Pipe {
     /// The next piece that the kernel takes.
     fn take(&mut self) -> Option<(u32, Ends)> {
         let room = self.window - self.used;
-        if !self.begun && !self.control.is_empty() {
+        // A goodbye is said behind everything that was written before it.
+        let leaving = self.control.front() == Some(&Control::Goodbye);
+        let waits = self.begun || leaving && !self.messages.is_empty();
+        if !waits && !self.control.is_empty() {
             if room < CONTROL_BYTES {
                 return None;
             }
@@ -359,7 +362,10 @@ impl Peer {
         while let Some(segment) = coming.arrived(now) {
             coming.read(&segment, now, network.one_way());
             match segment.ends {
-                Ends::Nothing => self.monitor.handle_bytes(at),
+                Ends::Nothing => {
+                    self.monitor.handle_bytes(at);
+                    self.monitor.handle_backlog(at);
+                }
                 Ends::Message => {
                     self.monitor.handle_bytes(at);
                     self.monitor.handle_message(at);

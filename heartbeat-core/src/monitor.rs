@@ -617,6 +617,7 @@ impl Monitor {
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called; `None`
     /// for never.
+    #[inline]
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         Some(self.deadline()).filter(|&deadline| deadline < Instant::MAX)
@@ -624,6 +625,7 @@ impl Monitor {
 
     // ---- deadlines -----------------------------------------------------
 
+    #[inline]
     fn deadline(&self) -> Instant {
         let deadline = match self.phase {
             Phase::Idle => self.heard_at.plus(self.idle).min(self.probe_at()),
@@ -980,6 +982,7 @@ impl Monitor {
     // ---- our own stalls ------------------------------------------------
 
     /// How late this call is, if that is more than can be tolerated.
+    #[inline]
     fn lateness(&self, now: Instant) -> Option<u64> {
         let late = now.micros_since(self.deadline());
         (late > micros(self.config.stall_tolerance())).then_some(late)

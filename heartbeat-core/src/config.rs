@@ -100,9 +100,16 @@ pub struct Config {
 )]
 #[expect(
     clippy::exhaustive_enums,
-    reason = "bytes, frames and answers are all that a peer can send"
+    reason = "acknowledgements, bytes, frames and answers are all that a peer's host can send"
 )]
 pub enum Evidence {
+    /// Any byte, and also a fresh acknowledgement of the peer's kernel: that
+    /// its host and the network are there. It says nothing of its application:
+    /// a process that is stopped or hangs is never found, as long as its
+    /// kernel acknowledges. For those who serve slow readers that send
+    /// nothing; only adapters that can ask the kernel know it
+    /// ([`Monitor::handle_acknowledged`](crate::Monitor::handle_acknowledged)).
+    Acknowledgement,
     /// Any byte, also in the middle of a frame. Right for nearly everybody: a
     /// peer that sends is alive, whatever else may be late.
     #[default]

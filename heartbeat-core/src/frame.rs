@@ -158,6 +158,9 @@ pub enum ProtocolError {
     /// A Hello announces times that contradict each other or have no end.
     #[error("the hello announces impossible times")]
     ImpossibleHello,
+    /// The application's own codec can't read what arrived.
+    #[error("the codec can't read it")]
+    Undecodable,
 }
 
 /// A buffer was too short for a frame.

@@ -136,6 +136,8 @@ enum Ping {
 #[derive(Clone, Copy, Debug)]
 enum Flag {
     HelloSent,
+    /// The protocol has none.
+    NoHello,
     GoodbyeWanted,
     GoodbyeTaken,
     PongOwed,
@@ -253,6 +255,16 @@ impl Monitor {
         monitor
     }
 
+    /// For a protocol that has a ping of its own and no Hello: none is sent,
+    /// and none is expected. The peer can't know how often it may ping then,
+    /// so it isn't held to `min_interval`.
+    #[must_use]
+    pub fn without_hello(mut self) -> Self {
+        self.flags.raise(Flag::HelloSent);
+        self.flags.raise(Flag::NoHello);
+        self
+    }
+
     // ---- what is known -------------------------------------------------
 
     /// The timings that this monitor was made with.
@@ -297,11 +309,25 @@ impl Monitor {
 
     /// Some bytes arrived from the peer, perhaps in the middle of a frame.
     ///
-    /// Evidence of life for [`Evidence::AnyBytes`]. Call it at least once for
-    /// each batch of reads, before the frames in it.
+    /// Evidence of life unless [`Evidence::Frame`] or [`Evidence::Echo`] is
+    /// asked for. Call it at least once for each batch of reads, before the
+    /// frames in it.
     pub fn handle_bytes(&mut self, now: Instant) {
         let late = self.lateness(now);
         self.handle_evidence(Evidence::AnyBytes, late, now);
+    }
+
+    /// The peer's kernel acknowledged something of ours at `at`.
+    ///
+    /// Evidence of life for [`Evidence::Acknowledgement`] only, and only if it
+    /// is newer than the last. Call it before
+    /// [`handle_timeout`](Self::handle_timeout), with the same `now`.
+    pub fn handle_acknowledged(&mut self, at: Instant, now: Instant) {
+        if self.config.evidence() == Evidence::Acknowledgement && at > self.heard_at {
+            let late = self.lateness(now);
+            self.heard(at.min(now));
+            self.excuse(late, true, now);
+        }
     }
 
     /// What arrived isn't all that is coming: a frame is incomplete, or there
@@ -352,7 +378,7 @@ impl Monitor {
         match control {
             Control::Hello(hello) => self.meet(hello.into()),
             Control::Ping(nonce) => {
-                if self.limiter.admit(self.allowance(), now) {
+                if self.flags.has(Flag::NoHello) || self.limiter.admit(self.allowance(), now) {
                     self.pong = nonce;
                     self.flags.raise(Flag::PongOwed);
                 } else {
@@ -361,6 +387,21 @@ impl Monitor {
             }
             Control::Pong(_) => {}
             Control::Goodbye => self.close_with(CloseReason::Peer),
+        }
+    }
+
+    /// A pong without a nonce arrived, in a protocol that numbers none and
+    /// answers in order: it is for the oldest ping that is unanswered.
+    ///
+    /// Evidence of life like any frame, and for [`Evidence::Echo`] if there is
+    /// such a ping.
+    pub fn handle_unnumbered_pong(&mut self, now: Instant) {
+        match self.unanswered() {
+            0 => self.handle_message(now),
+            unanswered => {
+                let oldest = self.sent.wrapping_sub(unanswered - 1);
+                self.handle_frame(Control::Pong(self.random.nonce(oldest)), now);
+            }
         }
     }
 
@@ -745,7 +786,7 @@ impl Monitor {
 
     fn handle_evidence(&mut self, evidence: Evidence, late: Option<u64>, now: Instant) {
         let accepted = match self.config.evidence() {
-            Evidence::AnyBytes => true,
+            Evidence::Acknowledgement | Evidence::AnyBytes => true,
             Evidence::Frame => evidence != Evidence::AnyBytes,
             Evidence::Echo => evidence == Evidence::Echo,
         };
@@ -791,10 +832,7 @@ impl Monitor {
         if matches!(self.phase, Phase::Farewell | Phase::Ended) {
             return false;
         }
-        let unanswered = self.sent.wrapping_sub(self.answered);
-        // N of them in a round, and one more for each stall forgiven.
-        let recent = unanswered.min(2 * self.config.max_missed());
-        let Some(index) = (0..recent)
+        let Some(index) = (0..self.unanswered())
             .map(|back| self.sent.wrapping_sub(back))
             .find(|&index| self.random.nonce(index) == nonce)
         else {
@@ -812,6 +850,13 @@ impl Monitor {
             self.flags.set(Flag::TellBeat, self.config.beat_events());
         }
         true
+    }
+
+    /// How many of the latest pings nothing has answered: at most N in a round,
+    /// and one more for each stall forgiven.
+    fn unanswered(&self) -> u32 {
+        let unanswered = self.sent.wrapping_sub(self.answered);
+        unanswered.min(2 * self.config.max_missed())
     }
 
     fn meet(&mut self, peer: Peer) {

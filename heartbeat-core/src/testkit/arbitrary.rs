@@ -41,7 +41,12 @@ arbitrary! {
         1 => Just(Instant::ORIGIN),
         1 => Just(Instant::MAX),
     ];
-    Evidence => prop_oneof![Just(Self::AnyBytes), Just(Self::Frame), Just(Self::Echo)];
+    Evidence => prop_oneof![
+        Just(Self::Acknowledgement),
+        Just(Self::AnyBytes),
+        Just(Self::Frame),
+        Just(Self::Echo),
+    ];
     Role => prop_oneof![Just(Self::Both), Just(Self::Active), Just(Self::Passive)];
     ConfigBuilder => builder(prop_oneof![
         9 => duration(),
@@ -87,6 +92,7 @@ arbitrary! {
         Just(Self::WrongMagic),
         any::<u8>().prop_map(|version| Self::WrongVersion { version }),
         Just(Self::ImpossibleHello),
+        Just(Self::Undecodable),
     ];
 
     End => prop_oneof![

@@ -182,12 +182,13 @@ proptest! {
         // Any evidence that is accepted.
         let now = rig.now;
         match (config.evidence(), life % 5) {
+            (Evidence::Acknowledgement, 0) => rig.monitor.handle_acknowledged(now, now),
             (Evidence::AnyBytes, 0) => rig.monitor.handle_bytes(now),
-            (Evidence::AnyBytes | Evidence::Frame, 1) => rig.monitor.handle_message(now),
-            (Evidence::AnyBytes | Evidence::Frame, 2) => {
+            (Evidence::Acknowledgement | Evidence::AnyBytes | Evidence::Frame, 1) => rig.monitor.handle_message(now),
+            (Evidence::Acknowledgement | Evidence::AnyBytes | Evidence::Frame, 2) => {
                 rig.monitor.handle_frame(Control::Ping(Nonce([life; 8])), now);
             }
-            (Evidence::AnyBytes | Evidence::Frame, 3) => {
+            (Evidence::Acknowledgement | Evidence::AnyBytes | Evidence::Frame, 3) => {
                 rig.monitor.handle_frame(Control::Pong(Nonce([life; 8])), now);
             }
             _ => rig.pong(),

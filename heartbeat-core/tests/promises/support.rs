@@ -207,7 +207,10 @@ impl Rig {
     pub(crate) fn live(&mut self) {
         assert!(self.can_live());
         match self.config().evidence() {
-            Evidence::AnyBytes => self.monitor.handle_bytes(self.now),
+            Evidence::Acknowledgement if self.now > self.last_heard() => {
+                self.monitor.handle_acknowledged(self.now, self.now);
+            }
+            Evidence::Acknowledgement | Evidence::AnyBytes => self.monitor.handle_bytes(self.now),
             Evidence::Frame => self.monitor.handle_message(self.now),
             Evidence::Echo => self.pong(),
         }
@@ -227,7 +230,10 @@ impl Rig {
         let now = self.now;
         let nonce = Nonce([kind; 8]);
         match (self.config().evidence(), kind % 4) {
-            (Evidence::AnyBytes, _) => {}
+            (Evidence::Acknowledgement, _) => {
+                self.monitor.handle_acknowledged(self.last_heard(), now);
+            }
+            (Evidence::AnyBytes, _) => self.monitor.handle_acknowledged(now, now),
             (Evidence::Frame, _) | (Evidence::Echo, 0) => self.monitor.handle_bytes(now),
             (Evidence::Echo, 1) => self.monitor.handle_message(now),
             (Evidence::Echo, 2) => self.monitor.handle_frame(Control::Ping(nonce), now),

@@ -3,10 +3,12 @@
 //! This module decides nothing. What happens to a *connection* is told by
 //! events; these errors only answer whoever tried to send.
 
+use std::{error::Error, fmt, sync::Arc, time::Duration};
+
 use heartbeat_core::{CloseReason, Death};
 
 /// A message wasn't accepted, or couldn't be flushed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive] // other transports may refuse for other reasons
 pub enum SendError {
     /// The message exceeds
@@ -19,6 +21,10 @@ pub enum SendError {
         /// The limit in bytes.
         max: usize,
     },
+    /// The codec can't encode the message. Nothing of it was queued, and the
+    /// connection goes on.
+    #[error("the message can't be encoded: {0}")]
+    Unencodable(#[source] EncodeError),
     /// The connection has ended with a goodbye. The message, and whatever was
     /// queued before it, may not have arrived.
     #[error("the connection is closed: {0}")]
@@ -27,4 +33,88 @@ pub enum SendError {
     /// not have arrived.
     #[error("the peer is dead: {0}")]
     Dead(#[source] Death),
+}
+
+/// What a codec said of a message that it can't encode: the codec's own error.
+#[derive(Clone, Debug)]
+pub struct EncodeError(Arc<dyn Error + Send + Sync>);
+
+impl EncodeError {
+    pub(crate) fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(Arc::from(error.into()))
+    }
+}
+
+impl fmt::Display for EncodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for EncodeError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.0)
+    }
+}
+
+/// Two are equal if they are one.
+impl PartialEq for EncodeError {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for EncodeError {}
+
+/// Why a [`probe`](crate::Sender::probe) gave no round trip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive] // later versions may tell more apart
+pub enum ProbeError {
+    /// The peer isn't dead, for something else came from it, but it answered
+    /// no ping. Or we aren't reading because our inbox is full.
+    #[error("no answer within {waited:?}")]
+    Unanswered {
+        /// How long was waited: the detection time.
+        waited: Duration,
+    },
+    /// The connection has ended with a goodbye.
+    #[error("the connection is closed: {0}")]
+    Closed(CloseReason),
+    /// The verdict: the peer is dead.
+    #[error("the peer is dead: {0}")]
+    Dead(#[source] Death),
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ended {
+    Closed(CloseReason),
+    Dead(Death),
+}
+
+impl From<Ended> for SendError {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Closed(reason) => Self::Closed(reason),
+            Ended::Dead(death) => Self::Dead(death),
+        }
+    }
+}
+
+impl From<Ended> for ProbeError {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Closed(reason) => Self::Closed(reason),
+            Ended::Dead(death) => Self::Dead(death),
+        }
+    }
+}
+
+impl From<Ended> for Result<CloseReason, Death> {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Closed(reason) => Ok(reason),
+            Ended::Dead(death) => Err(death),
+        }
+    }
 }

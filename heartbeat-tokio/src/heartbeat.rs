@@ -13,13 +13,14 @@ use std::{
     hash::{BuildHasher, Hasher, RandomState},
     io,
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures::{Sink, Stream, stream::FusedStream};
-use heartbeat_core::{Cause, CloseReason, Config, End, Event, Instant, Monitor};
+use heartbeat_core::{Cause, CloseReason, Config, Control, End, Event, Instant, Monitor, Nonce};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -28,18 +29,15 @@ use tokio::{
 
 use crate::{
     PeerEvent, SendError,
-    safety_net::{self, SafetyNet},
+    codec::Codec,
+    error::Ended,
+    frames::Frames,
+    inbox::{Inbox, READ_AHEAD},
+    safety_net::{self, Liveness, SafetyNet},
     timer::{Clock, Timer},
-    transport::{Buffered, Frame, Protocol, Scope, TooLong, Transport},
+    transport::{Broken, Buffered, Dialect, Frame, Protocol, Scope, Transport},
     wire::Wire,
 };
-
-/// With so much queued a sender has to wait until it is written.
-const WRITE_AHEAD: usize = 32 * 1024;
-
-/// While a sender waits, messages are taken in up to so many bytes. Beyond
-/// that we don't read until the application does.
-const READ_AHEAD: usize = 256 * 1024;
 
 /// After a read of so many bytes there is probably more.
 const BULK: usize = 16 * 1024;
@@ -127,19 +125,19 @@ pub struct Heartbeat<S, C: Protocol = Wire> {
     read_at: Instant,
 
     /// What `poll_next` has to hand out before anything newer.
-    inbox: VecDeque<PeerEvent<C::Message>>,
-    /// Bytes of the messages in `inbox`.
-    inbox_bytes: usize,
+    inbox: Inbox<C::Message>,
     /// The terminal event, until everything before it is handed out.
     terminal: Option<Event>,
-    /// How sending fails from now on.
-    ended: Option<SendError>,
+    /// How it ended, and how sending fails from now on.
+    ended: Option<Ended>,
     /// The error behind the end.
-    io_error: Option<io::Error>,
+    io_error: Option<Arc<io::Error>>,
     /// Writing failed so; what can still be read is read first.
     write_end: Option<End>,
     /// When ending our direction of the stream is given up.
     shutdown_by: Option<Instant>,
+    /// What there was to tell so far, messages aside; wraps.
+    news: u32,
 
     /// Whoever waits for events, and whoever waits to write: they may be two
     /// tasks.
@@ -167,6 +165,9 @@ struct Flags {
     blocked: bool,
     /// We don't read: the inbox is full.
     paused: bool,
+    /// The kernel says that the peer is gone: what it sent before is read, full
+    /// inbox or not, since nothing can follow it.
+    last_words: bool,
     /// No more frames are taken out: the stream is broken or said goodbye.
     deaf: bool,
     /// The terminal event was handed out.
@@ -177,23 +178,23 @@ struct Flags {
 type SocketOf<S> = fn(&S) -> Option<&TcpStream>;
 
 /// What is known about a connection.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 #[non_exhaustive] // later versions may know more
-pub struct Status<'a> {
+pub struct Status {
     /// The monitor's view of the peer.
     pub peer: heartbeat_core::Status,
     /// Since the last evidence of life.
     pub silent_for: Duration,
     /// The second line of defence, in the kernel.
-    pub safety_net: &'a NetStatus,
+    pub safety_net: NetStatus,
 }
 
 /// Whether the kernel watches the connection too.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 #[non_exhaustive] // there may be other ways to name the socket
 pub enum NetStatus {
-    /// The stream isn't a plain [`TcpStream`], so there is no socket that we
-    /// know of.
+    /// The stream isn't a plain [`TcpStream`], and nobody
+    /// [said](Heartbeat::with_socket) where its socket is.
     NoSocket,
     /// The options were set, or not, as the report says.
     Applied(safety_net::Applied),
@@ -220,6 +221,18 @@ pub struct Parts<S, M> {
     pub read: Bytes,
     /// Bytes that were to be written.
     pub write: Bytes,
+    /// Messages that were to be sent after those bytes. There are some only
+    /// [with frames](Heartbeat::with_frames).
+    pub unsent: VecDeque<M>,
+}
+
+/// What is left of a connection that is over.
+#[derive(Debug)]
+pub(crate) struct Remains<M> {
+    pub(crate) inbox: Inbox<M>,
+    pub(crate) ended: Option<Ended>,
+    pub(crate) io_error: Option<Arc<io::Error>>,
+    pub(crate) status: Status,
 }
 
 impl<S> Heartbeat<S>
@@ -233,8 +246,142 @@ where
     /// [`SafetyNet`]. If that fails the heartbeat works all the same, and
     /// [`status`](Self::status) says so.
     pub fn new(stream: S, config: Config) -> Self {
-        let socket: SocketOf<S> = |stream| (stream as &dyn Any).downcast_ref();
-        Self::with_transport(stream, Wire::new(&config), config, socket)
+        Self::with_transport(stream, Wire::new(&config), config, itself)
+    }
+}
+
+/// The socket of a stream that is one.
+fn itself<S: 'static>(stream: &S) -> Option<&TcpStream> {
+    (stream as &dyn Any).downcast_ref()
+}
+
+#[cfg(feature = "postcard")]
+#[cfg_attr(docsrs, doc(cfg(feature = "postcard")))]
+impl<S, T> Heartbeat<S, crate::Postcard<T>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    T: serde::Serialize + serde::de::DeserializeOwned,
+{
+    /// Wraps a stream that carries messages of one type.
+    ///
+    /// The framing is that of [`new`](Heartbeat::new), and each message is a
+    /// `T` in postcard. A peer that sends something else is
+    /// [`Dead`](PeerEvent::Dead) of [`Cause::Protocol`].
+    ///
+    /// ```
+    /// use futures::{SinkExt, StreamExt};
+    /// use heartbeat_tokio::{Config, Heartbeat, PeerEvent, Postcard};
+    ///
+    /// #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+    /// enum Order {
+    ///     Buy { amount: u32 },
+    ///     Cancel,
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (ours, theirs) = tokio::io::duplex(1024);
+    /// let mut shop: Heartbeat<_, Postcard<Order>> = Heartbeat::typed(ours, Config::default());
+    /// let mut customer = Heartbeat::<_, Postcard<Order>>::typed(theirs, Config::default());
+    ///
+    /// customer.send(Order::Buy { amount: 3 }).await?;
+    /// while let Some(event) = shop.next().await {
+    ///     if let PeerEvent::Message(order) = event {
+    ///         assert_eq!(order, Order::Buy { amount: 3 });
+    ///         break;
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn typed(stream: S, config: Config) -> Self {
+        let transport = crate::Postcard::new(Wire::new(&config));
+        Self::with_transport(stream, transport, config, itself)
+    }
+}
+
+impl<S, C> Heartbeat<S, Codec<C>>
+where
+    S: 'static,
+    C: Dialect,
+    Codec<C>: Transport<S>,
+{
+    /// Wraps a stream that speaks a protocol with a ping of its own: Redis,
+    /// NATS, IRC, STOMP ... The peer needn't know of this crate.
+    ///
+    /// `codec` is a tokio-util codec: a
+    /// [`Decoder`](tokio_util::codec::Decoder) whose item is [`Frame<M>`]
+    /// and an [`Encoder`](tokio_util::codec::Encoder) of the same. As a
+    /// [`Dialect`] it says what its protocol lacks.
+    ///
+    /// [`Config::max_frame`] isn't looked at: how long a frame may be is the
+    /// codec's to say. What it can't decode ends the connection with
+    /// [`Cause::Protocol`], and [`io_error`](Self::io_error) has its words.
+    ///
+    /// ```
+    /// use bytes::BytesMut;
+    /// use heartbeat_tokio::{Config, Dialect, Frame, Heartbeat};
+    /// use std::io;
+    /// use tokio_util::codec::{Decoder, Encoder, LinesCodec, LinesCodecError};
+    ///
+    /// /// Lines of text. `PING` asks, and `PONG` answers.
+    /// #[derive(Default)]
+    /// struct Lines(LinesCodec);
+    ///
+    /// impl Dialect for Lines {
+    ///     type Message = String;
+    /// }
+    ///
+    /// impl Decoder for Lines {
+    ///     type Item = Frame<String>;
+    ///     type Error = LinesCodecError;
+    ///
+    ///     fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<Self::Item>, Self::Error> {
+    ///         Ok(self.0.decode(bytes)?.map(|line| match &*line {
+    ///             "PING" => Frame::Ping(None),
+    ///             "PONG" => Frame::Pong(None),
+    ///             _ => Frame::Data(line),
+    ///         }))
+    ///     }
+    /// }
+    ///
+    /// impl Encoder<Frame<String>> for Lines {
+    ///     type Error = LinesCodecError;
+    ///
+    ///     fn encode(&mut self, frame: Frame<String>, bytes: &mut BytesMut) -> Result<(), Self::Error> {
+    ///         match frame {
+    ///             Frame::Data(line) => self.0.encode(line, bytes),
+    ///             Frame::Ping(_) => self.0.encode("PING", bytes),
+    ///             Frame::Pong(_) => self.0.encode("PONG", bytes),
+    ///             // What this dialect doesn't have is never asked for.
+    ///             Frame::Hello(_) | Frame::Goodbye | Frame::Other => Ok(()),
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// # let (stream, _) = tokio::io::duplex(64);
+    /// let peer = Heartbeat::with_codec(stream, Lines::default(), Config::default());
+    /// # }
+    /// ```
+    pub fn with_codec(stream: S, codec: C, config: Config) -> Self {
+        Self::with_transport(stream, Codec::new(codec), config, itself)
+    }
+}
+
+impl<T> Heartbeat<T, Frames<T>>
+where
+    T: Dialect,
+    Frames<T>: Transport<T>,
+{
+    /// Wraps something that sends and receives whole frames already, such as
+    /// a WebSocket: a [`Stream`] of `Result<Frame<M>, E>` that is a `Sink` of
+    /// [`Frame<M>`] too. As a [`Dialect`] it says what its protocol lacks.
+    ///
+    /// What is below it isn't known here: [`with_socket`](Self::with_socket)
+    /// says where the socket is, if there is one.
+    pub fn with_frames(transport: T, config: Config) -> Self {
+        Self::with_transport(transport, Frames::new(), config, |_| None)
     }
 }
 
@@ -244,22 +391,26 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         let clock = Clock::start();
         // Keyed by the operating system's randomness.
         let seed = RandomState::new().build_hasher().finish();
+        let monitor = Monitor::new(config, seed, clock.now());
         Self {
             stream,
             transport,
-            monitor: Monitor::new(config, seed, clock.now()),
+            monitor: match C::HELLO {
+                true => monitor,
+                false => monitor.without_hello(),
+            },
             clock,
             timer: Timer::default(),
             socket,
             net,
             read_at: Instant::ORIGIN,
-            inbox: VecDeque::new(),
-            inbox_bytes: 0,
+            inbox: Inbox::new(),
             terminal: None,
             ended: None,
             io_error: None,
             write_end: None,
             shutdown_by: None,
+            news: 0,
             reader: None,
             writer: None,
             flags: Flags {
@@ -267,6 +418,25 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 ..Flags::default()
             },
         }
+    }
+
+    /// Says where the socket is, if the stream is a wrapper around one, as
+    /// with TLS. Then the safety net is spread below it, as it is by itself
+    /// below a plain [`TcpStream`].
+    ///
+    /// ```
+    /// # use heartbeat_tokio::{Config, Heartbeat};
+    /// # use tokio::io::BufStream;
+    /// # use tokio::net::TcpStream;
+    /// # fn wrap(stream: BufStream<TcpStream>) -> Heartbeat<BufStream<TcpStream>> {
+    /// Heartbeat::new(stream, Config::default()).with_socket(|stream| Some(stream.get_ref()))
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_socket(mut self, socket: fn(&S) -> Option<&TcpStream>) -> Self {
+        self.socket = socket;
+        self.net = NetStatus::spread(socket(&self.stream), self.monitor.config());
+        self
     }
 
     /// Asks the peer now, without waiting for the interval. The answer comes
@@ -279,12 +449,12 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// What is known about the connection right now.
     #[must_use]
-    pub fn status(&self) -> Status<'_> {
+    pub fn status(&self) -> Status {
         let peer = self.monitor.status();
         Status {
             silent_for: self.clock.now().saturating_duration_since(peer.last_heard),
             peer,
-            safety_net: &self.net,
+            safety_net: self.net,
         }
     }
 
@@ -306,7 +476,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// one.
     #[must_use]
     pub fn io_error(&self) -> Option<&io::Error> {
-        self.io_error.as_ref()
+        self.io_error.as_deref()
     }
 
     /// The stream itself. Reading from it or writing to it breaks the
@@ -319,14 +489,99 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Takes it apart. Nothing that was buffered is lost.
     #[must_use]
     pub fn into_parts(self) -> Parts<S, C::Message> {
-        let Buffered { read, write } = self.transport.into_buffered();
-        let mut events = self.inbox;
-        events.extend(self.terminal.and_then(PeerEvent::from_core));
-        Parts {
-            stream: self.stream,
-            events,
+        let Buffered {
+            received,
+            unsent,
             read,
             write,
+        } = self.transport.into_buffered();
+        let received = received.into_iter().map(PeerEvent::Message);
+        let terminal = self.terminal.and_then(PeerEvent::from_core);
+        Parts {
+            stream: self.stream,
+            events: self
+                .inbox
+                .into_events()
+                .chain(received)
+                .chain(terminal)
+                .collect(),
+            read,
+            write,
+            unsent,
+        }
+    }
+
+    // ---- for the driver ------------------------------------------------
+
+    /// Counts what there was to tell, messages aside. Wraps.
+    pub(crate) fn news(&self) -> u32 {
+        self.news
+    }
+
+    /// The error behind the end.
+    pub(crate) fn shared_io_error(&self) -> Option<Arc<io::Error>> {
+        self.io_error.clone()
+    }
+
+    /// Whether something waits in the inbox.
+    pub(crate) fn has_events(&self) -> bool {
+        !self.inbox.is_empty()
+    }
+
+    /// Queues a message, to be written as soon as somebody polls.
+    pub(crate) fn post(&mut self, message: C::Message) -> Result<(), SendError> {
+        match self.ended {
+            Some(ended) => Err(ended.into()),
+            None => {
+                self.transport.push(message)?;
+                self.flags.flush_wanted = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether everything was written.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.transport.unwritten() == 0 && !self.flags.flush_wanted
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&self) -> Option<Ended> {
+        self.ended
+    }
+
+    /// Whether the terminal event was handed out, or lies in the inbox.
+    pub(crate) fn has_finished(&self) -> bool {
+        self.flags.finished
+    }
+
+    /// Nobody will read what waits in the inbox.
+    pub(crate) fn discard(&mut self) {
+        self.inbox = Inbox::new();
+        self.resume();
+    }
+
+    /// Takes it apart and keeps what there is to tell. If it hasn't ended,
+    /// nobody serves it any more, and that is its end.
+    pub(crate) fn into_remains(mut self) -> Remains<C::Message> {
+        if self.ended.is_none() {
+            self.end(End::Io);
+        }
+        while let Some(event) = self.next_output() {
+            self.inbox.push(event, 0);
+        }
+        while let Some(Frame::Data(message)) = self.next_frame() {
+            let weight = self.transport.weight();
+            self.inbox.push(PeerEvent::Message(message), weight);
+        }
+        if let Some(terminal) = self.terminal.take().and_then(PeerEvent::from_core) {
+            self.inbox.push(terminal, 0);
+        }
+        Remains {
+            status: self.status(),
+            inbox: self.inbox,
+            ended: self.ended,
+            io_error: self.io_error,
         }
     }
 
@@ -362,10 +617,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                         self.note_message();
                         return Poll::Ready(Some(PeerEvent::Message(message)));
                     }
-                    Some(Frame::Control(control)) => {
-                        self.monitor.handle_frame(control, self.read_at);
-                        self.flags.outputs = true;
-                    }
+                    Some(frame) => self.note_control(frame),
                     None => self.note_backlog(),
                 }
                 if self.flags.outputs {
@@ -398,16 +650,42 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     fn next_frame(&mut self) -> Option<Frame<C::Message>> {
         while !self.flags.deaf {
             match self.transport.next_frame() {
+                Ok(Some(Frame::Data(message))) => return Some(Frame::Data(message)),
                 // After the end only messages are.
-                Ok(Some(Frame::Control(_))) if self.ended.is_some() => {}
+                Ok(Some(_)) if self.ended.is_some() => {}
                 Ok(frame) => return frame,
-                Err(error) => {
+                Err(Broken { error, words }) => {
                     self.flags.deaf = true;
+                    self.io_error = self.io_error.take().or(words.map(Arc::new));
                     self.end(End::Protocol(error));
                 }
             }
         }
         None
+    }
+
+    /// A frame was taken out that isn't a message.
+    fn note_control(&mut self, frame: Frame<C::Message>) {
+        self.note_news(); // a pong, perhaps
+        // In a protocol whose pings carry nothing, so do the pongs.
+        let or_empty = |nonce: Option<Nonce>| nonce.unwrap_or(Nonce([0; 8]));
+        let control = match frame {
+            Frame::Hello(hello) => Control::Hello(hello),
+            Frame::Ping(nonce) => Control::Ping(or_empty(nonce)),
+            Frame::Pong(Some(nonce)) => Control::Pong(nonce),
+            Frame::Goodbye => Control::Goodbye,
+            Frame::Pong(None) => {
+                self.monitor.handle_unnumbered_pong(self.read_at);
+                self.flags.outputs = true;
+                return;
+            }
+            Frame::Data(_) | Frame::Other => {
+                self.monitor.handle_message(self.read_at);
+                return self.note_outputs();
+            }
+        };
+        self.monitor.handle_frame(control, self.read_at);
+        self.flags.outputs = true;
     }
 
     /// A message was taken out. One for each read is enough to know of.
@@ -444,7 +722,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             }
             Err(error) => {
                 let end = safety_net::end_of(&error);
-                self.io_error = Some(error);
+                self.io_error = Some(Arc::new(error));
                 self.end(end);
             }
         }
@@ -459,7 +737,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// The timer has fired: judges, after reading what is there.
     fn judge(&mut self, cx: &mut Context<'_>) {
-        if !self.flags.paused {
+        if self.flags.paused {
+            self.look_while_paused();
+        } else {
             if self.transport.unread() > READ_AHEAD {
                 // The application is behind with what lies here, and behind
                 // that there may be more: nothing can be held against the
@@ -525,13 +805,13 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                     io::ErrorKind::BrokenPipe => End::Eof,
                     _ => safety_net::end_of(&error),
                 });
-                self.io_error = Some(error);
+                self.io_error = Some(Arc::new(error));
                 // Whatever arrived before is read first.
                 self.resume();
             }
             Poll::Pending => self.write_blocked(taken, cx),
         }
-        if had >= WRITE_AHEAD && self.transport.unwritten() < WRITE_AHEAD {
+        if had >= C::WRITE_AHEAD && self.has_room() {
             self.wake_writer();
         }
     }
@@ -560,6 +840,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.note_outputs();
     }
 
+    fn note_news(&mut self) {
+        self.news = self.news.wrapping_add(1);
+    }
+
     /// Whether the monitor has something that can be dealt with now.
     fn note_outputs(&mut self) {
         let transmit = self.monitor.has_transmit() && !self.transport.control_unwritten();
@@ -576,24 +860,36 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// While a sender waits the connection is served all the same; what
     /// arrives is kept for whoever reads.
     fn serve(&mut self, cx: &mut Context<'_>) {
-        loop {
-            if self.inbox_bytes > READ_AHEAD && self.write_end.is_none() {
-                self.pause();
-            }
-            let Poll::Ready(Some(event)) = self.poll_event(cx) else {
-                break;
-            };
-            if let PeerEvent::Message(message) = &event {
-                self.inbox_bytes += C::weight(message);
-            }
-            self.inbox.push_back(event);
-        }
+        self.take_in(cx);
         if let Some(reader) = self.reader.take() {
             // If it is another task, it has to ask for its wake-ups again.
             if !reader.will_wake(cx.waker()) || !self.inbox.is_empty() {
                 reader.wake();
             }
         }
+    }
+
+    /// Serves the connection as long as there is something to do, and keeps
+    /// what there is to tell.
+    pub(crate) fn take_in(&mut self, cx: &mut Context<'_>) {
+        loop {
+            if self.inbox.is_full() && self.write_end.is_none() && !self.flags.last_words {
+                self.pause();
+            }
+            let Poll::Ready(Some(event)) = self.poll_event(cx) else {
+                break;
+            };
+            let message = match event {
+                PeerEvent::Message(_) => self.transport.weight(),
+                _ => 0,
+            };
+            self.inbox.push(event, message);
+        }
+    }
+
+    /// Whether a message may be queued.
+    pub(crate) fn has_room(&self) -> bool {
+        self.transport.unwritten() < C::WRITE_AHEAD
     }
 
     /// Writes until `enough`, and serves the connection while that takes
@@ -614,7 +910,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             }
         }
         match self.ended {
-            Some(error) => Poll::Ready(Err(error)),
+            Some(ended) => Poll::Ready(Err(ended.into())),
             None if enough(self) => Poll::Ready(Ok(())),
             None => {
                 self.writer = Some(cx.waker().clone());
@@ -656,6 +952,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     fn pause(&mut self) {
         if !self.flags.paused {
             self.flags.paused = true;
+            self.note_news();
             self.monitor.handle_paused(self.clock.now());
             self.flags.outputs = true;
         }
@@ -665,8 +962,29 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     fn resume(&mut self) {
         if self.flags.paused {
             self.flags.paused = false;
+            self.note_news();
             self.monitor.handle_resumed(self.clock.now());
             self.flags.outputs = true;
+        }
+    }
+
+    /// While we don't read, the kernel is asked for what reading would tell.
+    fn look_while_paused(&mut self) {
+        let Some(socket) = (self.socket)(&self.stream) else {
+            return;
+        };
+        let Ok(liveness) = safety_net::check(socket) else {
+            return;
+        };
+        if let Liveness::Reset(errno) = liveness {
+            // Nobody else is told.
+            let error = io::Error::from_raw_os_error(errno);
+            self.write_end = Some(safety_net::end_of(&error));
+            self.io_error = Some(Arc::new(error));
+        }
+        if liveness.is_gone() {
+            self.flags.last_words = true;
+            self.resume();
         }
     }
 
@@ -702,13 +1020,14 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// messages that arrived before it.
     fn next_output(&mut self) -> Option<PeerEvent<C::Message>> {
         while let Some(event) = self.monitor.poll_event() {
+            self.note_news();
             match event {
                 Event::Closed { reason } => {
-                    self.ended = Some(SendError::Closed(reason));
+                    self.ended = Some(Ended::Closed(reason));
                     self.flags.deaf |= reason == CloseReason::Peer;
                 }
                 Event::Dead(death) => {
-                    self.ended = Some(SendError::Dead(death));
+                    self.ended = Some(Ended::Dead(death));
                     self.flags.deaf |= matches!(death.cause, Cause::Protocol(_) | Cause::PingFlood);
                 }
                 Event::Connected { .. } => {
@@ -741,12 +1060,8 @@ where
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        if let Some(event) = this.inbox.pop_front() {
-            if let PeerEvent::Message(message) = &event {
-                this.inbox_bytes -= C::weight(message);
-            }
+        if let Some(event) = this.inbox.pop() {
             if this.inbox.is_empty() {
-                this.inbox = VecDeque::new();
                 this.resume();
             }
             return Poll::Ready(Some(event));
@@ -773,7 +1088,8 @@ where
     }
 }
 
-/// Sending waits while 32 KiB are queued, and ends with an error as soon as
+/// Sending waits while 32 KiB are queued (8 KiB with a codec or frames of your
+/// own), and ends with an error as soon as
 /// the connection does.
 impl<S, C> Sink<C::Message> for Heartbeat<S, C>
 where
@@ -782,23 +1098,19 @@ where
     type Error = SendError;
 
     fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        self.get_mut()
-            .poll_write_until(cx, |this| this.transport.unwritten() < WRITE_AHEAD)
+        self.get_mut().poll_write_until(cx, Self::has_room)
     }
 
     fn start_send(self: Pin<&mut Self>, message: C::Message) -> Result<(), SendError> {
         let this = self.get_mut();
-        if let Some(error) = this.ended {
-            return Err(error);
+        match this.ended {
+            Some(ended) => Err(ended.into()),
+            None => this.transport.push(message),
         }
-        let too_long = |TooLong { length, max }| SendError::TooLong { length, max };
-        this.transport.push(message).map_err(too_long)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        self.get_mut().poll_write_until(cx, |this| {
-            this.transport.unwritten() == 0 && !this.flags.flush_wanted
-        })
+        self.get_mut().poll_write_until(cx, Self::is_flushed)
     }
 
     /// Says goodbye behind everything that was queued, and ends our direction
@@ -818,10 +1130,10 @@ where
                 this.writer = Some(cx.waker().clone());
                 Poll::Pending
             }
-            Some(SendError::Closed(_)) if this.transport.unwritten() == 0 => {
+            Some(Ended::Closed(_)) if this.transport.unwritten() == 0 => {
                 this.poll_shutdown(cx).map(Ok)
             }
-            Some(error) => Poll::Ready(Err(error)),
+            Some(ended) => Poll::Ready(Err(ended.into())),
         }
     }
 }

@@ -57,17 +57,26 @@
 //! * The judgement itself is [`heartbeat_core`], which can be used without
 //!   tokio.
 
+mod codec;
+mod driver;
 mod error;
 mod event;
+mod frames;
 mod heartbeat;
+mod inbox;
 mod pool;
 pub mod safety_net;
 mod timer;
 mod transport;
+#[cfg(feature = "postcard")]
+mod typed;
 mod wire;
 
-pub use error::SendError;
+pub use codec::Codec;
+pub use driver::{Driver, Receiver, Sender};
+pub use error::{EncodeError, ProbeError, SendError};
 pub use event::PeerEvent;
+pub use frames::Frames;
 pub use heartbeat::{Heartbeat, NetStatus, Parts, Status};
 pub use heartbeat_core;
 pub use heartbeat_core::{
@@ -75,4 +84,8 @@ pub use heartbeat_core::{
     Role, State,
 };
 pub use safety_net::SafetyNet;
+pub use transport::{Dialect, Frame};
+#[cfg(feature = "postcard")]
+#[cfg_attr(docsrs, doc(cfg(feature = "postcard")))]
+pub use typed::Postcard;
 pub use wire::Wire;

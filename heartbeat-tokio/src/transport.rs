@@ -1,33 +1,115 @@
 //! What a [`Heartbeat`](crate::Heartbeat) asks of the thing that carries its
 //! frames.
 //!
-//! This module decides the seam between judging a peer and moving frames. It
-//! is private: users choose a transport by choosing a constructor.
+//! This module decides the seam between judging a peer and moving frames. What
+//! users see of it are [`Frame`] and [`Dialect`], for protocols of their own;
+//! otherwise they choose a transport by choosing a constructor.
 
 use std::{
+    collections::VecDeque,
+    error::Error,
     io,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use heartbeat_core::{Control, ProtocolError};
+use heartbeat_core::{Control, Hello, Nonce, ProtocolError};
 
-/// One frame that arrived.
-#[derive(Debug)]
+use crate::SendError;
+
+/// One frame of a protocol that carries a heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "a codec has to deal with all of them"
+)]
 pub enum Frame<M> {
     /// The application's.
     Data(M),
-    /// For the monitor.
-    Control(Control),
+    /// Who the peer is, and how often it wants to be pinged; for a
+    /// [`Dialect`] that has a [`HELLO`](Dialect::HELLO).
+    Hello(Hello),
+    /// Asks for a pong. Where pings carry something of the peer's, the nonce
+    /// travels there; `None` in a protocol whose pings carry nothing.
+    Ping(Option<Nonce>),
+    /// Answers a ping, with its nonce. `None` if the protocol doesn't say
+    /// which ping: then they answer in order.
+    Pong(Option<Nonce>),
+    /// The sender is leaving on purpose; for a [`Dialect`] that has a
+    /// [`GOODBYE`](Dialect::GOODBYE).
+    Goodbye,
+    /// Anything else that arrived and that no application needs to see: a
+    /// sign of life and no more. Is never sent.
+    Other,
 }
 
-/// A message exceeds what the configuration allows.
-#[derive(Clone, Copy, Debug)]
-pub struct TooLong {
-    /// Its length in bytes.
-    pub length: usize,
-    /// The limit in bytes.
-    pub max: usize,
+impl<M> Frame<M> {
+    pub(crate) fn try_map<T, E>(self, map: impl FnOnce(M) -> Result<T, E>) -> Result<Frame<T>, E> {
+        Ok(match self {
+            Self::Data(message) => Frame::Data(map(message)?),
+            Self::Hello(hello) => Frame::Hello(hello),
+            Self::Ping(nonce) => Frame::Ping(nonce),
+            Self::Pong(nonce) => Frame::Pong(nonce),
+            Self::Goodbye => Frame::Goodbye,
+            Self::Other => Frame::Other,
+        })
+    }
+}
+
+impl<M> From<Control> for Frame<M> {
+    fn from(control: Control) -> Self {
+        match control {
+            Control::Hello(hello) => Self::Hello(hello),
+            Control::Ping(nonce) => Self::Ping(Some(nonce)),
+            Control::Pong(nonce) => Self::Pong(Some(nonce)),
+            Control::Goodbye => Self::Goodbye,
+            // A control frame of a later core, which no codec can know.
+            _ => Self::Other,
+        }
+    }
+}
+
+/// What a protocol can say, for
+/// [`Heartbeat::with_codec`](crate::Heartbeat::with_codec) and
+/// [`Heartbeat::with_frames`](crate::Heartbeat::with_frames).
+///
+/// The defaults are those of a protocol that has a ping and a pong and nothing
+/// else. The machine does without the rest:
+///
+/// | without | then |
+/// |---|---|
+/// | a Hello | neither side learns the other's timings: there is no [`Connected`](crate::PeerEvent::Connected), and the peer isn't held to a [`min_interval`](heartbeat_core::ConfigBuilder::min_interval) that it can't know |
+/// | a Goodbye | a peer that leaves looks like one that was killed: [`Cause::Eof`](crate::Cause::Eof). Our own `close` sends what is queued and ends the stream |
+/// | nonces | a pong answers the oldest ping that is unanswered |
+///
+/// ```
+/// use heartbeat_tokio::Dialect;
+///
+/// /// Lines of text, and the lines `PING` and `PONG`.
+/// struct Lines;
+///
+/// impl Dialect for Lines {
+///     type Message = String;
+/// }
+/// ```
+pub trait Dialect {
+    /// The application's messages.
+    type Message;
+
+    /// Whether [`Frame::Hello`] can be sent.
+    const HELLO: bool = false;
+
+    /// Whether [`Frame::Goodbye`] can be sent.
+    const GOODBYE: bool = false;
+
+    /// About how many bytes a message keeps in memory besides itself: what
+    /// its strings and vectors hold. For backpressure; asked only by
+    /// [`with_frames`](crate::Heartbeat::with_frames), where nobody else
+    /// knows.
+    fn weight(message: &Self::Message) -> usize {
+        let _ = message;
+        0
+    }
 }
 
 /// What is to be written before a write is done.
@@ -41,12 +123,51 @@ pub enum Scope {
 }
 
 /// What a transport held when it was taken apart.
-#[derive(Debug, Default)]
-pub struct Buffered {
+#[derive(Debug)]
+pub struct Buffered<M> {
+    /// Messages that were taken in and not handed out.
+    pub received: VecDeque<M>,
+    /// Messages that were to be sent.
+    pub unsent: VecDeque<M>,
     /// Bytes that were read and not handed out.
     pub read: Bytes,
     /// Bytes that were to be written.
     pub write: Bytes,
+}
+
+impl<M> Default for Buffered<M> {
+    fn default() -> Self {
+        Self {
+            received: VecDeque::new(),
+            unsent: VecDeque::new(),
+            read: Bytes::new(),
+            write: Bytes::new(),
+        }
+    }
+}
+
+/// What arrived can't be understood.
+#[derive(Debug)]
+pub struct Broken {
+    /// What to call it.
+    pub error: ProtocolError,
+    /// What the application's codec says of it.
+    pub words: Option<io::Error>,
+}
+
+impl Broken {
+    pub(crate) fn undecodable(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self {
+            error: ProtocolError::Undecodable,
+            words: Some(io::Error::new(io::ErrorKind::InvalidData, error)),
+        }
+    }
+}
+
+impl From<ProtocolError> for Broken {
+    fn from(error: ProtocolError) -> Self {
+        Self { error, words: None }
+    }
 }
 
 /// What kind of messages there are, whatever carries them.
@@ -54,8 +175,11 @@ pub trait Protocol {
     /// The application's messages.
     type Message;
 
-    /// The bytes that a message keeps in memory.
-    fn weight(message: &Self::Message) -> usize;
+    /// Whether our Hello reaches the peer.
+    const HELLO: bool;
+
+    /// With so many bytes queued a sender has to wait until they are written.
+    const WRITE_AHEAD: usize;
 }
 
 /// Carries frames over a stream `S`.
@@ -64,16 +188,21 @@ pub trait Transport<S>: Protocol {
     fn poll_read(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>>;
 
     /// Takes one frame out of what was read.
-    fn next_frame(&mut self) -> Result<Option<Frame<Self::Message>>, ProtocolError>;
+    fn next_frame(&mut self) -> Result<Option<Frame<Self::Message>>, Broken>;
+
+    /// About how many bytes the last frame's message keeps in memory besides
+    /// itself.
+    fn weight(&self) -> usize;
 
     /// Bytes read and not taken out.
     fn unread(&self) -> usize;
 
-    /// Queues a message.
-    fn push(&mut self, message: Self::Message) -> Result<(), TooLong>;
+    /// Queues a message, or nothing of it.
+    fn push(&mut self, message: Self::Message) -> Result<(), SendError>;
 
-    /// Queues a control frame: ahead of messages, but for a goodbye, which
-    /// comes last.
+    /// Queues a control frame: ahead of messages, as far as they weren't
+    /// begun, but for a goodbye, which comes last. One that the protocol
+    /// doesn't have counts as written when what is before it is.
     fn push_control(&mut self, control: Control);
 
     /// Bytes queued and not written.
@@ -95,5 +224,5 @@ pub trait Transport<S>: Protocol {
     fn poll_shutdown(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Takes the buffers out.
-    fn into_buffered(self) -> Buffered;
+    fn into_buffered(self) -> Buffered<Self::Message>;
 }

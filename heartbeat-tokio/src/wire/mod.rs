@@ -21,11 +21,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use heartbeat_core::{Config, Control, ProtocolError};
+use heartbeat_core::{Config, Control};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::{reader::Reader, writer::Writer};
-use crate::transport::{Buffered, Frame, Protocol, Scope, TooLong, Transport};
+use crate::{
+    SendError,
+    transport::{Broken, Buffered, Frame, Protocol, Scope, Transport},
+};
 
 /// The bytes in front of each frame's body: length and tag.
 const HEADER: usize = 5;
@@ -56,10 +59,8 @@ impl Wire {
 
 impl Protocol for Wire {
     type Message = Bytes;
-
-    fn weight(message: &Bytes) -> usize {
-        message.len()
-    }
+    const HELLO: bool = true;
+    const WRITE_AHEAD: usize = 32 * 1024;
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> for Wire {
@@ -67,15 +68,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> for Wire {
         self.reader.poll_fill(Pin::new(stream), cx)
     }
 
-    fn next_frame(&mut self) -> Result<Option<Frame<Bytes>>, ProtocolError> {
-        self.reader.next_frame()
+    fn next_frame(&mut self) -> Result<Option<Frame<Bytes>>, Broken> {
+        Ok(self.reader.next_frame()?)
+    }
+
+    fn weight(&self) -> usize {
+        self.reader.weight()
     }
 
     fn unread(&self) -> usize {
         self.reader.len()
     }
 
-    fn push(&mut self, message: Bytes) -> Result<(), TooLong> {
+    fn push(&mut self, message: Bytes) -> Result<(), SendError> {
         self.writer.push(message)
     }
 
@@ -104,10 +109,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> for Wire {
         Pin::new(stream).poll_shutdown(cx)
     }
 
-    fn into_buffered(self) -> Buffered {
+    fn into_buffered(self) -> Buffered<Bytes> {
         Buffered {
             read: self.reader.into_bytes(),
             write: self.writer.into_bytes(),
+            ..Buffered::default()
         }
     }
 }

@@ -43,6 +43,8 @@ pub(super) struct Reader {
     copy: bool,
     /// The first frame was seen.
     greeted: bool,
+    /// The length of the last data frame's body.
+    weight: usize,
 }
 
 impl Reader {
@@ -52,7 +54,13 @@ impl Reader {
             max_frame,
             copy: false,
             greeted: false,
+            weight: 0,
         }
+    }
+
+    /// The bytes of the last message.
+    pub(super) fn weight(&self) -> usize {
+        self.weight
     }
 
     /// Bytes that no frame was made of yet.
@@ -123,6 +131,7 @@ impl Reader {
         self.greeted = true;
         if tag == Tag::Data {
             let body = end - HEADER;
+            self.weight = body;
             self.buffer.advance(HEADER);
             return Ok(Some(Frame::Data(if self.copy {
                 let copied = self.buffer.get(..body).map(Bytes::copy_from_slice);
@@ -135,7 +144,7 @@ impl Reader {
         let frame = self.buffer.get(4..end).unwrap_or_default();
         let control = Control::decode(frame)?;
         self.buffer.advance(end);
-        Ok(Some(Frame::Control(control)))
+        Ok(Some(control.into()))
     }
 
     /// Judges a header, as soon as its parts are there.

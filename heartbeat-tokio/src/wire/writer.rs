@@ -17,10 +17,7 @@ use heartbeat_core::{Control, Tag};
 use tokio::io::AsyncWrite;
 
 use super::HEADER;
-use crate::{
-    pool,
-    transport::{Scope, TooLong},
-};
+use crate::{SendError, pool, transport::Scope};
 
 /// A payload of at least so many bytes isn't copied.
 const UNCOPIED: usize = 4 * 1024;
@@ -70,14 +67,14 @@ impl Writer {
     }
 
     /// Queues a data frame.
-    pub(super) fn push(&mut self, payload: Bytes) -> Result<(), TooLong> {
+    pub(super) fn push(&mut self, payload: Bytes) -> Result<(), SendError> {
         let length = payload.len();
         let Some(body) = u32::try_from(length)
             .ok()
             .filter(|&body| body <= self.max_frame)
         else {
             let max = self.max_frame as usize;
-            return Err(TooLong { length, max });
+            return Err(SendError::TooLong { length, max });
         };
         let copied = length < UNCOPIED;
         self.reserve(if copied { HEADER + length } else { HEADER });

@@ -1,0 +1,209 @@
+//! A heartbeat in a protocol that has a ping of its own, by its codec.
+//!
+//! This module decides how a tokio-util codec is read with and written with.
+//! What its frames look like is the codec's to say, and when to ping the
+//! monitor's.
+
+use std::{
+    error::Error,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, BytesMut};
+use heartbeat_core::Control;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::{
+    codec::{Decoder, Encoder},
+    io::poll_read_buf,
+};
+
+use crate::{
+    SendError,
+    error::EncodeError,
+    pool,
+    transport::{Broken, Buffered, Dialect, Frame, Protocol, Scope, Transport},
+};
+
+/// With less room than this a buffer is as good as full.
+const ROOM: usize = 2048;
+
+/// The transport of [`Heartbeat::with_codec`](crate::Heartbeat::with_codec).
+///
+/// Messages are encoded when they are sent, so a ping goes behind what is in
+/// the buffer, and a sender has to wait while that is more than 8 KiB, as with
+/// tokio-util's `Framed`.
+#[derive(Debug)]
+pub struct Codec<C> {
+    codec: C,
+    read: BytesMut,
+    /// The stream has ended.
+    eof: bool,
+    /// The bytes of the last frame.
+    weight: usize,
+    write: BytesMut,
+    /// So many bytes of `write` reach to the end of the last control frame.
+    control: usize,
+    /// A control frame that the codec couldn't encode.
+    refused: Option<io::Error>,
+}
+
+impl<C> Codec<C> {
+    pub(crate) fn new(codec: C) -> Self {
+        Self {
+            codec,
+            read: BytesMut::new(),
+            eof: false,
+            weight: 0,
+            write: BytesMut::new(),
+            control: 0,
+            refused: None,
+        }
+    }
+
+    /// Encodes a frame, or nothing of it.
+    fn encode(
+        &mut self,
+        frame: Frame<C::Message>,
+    ) -> Result<(), <C as Encoder<Frame<C::Message>>>::Error>
+    where
+        C: Dialect + Encoder<Frame<<C as Dialect>::Message>>,
+    {
+        if self.write.capacity() == 0 {
+            self.write = pool::take();
+        }
+        let before = self.write.len();
+        let result = self.codec.encode(frame, &mut self.write);
+        if result.is_err() {
+            self.write.truncate(before);
+        }
+        result
+    }
+}
+
+impl<C: Dialect> Protocol for Codec<C> {
+    type Message = C::Message;
+    const HELLO: bool = C::HELLO;
+    const WRITE_AHEAD: usize = 8 * 1024;
+}
+
+impl<S, C> Transport<S> for Codec<C>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    C: Dialect,
+    C: Decoder<Item = Frame<<C as Dialect>::Message>>,
+    C: Encoder<Frame<<C as Dialect>::Message>>,
+    <C as Decoder>::Error: Into<Box<dyn Error + Send + Sync>>,
+    <C as Encoder<Frame<<C as Dialect>::Message>>>::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    fn poll_read(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.read.capacity() == 0 {
+            self.read = pool::take();
+        } else if self.read.capacity() - self.read.len() < ROOM {
+            self.read.reserve(ROOM);
+        }
+        let result = poll_read_buf(Pin::new(stream), cx, &mut self.read);
+        if self.read.is_empty() {
+            pool::give_back(&mut self.read);
+        }
+        let read = ready!(result)?;
+        self.eof |= read == 0;
+        Poll::Ready(Ok(read))
+    }
+
+    fn next_frame(&mut self) -> Result<Option<Frame<C::Message>>, Broken> {
+        let before = self.read.len();
+        let frame = match self.eof {
+            true => self.codec.decode_eof(&mut self.read),
+            // As with `Framed`, a codec isn't asked about nothing.
+            false if self.read.is_empty() => Ok(None),
+            false => self.codec.decode(&mut self.read),
+        };
+        self.weight = before.saturating_sub(self.read.len());
+        frame.map_err(Broken::undecodable)
+    }
+
+    fn weight(&self) -> usize {
+        self.weight
+    }
+
+    fn unread(&self) -> usize {
+        self.read.len()
+    }
+
+    fn push(&mut self, message: C::Message) -> Result<(), SendError> {
+        let encoded = self.encode(Frame::Data(message));
+        encoded.map_err(|error| SendError::Unencodable(EncodeError::new(error)))
+    }
+
+    fn push_control(&mut self, control: Control) {
+        let sayable = match control {
+            Control::Hello(_) => C::HELLO,
+            Control::Goodbye => C::GOODBYE,
+            _ => true,
+        };
+        if sayable {
+            if let Err(error) = self.encode(control.into()) {
+                self.refused = Some(io::Error::new(io::ErrorKind::InvalidInput, error));
+            }
+        }
+        self.control = self.write.len();
+    }
+
+    fn unwritten(&self) -> usize {
+        self.write.len()
+    }
+
+    fn control_unwritten(&self) -> bool {
+        self.control > 0
+    }
+
+    fn poll_write(
+        &mut self,
+        stream: &mut S,
+        cx: &mut Context<'_>,
+        scope: Scope,
+    ) -> (usize, Poll<io::Result<()>>) {
+        if let Some(error) = self.refused.take() {
+            return (0, Poll::Ready(Err(error)));
+        }
+        let mut stream = Pin::new(stream);
+        let mut taken = 0;
+        let result = loop {
+            let left = match scope {
+                Scope::All => self.write.len(),
+                Scope::Control => self.control,
+            };
+            if left == 0 {
+                break stream.poll_flush(cx);
+            }
+            match stream.as_mut().poll_write(cx, &self.write) {
+                Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => {
+                    taken += written;
+                    self.write.advance(written);
+                    self.control = self.control.saturating_sub(written);
+                }
+                Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
+                Poll::Pending => break Poll::Pending,
+            }
+        };
+        if self.write.is_empty() {
+            pool::give_back(&mut self.write);
+        }
+        (taken, result)
+    }
+
+    fn poll_shutdown(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(stream).poll_shutdown(cx)
+    }
+
+    fn into_buffered(self) -> Buffered<C::Message> {
+        Buffered {
+            read: self.read.freeze(),
+            write: self.write.freeze(),
+            ..Buffered::default()
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! A heartbeat over something that sends and receives whole frames already.
+//!
+//! This module decides in which order frames go into a `Sink`, and what its
+//! errors mean. When to ping is the monitor's to say.
+
+use std::{
+    collections::VecDeque,
+    error::Error,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use futures::{Sink, Stream};
+use heartbeat_core::Control;
+
+use crate::{
+    SendError,
+    transport::{Broken, Buffered, Dialect, Frame, Protocol, Scope, Transport},
+};
+
+/// The transport of [`Heartbeat::with_frames`](crate::Heartbeat::with_frames).
+///
+/// Only whole frames are seen, so only they are signs of life: one that takes
+/// longer to arrive than the detection time is a silence.
+#[derive(Debug)]
+pub struct Frames<T: Dialect> {
+    /// The frame that was received last, until it is taken out.
+    received: Option<Frame<T::Message>>,
+    /// The weight of the message in it.
+    weight: usize,
+    /// The transport failed, in another way than by I/O.
+    broken: Option<Broken>,
+    control: VecDeque<Control>,
+    queue: VecDeque<T::Message>,
+    /// The weight of the messages in `queue`.
+    queued: usize,
+    /// A goodbye is to follow them.
+    goodbye: bool,
+}
+
+impl<T: Dialect> Frames<T> {
+    pub(crate) fn new() -> Self {
+        Self {
+            received: None,
+            weight: 0,
+            broken: None,
+            control: VecDeque::new(),
+            queue: VecDeque::new(),
+            queued: 0,
+            goodbye: false,
+        }
+    }
+
+    /// What a message in the queue costs.
+    fn cost(message: &T::Message) -> usize {
+        size_of::<T::Message>() + T::weight(message)
+    }
+
+    /// The next frame that is in scope.
+    fn take_next(&mut self, scope: Scope) -> Option<Frame<T::Message>> {
+        if let Some(control) = self.control.pop_front() {
+            return Some(control.into());
+        }
+        if scope == Scope::Control && !self.goodbye {
+            return None;
+        }
+        if let Some(message) = self.queue.pop_front() {
+            self.queued -= Self::cost(&message);
+            return Some(Frame::Data(message));
+        }
+        (std::mem::take(&mut self.goodbye) && T::GOODBYE).then_some(Frame::Goodbye)
+    }
+
+    fn has_next(&self, scope: Scope) -> bool {
+        let all = scope == Scope::All || self.goodbye;
+        !self.control.is_empty() || (all && (!self.queue.is_empty() || self.goodbye))
+    }
+
+    /// Hands over frames until the sink has no more room.
+    fn poll_hand_over<E>(
+        &mut self,
+        mut sink: Pin<&mut T>,
+        cx: &mut Context<'_>,
+        scope: Scope,
+        taken: &mut usize,
+    ) -> Poll<Result<(), E>>
+    where
+        T: Sink<Frame<T::Message>, Error = E>,
+    {
+        while self.has_next(scope) {
+            ready!(sink.as_mut().poll_ready(cx))?;
+            if let Some(frame) = self.take_next(scope) {
+                sink.as_mut().start_send(frame)?;
+                *taken += 1;
+            }
+        }
+        sink.poll_flush(cx)
+    }
+}
+
+impl<T: Dialect> Protocol for Frames<T> {
+    type Message = T::Message;
+    const HELLO: bool = T::HELLO;
+    const WRITE_AHEAD: usize = 8 * 1024;
+}
+
+impl<T, E> Transport<T> for Frames<T>
+where
+    T: Stream<Item = Result<Frame<<T as Dialect>::Message>, E>>,
+    T: Sink<Frame<<T as Dialect>::Message>, Error = E>,
+    T: Dialect + Unpin,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    fn poll_read(&mut self, transport: &mut T, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.received.is_some() || self.broken.is_some() {
+            return Poll::Ready(Ok(1)); // it wasn't taken out yet
+        }
+        let read = match ready!(Pin::new(transport).poll_next(cx)) {
+            None => 0,
+            Some(Ok(frame)) => {
+                self.weight = match &frame {
+                    Frame::Data(message) => T::weight(message),
+                    _ => 0,
+                };
+                self.received = Some(frame);
+                self.weight.max(1)
+            }
+            Some(Err(error)) => match meaning(error.into()) {
+                Meaning::Io(error) => return Poll::Ready(Err(error)),
+                Meaning::Protocol(broken) => {
+                    self.broken = Some(broken);
+                    1
+                }
+            },
+        };
+        Poll::Ready(Ok(read))
+    }
+
+    fn next_frame(&mut self) -> Result<Option<Frame<T::Message>>, Broken> {
+        match self.broken.take() {
+            Some(broken) => Err(broken),
+            None => Ok(self.received.take()),
+        }
+    }
+
+    fn weight(&self) -> usize {
+        self.weight
+    }
+
+    fn unread(&self) -> usize {
+        0
+    }
+
+    fn push(&mut self, message: T::Message) -> Result<(), SendError> {
+        self.queued += Self::cost(&message);
+        self.queue.push_back(message);
+        Ok(())
+    }
+
+    fn push_control(&mut self, control: Control) {
+        match control {
+            Control::Hello(_) if !T::HELLO => {}
+            Control::Goodbye => self.goodbye = true,
+            control => self.control.push_back(control),
+        }
+    }
+
+    fn unwritten(&self) -> usize {
+        self.queued + self.control.len()
+    }
+
+    fn control_unwritten(&self) -> bool {
+        self.goodbye || !self.control.is_empty()
+    }
+
+    fn poll_write(
+        &mut self,
+        transport: &mut T,
+        cx: &mut Context<'_>,
+        scope: Scope,
+    ) -> (usize, Poll<io::Result<()>>) {
+        let mut taken = 0;
+        let written = self.poll_hand_over(Pin::new(transport), cx, scope, &mut taken);
+        (taken, written.map_err(|error| into_io(error.into())))
+    }
+
+    fn poll_shutdown(&mut self, transport: &mut T, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let closed = Pin::new(transport).poll_close(cx);
+        closed.map_err(|error| into_io(error.into()))
+    }
+
+    fn into_buffered(self) -> Buffered<T::Message> {
+        Buffered {
+            received: match self.received {
+                Some(Frame::Data(message)) => VecDeque::from([message]),
+                _ => VecDeque::new(),
+            },
+            unsent: self.queue,
+            ..Buffered::default()
+        }
+    }
+}
+
+/// What an error of the transport means.
+enum Meaning {
+    /// The stream below it failed.
+    Io(io::Error),
+    /// The peer broke the transport's rules.
+    Protocol(Broken),
+}
+
+fn meaning(error: Box<dyn Error + Send + Sync>) -> Meaning {
+    match io_below(&*error) {
+        Some(_) => Meaning::Io(into_io(error)),
+        None => Meaning::Protocol(Broken::undecodable(error)),
+    }
+}
+
+/// The operating system's error, if that is what is at the bottom of it: as it
+/// is, since its code says what happened to the connection.
+fn into_io(error: Box<dyn Error + Send + Sync>) -> io::Error {
+    match io_below(&*error) {
+        Some(io) => match io.raw_os_error() {
+            Some(code) => io::Error::from_raw_os_error(code),
+            None => io::Error::new(io.kind(), error),
+        },
+        None => io::Error::other(error),
+    }
+}
+
+fn io_below<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e io::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref() {
+            return Some(io);
+        }
+        next = error.source();
+    }
+    None
+}

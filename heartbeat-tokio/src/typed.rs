@@ -1,0 +1,114 @@
+//! Messages of a serde type over this project's own framing.
+//!
+//! This module decides how a message becomes the body of a frame. Everything
+//! else is the framing's own.
+
+use std::{
+    fmt, io,
+    marker::PhantomData,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use heartbeat_core::Control;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    SendError, Wire,
+    error::EncodeError,
+    transport::{Broken, Buffered, Frame, Protocol, Scope, Transport},
+};
+
+/// The transport of [`Heartbeat::typed`](crate::Heartbeat::typed): messages
+/// are `T`, in [postcard](https://postcard.jamesmunns.com/wire-format), framed
+/// as `docs/protocol.md` says.
+pub struct Postcard<T> {
+    wire: Wire,
+    messages: PhantomData<fn(T) -> T>,
+}
+
+impl<T> Postcard<T> {
+    pub(crate) fn new(wire: Wire) -> Self {
+        Self {
+            wire,
+            messages: PhantomData,
+        }
+    }
+}
+
+impl<T: Serialize + DeserializeOwned> Protocol for Postcard<T> {
+    type Message = T;
+    const HELLO: bool = Wire::HELLO;
+    const WRITE_AHEAD: usize = Wire::WRITE_AHEAD;
+}
+
+impl<S, T> Transport<S> for Postcard<T>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: Serialize + DeserializeOwned,
+{
+    fn poll_read(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.wire.poll_read(stream, cx)
+    }
+
+    fn next_frame(&mut self) -> Result<Option<Frame<T>>, Broken> {
+        let frame: Option<Frame<Bytes>> = Transport::<S>::next_frame(&mut self.wire)?;
+        let decode = |bytes: Bytes| postcard::from_bytes(&bytes).map_err(Broken::undecodable);
+        frame.map(|frame| frame.try_map(decode)).transpose()
+    }
+
+    fn weight(&self) -> usize {
+        Transport::<S>::weight(&self.wire)
+    }
+
+    fn unread(&self) -> usize {
+        Transport::<S>::unread(&self.wire)
+    }
+
+    fn push(&mut self, message: T) -> Result<(), SendError> {
+        let encoded = postcard::to_stdvec(&message)
+            .map_err(|error| SendError::Unencodable(EncodeError::new(error)))?;
+        Transport::<S>::push(&mut self.wire, encoded.into())
+    }
+
+    fn push_control(&mut self, control: Control) {
+        Transport::<S>::push_control(&mut self.wire, control);
+    }
+
+    fn unwritten(&self) -> usize {
+        Transport::<S>::unwritten(&self.wire)
+    }
+
+    fn control_unwritten(&self) -> bool {
+        Transport::<S>::control_unwritten(&self.wire)
+    }
+
+    fn poll_write(
+        &mut self,
+        stream: &mut S,
+        cx: &mut Context<'_>,
+        scope: Scope,
+    ) -> (usize, Poll<io::Result<()>>) {
+        self.wire.poll_write(stream, cx, scope)
+    }
+
+    fn poll_shutdown(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.wire.poll_shutdown(stream, cx)
+    }
+
+    fn into_buffered(self) -> Buffered<T> {
+        let Buffered { read, write, .. } = Transport::<S>::into_buffered(self.wire);
+        Buffered {
+            read,
+            write,
+            ..Buffered::default()
+        }
+    }
+}
+
+impl<T> fmt::Debug for Postcard<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Postcard").field(&self.wire).finish()
+    }
+}

@@ -1,0 +1,459 @@
+//! `spawn`: beats go on while the application works, and the handles are
+//! answered.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may panic too"
+)]
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{FutureExt, SinkExt, StreamExt};
+use heartbeat_tests::{ms, quick, secs, wrapped};
+use heartbeat_tokio::{
+    Cause, CloseReason, Config, Driver, Heartbeat, PeerEvent, ProbeError, Receiver, SendError,
+    Sender, State,
+};
+use tokio::{
+    io::DuplexStream,
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
+
+/// Two ends of one in-memory stream.
+fn pair(room: usize, config: Config) -> (Heartbeat<DuplexStream>, Heartbeat<DuplexStream>) {
+    let (ours, theirs) = tokio::io::duplex(room);
+    (Heartbeat::new(ours, config), Heartbeat::new(theirs, config))
+}
+
+/// Reads on, and keeps what isn't a greeting or a beat.
+fn record(mut peer: Heartbeat<DuplexStream>) -> JoinHandle<Vec<PeerEvent<Bytes>>> {
+    tokio::spawn(async move {
+        let mut events = Vec::new();
+        while let Some(event) = peer.next().await {
+            if !matches!(event, PeerEvent::Beat { .. } | PeerEvent::Connected { .. }) {
+                events.push(event);
+            }
+        }
+        events
+    })
+}
+
+async fn next_message(receiver: &mut Receiver<Bytes>) -> Bytes {
+    loop {
+        match receiver.next().await.expect("it goes on") {
+            PeerEvent::Message(message) => return message,
+            PeerEvent::Connected { .. } | PeerEvent::Beat { .. } => {}
+            other => panic!("{other}"),
+        }
+    }
+}
+
+async fn terminal(receiver: &mut Receiver<Bytes>) -> PeerEvent<Bytes> {
+    let mut last = None;
+    while let Some(event) = receiver.next().await {
+        assert!(
+            !last.as_ref().is_some_and(PeerEvent::is_terminal),
+            "{event}"
+        );
+        last = Some(event);
+    }
+    last.expect("there is an end")
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_application_that_works_for_a_minute_is_alive_and_so_is_its_peer() {
+    let (ours, theirs) = pair(1024, quick());
+    let Driver {
+        sender,
+        mut receiver,
+        ..
+    } = ours.spawn();
+    let peer = record(theirs);
+    for round in 0..3 {
+        sender.send(format!("round {round}").into()).await.unwrap();
+        // Nothing of ours is polled meanwhile.
+        sleep(secs(60)).await;
+        assert_eq!(sender.status().peer.state, State::Alive);
+        while let Some(event) = receiver.next().now_or_never() {
+            let event = event.expect("it goes on");
+            assert!(
+                matches!(event, PeerEvent::Beat { .. } | PeerEvent::Connected { .. }),
+                "{event}"
+            );
+        }
+    }
+    drop((sender, receiver));
+    let events = peer.await.unwrap();
+    let round = |n: u32| PeerEvent::Message(Bytes::from(format!("round {n}")));
+    let reason = CloseReason::Peer;
+    assert_eq!(
+        events,
+        [round(0), round(1), round(2), PeerEvent::Closed { reason }]
+    );
+}
+
+/// A `select!` may poll `next` once and then do something else for long: the
+/// waker that it left behind leads nowhere.
+#[tokio::test(start_paused = true)]
+async fn a_receiver_that_was_polled_once_and_forgotten_holds_nothing_up() {
+    let (ours, theirs) = pair(1024, quick());
+    let driver = ours.spawn();
+    let mut receiver = driver.receiver;
+    let peer = record(theirs);
+    while receiver.next().now_or_never().is_some() {}
+    sleep(secs(60)).await;
+    assert_eq!(driver.sender.status().peer.state, State::Alive);
+    drop((driver.sender, receiver));
+    let reason = CloseReason::Peer;
+    assert_eq!(peer.await.unwrap(), [PeerEvent::Closed { reason }]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_inbox_stops_the_reading_and_both_sides_stay_alive() {
+    let (ours, theirs) = pair(64 * 1024, quick());
+    let Driver {
+        sender,
+        mut receiver,
+        ..
+    } = ours.spawn();
+    let peer = theirs.spawn();
+    let feeding = tokio::spawn({
+        let sender = peer.sender.clone();
+        async move {
+            for number in 0..1000_u32 {
+                let mut message = number.to_be_bytes().to_vec();
+                message.resize(1024, 7);
+                sender.send(message.into()).await.unwrap();
+            }
+        }
+    });
+    let mut states = sender.watch();
+    let paused = states.wait_for(|status| status.peer.state == State::Paused);
+    timeout(secs(1), paused).await.unwrap().unwrap();
+    // Backpressure reaches the peer's application.
+    sleep(secs(60)).await;
+    assert!(!feeding.is_finished());
+    assert_eq!(sender.status().peer.state, State::Paused);
+    // Its pings lie unread, and it hears that we live.
+    assert_eq!(peer.sender.status().peer.state, State::Alive);
+    assert!(peer.sender.status().silent_for <= ms(200));
+    // What we send reaches it.
+    sender.send("we are busy".into()).await.unwrap();
+    let mut theirs = peer.receiver;
+    assert_eq!(next_message(&mut theirs).await, "we are busy");
+
+    for number in 0..1000_u32 {
+        let message = next_message(&mut receiver).await;
+        assert_eq!(message[..4], number.to_be_bytes());
+        assert_eq!(message.len(), 1024);
+    }
+    feeding.await.unwrap();
+    sleep(secs(10)).await;
+    assert_eq!(sender.status().peer.state, State::Alive);
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_without_bytes_fill_the_inbox_too() {
+    let (ours, mut raw) = wrapped(quick());
+    let driver = ours.spawn();
+    raw.greet(quick()).await;
+    let empty = heartbeat_tests::data_frame(b"").repeat(1000);
+    let flood = async {
+        loop {
+            raw.send_raw(&empty).await;
+        }
+    };
+    let _ = timeout(ms(700), flood).await;
+    assert_eq!(driver.sender.status().peer.state, State::Paused);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_peer_is_dead_in_time_although_nobody_reads() {
+    let (ours, mut raw) = wrapped(quick());
+    let driver = ours.spawn();
+    raw.greet(quick()).await;
+    raw.send_data(b"last words").await;
+    let began = Instant::now();
+    let death = driver.sender.closed().await.unwrap_err();
+    assert_eq!(began.elapsed(), ms(800));
+    assert_eq!(death.cause, Cause::Silent);
+    assert!(matches!(
+        driver.sender.send("?".into()).await,
+        Err(SendError::Dead(_))
+    ));
+    assert_eq!(driver.sender.probe().await, Err(ProbeError::Dead(death)));
+    // What came before the end is told before it, whenever it is asked for.
+    sleep(secs(60)).await;
+    let mut receiver = driver.receiver;
+    assert_eq!(next_message(&mut receiver).await, "last words");
+    assert_eq!(terminal(&mut receiver).await, PeerEvent::Dead(death));
+    // And the stream is closed.
+    while raw.read_frame().await.is_some() {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_gives_the_round_trip() {
+    let (ours, mut raw) = wrapped(quick());
+    let driver = ours.spawn();
+    raw.greet(quick()).await;
+    tokio::spawn(async move {
+        while let Some(control) = raw.read_control().await {
+            if let heartbeat_core::Control::Ping(nonce) = control {
+                sleep(ms(30)).await;
+                raw.send_control(heartbeat_core::Control::Pong(nonce)).await;
+            }
+        }
+    });
+    for _ in 0..5 {
+        sleep(ms(73)).await;
+        assert_eq!(driver.sender.probe().await, Ok(ms(30)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_nobody_answers_ends() {
+    let (ours, mut raw) = wrapped(quick());
+    let driver = ours.spawn();
+    raw.greet(quick()).await;
+    sleep(ms(10)).await;
+    // The verdict, within the budget.
+    let began = Instant::now();
+    let Err(ProbeError::Dead(death)) = driver.sender.probe().await else {
+        panic!("it is dead");
+    };
+    assert_eq!(death.cause, Cause::Silent);
+    assert_eq!(began.elapsed(), ms(600));
+
+    // A peer that talks and answers no ping.
+    let (ours, mut raw) = wrapped(quick());
+    let driver = ours.spawn();
+    raw.greet(quick()).await;
+    tokio::spawn(async move {
+        loop {
+            raw.send_data(b"well").await;
+            sleep(ms(50)).await;
+        }
+    });
+    let mut receiver = driver.receiver;
+    tokio::spawn(async move { while receiver.next().await.is_some() {} });
+    let waited = ms(800);
+    assert_eq!(
+        driver.sender.probe().await,
+        Err(ProbeError::Unanswered { waited })
+    );
+    assert_eq!(driver.sender.status().peer.state, State::Alive);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_watch_tells_each_change() {
+    let (ours, mut raw) = wrapped(quick());
+    let driver = ours.spawn();
+    let mut watch = driver.sender.watch();
+    assert!(watch.borrow_and_update().peer.peer.is_none());
+    raw.greet(quick()).await;
+    watch.changed().await.unwrap();
+    assert!(watch.borrow_and_update().peer.peer.is_some());
+    let suspect = watch.wait_for(|status| status.peer.state == State::Suspect);
+    assert_eq!(suspect.await.unwrap().peer.missed, 1);
+    raw.send_data(b"I was busy").await;
+    let alive = watch.wait_for(|status| status.peer.state == State::Alive);
+    assert_eq!(alive.await.unwrap().peer.missed, 0);
+    let dead = watch.wait_for(|status| status.peer.state == State::Dead);
+    assert_eq!(dead.await.unwrap().peer.missed, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_says_goodbye_behind_what_was_queued() {
+    let (ours, theirs) = pair(64, quick());
+    let driver = ours.spawn();
+    let peer = record(theirs);
+    for _ in 0..10 {
+        driver.sender.send("a message".into()).await.unwrap();
+    }
+    assert_eq!(driver.sender.close().await, Ok(CloseReason::Local));
+    driver.task.await.unwrap();
+    let events = peer.await.unwrap();
+    assert_eq!(events.len(), 11);
+    let reason = CloseReason::Peer;
+    assert_eq!(events[10], PeerEvent::Closed { reason });
+    let mut receiver = driver.receiver;
+    let reason = CloseReason::Local;
+    assert_eq!(terminal(&mut receiver).await, PeerEvent::Closed { reason });
+    assert!(matches!(
+        driver.sender.send("?".into()).await,
+        Err(SendError::Closed(CloseReason::Local))
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_handles_closes_in_bounded_time_also_without_a_reader() {
+    let (ours, raw) = wrapped(quick());
+    let driver = ours.spawn();
+    // More than the stream holds, and nobody reads it.
+    let mut sender = driver.sender;
+    while timeout(ms(1), sender.feed(vec![0; 64 * 1024].into()))
+        .await
+        .is_ok()
+    {}
+    drop((sender, driver.receiver));
+    let began = Instant::now();
+    driver.task.await.unwrap();
+    assert!(began.elapsed() <= ms(600), "{:?}", began.elapsed());
+    drop(raw);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_receiver_messages_are_thrown_away_and_the_peer_is_judged() {
+    let (ours, theirs) = pair(64 * 1024, quick());
+    let driver = ours.spawn();
+    drop(driver.receiver);
+    let peer = theirs.spawn();
+    for _ in 0..10_000 {
+        peer.sender.send(vec![0; 1024].into()).await.unwrap();
+    }
+    peer.sender.flush().await.unwrap();
+    sleep(secs(10)).await;
+    assert_eq!(driver.sender.status().peer.state, State::Alive);
+    driver.sender.send("still here".into()).await.unwrap();
+    let mut theirs = peer.receiver;
+    assert_eq!(next_message(&mut theirs).await, "still here");
+    peer.task.abort();
+    let death = driver.sender.closed().await.unwrap_err();
+    assert_eq!(death.cause, Cause::Eof);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_aborted_ends_the_connection() {
+    let (ours, mut raw) = wrapped(quick());
+    let driver = ours.spawn();
+    raw.greet(quick()).await;
+    raw.send_data(b"before").await;
+    sleep(ms(10)).await;
+    driver.task.abort();
+    let death = driver.sender.closed().await.unwrap_err();
+    assert_eq!(death.cause, Cause::Io);
+    let mut receiver = driver.receiver;
+    assert_eq!(next_message(&mut receiver).await, "before");
+    assert_eq!(terminal(&mut receiver).await, PeerEvent::Dead(death));
+    while raw.read_frame().await.is_some() {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_senders_share_the_connection_and_wait_for_room() {
+    let (ours, theirs) = pair(4096, quick());
+    let driver = ours.spawn();
+    let peer = record(theirs);
+    let tasks: Vec<_> = (0..8_u8)
+        .map(|name| {
+            let sender: Sender<Bytes> = driver.sender.clone();
+            tokio::spawn(async move {
+                for number in 0..500_u16 {
+                    let [high, low] = number.to_be_bytes();
+                    let mut message = vec![name, high, low];
+                    message.resize(100 + usize::from(number), 0);
+                    sender.send(message.into()).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    drop((driver.sender, driver.receiver));
+    let mut next = [0_u16; 8];
+    for event in peer.await.unwrap() {
+        let PeerEvent::Message(message) = event else {
+            continue;
+        };
+        let number = &mut next[usize::from(message[0])];
+        assert_eq!(message[1..3], number.to_be_bytes());
+        assert_eq!(message.len(), 100 + usize::from(*number));
+        *number += 1;
+    }
+    assert_eq!(next, [500; 8]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_too_long_is_refused_and_the_connection_goes_on() {
+    let config = quick().to_builder().max_frame(10).build().unwrap();
+    let (ours, theirs) = pair(1024, config);
+    let driver = ours.spawn();
+    let peer = record(theirs);
+    assert_eq!(
+        driver.sender.send(vec![0; 11].into()).await,
+        Err(SendError::TooLong {
+            length: 11,
+            max: 10
+        })
+    );
+    driver.sender.send(vec![0; 10].into()).await.unwrap();
+    drop((driver.sender, driver.receiver));
+    assert_eq!(peer.await.unwrap().len(), 2);
+}
+
+/// Real sockets: what the kernel knows of a peer whose bytes nobody reads.
+async fn over_tcp(config: Config) -> (Heartbeat<TcpStream>, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (theirs, ours) = tokio::join!(TcpStream::connect(address), listener.accept());
+    (Heartbeat::new(ours.unwrap().0, config), theirs.unwrap())
+}
+
+/// Fills our inbox and then ends the connection in some way; gives how we
+/// learn of it while nobody reads.
+async fn ends_while_paused(
+    end: impl FnOnce(TcpStream),
+) -> (heartbeat_tokio::Death, Duration, usize) {
+    let (ours, theirs) = over_tcp(quick()).await;
+    let driver = ours.spawn();
+    let mut peer = Heartbeat::new(theirs, quick());
+    let feeding = async {
+        loop {
+            peer.send(vec![7; 16 * 1024].into()).await.unwrap();
+        }
+    };
+    let mut watch = driver.sender.watch();
+    tokio::select! {
+        () = feeding => {}
+        paused = watch.wait_for(|status| status.peer.state == State::Paused) => {
+            paused.unwrap();
+        }
+    }
+    let began = Instant::now();
+    end(peer.into_parts().stream);
+    let death = timeout(secs(10), driver.sender.closed()).await.unwrap();
+    let took = began.elapsed();
+    let mut receiver = driver.receiver;
+    let mut messages = 0;
+    while let Some(event) = receiver.next().await {
+        messages += usize::from(matches!(event, PeerEvent::Message(_)));
+    }
+    (death.unwrap_err(), took, messages)
+}
+
+#[tokio::test]
+async fn a_peer_that_closes_while_we_do_not_read_is_noticed() {
+    let (death, took, messages) = ends_while_paused(drop).await;
+    assert!(matches!(death.cause, Cause::Eof | Cause::Reset), "{death}");
+    // An interval, and what a busy machine takes.
+    assert!(took < ms(200) + secs(1), "{took:?}");
+    assert!(messages >= 16, "{messages}");
+}
+
+#[tokio::test]
+async fn a_peer_that_resets_while_we_do_not_read_is_noticed() {
+    let reset = |stream: TcpStream| {
+        let socket = socket2::SockRef::from(&stream);
+        socket.set_linger(Some(Duration::ZERO)).unwrap();
+    };
+    let (death, took, messages) = ends_while_paused(reset).await;
+    assert_eq!(death.cause, Cause::Reset, "{death}");
+    assert!(took < ms(200) + secs(1), "{took:?}");
+    assert!(messages >= 16, "{messages}");
+}

@@ -19,6 +19,9 @@ use tokio::{
 
 #[cfg(unix)]
 pub mod process;
+mod programs;
+
+pub use programs::needs;
 
 /// The code in the README compiles and runs.
 #[cfg(doctest)]

@@ -3,7 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
-    process::{Child, Command, ExitStatus},
+    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -19,7 +19,21 @@ impl PeerProcess {
     ///
     /// If it can't be started.
     pub fn start(peer: &str, address: SocketAddr) -> io::Result<Self> {
-        Ok(Self(Command::new(peer).arg(address.to_string()).spawn()?))
+        Self::spawn(Command::new(peer).arg(address.to_string()))
+    }
+
+    /// Starts any other command.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be started.
+    pub fn spawn(command: &mut Command) -> io::Result<Self> {
+        Ok(Self(command.spawn()?))
+    }
+
+    /// Its standard input and output, once, if they are pipes.
+    pub fn take_pipes(&mut self) -> Option<(ChildStdin, ChildStdout)> {
+        self.0.stdin.take().zip(self.0.stdout.take())
     }
 
     /// SIGSTOP: it hangs, and its kernel goes on acknowledging.
@@ -29,6 +43,15 @@ impl PeerProcess {
     /// If it has ended already.
     pub fn stop(&self) -> io::Result<()> {
         Ok(kill_process(Pid::from_child(&self.0), Signal::STOP)?)
+    }
+
+    /// SIGCONT: it goes on.
+    ///
+    /// # Errors
+    ///
+    /// If it has ended already.
+    pub fn go_on(&self) -> io::Result<()> {
+        Ok(kill_process(Pid::from_child(&self.0), Signal::CONT)?)
     }
 
     /// SIGKILL.

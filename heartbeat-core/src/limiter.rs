@@ -7,8 +7,9 @@
 //! It is a token bucket. A compliant peer starts a round of pings at most once
 //! in `min_interval`, and a round is at most 2·N pings: N (the peer's
 //! `max_missed`), and one more for each stall that the peer forgives itself.
-//! The network may hold them back, but not for longer than a detection time,
-//! because one of the two sides would be dead by then. Hence
+//! The network may hold them back, but not for longer than our detection time,
+//! because the peer would be dead to us by then, nor for longer than TCP goes on
+//! trying. Hence
 //!
 //! ```text
 //! refill    2·N tokens per min_interval
@@ -20,13 +21,25 @@
 
 use crate::time::Instant;
 
+/// Longer than TCP retransmits before it gives a connection up: 924.6 s with
+/// Linux' 15 retries (RFC 1122, section 4.2.3.5, asks for 100 s at least).
+const TCP_GIVES_UP: u64 = 1_200_000_000;
+
+/// For how many microseconds the network can hold pings back, with these
+/// detection times, as configured and as negotiated. A peer that asks for slow
+/// pings makes the second as long as it likes, and mustn't so buy itself a
+/// bucket without a bottom.
+pub(crate) fn longest_gap(configured: u64, negotiated: u64) -> u64 {
+    negotiated.min(configured.max(TCP_GIVES_UP))
+}
+
 /// What a bucket is filled by; all the same between two calls except when the
 /// peer's Hello arrives.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Allowance {
     /// Our announced `min_interval`, microseconds.
     pub(crate) min_interval: u64,
-    /// The longer of the two detection times, microseconds.
+    /// For so long the network can hold pings back, microseconds.
     pub(crate) longest_gap: u64,
     /// The peer's `max_missed`.
     pub(crate) max_missed: u8,

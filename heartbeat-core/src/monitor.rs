@@ -10,7 +10,7 @@ use crate::{
     config::{Config, Evidence, Role},
     event::{Cause, CloseReason, Death, End, Event},
     frame::{Control, Hello, Nonce},
-    limiter::{Allowance, Limiter},
+    limiter::{self, Allowance, Limiter},
     random::Random,
     rtt::RoundTrip,
     status::{State, Status},
@@ -377,13 +377,10 @@ impl Monitor {
         }
         match control {
             Control::Hello(hello) => self.meet(hello.into()),
+            Control::Ping(_) if !self.admits(now) => self.die(Cause::PingFlood, now),
             Control::Ping(nonce) => {
-                if self.flags.has(Flag::NoHello) || self.limiter.admit(self.allowance(), now) {
-                    self.pong = nonce;
-                    self.flags.raise(Flag::PongOwed);
-                } else {
-                    self.die(Cause::PingFlood, now);
-                }
+                self.pong = nonce;
+                self.flags.raise(Flag::PongOwed);
             }
             Control::Pong(_) => {}
             Control::Goodbye => self.close_with(CloseReason::Peer),
@@ -771,12 +768,16 @@ impl Monitor {
             && self.config.evidence() != Evidence::Echo
     }
 
+    /// Whether one more ping is no flood.
+    fn admits(&mut self, now: Instant) -> bool {
+        self.flags.has(Flag::NoHello) || self.limiter.admit(self.allowance(), now)
+    }
+
     fn allowance(&self) -> Allowance {
-        // As negotiated: for so long the network can hold pings back.
-        let own = self.interval() + self.config.budget();
+        let negotiated = self.interval() + self.config.budget();
         Allowance {
             min_interval: micros(self.config.min_interval()),
-            longest_gap: self.peer.map_or(own, |peer| own.max(peer.detection_time)),
+            longest_gap: limiter::longest_gap(micros(self.config.detection_time()), negotiated),
             // A peer that said nothing of itself gets the most.
             max_missed: self.peer.map_or(u8::MAX, |peer| peer.max_missed.get()),
         }

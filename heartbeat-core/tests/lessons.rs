@@ -743,6 +743,29 @@ fn lesson_43_one_pong_is_pending_and_a_flood_is_cut_off() {
     assert_eq!(run.monitor.poll_transmit(), None);
 }
 
+#[test]
+fn lesson_43_no_hello_buys_room_for_a_flood_without_end() {
+    let forever = Config::builder()
+        .interval(YEAR)
+        .timeout(YEAR)
+        .max_missed(255)
+        .min_interval(YEAR)
+        .build()
+        .unwrap();
+    let mut run = Run::new(Config::default());
+    run.at(secs(0), frame(Control::Hello(forever.hello())));
+    // 2 · 255 · (20 minutes / 1 s + 2), as `docs/protocol.md` says.
+    let room = 2 * 255 * (1200 + 2);
+    for _ in 0..room {
+        run.monitor
+            .handle_frame(Control::Ping(Nonce([7; 8])), at(secs(0)));
+    }
+    assert!(!run.monitor.has_ended());
+    run.monitor
+        .handle_frame(Control::Ping(Nonce([7; 8])), at(secs(0)));
+    assert!(run.monitor.has_ended());
+}
+
 /// RFC 6520 section 4, Heartbleed: the peer's length was believed.
 #[test]
 fn lesson_44_nothing_of_the_peers_choosing_in_length_is_echoed() {

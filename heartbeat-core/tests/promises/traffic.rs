@@ -206,10 +206,8 @@ proptest! {
 
         let mut judge = Rig::new(receiver, !seed, start);
         judge.meet(Some(sender.hello()));
-        // The network holds everything back, and lets it go in bunches. It
-        // can't for longer than the two of them live without each other.
-        let patience = judge.detection_time().max(sender.detection_time());
-        let held = micros(share(patience, held)).max(1);
+        // The network holds everything back, and lets it go in bunches.
+        let held = micros(share(longest_gap(&judge), held)).max(1);
         let phase = micros(share(us(held), phase));
         for ping in pings {
             let age = micros(ping.saturating_duration_since(start));
@@ -424,13 +422,16 @@ fn max_missed(judge: &Rig) -> u64 {
     peer.map_or(255, |peer| peer.max_missed.into())
 }
 
+/// For so long the network holds pings back at most: the peer would be dead by
+/// then, or TCP would have given up.
+fn longest_gap(judge: &Rig) -> Duration {
+    let tcp = Duration::from_secs(1200).max(judge.config().detection_time());
+    judge.detection_time().min(tcp)
+}
+
 /// The documented number of pings that are accepted at once.
 fn burst_of(judge: &Rig) -> u64 {
-    let status = judge.monitor.status();
-    let theirs = status
-        .peer
-        .map_or(Duration::ZERO, |peer| peer.detection_time);
-    let longest = u128::from(micros(status.detection_time.max(theirs)));
+    let longest = u128::from(micros(longest_gap(judge)));
     let accepted = u128::from(micros(judge.config().min_interval()));
     let tokens = 2 * u128::from(max_missed(judge)) * (longest + 2 * accepted);
     u64::try_from(tokens / accepted).unwrap()

@@ -701,14 +701,17 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// The next of the monitor's events; a terminal one is put aside, for
     /// messages that arrived before it.
     fn next_output(&mut self) -> Option<PeerEvent<C::Message>> {
-        while let Some(event) = self.monitor.poll_event() {
+        while let Some(mut event) = self.monitor.poll_event() {
             match event {
                 Event::Closed { reason } => {
                     self.ended = Some(SendError::Closed(reason));
                     self.flags.deaf |= reason == CloseReason::Peer;
                 }
-                Event::Dead(death) => {
-                    self.ended = Some(SendError::Dead(death));
+                Event::Dead(ref mut death) => {
+                    if let Some(socket) = (self.socket)(&self.stream) {
+                        death.diagnosis = safety_net::diagnose(death, socket);
+                    }
+                    self.ended = Some(SendError::Dead(*death));
                     self.flags.deaf |= matches!(death.cause, Cause::Protocol(_) | Cause::PingFlood);
                 }
                 Event::Connected { .. } => {

@@ -71,8 +71,8 @@ pub use event::PeerEvent;
 pub use heartbeat::{Heartbeat, NetStatus, Parts, Status};
 pub use heartbeat_core;
 pub use heartbeat_core::{
-    Cause, CloseReason, Config, ConfigBuilder, ConfigError, Death, Evidence, Hello, ProtocolError,
-    Role, State,
+    Cause, CloseReason, Config, ConfigBuilder, ConfigError, Death, Diagnosis, Evidence, Hello,
+    ProtocolError, Role, State,
 };
 pub use safety_net::SafetyNet;
 pub use wire::Wire;

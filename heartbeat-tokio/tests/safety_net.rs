@@ -7,9 +7,9 @@ use std::{
     time::Duration,
 };
 
-use heartbeat_core::{Config, End};
+use heartbeat_core::{Config, Diagnosis, End};
 use heartbeat_tokio::safety_net::{
-    Latch, Liveness, Outcome, SafetyNet, SafetyNetError, check, end_of,
+    Latch, Liveness, Outcome, SafetyNet, SafetyNetError, TcpInfo, check, end_of,
 };
 use socket2::SockRef;
 use tokio::{
@@ -492,6 +492,106 @@ fn nothing_is_set_on_what_is_no_socket() {
     let applied = SafetyNet::from(&Config::default()).apply(&file);
     assert!(matches!(applied.keepalive, Outcome::Failed(_)));
     assert_eq!(applied.missing().count(), 4, "{applied}");
+}
+
+// ===== diagnosis =====
+
+/// What the kernel notes of a connection whose pings all were acknowledged,
+/// the last one half a second ago; changed by `change`.
+fn noted(change: impl FnOnce(&mut TcpInfo)) -> Diagnosis {
+    let mut info = TcpInfo::default();
+    info.last_data_sent = ms(500);
+    info.last_ack_received = ms(499);
+    info.last_data_received = secs(4);
+    info.unsent = Some(0);
+    info.send_window = Some(65_536);
+    change(&mut info);
+    info.diagnose(secs(4))
+}
+
+#[test]
+fn what_was_asked_and_acknowledged_is_a_hung_application() {
+    assert_eq!(noted(|_| {}), Diagnosis::AppHung);
+    // Older kernels tell less.
+    assert_eq!(
+        noted(|info| (info.unsent, info.send_window) = (None, None)),
+        Diagnosis::AppHung
+    );
+    // The last ping is on its way, those before were acknowledged.
+    assert_eq!(noted(|info| info.unacknowledged = 1), Diagnosis::AppHung);
+}
+
+#[test]
+fn what_was_repeated_in_vain_is_a_dead_path() {
+    let lost = |info: &mut TcpInfo| {
+        info.unacknowledged = 1;
+        info.retransmits = 2;
+        info.backoff = 2;
+        info.last_ack_received = secs(4);
+    };
+    assert_eq!(noted(lost), Diagnosis::PathDead);
+    // Our own repetition is newer, and the peer's may still arrive.
+    assert_eq!(
+        noted(|info| {
+            lost(info);
+            info.last_ack_received = ms(10);
+        }),
+        Diagnosis::PathDead
+    );
+    // Before there was time to repeat it, nobody knows.
+    assert_eq!(
+        noted(|info| {
+            info.unacknowledged = 1;
+            info.last_ack_received = secs(4);
+        }),
+        Diagnosis::Unknown
+    );
+    // Unanswered probes of keepalive.
+    assert_eq!(noted(|info| info.probes = 1), Diagnosis::PathDead);
+}
+
+#[test]
+fn a_closed_window_is_a_peer_that_doesnt_read_until_probes_go_unanswered() {
+    let full = |info: &mut TcpInfo| {
+        info.unsent = Some(1 << 20);
+        info.send_window = Some(0);
+        info.backoff = 3; // probes that are answered count too
+        info.last_ack_received = secs(2);
+    };
+    assert_eq!(noted(full), Diagnosis::PeerNotReading);
+    let older = |info: &mut TcpInfo| {
+        full(info);
+        info.send_window = None;
+    };
+    assert_eq!(noted(older), Diagnosis::PeerNotReading);
+    // The next probe is on its way.
+    let probing = |info: &mut TcpInfo| {
+        full(info);
+        info.probes = 1;
+    };
+    assert_eq!(noted(probing), Diagnosis::PeerNotReading);
+    // None was due yet.
+    let waiting = |info: &mut TcpInfo| {
+        full(info);
+        info.last_ack_received = secs(4);
+    };
+    assert_eq!(noted(waiting), Diagnosis::PeerNotReading);
+    let unanswered = |info: &mut TcpInfo| {
+        waiting(info);
+        info.probes = 2;
+    };
+    assert_eq!(noted(unanswered), Diagnosis::PathDead);
+}
+
+#[test]
+fn where_nothing_was_asked_nothing_is_known() {
+    assert_eq!(
+        noted(|info| {
+            info.last_data_sent = secs(5);
+            info.last_ack_received = secs(4);
+        }),
+        Diagnosis::Unknown
+    );
 }
 
 // ===== end_of =====

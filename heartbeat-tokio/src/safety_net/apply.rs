@@ -4,12 +4,7 @@ use std::{fmt, io};
 
 use socket2::{SockRef, Socket};
 
-#[cfg(not(windows))]
-use std::os::fd::AsFd as AsSocketHandle;
-#[cfg(windows)]
-use std::os::windows::io::AsSocket as AsSocketHandle;
-
-use super::SafetyNet;
+use super::{AsSocketHandle, SafetyNet};
 
 impl SafetyNet {
     /// Switches on keepalive and sets all options on a TCP socket.

@@ -3,8 +3,10 @@
 //!
 //! [`SafetyNet`] sets the socket options, [`check`] looks at one socket,
 //! [`Latch`] does so on a connection that is still read from, and [`end_of`]
-//! says what an error means for a monitor. This module decides nothing about
-//! a peer: the verdict is the [`Monitor`](heartbeat_core::Monitor)'s.
+//! says what an error means for a monitor. [`TcpInfo`] is what the kernel noted
+//! about acknowledgements, and [`diagnose`] says from it who is to blame for a
+//! silence. This module gives no verdict on a peer: that is the
+//! [`Monitor`](heartbeat_core::Monitor)'s.
 //!
 //! # Why both a heartbeat and a net
 //!
@@ -46,8 +48,19 @@ mod apply;
 mod check;
 mod errors;
 mod keepalive;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod sockopt;
+mod tcp_info;
+
+/// Whatever has a socket. The crates that set socket options take it by this
+/// trait on each system.
+#[cfg(not(windows))]
+use std::os::fd::AsFd as AsSocketHandle;
+#[cfg(windows)]
+use std::os::windows::io::AsSocket as AsSocketHandle;
 
 pub use apply::{Applied, Outcome};
 pub use check::{Latch, Liveness, check};
 pub use errors::end_of;
 pub use keepalive::{SafetyNet, SafetyNetError};
+pub use tcp_info::{TcpInfo, diagnose};

@@ -1,0 +1,44 @@
+//! Linux' TCP options that no well-kept crate sets or gets.
+//!
+//! This module decides nothing: it is the one place in this crate where the
+//! compiler can't see that memory is used rightly, and so it is small.
+
+#![allow(
+    unsafe_code,
+    reason = "getsockopt takes a pointer to where the answer goes, and how much room is there"
+)]
+
+use std::{
+    io,
+    os::fd::{AsRawFd, BorrowedFd},
+};
+
+/// Asks for a TCP option that is a structure. Says how many bytes of it this
+/// kernel knows, at most `N`.
+pub(super) fn get<const N: usize>(
+    socket: BorrowedFd<'_>,
+    option: libc::c_int,
+) -> io::Result<([u8; N], usize)> {
+    let mut answer = [0; N];
+    let mut length = libc::socklen_t::try_from(N).map_err(io::Error::other)?;
+    // SAFETY: the kernel writes at most `length` bytes to `answer`, which are
+    // as many as it has, and how many to `length`. Both outlive the call, and
+    // every byte pattern is a valid array of bytes. The descriptor is open,
+    // because it is borrowed.
+    let failed = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            option,
+            answer.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if failed != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((
+        answer,
+        usize::try_from(length).map_or(N, |length| length.min(N)),
+    ))
+}

@@ -283,8 +283,16 @@ fn the_kernels_verdict_comes_after_the_heartbeats() {
                     continue;
                 }
                 let net = SafetyNet::from(&config);
-                let by_hand = SafetyNet::new(net.idle(), net.interval(), net.retries());
+                let by_hand = SafetyNet::new(net.idle(), net.interval(), net.retries())
+                    .and_then(|hand| hand.with_max_retransmit_timeout(net.max_retransmit_timeout()))
+                    .and_then(|hand| hand.with_peek_interval(net.peek_interval()));
                 assert_eq!(by_hand, Ok(net), "a kernel takes it");
+                let verdict = config.detection_time() + timeout;
+                if verdict < secs(840) {
+                    let limit = net.max_retransmit_timeout().unwrap();
+                    assert!(retransmission_gives_up(limit) >= verdict, "{net:?}");
+                    assert!(limit <= timeout.max(verdict / 6) + secs(1), "{net:?}");
+                }
                 assert!(net.retries() >= 3, "one lost probe decides nothing");
                 assert!(
                     net.detection_time() >= config.detection_time() + timeout,
@@ -307,17 +315,27 @@ fn the_kernels_verdict_comes_after_the_heartbeats() {
     }
 }
 
+/// As Linux computes it for `tcp_retries2` = 15 (`tcp_model_timeout`).
+fn retransmission_gives_up(limit: Duration) -> Duration {
+    let base = ms(200);
+    let doublings = (limit.as_millis() / base.as_millis()).ilog2();
+    base * ((2 << doublings) - 1) + limit * (15 - doublings)
+}
+
 #[test]
 fn the_presets_give_these_settings() {
     let derived = |config: Config| {
         let net = SafetyNet::from(&config);
         assert_eq!(net.user_timeout(), None);
+        assert_eq!(net.peek_interval(), config.interval());
         let (idle, interval) = (net.idle().as_secs(), net.interval().as_secs());
-        (idle, interval, net.retries())
+        (idle, interval, net.retries(), net.max_retransmit_timeout())
     };
-    assert_eq!(derived(Config::wan()), (8, 3, 3)); // 17 s after 14
-    assert_eq!(derived(Config::lan()), (2, 1, 3)); // 5 s after 2.5
-    assert_eq!(derived(Config::mobile()), (40, 10, 3)); // 70 s after 60
+    let (one, three, twelve) = (Some(secs(1)), Some(secs(3)), Some(ms(11_667)));
+    assert_eq!(derived(Config::wan()), (8, 3, 3, three)); // 17 s after 14
+    assert_eq!(derived(Config::lan()), (2, 1, 3, one)); // 5 s after 2.5
+    assert_eq!(derived(Config::mobile()), (40, 10, 3, twelve)); // 70 s after 60
+    assert_eq!(SafetyNet::default(), SafetyNet::from(&Config::default()));
 }
 
 #[test]
@@ -343,6 +361,13 @@ fn fractions_are_rounded_up() {
     let net = net.with_user_timeout(ms(1999) + nano).unwrap();
     assert_eq!(net.user_timeout(), Some(secs(2)));
     assert_eq!(net.with_user_timeout(None).unwrap().user_timeout(), None);
+
+    assert_eq!(net.peek_interval(), secs(1), "as idle");
+    let net = net.with_peek_interval(nano).unwrap();
+    assert_eq!(net.peek_interval(), ms(1));
+    assert_eq!(net.max_retransmit_timeout(), None);
+    let net = net.with_max_retransmit_timeout(ms(1500) + nano).unwrap();
+    assert_eq!(net.max_retransmit_timeout(), Some(ms(1501)));
 }
 
 #[test]
@@ -392,6 +417,18 @@ fn what_no_kernel_takes_is_refused_with_field_value_and_rule() {
             "user_timeout = 2147483.647000001s: must be at most 2147483647ms",
         ),
         (
+            net.with_peek_interval(secs(0)),
+            "peek_interval = 0ns: must be above zero",
+        ),
+        (
+            net.with_max_retransmit_timeout(ms(999)),
+            "max_retransmit_timeout = 999ms: must be from 1s to 120s",
+        ),
+        (
+            net.with_max_retransmit_timeout(ms(120_001)),
+            "max_retransmit_timeout = 120.001s: must be from 1s to 120s",
+        ),
+        (
             SafetyNet::new(secs(0), secs(1), 1),
             "idle = 0ns: must be above zero",
         ),
@@ -414,6 +451,44 @@ fn what_no_kernel_takes_is_refused_with_field_value_and_rule() {
     assert_eq!(error.rule().to_string(), "from 1 to 127");
 }
 
+#[cfg(feature = "serde")]
+#[test]
+fn a_file_says_it_as_people_do() {
+    let net: SafetyNet = toml::from_str(
+        r#"
+        idle = "400ms"
+        interval = "2m 30s"
+        retries = 5
+        user_timeout = "1.5s"
+        max_retransmit_timeout = "4s"
+        peek_interval = "250ms"
+        "#,
+    )
+    .unwrap();
+    let by_hand = SafetyNet::new(ms(400), secs(150), 5)
+        .and_then(|net| net.with_user_timeout(ms(1500)))
+        .and_then(|net| net.with_max_retransmit_timeout(secs(4)))
+        .and_then(|net| net.with_peek_interval(ms(250)));
+    assert_eq!(Ok(net), by_hand);
+    let written = toml::to_string(&net).unwrap();
+    assert!(written.contains(r#"interval = "2m 30s""#), "{written}");
+    assert_eq!(toml::from_str(&written), Ok(net));
+
+    assert_eq!(toml::from_str(""), Ok(SafetyNet::default()));
+    for (file, complaint) in [
+        ("retries = 128", "retries = 128: must be from 1 to 127"),
+        (r#"idle = "10h""#, "idle = 36000s: must be at most 32767s"),
+        (r#"idle = "0s""#, "idle = 0ns: must be above zero"),
+        ("probes = 3", "unknown field `probes`"),
+        ("idle = 3", "invalid type"),
+        (r#"idle = "3""#, "idle"),
+        (r#"idle = "-3s""#, "idle"),
+    ] {
+        let error = toml::from_str::<SafetyNet>(file).unwrap_err().to_string();
+        assert!(error.contains(complaint), "{file}: {error}");
+    }
+}
+
 // ===== apply =====
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -422,8 +497,15 @@ async fn the_socket_has_what_was_derived() {
     let (ours, peer) = pair().await;
     let net = SafetyNet::from(&Config::detect_within(ms(22_700)).unwrap());
     let applied = net.apply(&ours);
-    assert!(applied.is_complete(), "{applied}");
-    assert_eq!(applied.to_string(), "all is set");
+    let old = applied.max_retransmit_timeout == Outcome::NotSupported;
+    if old {
+        eprintln!("SKIPPED max_retransmit_timeout: it needs Linux 6.15");
+        let words = "max_retransmit_timeout: not supported on this system";
+        assert_eq!(applied.to_string(), words);
+    } else {
+        assert!(applied.is_complete(), "{applied}");
+        assert_eq!(applied.to_string(), "all is set");
+    }
     assert_eq!(applied.user_timeout, Outcome::NotAsked);
 
     let socket = SockRef::from(&ours);
@@ -477,7 +559,9 @@ async fn an_option_that_fails_is_reported_and_doesnt_prevent_the_rest() {
     assert!(matches!(applied.idle, Outcome::Failed(errno) if errno != 0));
     assert!(!applied.is_complete());
     let missing: Vec<_> = applied.missing().map(|(name, _)| name).collect();
-    assert_eq!(missing, ["idle", "interval", "retries", "user_timeout"]);
+    let options = ["idle", "interval", "retries", "user_timeout"];
+    assert_eq!(missing[..4], options);
+    assert_eq!(missing[4..], ["max_retransmit_timeout"]);
 
     let text = applied.to_string();
     assert!(text.starts_with("idle: "), "{text}");
@@ -491,7 +575,7 @@ fn nothing_is_set_on_what_is_no_socket() {
     let file = std::fs::File::open("/dev/null").unwrap();
     let applied = SafetyNet::from(&Config::default()).apply(&file);
     assert!(matches!(applied.keepalive, Outcome::Failed(_)));
-    assert_eq!(applied.missing().count(), 4, "{applied}");
+    assert_eq!(applied.missing().count(), 5, "{applied}");
 }
 
 // ===== diagnosis =====

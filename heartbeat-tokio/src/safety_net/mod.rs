@@ -31,14 +31,19 @@
 //!
 //! # What can be set where
 //!
-//! | system | keepalive | idle | interval | retries | user timeout |
-//! |---|---|---|---|---|---|
-//! | Linux, Android, Fuchsia | yes | yes | yes | yes | yes |
-//! | macOS, iOS and kin | yes | yes | yes | yes | no |
-//! | FreeBSD, NetBSD, `DragonFly` BSD, illumos | yes | yes | yes | yes | no |
-//! | Windows | yes | yes | yes | since Windows 10, version 1703 | no |
-//! | OpenBSD, Haiku, Vita | yes | no | no | no | no |
-//! | any other | yes | yes | no | no | no |
+//! | system | keepalive | idle | interval | retries | user timeout | longest retransmission |
+//! |---|---|---|---|---|---|---|
+//! | Linux, Android | yes | yes | yes | yes | yes | since Linux 6.15 |
+//! | Fuchsia | yes | yes | yes | yes | yes | no |
+//! | macOS, iOS and kin | yes | yes | yes | yes | no | no |
+//! | FreeBSD, NetBSD, `DragonFly` BSD, illumos | yes | yes | yes | yes | no | no |
+//! | Windows | yes | yes | yes | since Windows 10, version 1703 | no | no |
+//! | OpenBSD, Haiku, Vita | yes | no | no | no | no | no |
+//! | any other | yes | yes | no | no | no | no |
+//!
+//! Windows takes the idle time and the interval in one option, in which what is
+//! left out would become zero; both are in it. macOS calls the idle time
+//! `TCP_KEEPALIVE`. The peek interval needs no system.
 //!
 //! What can't be set is never skipped in silence: [`Applied`] says so for each
 //! option. Where `idle`, `interval` or `retries` can't be set, the system's own
@@ -48,6 +53,8 @@ mod apply;
 mod check;
 mod errors;
 mod keepalive;
+#[cfg(feature = "serde")]
+mod serialized;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod sockopt;
 mod tcp_info;

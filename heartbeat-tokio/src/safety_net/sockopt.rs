@@ -5,7 +5,7 @@
 
 #![allow(
     unsafe_code,
-    reason = "getsockopt takes a pointer to where the answer goes, and how much room is there"
+    reason = "both calls take a pointer to a value, and its length"
 )]
 
 use std::{
@@ -41,4 +41,28 @@ pub(super) fn get<const N: usize>(
         answer,
         usize::try_from(length).map_or(N, |length| length.min(N)),
     ))
+}
+
+/// Sets a TCP option that is a number.
+pub(super) fn set(
+    socket: BorrowedFd<'_>,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(size_of_val(&value)).map_err(io::Error::other)?;
+    // SAFETY: the kernel reads `length` bytes from `value`, which has as many
+    // and outlives the call. The descriptor is open, because it is borrowed.
+    let failed = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            option,
+            (&raw const value).cast(),
+            length,
+        )
+    };
+    match failed {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use heartbeat_core::{Config, Diagnosis, End};
 use heartbeat_tokio::safety_net::{
-    Latch, Liveness, Outcome, SafetyNet, SafetyNetError, TcpInfo, check, end_of,
+    Latch, Liveness, Outcome, SafetyNet, SafetyNetError, TcpInfo, check, end_of, sweep,
 };
 use socket2::SockRef;
 use tokio::{
@@ -143,6 +143,7 @@ async fn a_closed_peer_is_seen() {
     assert_eq!(check(&ours).unwrap(), Liveness::Closed);
 }
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
 #[tokio::test]
 async fn a_close_is_seen_even_before_the_poller_has_run() {
     let (ours, peer) = pair().await;
@@ -163,26 +164,97 @@ async fn a_close_behind_unread_data_is_seen() {
 
     peer.shutdown().await.unwrap();
     let seen = next(Liveness::DataPending, || check(&ours)).await;
-    assert_eq!(seen, Liveness::Closed);
+    assert_eq!(seen, Liveness::HalfClosed);
+    assert!(seen.is_gone());
+    assert_eq!(seen.end(), Some(End::Eof));
 
     let mut read = Vec::new();
     ours.read_to_end(&mut read).await.unwrap();
     assert_eq!(read, b"last words");
+    assert_eq!(check(&ours).unwrap(), Liveness::Closed);
 }
 
 #[tokio::test]
-async fn a_reset_is_seen_with_its_error() {
-    let (ours, peer) = pair().await;
-    reset(peer);
+async fn a_peer_that_has_finished_sending_may_still_read() {
+    let (mut ours, mut peer) = pair().await;
+    peer.shutdown().await.unwrap();
     let seen = next(Liveness::Idle, || check(&ours)).await;
-    let Liveness::Reset(errno) = seen else {
-        panic!("{seen:?} is no reset");
-    };
-    let error = io::Error::from_raw_os_error(errno);
-    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    assert_eq!(seen, Liveness::Closed, "it looks like a close");
+
+    ours.write_all(b"a").await.unwrap();
+    assert_eq!(peer.read_u8().await.unwrap(), b'a');
+    drop(peer); // everything was read, so there is nothing new
+    ours.shutdown().await.unwrap();
+    assert_eq!(check(&ours).unwrap(), Liveness::Closed);
+}
+
+#[tokio::test]
+async fn a_reset_is_seen_and_left_to_the_reader() {
+    let (mut ours, mut peer) = pair().await;
+    peer.write_all(b"ab").await.unwrap();
+    next(Liveness::Idle, || check(&ours)).await;
+    reset(peer);
+    // Unread data doesn't hide it.
+    let seen = next(Liveness::DataPending, || check(&ours)).await;
+    assert_eq!(seen, Liveness::Reset(None));
     assert!(seen.is_gone());
     assert_eq!(seen.end(), Some(End::Reset));
-    assert_eq!(seen.to_string(), error.to_string());
+    for _ in 0..100 {
+        assert_eq!(check(&ours).unwrap(), seen);
+    }
+
+    let mut read = [0; 2];
+    ours.read_exact(&mut read).await.unwrap();
+    assert_eq!(&read, b"ab");
+    assert_eq!(check(&ours).unwrap(), seen);
+    let error = ours.read(&mut read).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    assert!(check(&ours).unwrap().is_gone());
+    assert_eq!(ours.read(&mut read).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_reset_behind_a_close_is_seen() {
+    let (mut ours, peer) = pair().await;
+    drop(peer);
+    let seen = next(Liveness::Idle, || check(&ours)).await;
+    assert_eq!(seen, Liveness::Closed);
+    ours.write_all(b"anybody there?").await.unwrap();
+    let seen = next(Liveness::Closed, || check(&ours)).await;
+    assert_eq!(seen, Liveness::Reset(None));
+    let error = ours.write_all(b"?").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+}
+
+#[tokio::test]
+async fn a_sweep_says_which_are_gone_and_why() {
+    let (idle, _peer) = pair().await;
+    let (busy, mut sender) = pair().await;
+    let (closed, closing) = pair().await;
+    let (ending, mut ended) = pair().await;
+    let (broken, breaking) = pair().await;
+    sender.write_all(b"a").await.unwrap();
+    ended.write_all(b"last words").await.unwrap();
+    drop((closing, ended));
+    reset(breaking);
+
+    let all = [&idle, &busy, &closed, &ending, &broken];
+    let swept = || sweep(all.into_iter().enumerate()).unwrap();
+    timeout(SOON, async {
+        while swept().len() < 3 {
+            sleep(ms(1)).await;
+        }
+    })
+    .await
+    .unwrap();
+    let gone = [
+        (2, Liveness::Closed),
+        (3, Liveness::HalfClosed),
+        (4, Liveness::Reset(None)),
+    ];
+    assert_eq!(swept(), gone);
+    assert_eq!(swept(), gone, "nothing was used up");
+    assert_eq!(sweep(std::iter::empty::<((), _)>()).unwrap(), []);
 }
 
 #[tokio::test]
@@ -209,17 +281,22 @@ async fn a_latch_keeps_the_error_for_the_reader() {
 }
 
 #[tokio::test]
-async fn a_latch_adds_nothing_to_what_it_hasnt_used_up() {
+async fn a_latch_gives_the_error_back_behind_the_data() {
     let (mut ours, mut peer) = pair().await;
     let mut latch = Latch::new();
     peer.write_all(b"a").await.unwrap();
     next(Liveness::Idle, || latch.check(&ours)).await;
-    reset(peer);
-
-    // Only the kernel knows yet what lies behind the data.
-    let seen = next(Liveness::DataPending, || latch.check(&ours)).await;
-    assert_eq!(seen, Liveness::Closed);
     assert!(latch.error().is_none());
+    reset(peer);
+    let seen = next(Liveness::DataPending, || latch.check(&ours)).await;
+    let Liveness::Reset(Some(errno)) = seen else {
+        panic!("{seen:?} is no reset");
+    };
+    let error = io::Error::from_raw_os_error(errno);
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    assert_eq!(seen.to_string(), error.to_string());
+    #[cfg(any(target_os = "linux", target_os = "android"))] // pollers remember
+    assert_eq!(check(&ours).unwrap(), Liveness::HalfClosed, "it was taken");
 
     let mut buffer = [0; 8];
     let mut read = async || latch.after_read(ours.read(&mut buffer).await);
@@ -227,6 +304,17 @@ async fn a_latch_adds_nothing_to_what_it_hasnt_used_up() {
     let error = read().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     assert_eq!(read().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_latch_adds_nothing_to_what_was_read_before_it_looked() {
+    let (mut ours, peer) = pair().await;
+    reset(peer);
+    let mut latch = Latch::new();
+    let error = latch.after_read(ours.read(&mut [0; 1]).await).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    assert_eq!(latch.check(&ours).unwrap(), Liveness::Closed);
+    assert_eq!(latch.after_read(ours.read(&mut [0; 1]).await).unwrap(), 0);
 }
 
 #[test]
@@ -238,16 +326,21 @@ fn a_latch_hands_data_and_other_errors_through() {
     assert_eq!(error.unwrap_err().kind(), ErrorKind::TimedOut);
 }
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
 #[test]
-fn a_socket_whose_runtime_is_gone_cant_be_asked() {
-    let runtime = || {
-        let mut builder = tokio::runtime::Builder::new_current_thread();
-        builder.enable_all().build().unwrap()
-    };
-    let first = runtime();
-    let (ours, _peer) = first.block_on(pair());
-    drop(first);
-    assert!(check(&ours).is_err());
+fn a_socket_whose_runtime_is_gone_can_be_asked_all_the_same() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let (ours, peer) = runtime.block_on(pair());
+    drop(runtime);
+    assert_eq!(check(&ours).unwrap(), Liveness::Idle);
+    drop(peer);
+    let deadline = std::time::Instant::now() + SOON;
+    while check(&ours).unwrap() != Liveness::Closed {
+        assert!(std::time::Instant::now() < deadline);
+    }
 }
 
 // ===== keepalive =====
@@ -719,7 +812,7 @@ fn linux_error_codes_mean_these_ends() {
     ];
     for (errno, end) in cases {
         assert_eq!(end_of(&io::Error::from_raw_os_error(errno)), end, "{errno}");
-        assert_eq!(Liveness::Reset(errno).end(), Some(end));
+        assert_eq!(Liveness::Reset(Some(errno)).end(), Some(end));
     }
 }
 

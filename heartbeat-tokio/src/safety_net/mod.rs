@@ -1,9 +1,9 @@
 //! What the kernel knows about a TCP connection: keepalive, user timeout, and
 //! a look that takes nothing.
 //!
-//! [`SafetyNet`] sets the socket options, [`check`] looks at one socket,
-//! [`Latch`] does so on a connection that is still read from, and [`end_of`]
-//! says what an error means for a monitor. [`TcpInfo`] is what the kernel noted
+//! [`SafetyNet`] sets the socket options, [`check`] looks at one socket and
+//! [`sweep`] at many, [`Latch`] learns the error of a connection that is still
+//! read from, and [`end_of`] says what an error means for a monitor. [`TcpInfo`] is what the kernel noted
 //! about acknowledgements, and [`diagnose`] says from it who is to blame for a
 //! silence. This module gives no verdict on a peer: that is the
 //! [`Monitor`](heartbeat_core::Monitor)'s.
@@ -67,7 +67,7 @@ use std::os::fd::AsFd as AsSocketHandle;
 use std::os::windows::io::AsSocket as AsSocketHandle;
 
 pub use apply::{Applied, Outcome};
-pub use check::{Latch, Liveness, check};
+pub use check::{Latch, Liveness, check, sweep};
 pub use errors::end_of;
 pub use keepalive::{SafetyNet, SafetyNetError};
 pub use tcp_info::{TcpInfo, diagnose};

@@ -808,11 +808,34 @@ fn linux_error_codes_mean_these_ends() {
         (113, End::Unreachable), // EHOSTUNREACH
         (101, End::Unreachable), // ENETUNREACH
         (100, End::Unreachable), // ENETDOWN
+        (112, End::Unreachable), // EHOSTDOWN
+        (102, End::TimedOut),    // ENETRESET
         (5, End::Io),            // EIO
     ];
     for (errno, end) in cases {
         assert_eq!(end_of(&io::Error::from_raw_os_error(errno)), end, "{errno}");
         assert_eq!(Liveness::Reset(Some(errno)).end(), Some(end));
+    }
+}
+
+#[cfg(windows)]
+#[test]
+fn windows_error_codes_mean_these_ends() {
+    let cases = [
+        (10_054, End::Reset),       // WSAECONNRESET
+        (10_053, End::Reset),       // WSAECONNABORTED
+        (10_057, End::Reset),       // WSAENOTCONN
+        (10_058, End::Reset),       // WSAESHUTDOWN
+        (10_060, End::TimedOut),    // WSAETIMEDOUT
+        (10_052, End::TimedOut),    // WSAENETRESET
+        (10_065, End::Unreachable), // WSAEHOSTUNREACH
+        (10_064, End::Unreachable), // WSAEHOSTDOWN
+        (10_051, End::Unreachable), // WSAENETUNREACH
+        (10_050, End::Unreachable), // WSAENETDOWN
+        (10_014, End::Io),          // WSAEFAULT
+    ];
+    for (code, end) in cases {
+        assert_eq!(end_of(&io::Error::from_raw_os_error(code)), end, "{code}");
     }
 }
 

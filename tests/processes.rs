@@ -25,6 +25,8 @@ use std::{
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt, future::try_join_all};
 use heartbeat_tests::{process::PeerProcess, quick};
+#[cfg(target_os = "linux")]
+use heartbeat_tokio::Diagnosis;
 use heartbeat_tokio::{Cause, CloseReason, Heartbeat, PeerEvent, SendError};
 use tokio::{
     net::{TcpSocket, TcpStream},
@@ -58,6 +60,8 @@ fn a_stopped_process_is_found_silent_in_time() {
         };
         assert_eq!(death.cause, Cause::Silent);
         assert_eq!(death.missed, 3);
+        #[cfg(target_os = "linux")]
+        assert_eq!(death.diagnosis, Diagnosis::AppHung, "its kernel answers");
         assert!(measured >= ms(600), "{measured:?}: too early");
         assert!(death.silent_for >= ms(800), "{death}: too early");
         // More is measured if bytes were on their way when it was stopped.
@@ -135,6 +139,8 @@ fn a_process_that_is_stopped_while_we_send_is_found_in_time() {
         };
         assert!(death.silent_for >= ms(800), "{death}: too early");
         assert!(begun.elapsed() >= ms(500), "the send was never stuck");
+        #[cfg(target_os = "linux")]
+        assert_eq!(death.diagnosis, Diagnosis::PeerNotReading, "{death}");
         assert_eq!(peer.end().await, PeerEvent::Dead(death));
         measured
     });

@@ -158,6 +158,10 @@ pub struct Death {
     pub missed: u32,
     /// The last round trip that was measured, if any was.
     pub last_rtt: Option<Duration>,
+    /// What the operating system knew of a silent peer. A monitor can't tell,
+    /// and leaves it [`Unknown`](Diagnosis::Unknown); a driver that can look
+    /// at a socket fills it in.
+    pub diagnosis: Diagnosis,
 }
 
 impl fmt::Display for Death {
@@ -174,7 +178,10 @@ impl fmt::Display for Death {
         if let Some(rtt) = self.last_rtt {
             write!(f, ", last round trip {:?}", rounded(rtt))?;
         }
-        Ok(())
+        match self.diagnosis {
+            Diagnosis::Unknown => Ok(()),
+            known => write!(f, ": {known}"),
+        }
     }
 }
 
@@ -230,6 +237,40 @@ impl fmt::Display for Cause {
             Self::PingFlood => f.write_str("ping flood"),
             Self::Io => f.write_str("transport failed"),
         }
+    }
+}
+
+/// Why a peer was silent, as far as the operating system's view of the
+/// connection shows it.
+///
+/// It explains a verdict and never changes one. Whoever ends the TCP connection
+/// is whose view it is: behind a proxy that is the proxy's kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive] // other systems may tell more
+pub enum Diagnosis {
+    /// There is nothing to look at, this system can't tell, or what it tells
+    /// proves nothing.
+    #[default]
+    Unknown,
+    /// The peer's kernel acknowledged what we sent, and its application said
+    /// nothing: it hangs, or was stopped.
+    AppHung,
+    /// What we sent isn't acknowledged although it was repeated: the network
+    /// in between is cut, or the peer's host is gone.
+    PathDead,
+    /// The peer's application doesn't read: its kernel answers, but has no
+    /// room for what we want to send.
+    PeerNotReading,
+}
+
+impl fmt::Display for Diagnosis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "no diagnosis",
+            Self::AppHung => "the peer's application hangs",
+            Self::PathDead => "the path to the peer is dead",
+            Self::PeerNotReading => "the peer doesn't read",
+        })
     }
 }
 

@@ -110,7 +110,7 @@ pub mod testkit;
 mod time;
 
 pub use config::{Config, ConfigBuilder, ConfigError, Evidence, Role};
-pub use event::{Cause, CloseReason, Death, End, Event};
+pub use event::{Cause, CloseReason, Death, Diagnosis, End, Event};
 pub use frame::{BufferTooShort, Control, Hello, Nonce, ProtocolError, Tag};
 pub use monitor::Monitor;
 pub use status::{State, Status};

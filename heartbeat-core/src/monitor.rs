@@ -8,7 +8,7 @@ use core::{num::NonZeroU8, time::Duration};
 
 use crate::{
     config::{Config, Evidence, Role},
-    event::{Cause, CloseReason, Death, End, Event},
+    event::{Cause, CloseReason, Death, Diagnosis, End, Event},
     frame::{Control, Hello, Nonce},
     limiter::{self, Allowance, Limiter},
     random::Random,
@@ -650,6 +650,7 @@ impl Monitor {
                 silent_for,
                 missed,
                 last_rtt: self.rtt.last(),
+                diagnosis: Diagnosis::Unknown,
             }))
     }
 

@@ -11,7 +11,8 @@ mod common;
 
 use common::{Run, ms, secs, us};
 use heartbeat_core::{
-    Cause, CloseReason, Config, Control, Death, End, Event, Instant, Monitor, ProtocolError,
+    Cause, CloseReason, Config, Control, Death, Diagnosis, End, Event, Instant, Monitor,
+    ProtocolError,
 };
 
 /// A death of this cause, a second after the start.
@@ -150,4 +151,22 @@ fn a_death_tells_misses_and_the_last_round_trip() {
         };
         assert_eq!(death.to_string(), words);
     }
+}
+
+#[test]
+fn a_diagnosis_is_told_behind_the_death_it_explains() {
+    let mut death = death(End::Io);
+    assert_eq!(death.diagnosis, Diagnosis::Unknown, "a monitor can't tell");
+    let lines = [
+        (Diagnosis::Unknown, ""),
+        (Diagnosis::AppHung, ": the peer's application hangs"),
+        (Diagnosis::PathDead, ": the path to the peer is dead"),
+        (Diagnosis::PeerNotReading, ": the peer doesn't read"),
+    ];
+    for (diagnosis, words) in lines {
+        death.diagnosis = diagnosis;
+        let line = format!("transport failed, silent for 1s{words}");
+        assert_eq!(death.to_string(), line);
+    }
+    assert_eq!(Diagnosis::Unknown.to_string(), "no diagnosis");
 }

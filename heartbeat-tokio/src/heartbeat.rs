@@ -6,7 +6,6 @@
 //! frames lie on the wire is the transport's.
 
 use std::{
-    any::Any,
     collections::VecDeque,
     fmt,
     future::{Future, poll_fn},
@@ -20,7 +19,9 @@ use std::{
 
 use bytes::Bytes;
 use futures::{Sink, Stream, stream::FusedStream};
-use heartbeat_core::{Cause, CloseReason, Config, Control, End, Event, Instant, Monitor, Nonce};
+use heartbeat_core::{
+    Cause, CloseReason, Config, Control, End, Event, Evidence, Instant, Monitor, Nonce,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -33,7 +34,8 @@ use crate::{
     error::Ended,
     frames::Frames,
     inbox::{Inbox, READ_AHEAD},
-    safety_net::{self, Liveness, SafetyNet},
+    net::{Net, NetStatus, SocketOf, itself},
+    safety_net::{self, SafetyNet},
     timer::{Clock, Timer},
     transport::{Broken, Buffered, Dialect, Frame, Protocol, Scope, Transport},
     wire::Wire,
@@ -118,9 +120,7 @@ pub struct Heartbeat<S, C: Protocol = Wire> {
     monitor: Monitor,
     clock: Clock,
     timer: Timer,
-    /// Where the socket is, if there is one below the stream.
-    socket: SocketOf<S>,
-    net: NetStatus,
+    net: Net<S>,
     /// When bytes arrived last.
     read_at: Instant,
 
@@ -174,9 +174,6 @@ struct Flags {
     finished: bool,
 }
 
-/// From a stream to the socket below it.
-type SocketOf<S> = fn(&S) -> Option<&TcpStream>;
-
 /// What is known about a connection.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive] // later versions may know more
@@ -187,26 +184,6 @@ pub struct Status {
     pub silent_for: Duration,
     /// The second line of defence, in the kernel.
     pub safety_net: NetStatus,
-}
-
-/// Whether the kernel watches the connection too.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive] // there may be other ways to name the socket
-pub enum NetStatus {
-    /// The stream isn't a plain [`TcpStream`], and nobody
-    /// [said](Heartbeat::with_socket) where its socket is.
-    NoSocket,
-    /// The options were set, or not, as the report says.
-    Applied(safety_net::Applied),
-}
-
-impl NetStatus {
-    fn spread(socket: Option<&TcpStream>, config: &Config) -> Self {
-        match socket {
-            Some(socket) => Self::Applied(SafetyNet::from(config).apply(socket)),
-            None => Self::NoSocket,
-        }
-    }
 }
 
 /// What a [`Heartbeat`] consists of.
@@ -248,11 +225,6 @@ where
     pub fn new(stream: S, config: Config) -> Self {
         Self::with_transport(stream, Wire::new(&config), config, itself)
     }
-}
-
-/// The socket of a stream that is one.
-fn itself<S: 'static>(stream: &S) -> Option<&TcpStream> {
-    (stream as &dyn Any).downcast_ref()
 }
 
 #[cfg(feature = "postcard")]
@@ -387,7 +359,7 @@ where
 
 impl<S, C: Transport<S>> Heartbeat<S, C> {
     fn with_transport(stream: S, transport: C, config: Config, socket: SocketOf<S>) -> Self {
-        let net = NetStatus::spread(socket(&stream), &config);
+        let net = Net::derived(socket, &stream, &config);
         let clock = Clock::start();
         // Keyed by the operating system's randomness.
         let seed = RandomState::new().build_hasher().finish();
@@ -401,7 +373,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             },
             clock,
             timer: Timer::default(),
-            socket,
             net,
             read_at: Instant::ORIGIN,
             inbox: Inbox::new(),
@@ -434,8 +405,16 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// ```
     #[must_use]
     pub fn with_socket(mut self, socket: fn(&S) -> Option<&TcpStream>) -> Self {
-        self.socket = socket;
-        self.net = NetStatus::spread(socket(&self.stream), self.monitor.config());
+        self.net
+            .move_to(socket, &self.stream, self.monitor.config());
+        self
+    }
+
+    /// Spreads this safety net instead of the one that is derived from the
+    /// timings.
+    #[must_use]
+    pub fn with_safety_net(mut self, net: &SafetyNet) -> Self {
+        self.net.replace(&self.stream, net);
         self
     }
 
@@ -454,7 +433,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         Status {
             silent_for: self.clock.now().saturating_duration_since(peer.last_heard),
             peer,
-            safety_net: self.net,
+            safety_net: self.net.status(),
         }
     }
 
@@ -640,7 +619,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             if self.flags.outputs {
                 continue;
             }
-            if self.timer.arm(self.clock, self.monitor.poll_timeout(), cx) {
+            if self.timer.arm(self.clock, self.next_deadline(), cx) {
                 return Poll::Pending;
             }
         }
@@ -737,8 +716,12 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// The timer has fired: judges, after reading what is there.
     fn judge(&mut self, cx: &mut Context<'_>) {
+        let now = self.clock.now();
         if self.flags.paused {
-            self.look_while_paused();
+            if self.net.is_gone(&self.stream, now) {
+                self.flags.last_words = true;
+                self.resume();
+            }
         } else {
             if self.transport.unread() > READ_AHEAD {
                 // The application is behind with what lies here, and behind
@@ -750,11 +733,30 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 let _ = self.read_regardless(cx);
             }
         }
+        self.ask_the_kernel();
         self.monitor.handle_timeout(self.clock.now());
         self.flags.outputs = true;
         // If that is over already, the timer has fired again.
         self.timer.served();
-        self.timer.arm(self.clock, self.monitor.poll_timeout(), cx);
+        self.timer.arm(self.clock, self.next_deadline(), cx);
+    }
+
+    /// An acknowledgement of the peer's kernel counts, if that was asked for.
+    fn ask_the_kernel(&mut self) {
+        if self.config().evidence() == Evidence::Acknowledgement && !self.flags.paused {
+            let heard_at = self.monitor.status().last_heard;
+            let now = self.clock.now();
+            if let Some(at) = self.net.acknowledged_at(&self.stream, heard_at, now) {
+                self.monitor.handle_acknowledged(at, now);
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        match (self.monitor.poll_timeout(), self.net.look_at()) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        }
     }
 
     // ---- the outbound side ---------------------------------------------
@@ -953,7 +955,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if !self.flags.paused {
             self.flags.paused = true;
             self.note_news();
-            self.monitor.handle_paused(self.clock.now());
+            let now = self.clock.now();
+            self.monitor.handle_paused(now);
+            self.net.begin_looking(&self.stream, now);
             self.flags.outputs = true;
         }
     }
@@ -964,43 +968,12 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             self.flags.paused = false;
             self.note_news();
             self.monitor.handle_resumed(self.clock.now());
+            self.net.end_looking();
             self.flags.outputs = true;
         }
     }
 
-    /// While we don't read, the kernel is asked for what reading would tell.
-    fn look_while_paused(&mut self) {
-        let Some(socket) = (self.socket)(&self.stream) else {
-            return;
-        };
-        let Ok(liveness) = safety_net::check(socket) else {
-            return;
-        };
-        if let Liveness::Reset(errno) = liveness {
-            // Nobody else is told.
-            let error = io::Error::from_raw_os_error(errno);
-            self.write_end = Some(safety_net::end_of(&error));
-            self.io_error = Some(Arc::new(error));
-        }
-        if liveness.is_gone() {
-            self.flags.last_words = true;
-            self.resume();
-        }
-    }
-
     // ---- ends ----------------------------------------------------------
-
-    /// The peer's Hello may have made our detection time longer, and the
-    /// kernel's verdict is to come after ours.
-    fn adapt_net(&mut self) {
-        let config = self.monitor.config();
-        let interval = self.monitor.status().interval;
-        if interval > config.interval() {
-            if let Ok(slower) = config.to_builder().interval(interval).build() {
-                self.net = NetStatus::spread((self.socket)(&self.stream), &slower);
-            }
-        }
-    }
 
     /// The transport ended.
     fn end(&mut self, end: End) {
@@ -1019,19 +992,22 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// The next of the monitor's events; a terminal one is put aside, for
     /// messages that arrived before it.
     fn next_output(&mut self) -> Option<PeerEvent<C::Message>> {
-        while let Some(event) = self.monitor.poll_event() {
+        while let Some(mut event) = self.monitor.poll_event() {
             self.note_news();
             match event {
                 Event::Closed { reason } => {
                     self.ended = Some(Ended::Closed(reason));
                     self.flags.deaf |= reason == CloseReason::Peer;
                 }
-                Event::Dead(death) => {
-                    self.ended = Some(Ended::Dead(death));
+                Event::Dead(ref mut death) => {
+                    self.net.diagnose(&self.stream, death);
+                    self.ended = Some(Ended::Dead(*death));
                     self.flags.deaf |= matches!(death.cause, Cause::Protocol(_) | Cause::PingFlood);
                 }
                 Event::Connected { .. } => {
-                    self.adapt_net();
+                    let interval = self.monitor.status().interval;
+                    self.net
+                        .adapt(&self.stream, self.monitor.config(), interval);
                     return PeerEvent::from_core(event);
                 }
                 event => match PeerEvent::from_core(event) {
@@ -1042,6 +1018,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             self.terminal = Some(event);
             // Messages that wait in the inbox and behind come before it.
             self.flags.paused = false;
+            self.net.end_looking();
             self.wake_writer();
         }
         self.flags.outputs = false;

@@ -64,6 +64,7 @@ mod event;
 mod frames;
 mod heartbeat;
 mod inbox;
+mod net;
 mod pool;
 pub mod safety_net;
 mod timer;
@@ -77,12 +78,13 @@ pub use driver::{Driver, Receiver, Sender};
 pub use error::{EncodeError, ProbeError, SendError};
 pub use event::PeerEvent;
 pub use frames::Frames;
-pub use heartbeat::{Heartbeat, NetStatus, Parts, Status};
+pub use heartbeat::{Heartbeat, Parts, Status};
 pub use heartbeat_core;
 pub use heartbeat_core::{
-    Cause, CloseReason, Config, ConfigBuilder, ConfigError, Death, Evidence, Hello, ProtocolError,
-    Role, State,
+    Cause, CloseReason, Config, ConfigBuilder, ConfigError, Death, Diagnosis, Evidence, Hello,
+    ProtocolError, Role, State,
 };
+pub use net::NetStatus;
 pub use safety_net::SafetyNet;
 pub use transport::{Dialect, Frame};
 #[cfg(feature = "postcard")]

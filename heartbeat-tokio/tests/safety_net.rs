@@ -7,9 +7,9 @@ use std::{
     time::Duration,
 };
 
-use heartbeat_core::{Config, End};
+use heartbeat_core::{Config, Diagnosis, End};
 use heartbeat_tokio::safety_net::{
-    Latch, Liveness, Outcome, SafetyNet, SafetyNetError, check, end_of,
+    Latch, Liveness, Outcome, SafetyNet, SafetyNetError, TcpInfo, check, end_of, sweep,
 };
 use socket2::SockRef;
 use tokio::{
@@ -143,6 +143,7 @@ async fn a_closed_peer_is_seen() {
     assert_eq!(check(&ours).unwrap(), Liveness::Closed);
 }
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
 #[tokio::test]
 async fn a_close_is_seen_even_before_the_poller_has_run() {
     let (ours, peer) = pair().await;
@@ -163,26 +164,97 @@ async fn a_close_behind_unread_data_is_seen() {
 
     peer.shutdown().await.unwrap();
     let seen = next(Liveness::DataPending, || check(&ours)).await;
-    assert_eq!(seen, Liveness::Closed);
+    assert_eq!(seen, Liveness::HalfClosed);
+    assert!(seen.is_gone());
+    assert_eq!(seen.end(), Some(End::Eof));
 
     let mut read = Vec::new();
     ours.read_to_end(&mut read).await.unwrap();
     assert_eq!(read, b"last words");
+    assert_eq!(check(&ours).unwrap(), Liveness::Closed);
 }
 
 #[tokio::test]
-async fn a_reset_is_seen_with_its_error() {
-    let (ours, peer) = pair().await;
-    reset(peer);
+async fn a_peer_that_has_finished_sending_may_still_read() {
+    let (mut ours, mut peer) = pair().await;
+    peer.shutdown().await.unwrap();
     let seen = next(Liveness::Idle, || check(&ours)).await;
-    let Liveness::Reset(errno) = seen else {
-        panic!("{seen:?} is no reset");
-    };
-    let error = io::Error::from_raw_os_error(errno);
-    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    assert_eq!(seen, Liveness::Closed, "it looks like a close");
+
+    ours.write_all(b"a").await.unwrap();
+    assert_eq!(peer.read_u8().await.unwrap(), b'a');
+    drop(peer); // everything was read, so there is nothing new
+    ours.shutdown().await.unwrap();
+    assert_eq!(check(&ours).unwrap(), Liveness::Closed);
+}
+
+#[tokio::test]
+async fn a_reset_is_seen_and_left_to_the_reader() {
+    let (mut ours, mut peer) = pair().await;
+    peer.write_all(b"ab").await.unwrap();
+    next(Liveness::Idle, || check(&ours)).await;
+    reset(peer);
+    // Unread data doesn't hide it.
+    let seen = next(Liveness::DataPending, || check(&ours)).await;
+    assert_eq!(seen, Liveness::Reset(None));
     assert!(seen.is_gone());
     assert_eq!(seen.end(), Some(End::Reset));
-    assert_eq!(seen.to_string(), error.to_string());
+    for _ in 0..100 {
+        assert_eq!(check(&ours).unwrap(), seen);
+    }
+
+    let mut read = [0; 2];
+    ours.read_exact(&mut read).await.unwrap();
+    assert_eq!(&read, b"ab");
+    assert_eq!(check(&ours).unwrap(), seen);
+    let error = ours.read(&mut read).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    assert!(check(&ours).unwrap().is_gone());
+    assert_eq!(ours.read(&mut read).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_reset_behind_a_close_is_seen() {
+    let (mut ours, peer) = pair().await;
+    drop(peer);
+    let seen = next(Liveness::Idle, || check(&ours)).await;
+    assert_eq!(seen, Liveness::Closed);
+    ours.write_all(b"anybody there?").await.unwrap();
+    let seen = next(Liveness::Closed, || check(&ours)).await;
+    assert_eq!(seen, Liveness::Reset(None));
+    let error = ours.write_all(b"?").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+}
+
+#[tokio::test]
+async fn a_sweep_says_which_are_gone_and_why() {
+    let (idle, _peer) = pair().await;
+    let (busy, mut sender) = pair().await;
+    let (closed, closing) = pair().await;
+    let (ending, mut ended) = pair().await;
+    let (broken, breaking) = pair().await;
+    sender.write_all(b"a").await.unwrap();
+    ended.write_all(b"last words").await.unwrap();
+    drop((closing, ended));
+    reset(breaking);
+
+    let all = [&idle, &busy, &closed, &ending, &broken];
+    let swept = || sweep(all.into_iter().enumerate()).unwrap();
+    timeout(SOON, async {
+        while swept().len() < 3 {
+            sleep(ms(1)).await;
+        }
+    })
+    .await
+    .unwrap();
+    let gone = [
+        (2, Liveness::Closed),
+        (3, Liveness::HalfClosed),
+        (4, Liveness::Reset(None)),
+    ];
+    assert_eq!(swept(), gone);
+    assert_eq!(swept(), gone, "nothing was used up");
+    assert_eq!(sweep(std::iter::empty::<((), _)>()).unwrap(), []);
 }
 
 #[tokio::test]
@@ -209,17 +281,22 @@ async fn a_latch_keeps_the_error_for_the_reader() {
 }
 
 #[tokio::test]
-async fn a_latch_adds_nothing_to_what_it_hasnt_used_up() {
+async fn a_latch_gives_the_error_back_behind_the_data() {
     let (mut ours, mut peer) = pair().await;
     let mut latch = Latch::new();
     peer.write_all(b"a").await.unwrap();
     next(Liveness::Idle, || latch.check(&ours)).await;
-    reset(peer);
-
-    // Only the kernel knows yet what lies behind the data.
-    let seen = next(Liveness::DataPending, || latch.check(&ours)).await;
-    assert_eq!(seen, Liveness::Closed);
     assert!(latch.error().is_none());
+    reset(peer);
+    let seen = next(Liveness::DataPending, || latch.check(&ours)).await;
+    let Liveness::Reset(Some(errno)) = seen else {
+        panic!("{seen:?} is no reset");
+    };
+    let error = io::Error::from_raw_os_error(errno);
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    assert_eq!(seen.to_string(), error.to_string());
+    #[cfg(any(target_os = "linux", target_os = "android"))] // pollers remember
+    assert_eq!(check(&ours).unwrap(), Liveness::HalfClosed, "it was taken");
 
     let mut buffer = [0; 8];
     let mut read = async || latch.after_read(ours.read(&mut buffer).await);
@@ -227,6 +304,17 @@ async fn a_latch_adds_nothing_to_what_it_hasnt_used_up() {
     let error = read().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     assert_eq!(read().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_latch_adds_nothing_to_what_was_read_before_it_looked() {
+    let (mut ours, peer) = pair().await;
+    reset(peer);
+    let mut latch = Latch::new();
+    let error = latch.after_read(ours.read(&mut [0; 1]).await).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    assert_eq!(latch.check(&ours).unwrap(), Liveness::Closed);
+    assert_eq!(latch.after_read(ours.read(&mut [0; 1]).await).unwrap(), 0);
 }
 
 #[test]
@@ -238,16 +326,21 @@ fn a_latch_hands_data_and_other_errors_through() {
     assert_eq!(error.unwrap_err().kind(), ErrorKind::TimedOut);
 }
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
 #[test]
-fn a_socket_whose_runtime_is_gone_cant_be_asked() {
-    let runtime = || {
-        let mut builder = tokio::runtime::Builder::new_current_thread();
-        builder.enable_all().build().unwrap()
-    };
-    let first = runtime();
-    let (ours, _peer) = first.block_on(pair());
-    drop(first);
-    assert!(check(&ours).is_err());
+fn a_socket_whose_runtime_is_gone_can_be_asked_all_the_same() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let (ours, peer) = runtime.block_on(pair());
+    drop(runtime);
+    assert_eq!(check(&ours).unwrap(), Liveness::Idle);
+    drop(peer);
+    let deadline = std::time::Instant::now() + SOON;
+    while check(&ours).unwrap() != Liveness::Closed {
+        assert!(std::time::Instant::now() < deadline);
+    }
 }
 
 // ===== keepalive =====
@@ -283,8 +376,16 @@ fn the_kernels_verdict_comes_after_the_heartbeats() {
                     continue;
                 }
                 let net = SafetyNet::from(&config);
-                let by_hand = SafetyNet::new(net.idle(), net.interval(), net.retries());
+                let by_hand = SafetyNet::new(net.idle(), net.interval(), net.retries())
+                    .and_then(|hand| hand.with_max_retransmit_timeout(net.max_retransmit_timeout()))
+                    .and_then(|hand| hand.with_peek_interval(net.peek_interval()));
                 assert_eq!(by_hand, Ok(net), "a kernel takes it");
+                let verdict = config.detection_time() + timeout;
+                if verdict < secs(840) {
+                    let limit = net.max_retransmit_timeout().unwrap();
+                    assert!(retransmission_gives_up(limit) >= verdict, "{net:?}");
+                    assert!(limit <= timeout.max(verdict / 6) + secs(1), "{net:?}");
+                }
                 assert!(net.retries() >= 3, "one lost probe decides nothing");
                 assert!(
                     net.detection_time() >= config.detection_time() + timeout,
@@ -307,17 +408,27 @@ fn the_kernels_verdict_comes_after_the_heartbeats() {
     }
 }
 
+/// As Linux computes it for `tcp_retries2` = 15 (`tcp_model_timeout`).
+fn retransmission_gives_up(limit: Duration) -> Duration {
+    let base = ms(200);
+    let doublings = (limit.as_millis() / base.as_millis()).ilog2();
+    base * ((2 << doublings) - 1) + limit * (15 - doublings)
+}
+
 #[test]
 fn the_presets_give_these_settings() {
     let derived = |config: Config| {
         let net = SafetyNet::from(&config);
         assert_eq!(net.user_timeout(), None);
+        assert_eq!(net.peek_interval(), config.interval());
         let (idle, interval) = (net.idle().as_secs(), net.interval().as_secs());
-        (idle, interval, net.retries())
+        (idle, interval, net.retries(), net.max_retransmit_timeout())
     };
-    assert_eq!(derived(Config::wan()), (8, 3, 3)); // 17 s after 14
-    assert_eq!(derived(Config::lan()), (2, 1, 3)); // 5 s after 2.5
-    assert_eq!(derived(Config::mobile()), (40, 10, 3)); // 70 s after 60
+    let (one, three, twelve) = (Some(secs(1)), Some(secs(3)), Some(ms(11_667)));
+    assert_eq!(derived(Config::wan()), (8, 3, 3, three)); // 17 s after 14
+    assert_eq!(derived(Config::lan()), (2, 1, 3, one)); // 5 s after 2.5
+    assert_eq!(derived(Config::mobile()), (40, 10, 3, twelve)); // 70 s after 60
+    assert_eq!(SafetyNet::default(), SafetyNet::from(&Config::default()));
 }
 
 #[test]
@@ -343,6 +454,13 @@ fn fractions_are_rounded_up() {
     let net = net.with_user_timeout(ms(1999) + nano).unwrap();
     assert_eq!(net.user_timeout(), Some(secs(2)));
     assert_eq!(net.with_user_timeout(None).unwrap().user_timeout(), None);
+
+    assert_eq!(net.peek_interval(), secs(1), "as idle");
+    let net = net.with_peek_interval(nano).unwrap();
+    assert_eq!(net.peek_interval(), ms(1));
+    assert_eq!(net.max_retransmit_timeout(), None);
+    let net = net.with_max_retransmit_timeout(ms(1500) + nano).unwrap();
+    assert_eq!(net.max_retransmit_timeout(), Some(ms(1501)));
 }
 
 #[test]
@@ -392,6 +510,18 @@ fn what_no_kernel_takes_is_refused_with_field_value_and_rule() {
             "user_timeout = 2147483.647000001s: must be at most 2147483647ms",
         ),
         (
+            net.with_peek_interval(secs(0)),
+            "peek_interval = 0ns: must be above zero",
+        ),
+        (
+            net.with_max_retransmit_timeout(ms(999)),
+            "max_retransmit_timeout = 999ms: must be from 1s to 120s",
+        ),
+        (
+            net.with_max_retransmit_timeout(ms(120_001)),
+            "max_retransmit_timeout = 120.001s: must be from 1s to 120s",
+        ),
+        (
             SafetyNet::new(secs(0), secs(1), 1),
             "idle = 0ns: must be above zero",
         ),
@@ -414,6 +544,44 @@ fn what_no_kernel_takes_is_refused_with_field_value_and_rule() {
     assert_eq!(error.rule().to_string(), "from 1 to 127");
 }
 
+#[cfg(feature = "serde")]
+#[test]
+fn a_file_says_it_as_people_do() {
+    let net: SafetyNet = toml::from_str(
+        r#"
+        idle = "400ms"
+        interval = "2m 30s"
+        retries = 5
+        user_timeout = "1.5s"
+        max_retransmit_timeout = "4s"
+        peek_interval = "250ms"
+        "#,
+    )
+    .unwrap();
+    let by_hand = SafetyNet::new(ms(400), secs(150), 5)
+        .and_then(|net| net.with_user_timeout(ms(1500)))
+        .and_then(|net| net.with_max_retransmit_timeout(secs(4)))
+        .and_then(|net| net.with_peek_interval(ms(250)));
+    assert_eq!(Ok(net), by_hand);
+    let written = toml::to_string(&net).unwrap();
+    assert!(written.contains(r#"interval = "2m 30s""#), "{written}");
+    assert_eq!(toml::from_str(&written), Ok(net));
+
+    assert_eq!(toml::from_str(""), Ok(SafetyNet::default()));
+    for (file, complaint) in [
+        ("retries = 128", "retries = 128: must be from 1 to 127"),
+        (r#"idle = "10h""#, "idle = 36000s: must be at most 32767s"),
+        (r#"idle = "0s""#, "idle = 0ns: must be above zero"),
+        ("probes = 3", "unknown field `probes`"),
+        ("idle = 3", "invalid type"),
+        (r#"idle = "3""#, "idle"),
+        (r#"idle = "-3s""#, "idle"),
+    ] {
+        let error = toml::from_str::<SafetyNet>(file).unwrap_err().to_string();
+        assert!(error.contains(complaint), "{file}: {error}");
+    }
+}
+
 // ===== apply =====
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -422,8 +590,15 @@ async fn the_socket_has_what_was_derived() {
     let (ours, peer) = pair().await;
     let net = SafetyNet::from(&Config::detect_within(ms(22_700)).unwrap());
     let applied = net.apply(&ours);
-    assert!(applied.is_complete(), "{applied}");
-    assert_eq!(applied.to_string(), "all is set");
+    let old = applied.max_retransmit_timeout == Outcome::NotSupported;
+    if old {
+        eprintln!("SKIPPED max_retransmit_timeout: it needs Linux 6.15");
+        let words = "max_retransmit_timeout: not supported on this system";
+        assert_eq!(applied.to_string(), words);
+    } else {
+        assert!(applied.is_complete(), "{applied}");
+        assert_eq!(applied.to_string(), "all is set");
+    }
     assert_eq!(applied.user_timeout, Outcome::NotAsked);
 
     let socket = SockRef::from(&ours);
@@ -477,7 +652,9 @@ async fn an_option_that_fails_is_reported_and_doesnt_prevent_the_rest() {
     assert!(matches!(applied.idle, Outcome::Failed(errno) if errno != 0));
     assert!(!applied.is_complete());
     let missing: Vec<_> = applied.missing().map(|(name, _)| name).collect();
-    assert_eq!(missing, ["idle", "interval", "retries", "user_timeout"]);
+    let options = ["idle", "interval", "retries", "user_timeout"];
+    assert_eq!(missing[..4], options);
+    assert_eq!(missing[4..], ["max_retransmit_timeout"]);
 
     let text = applied.to_string();
     assert!(text.starts_with("idle: "), "{text}");
@@ -491,7 +668,107 @@ fn nothing_is_set_on_what_is_no_socket() {
     let file = std::fs::File::open("/dev/null").unwrap();
     let applied = SafetyNet::from(&Config::default()).apply(&file);
     assert!(matches!(applied.keepalive, Outcome::Failed(_)));
-    assert_eq!(applied.missing().count(), 4, "{applied}");
+    assert_eq!(applied.missing().count(), 5, "{applied}");
+}
+
+// ===== diagnosis =====
+
+/// What the kernel notes of a connection whose pings all were acknowledged,
+/// the last one half a second ago; changed by `change`.
+fn noted(change: impl FnOnce(&mut TcpInfo)) -> Diagnosis {
+    let mut info = TcpInfo::default();
+    info.last_data_sent = ms(500);
+    info.last_ack_received = ms(499);
+    info.last_data_received = secs(4);
+    info.unsent = Some(0);
+    info.send_window = Some(65_536);
+    change(&mut info);
+    info.diagnose(secs(4))
+}
+
+#[test]
+fn what_was_asked_and_acknowledged_is_a_hung_application() {
+    assert_eq!(noted(|_| {}), Diagnosis::AppHung);
+    // Older kernels tell less.
+    assert_eq!(
+        noted(|info| (info.unsent, info.send_window) = (None, None)),
+        Diagnosis::AppHung
+    );
+    // The last ping is on its way, those before were acknowledged.
+    assert_eq!(noted(|info| info.unacknowledged = 1), Diagnosis::AppHung);
+}
+
+#[test]
+fn what_was_repeated_in_vain_is_a_dead_path() {
+    let lost = |info: &mut TcpInfo| {
+        info.unacknowledged = 1;
+        info.retransmits = 2;
+        info.backoff = 2;
+        info.last_ack_received = secs(4);
+    };
+    assert_eq!(noted(lost), Diagnosis::PathDead);
+    // Our own repetition is newer, and the peer's may still arrive.
+    assert_eq!(
+        noted(|info| {
+            lost(info);
+            info.last_ack_received = ms(10);
+        }),
+        Diagnosis::PathDead
+    );
+    // Before there was time to repeat it, nobody knows.
+    assert_eq!(
+        noted(|info| {
+            info.unacknowledged = 1;
+            info.last_ack_received = secs(4);
+        }),
+        Diagnosis::Unknown
+    );
+    // Unanswered probes of keepalive.
+    assert_eq!(noted(|info| info.probes = 1), Diagnosis::PathDead);
+}
+
+#[test]
+fn a_closed_window_is_a_peer_that_doesnt_read_until_probes_go_unanswered() {
+    let full = |info: &mut TcpInfo| {
+        info.unsent = Some(1 << 20);
+        info.send_window = Some(0);
+        info.backoff = 3; // probes that are answered count too
+        info.last_ack_received = secs(2);
+    };
+    assert_eq!(noted(full), Diagnosis::PeerNotReading);
+    let older = |info: &mut TcpInfo| {
+        full(info);
+        info.send_window = None;
+    };
+    assert_eq!(noted(older), Diagnosis::PeerNotReading);
+    // The next probe is on its way.
+    let probing = |info: &mut TcpInfo| {
+        full(info);
+        info.probes = 1;
+    };
+    assert_eq!(noted(probing), Diagnosis::PeerNotReading);
+    // None was due yet.
+    let waiting = |info: &mut TcpInfo| {
+        full(info);
+        info.last_ack_received = secs(4);
+    };
+    assert_eq!(noted(waiting), Diagnosis::PeerNotReading);
+    let unanswered = |info: &mut TcpInfo| {
+        waiting(info);
+        info.probes = 2;
+    };
+    assert_eq!(noted(unanswered), Diagnosis::PathDead);
+}
+
+#[test]
+fn where_nothing_was_asked_nothing_is_known() {
+    assert_eq!(
+        noted(|info| {
+            info.last_data_sent = secs(5);
+            info.last_ack_received = secs(4);
+        }),
+        Diagnosis::Unknown
+    );
 }
 
 // ===== end_of =====
@@ -531,11 +808,34 @@ fn linux_error_codes_mean_these_ends() {
         (113, End::Unreachable), // EHOSTUNREACH
         (101, End::Unreachable), // ENETUNREACH
         (100, End::Unreachable), // ENETDOWN
+        (112, End::Unreachable), // EHOSTDOWN
+        (102, End::TimedOut),    // ENETRESET
         (5, End::Io),            // EIO
     ];
     for (errno, end) in cases {
         assert_eq!(end_of(&io::Error::from_raw_os_error(errno)), end, "{errno}");
-        assert_eq!(Liveness::Reset(errno).end(), Some(end));
+        assert_eq!(Liveness::Reset(Some(errno)).end(), Some(end));
+    }
+}
+
+#[cfg(windows)]
+#[test]
+fn windows_error_codes_mean_these_ends() {
+    let cases = [
+        (10_054, End::Reset),       // WSAECONNRESET
+        (10_053, End::Reset),       // WSAECONNABORTED
+        (10_057, End::Reset),       // WSAENOTCONN
+        (10_058, End::Reset),       // WSAESHUTDOWN
+        (10_060, End::TimedOut),    // WSAETIMEDOUT
+        (10_052, End::TimedOut),    // WSAENETRESET
+        (10_065, End::Unreachable), // WSAEHOSTUNREACH
+        (10_064, End::Unreachable), // WSAEHOSTDOWN
+        (10_051, End::Unreachable), // WSAENETUNREACH
+        (10_050, End::Unreachable), // WSAENETDOWN
+        (10_014, End::Io),          // WSAEFAULT
+    ];
+    for (code, end) in cases {
+        assert_eq!(end_of(&io::Error::from_raw_os_error(code)), end, "{code}");
     }
 }
 

@@ -17,6 +17,8 @@ use tokio::{
     time::Instant,
 };
 
+#[cfg(target_os = "linux")]
+pub mod network;
 #[cfg(unix)]
 pub mod process;
 mod programs;

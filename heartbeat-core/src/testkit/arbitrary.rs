@@ -15,8 +15,9 @@ use proptest::{
 
 use super::{Direction, Link, LinkStrategy, Side};
 use crate::{
-    BufferTooShort, Cause, CloseReason, Config, ConfigBuilder, ConfigError, Control, Death, End,
-    Event, Evidence, Hello, Instant, Monitor, Nonce, ProtocolError, Role, State, Status, Tag,
+    BufferTooShort, Cause, CloseReason, Config, ConfigBuilder, ConfigError, Control, Death,
+    Diagnosis, End, Event, Evidence, Hello, Instant, Monitor, Nonce, ProtocolError, Role, State,
+    Status, Tag,
     config::{MAX_DURATION, MAX_MISSED},
     time::micros,
 };
@@ -106,9 +107,18 @@ arbitrary! {
         1 => Just(Self::WriteStalled),
         1 => Just(Self::PingFlood),
     ];
-    Death => (any::<Cause>(), duration(), missed(), option::of(round_trip())).prop_map(
-        |(cause, silent_for, missed, last_rtt)| Self { cause, silent_for, missed, last_rtt },
-    );
+    Death => (any::<Cause>(), duration(), missed(), option::of(round_trip()), any::<Diagnosis>())
+        .prop_map(|(cause, silent_for, missed, last_rtt, diagnosis)| Self {
+            cause,
+            silent_for,
+            missed,
+            last_rtt,
+            diagnosis,
+        });
+    Diagnosis => prop_oneof![
+        Just(Self::Unknown), Just(Self::AppHung), Just(Self::PathDead),
+        Just(Self::PeerNotReading),
+    ];
     CloseReason => prop_oneof![Just(Self::Peer), Just(Self::Local)];
     Event => prop_oneof![
         any::<Hello>().prop_map(|peer| Self::Connected { peer }),

@@ -4,15 +4,11 @@ use std::{fmt, io};
 
 use socket2::{SockRef, Socket};
 
-#[cfg(not(windows))]
-use std::os::fd::AsFd as AsSocketHandle;
-#[cfg(windows)]
-use std::os::windows::io::AsSocket as AsSocketHandle;
-
-use super::SafetyNet;
+use super::{AsSocketHandle, SafetyNet};
 
 impl SafetyNet {
-    /// Switches on keepalive and sets all options on a TCP socket.
+    /// Switches on keepalive and sets all options on a TCP socket. (The peek
+    /// interval isn't one.)
     ///
     /// Takes whatever has a socket: a [`TcpStream`](tokio::net::TcpStream) of
     /// tokio or of the standard library, or a
@@ -52,6 +48,7 @@ impl SafetyNet {
             interval,
             retries,
             user_timeout: self.apply_user_timeout(socket),
+            max_retransmit_timeout: self.apply_max_retransmit_timeout(socket),
         }
     }
 
@@ -149,6 +146,32 @@ impl SafetyNet {
     }
 }
 
+impl SafetyNet {
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    fn apply_max_retransmit_timeout(&self, socket: &Socket) -> Outcome {
+        /// `TCP_RTO_MAX_MS` of `linux/tcp.h`; the C libraries don't have it yet.
+        const TCP_RTO_MAX_MS: libc::c_int = 44;
+
+        let Some(timeout) = self.max_retransmit_timeout() else {
+            return Outcome::NotAsked;
+        };
+        let millis = libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX);
+        match super::sockopt::set(socket.as_fd(), TCP_RTO_MAX_MS, millis) {
+            // Kernels before 6.15.
+            Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Outcome::NotSupported,
+            result => Outcome::of(result),
+        }
+    }
+
+    #[cfg(not(any(target_os = "android", target_os = "linux")))]
+    fn apply_max_retransmit_timeout(&self, _: &Socket) -> Outcome {
+        match self.max_retransmit_timeout() {
+            Some(_) => Outcome::NotSupported,
+            None => Outcome::NotAsked,
+        }
+    }
+}
+
 /// The outcomes for how keepalive probes.
 struct Probing {
     idle: Outcome,
@@ -174,6 +197,8 @@ pub struct Applied {
     pub retries: Outcome,
     /// [`SafetyNet::user_timeout`].
     pub user_timeout: Outcome,
+    /// [`SafetyNet::max_retransmit_timeout`].
+    pub max_retransmit_timeout: Outcome,
 }
 
 impl Applied {
@@ -191,6 +216,7 @@ impl Applied {
             ("interval", self.interval),
             ("retries", self.retries),
             ("user_timeout", self.user_timeout),
+            ("max_retransmit_timeout", self.max_retransmit_timeout),
         ]
         .into_iter()
         .filter(|(_, outcome)| !matches!(outcome, Outcome::Set | Outcome::NotAsked))

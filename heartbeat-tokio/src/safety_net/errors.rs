@@ -4,24 +4,26 @@ use std::io::{self, ErrorKind};
 
 use heartbeat_core::End;
 
-/// `WSAENETRESET`: how Windows says that keepalive gave the connection up. The
-/// standard library has no kind for it.
-#[cfg(windows)]
-const KEEPALIVE_GAVE_UP: i32 = 10_052;
-
 /// How a transport that failed with this error has ended: what to tell
 /// [`Monitor::handle_end`](heartbeat_core::Monitor::handle_end).
 ///
 /// | error | end |
 /// |---|---|
 /// | `ECONNRESET`, `ECONNABORTED`, `EPIPE`, `ENOTCONN` | [`End::Reset`] |
-/// | `ETIMEDOUT`; on Windows also `WSAENETRESET` | [`End::TimedOut`] |
-/// | `EHOSTUNREACH`, `ENETUNREACH`, `ENETDOWN` | [`End::Unreachable`] |
+/// | `WSAECONNRESET`, `WSAECONNABORTED`, `WSAESHUTDOWN`, `WSAENOTCONN` | [`End::Reset`] |
+/// | `ETIMEDOUT`, `ENETRESET`; `WSAETIMEDOUT`, `WSAENETRESET` | [`End::TimedOut`] |
+/// | `EHOSTUNREACH`, `EHOSTDOWN`, `ENETUNREACH`, `ENETDOWN` | [`End::Unreachable`] |
+/// | `WSAEHOSTUNREACH`, `WSAEHOSTDOWN`, `WSAENETUNREACH`, `WSAENETDOWN` | [`End::Unreachable`] |
 /// | [`UnexpectedEof`](ErrorKind::UnexpectedEof) | [`End::Eof`] |
 /// | any other | [`End::Io`] |
 ///
-/// It goes by the [`ErrorKind`], so Windows' own codes are covered, and so are
-/// the errors that a wrapper such as TLS makes of them if it keeps the kind.
+/// It goes by the [`ErrorKind`], so the errors that a wrapper such as TLS makes
+/// of them are covered if it keeps the kind; and by the code where the standard
+/// library has no kind for it.
+///
+/// `NETRESET` is how Windows and some BSDs say that keepalive gave the
+/// connection up. Windows says `WSAECONNABORTED` both for a reset that met a
+/// write and for its own giving up.
 ///
 /// The same cut cable shows as `ETIMEDOUT`, `EHOSTUNREACH` or `ENETUNREACH`,
 /// depending on who noticed first: don't read too much into the difference.
@@ -35,9 +37,8 @@ const KEEPALIVE_GAVE_UP: i32 = 10_052;
 /// ```
 #[must_use]
 pub fn end_of(error: &io::Error) -> End {
-    #[cfg(windows)]
-    if error.raw_os_error() == Some(KEEPALIVE_GAVE_UP) {
-        return End::TimedOut;
+    if let Some(end) = error.raw_os_error().and_then(end_of_code) {
+        return end;
     }
     match error.kind() {
         // Some systems say that a connection which was reset isn't connected.
@@ -52,4 +53,32 @@ pub fn end_of(error: &io::Error) -> End {
         ErrorKind::UnexpectedEof => End::Eof,
         _ => End::Io,
     }
+}
+
+/// Codes that the standard library has no kind for.
+#[cfg(unix)]
+fn end_of_code(code: i32) -> Option<End> {
+    use rustix::io::Errno;
+
+    match Errno::from_raw_os_error(code) {
+        Errno::NETRESET => Some(End::TimedOut),
+        Errno::HOSTDOWN => Some(End::Unreachable),
+        _ => None,
+    }
+}
+
+/// Codes that the standard library has no kind for.
+#[cfg(windows)]
+fn end_of_code(code: i32) -> Option<End> {
+    match code {
+        10_052 => Some(End::TimedOut),    // WSAENETRESET
+        10_058 => Some(End::Reset),       // WSAESHUTDOWN
+        10_064 => Some(End::Unreachable), // WSAEHOSTDOWN
+        _ => None,
+    }
+}
+
+#[cfg(not(any(unix, windows)))]
+fn end_of_code(_: i32) -> Option<End> {
+    None
 }

@@ -1,10 +1,12 @@
 //! What the kernel knows about a TCP connection: keepalive, user timeout, and
 //! a look that takes nothing.
 //!
-//! [`SafetyNet`] sets the socket options, [`check`] looks at one socket,
-//! [`Latch`] does so on a connection that is still read from, and [`end_of`]
-//! says what an error means for a monitor. This module decides nothing about
-//! a peer: the verdict is the [`Monitor`](heartbeat_core::Monitor)'s.
+//! [`SafetyNet`] sets the socket options, [`check`] looks at one socket and
+//! [`sweep`] at many, [`Latch`] learns the error of a connection that is still
+//! read from, and [`end_of`] says what an error means for a monitor. [`TcpInfo`] is what the kernel noted
+//! about acknowledgements, and [`diagnose`] says from it who is to blame for a
+//! silence. This module gives no verdict on a peer: that is the
+//! [`Monitor`](heartbeat_core::Monitor)'s.
 //!
 //! # Why both a heartbeat and a net
 //!
@@ -29,14 +31,19 @@
 //!
 //! # What can be set where
 //!
-//! | system | keepalive | idle | interval | retries | user timeout |
-//! |---|---|---|---|---|---|
-//! | Linux, Android, Fuchsia | yes | yes | yes | yes | yes |
-//! | macOS, iOS and kin | yes | yes | yes | yes | no |
-//! | FreeBSD, NetBSD, `DragonFly` BSD, illumos | yes | yes | yes | yes | no |
-//! | Windows | yes | yes | yes | since Windows 10, version 1703 | no |
-//! | OpenBSD, Haiku, Vita | yes | no | no | no | no |
-//! | any other | yes | yes | no | no | no |
+//! | system | keepalive | idle | interval | retries | user timeout | longest retransmission |
+//! |---|---|---|---|---|---|---|
+//! | Linux, Android | yes | yes | yes | yes | yes | since Linux 6.15 |
+//! | Fuchsia | yes | yes | yes | yes | yes | no |
+//! | macOS, iOS and kin | yes | yes | yes | yes | no | no |
+//! | FreeBSD, NetBSD, `DragonFly` BSD, illumos | yes | yes | yes | yes | no | no |
+//! | Windows | yes | yes | yes | since Windows 10, version 1703 | no | no |
+//! | OpenBSD, Haiku, Vita | yes | no | no | no | no | no |
+//! | any other | yes | yes | no | no | no | no |
+//!
+//! Windows takes the idle time and the interval in one option, in which what is
+//! left out would become zero; both are in it. macOS calls the idle time
+//! `TCP_KEEPALIVE`. The peek interval needs no system.
 //!
 //! What can't be set is never skipped in silence: [`Applied`] says so for each
 //! option. Where `idle`, `interval` or `retries` can't be set, the system's own
@@ -46,8 +53,21 @@ mod apply;
 mod check;
 mod errors;
 mod keepalive;
+#[cfg(feature = "serde")]
+mod serialized;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod sockopt;
+mod tcp_info;
+
+/// Whatever has a socket. The crates that set socket options take it by this
+/// trait on each system.
+#[cfg(not(windows))]
+use std::os::fd::AsFd as AsSocketHandle;
+#[cfg(windows)]
+use std::os::windows::io::AsSocket as AsSocketHandle;
 
 pub use apply::{Applied, Outcome};
-pub use check::{Latch, Liveness, check};
+pub use check::{Latch, Liveness, check, sweep};
 pub use errors::end_of;
 pub use keepalive::{SafetyNet, SafetyNetError};
+pub use tcp_info::{TcpInfo, diagnose};

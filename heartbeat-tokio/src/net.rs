@@ -1,0 +1,144 @@
+//! The safety net below one connection.
+//!
+//! This module decides when the kernel is told and asked about the socket of a
+//! [`Heartbeat`](crate::Heartbeat), if there is one. What its answers mean for
+//! the peer is decided elsewhere: by [`safety_net`] and by the monitor.
+
+use std::{any::Any, time::Duration};
+
+use heartbeat_core::{Config, Death, Instant};
+use tokio::net::TcpStream;
+
+use crate::safety_net::{self, SafetyNet, TcpInfo};
+
+/// From a stream to the socket below it.
+pub(crate) type SocketOf<S> = fn(&S) -> Option<&TcpStream>;
+
+/// The socket of a stream that is one.
+pub(crate) fn itself<S: 'static>(stream: &S) -> Option<&TcpStream> {
+    (stream as &dyn Any).downcast_ref()
+}
+
+/// The kernel counts in ticks of up to 10 ms: an acknowledgement that seems so
+/// much newer than another may be the same one.
+const TICKS: Duration = Duration::from_millis(20);
+
+/// Whether the kernel watches the connection too.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive] // there may be other ways to name the socket
+pub enum NetStatus {
+    /// The stream isn't a plain [`TcpStream`], and nobody
+    /// [said](crate::Heartbeat::with_socket) where its socket is.
+    NoSocket,
+    /// The options were set, or not, as the report says.
+    Applied(safety_net::Applied),
+}
+
+/// One connection's net.
+#[derive(Debug)]
+pub(crate) struct Net<S> {
+    socket: SocketOf<S>,
+    status: NetStatus,
+    /// It was chosen by hand, and isn't derived from the timings.
+    by_hand: bool,
+    /// How often to look at the socket while nobody reads.
+    peek_interval: Duration,
+    look_at: Instant,
+}
+
+impl<S> Net<S> {
+    /// Spreads a net that suits the heartbeat's timings.
+    pub(crate) fn derived(socket: SocketOf<S>, stream: &S, config: &Config) -> Self {
+        let mut net = Self {
+            socket,
+            status: NetStatus::NoSocket,
+            by_hand: false,
+            peek_interval: Duration::MAX,
+            look_at: Instant::MAX,
+        };
+        net.spread(stream, &SafetyNet::from(config));
+        net
+    }
+
+    /// Spreads this one instead.
+    pub(crate) fn replace(&mut self, stream: &S, chosen: &SafetyNet) {
+        self.by_hand = true;
+        self.spread(stream, chosen);
+    }
+
+    /// Spreads it below another socket.
+    pub(crate) fn move_to(&mut self, socket: SocketOf<S>, stream: &S, config: &Config) {
+        *self = Self::derived(socket, stream, config);
+    }
+
+    fn spread(&mut self, stream: &S, chosen: &SafetyNet) {
+        self.peek_interval = chosen.peek_interval();
+        self.status = match (self.socket)(stream) {
+            Some(socket) => NetStatus::Applied(chosen.apply(socket)),
+            None => NetStatus::NoSocket,
+        };
+    }
+
+    /// The interval was negotiated. It may have made our detection time longer,
+    /// and the kernel's verdict is to come after ours.
+    pub(crate) fn adapt(&mut self, stream: &S, config: &Config, interval: Duration) {
+        if interval > config.interval() && !self.by_hand {
+            if let Ok(slower) = config.to_builder().interval(interval).build() {
+                self.spread(stream, &SafetyNet::from(&slower));
+            }
+        }
+    }
+
+    pub(crate) fn status(&self) -> NetStatus {
+        self.status
+    }
+
+    /// Nobody reads from `now` on.
+    pub(crate) fn begin_looking(&mut self, stream: &S, now: Instant) {
+        if (self.socket)(stream).is_some() {
+            self.look_at = now + self.peek_interval;
+        }
+    }
+
+    /// Somebody reads again.
+    pub(crate) fn end_looking(&mut self) {
+        self.look_at = Instant::MAX;
+    }
+
+    /// When to look next.
+    pub(crate) fn look_at(&self) -> Option<Instant> {
+        Some(self.look_at).filter(|&at| at < Instant::MAX)
+    }
+
+    /// While nobody reads, the kernel is asked for what reading would tell:
+    /// whether the peer is gone.
+    pub(crate) fn is_gone(&mut self, stream: &S, now: Instant) -> bool {
+        let Some(socket) = (self.socket)(stream).filter(|_| self.look_at <= now) else {
+            return false;
+        };
+        self.look_at = now + self.peek_interval;
+        safety_net::check(socket).is_ok_and(|liveness| liveness.is_gone())
+    }
+
+    /// When the peer's kernel last acknowledged something, if that is news to
+    /// one who heard the peer at `heard_at`.
+    pub(crate) fn acknowledged_at(
+        &self,
+        stream: &S,
+        heard_at: Instant,
+        now: Instant,
+    ) -> Option<Instant> {
+        let info = TcpInfo::of((self.socket)(stream)?).ok()?;
+        let ago = info.last_ack_received;
+        let silence = now.saturating_duration_since(heard_at);
+        let fresh = ago + TICKS < silence;
+        fresh.then(|| heard_at + (silence - ago))
+    }
+
+    /// Says of a death what the kernel knows.
+    pub(crate) fn diagnose(&self, stream: &S, death: &mut Death) {
+        if let Some(socket) = (self.socket)(stream) {
+            death.diagnosis = safety_net::diagnose(death, socket);
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! What the kernel has noted about a TCP connection, and what that says of a
+//! silent peer.
+//!
+//! This module decides the diagnosis of a death: who is to blame for a silence
+//! that the monitor has judged already. It never gives a verdict of its own.
+
+use std::{io, time::Duration};
+
+use heartbeat_core::{Cause, Death, Diagnosis};
+
+use super::AsSocketHandle;
+
+/// Why the peer was silent, as the kernel of this host sees its connection.
+/// Look right after the verdict, before the socket is closed.
+///
+/// A [`Heartbeat`](crate::Heartbeat) over a socket does so by itself, and
+/// [`Death::diagnosis`] has the answer. This is for those who drive a
+/// [`Monitor`](heartbeat_core::Monitor) themselves.
+///
+/// [`Unknown`](Diagnosis::Unknown) if the cause isn't silence
+/// ([`Cause::Silent`], [`Cause::WriteStalled`]): other causes speak for
+/// themselves. And always on systems other than Linux and Android.
+///
+/// ```no_run
+/// # fn example(mut death: heartbeat_core::Death, socket: &std::net::TcpStream) {
+/// use heartbeat_tokio::safety_net;
+///
+/// death.diagnosis = safety_net::diagnose(&death, socket);
+/// println!("{death}"); // "silent for 800ms, 3 beats missed: the peer's application hangs"
+/// # }
+/// ```
+#[must_use]
+pub fn diagnose(death: &Death, socket: &impl AsSocketHandle) -> Diagnosis {
+    if !matches!(death.cause, Cause::Silent | Cause::WriteStalled) {
+        return Diagnosis::Unknown;
+    }
+    match TcpInfo::of(socket) {
+        Ok(info) => info.diagnose(death.silent_for),
+        Err(_) => Diagnosis::Unknown,
+    }
+}
+
+/// A few of the kernel's notes about a TCP connection (`TCP_INFO`).
+///
+/// Times are since something happened, in whole milliseconds, and no finer
+/// than the kernel's tick (1 to 10 ms).
+///
+/// ```
+/// # use heartbeat_tokio::safety_net::TcpInfo;
+/// # use tokio::net::{TcpListener, TcpStream};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// # let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// # let stream = TcpStream::connect(listener.local_addr()?).await?;
+/// # if cfg!(any(target_os = "linux", target_os = "android")) {
+/// let info = TcpInfo::of(&stream)?;
+/// println!("acknowledged {:?} ago", info.last_ack_received);
+/// assert!(!info.has_unacknowledged());
+/// # }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive] // the kernel knows more
+pub struct TcpInfo {
+    /// Since the peer's kernel last sent anything that acknowledges: an
+    /// acknowledgement, an answer to a probe, data. It does so also for a
+    /// process that is stopped.
+    pub last_ack_received: Duration,
+    /// Since we last sent data, repetitions included.
+    pub last_data_sent: Duration,
+    /// Since data last arrived from the peer.
+    pub last_data_received: Duration,
+    /// Segments sent and not acknowledged.
+    pub unacknowledged: u32,
+    /// Bytes that were written and not even sent, because the peer has no room
+    /// for them or the network is busy. `None` before Linux 4.6.
+    pub unsent: Option<u32>,
+    /// How many bytes the peer has room for. `None` before Linux 5.4.
+    pub send_window: Option<u32>,
+    /// How often in a row the oldest unacknowledged segment was repeated
+    /// because its time was over.
+    pub retransmits: u8,
+    /// Unanswered probes in a row: of keepalive, or whether a full peer has
+    /// room again.
+    pub probes: u8,
+    /// How often in a row the time between repetitions or probes was doubled.
+    /// Probes that are answered count here too.
+    pub backoff: u8,
+    /// After so long unacknowledged data is repeated.
+    pub retransmit_timeout: Duration,
+    /// The smoothed round trip between the two kernels.
+    pub round_trip: Duration,
+}
+
+impl TcpInfo {
+    /// Asks the kernel. A system call of a microsecond or so; it never waits.
+    ///
+    /// # Errors
+    ///
+    /// [`Unsupported`](io::ErrorKind::Unsupported) on systems other than Linux
+    /// and Android; the kernel's error if it is no TCP socket.
+    pub fn of(socket: &impl AsSocketHandle) -> io::Result<Self> {
+        Self::ask(socket)
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn ask(socket: &impl AsSocketHandle) -> io::Result<Self> {
+        let (answer, length) =
+            super::sockopt::get::<{ layout::LENGTH }>(socket.as_fd(), libc::TCP_INFO)?;
+        let known = answer.get(..length).unwrap_or_default();
+        layout::parse(known).ok_or(io::ErrorKind::InvalidData.into())
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    fn ask(_: &impl AsSocketHandle) -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Whether the peer's kernel owes us an acknowledgement.
+    #[must_use]
+    pub const fn has_unacknowledged(&self) -> bool {
+        self.unacknowledged > 0
+    }
+
+    /// Whether something waits here because the peer has no room for it.
+    #[must_use]
+    pub fn is_window_closed(&self) -> bool {
+        let stuck = self.unsent.is_some_and(|unsent| unsent > 0);
+        self.send_window == Some(0) || (stuck && !self.has_unacknowledged())
+    }
+
+    /// What it says of a peer whose application was asked, and has been silent
+    /// for so long.
+    ///
+    /// | what the kernel notes | diagnosis |
+    /// |---|---|
+    /// | the peer has no room for more, and probes are answered | [`PeerNotReading`](Diagnosis::PeerNotReading) |
+    /// | the peer had no room, and probes are no longer answered | [`PathDead`](Diagnosis::PathDead) |
+    /// | data was repeated and isn't acknowledged | [`PathDead`](Diagnosis::PathDead) |
+    /// | nothing is unacknowledged, but keepalive probes are unanswered | [`PathDead`](Diagnosis::PathDead) |
+    /// | what was sent in the silence is acknowledged | [`AppHung`](Diagnosis::AppHung) |
+    /// | none of these: too early, or nothing was sent | [`Unknown`](Diagnosis::Unknown) |
+    #[must_use]
+    pub fn diagnose(&self, silent_for: Duration) -> Diagnosis {
+        // An acknowledgement may follow the last data of a path that is cut
+        // right then; a while into the silence it can't.
+        let answers = self.last_ack_received < silent_for / 4 * 3;
+        let repeated = self.retransmits > 0 || self.backoff > 0;
+
+        if self.is_window_closed() {
+            if !answers && (self.probes > 0 || self.retransmits > 0) {
+                Diagnosis::PathDead
+            } else {
+                Diagnosis::PeerNotReading
+            }
+        } else if self.has_unacknowledged() {
+            // Not even a fresh sign of the peer's kernel helps here: it may be
+            // a repetition of its own, by a path that is cut in one direction.
+            if repeated {
+                Diagnosis::PathDead
+            } else if answers {
+                Diagnosis::AppHung
+            } else {
+                Diagnosis::Unknown
+            }
+        } else if self.probes > 0 {
+            Diagnosis::PathDead
+        } else if self.last_data_sent < silent_for {
+            Diagnosis::AppHung
+        } else {
+            Diagnosis::Unknown
+        }
+    }
+}
+
+/// Where things are in Linux' `struct tcp_info` (`linux/tcp.h`). It only ever
+/// grows at its end, so an older kernel's is shorter.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod layout {
+    use std::time::Duration;
+
+    use super::TcpInfo;
+
+    // ```text
+    //   0 state, ca_state, retransmits, probes, backoff, options, scales, flags
+    //   8 rto, ato, snd_mss, rcv_mss
+    //  24 unacked, sacked, lost, retrans, fackets
+    //  44 last_data_sent, last_ack_sent, last_data_recv, last_ack_recv
+    //  60 pmtu, rcv_ssthresh, rtt, rttvar, snd_ssthresh, snd_cwnd, advmss, reordering
+    //  92 rcv_rtt, rcv_space, total_retrans
+    // 104 pacing_rate, max_pacing_rate, bytes_acked, bytes_received (8 bytes each)
+    // 136 segs_out, segs_in, notsent_bytes, min_rtt, data_segs_in, data_segs_out
+    // 160 delivery_rate, busy_time, rwnd_limited, sndbuf_limited (8 bytes each)
+    // 192 delivered, delivered_ce
+    // 200 bytes_sent, bytes_retrans (8 bytes each)
+    // 216 dsack_dups, reord_seen, rcv_ooopack, snd_wnd
+    // ```
+    const RETRANSMITS: usize = 2;
+    const PROBES: usize = 3;
+    const BACKOFF: usize = 4;
+    const RTO: usize = 8;
+    const UNACKED: usize = 24;
+    const LAST_DATA_SENT: usize = 44;
+    const LAST_DATA_RECV: usize = 52;
+    const LAST_ACK_RECV: usize = 56;
+    const RTT: usize = 68;
+    const NOTSENT_BYTES: usize = 144;
+    const SND_WND: usize = 228;
+
+    /// What we need of it.
+    pub(super) const LENGTH: usize = SND_WND + 4;
+
+    /// `None` if not even the oldest part is there.
+    pub(super) fn parse(info: &[u8]) -> Option<TcpInfo> {
+        let byte = |at: usize| info.get(at).copied();
+        let word = |at: usize| {
+            let bytes = info.get(at..)?.first_chunk()?;
+            Some(u32::from_ne_bytes(*bytes))
+        };
+        let millis = |at| Some(Duration::from_millis(word(at)?.into()));
+        let micros = |at| Some(Duration::from_micros(word(at)?.into()));
+        Some(TcpInfo {
+            last_ack_received: millis(LAST_ACK_RECV)?,
+            last_data_sent: millis(LAST_DATA_SENT)?,
+            last_data_received: millis(LAST_DATA_RECV)?,
+            unacknowledged: word(UNACKED)?,
+            unsent: word(NOTSENT_BYTES),
+            send_window: word(SND_WND),
+            retransmits: byte(RETRANSMITS)?,
+            probes: byte(PROBES)?,
+            backoff: byte(BACKOFF)?,
+            retransmit_timeout: micros(RTO)?,
+            round_trip: micros(RTT)?,
+        })
+    }
+
+    #[cfg(all(test, target_env = "gnu"))]
+    mod tests {
+        use std::mem::offset_of;
+
+        use libc::tcp_info;
+
+        use super::*;
+
+        #[test]
+        fn the_layout_is_the_c_librarys() {
+            assert_eq!(RETRANSMITS, offset_of!(tcp_info, tcpi_retransmits));
+            assert_eq!(PROBES, offset_of!(tcp_info, tcpi_probes));
+            assert_eq!(BACKOFF, offset_of!(tcp_info, tcpi_backoff));
+            assert_eq!(RTO, offset_of!(tcp_info, tcpi_rto));
+            assert_eq!(UNACKED, offset_of!(tcp_info, tcpi_unacked));
+            assert_eq!(LAST_DATA_SENT, offset_of!(tcp_info, tcpi_last_data_sent));
+            assert_eq!(LAST_DATA_RECV, offset_of!(tcp_info, tcpi_last_data_recv));
+            assert_eq!(LAST_ACK_RECV, offset_of!(tcp_info, tcpi_last_ack_recv));
+            assert_eq!(RTT, offset_of!(tcp_info, tcpi_rtt));
+            assert_eq!(NOTSENT_BYTES, offset_of!(tcp_info, tcpi_notsent_bytes));
+            assert_eq!(SND_WND, offset_of!(tcp_info, tcpi_snd_wnd));
+        }
+
+        #[test]
+        fn an_older_kernels_is_shorter() {
+            let info = [1; LENGTH];
+            let parsed = |length: usize| parse(info.get(..length)?);
+            assert_eq!(parsed(LENGTH).unwrap().send_window, Some(0x0101_0101));
+            let older = parsed(LENGTH - 1).unwrap();
+            assert_eq!((older.send_window, older.unsent), (None, Some(0x0101_0101)));
+            let oldest = parsed(RTT + 4).unwrap();
+            assert_eq!((oldest.unacknowledged, oldest.unsent), (0x0101_0101, None));
+            assert_eq!(parsed(RTT + 3), None);
+            assert_eq!(parsed(0), None);
+        }
+    }
+}

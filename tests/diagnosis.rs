@@ -1,0 +1,329 @@
+//! Who is to blame for a silence: the kernel's notes at the moment of the
+//! verdict. That a stopped process is `AppHung` is shown in `processes.rs`.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "how a test fails")]
+
+use std::{io, net::SocketAddr, thread, time::Duration};
+
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt};
+use heartbeat_core::Control;
+use heartbeat_tests::{
+    data_frame, framed, ms,
+    network::{LEFT, Network, RIGHT},
+    quick, secs,
+};
+use heartbeat_tokio::{Cause, Config, Death, Diagnosis, Heartbeat, PeerEvent, safety_net::TcpInfo};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpSocket, TcpStream},
+    time::{interval, sleep, timeout},
+};
+
+/// More than buffers hold.
+const MUCH: usize = 64 << 20;
+
+// ===== on loopback =====
+
+#[test]
+fn a_peer_that_sends_nothing_and_whose_kernel_answers_is_hung() {
+    run(async {
+        let (ours, _peer) = loopback().await;
+        let mut heartbeat = Heartbeat::new(ours, quick());
+        let death = dead(&mut heartbeat).await;
+        assert_eq!(death.cause, Cause::Silent);
+        assert_eq!(death.diagnosis, Diagnosis::AppHung, "{death}");
+        let words = ": the peer's application hangs";
+        assert!(death.to_string().ends_with(words), "{death}");
+    });
+}
+
+#[test]
+fn a_peer_without_room_for_what_we_send_doesnt_read() {
+    run(async {
+        let (ours, _peer) = loopback().await;
+        let mut heartbeat = Heartbeat::new(ours, quick());
+        let death = dead_while_sending(&mut heartbeat).await;
+        assert_eq!(death.diagnosis, Diagnosis::PeerNotReading, "{death}");
+
+        let info = TcpInfo::of(heartbeat.get_ref()).unwrap();
+        assert!(info.is_window_closed(), "{info:?}");
+        assert!(info.unsent > Some(0), "{info:?}");
+    });
+}
+
+#[test]
+fn a_death_that_isnt_silence_needs_no_diagnosis() {
+    run(async {
+        let (ours, peer) = loopback().await;
+        let mut heartbeat = Heartbeat::new(ours, quick());
+        drop(peer);
+        let death = dead(&mut heartbeat).await;
+        assert!(matches!(death.cause, Cause::Eof | Cause::Reset), "{death}");
+        assert_eq!(death.diagnosis, Diagnosis::Unknown);
+    });
+}
+
+#[tokio::test]
+async fn without_a_socket_there_is_no_diagnosis() {
+    let (ours, _peer) = tokio::io::duplex(1024);
+    let mut heartbeat = Heartbeat::new(ours, quick());
+    let death = dead(&mut heartbeat).await;
+    assert_eq!(death.cause, Cause::Silent);
+    assert_eq!(death.diagnosis, Diagnosis::Unknown);
+}
+
+#[test]
+fn an_acknowledgement_of_the_kernel_is_seen() {
+    run(async {
+        let (mut ours, _peer) = loopback().await;
+        sleep(ms(300)).await;
+        let before = TcpInfo::of(&ours).unwrap();
+        assert!(before.last_ack_received >= ms(250), "{before:?}");
+
+        ours.write_all(b"are you there?").await.unwrap();
+        let acknowledged = async {
+            loop {
+                let info = TcpInfo::of(&ours).unwrap();
+                if !info.has_unacknowledged() {
+                    return info;
+                }
+                sleep(ms(1)).await;
+            }
+        };
+        let after = timeout(secs(10), acknowledged).await.unwrap();
+        assert!(after.last_ack_received < before.last_ack_received);
+        // Whatever the peer's application does: nobody reads there.
+        assert!(after.last_data_sent < before.last_ack_received);
+        assert!(after.last_data_received >= before.last_data_received);
+        assert_eq!(after.unsent, Some(0));
+        assert!(after.send_window > Some(0));
+    });
+}
+
+#[test]
+fn only_a_tcp_socket_has_notes() {
+    run(async {
+        let (unix, _peer) = tokio::net::UnixStream::pair().unwrap();
+        assert!(TcpInfo::of(&unix).is_err());
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert!(TcpInfo::of(&file).is_err());
+    });
+}
+
+// ===== on a network =====
+
+#[test]
+fn a_path_that_is_cut_in_any_direction_is_dead() {
+    let Some(network) = Network::or_skip("a_path_that_is_cut_in_any_direction_is_dead") else {
+        return;
+    };
+    for towards in [&[RIGHT][..], &[LEFT], &[LEFT, RIGHT]] {
+        let death = across(&network, Peer::Beats, async |mut heartbeat| {
+            beat(&mut heartbeat).await;
+            cut(&network, towards);
+            dead(&mut heartbeat).await
+        });
+        mend(&network, towards);
+        assert_eq!(death.cause, Cause::Silent, "cut towards {towards:?}");
+        let diagnosis = death.diagnosis;
+        assert_eq!(diagnosis, Diagnosis::PathDead, "cut towards {towards:?}");
+    }
+}
+
+#[test]
+fn a_path_that_is_cut_while_we_send_is_dead() {
+    let Some(network) = Network::or_skip("a_path_that_is_cut_while_we_send_is_dead") else {
+        return;
+    };
+    for towards in [&[RIGHT][..], &[LEFT], &[LEFT, RIGHT]] {
+        let death = across(&network, Peer::Beats, async |mut heartbeat| {
+            beat(&mut heartbeat).await;
+            let cutting = async {
+                sleep(ms(100)).await;
+                cut(&network, towards);
+            };
+            let (death, ()) = tokio::join!(dead_while_sending(&mut heartbeat), cutting);
+            death
+        });
+        mend(&network, towards);
+        let diagnosis = death.diagnosis;
+        assert_eq!(diagnosis, Diagnosis::PathDead, "cut towards {towards:?}");
+    }
+}
+
+#[test]
+fn a_path_that_is_cut_when_the_peer_had_stopped_reading_is_dead() {
+    let test = "a_path_that_is_cut_when_the_peer_had_stopped_reading_is_dead";
+    let Some(network) = Network::or_skip(test) else {
+        return;
+    };
+    let both = [LEFT, RIGHT];
+    let death = across(&network, Peer::OnlySends, async |mut heartbeat| {
+        let cutting = async {
+            // The buffers are full long before.
+            sleep(ms(500)).await;
+            cut(&network, &both);
+        };
+        let (death, ()) = tokio::join!(dead_while_sending(&mut heartbeat), cutting);
+        death
+    });
+    assert_eq!(death.diagnosis, Diagnosis::PathDead, "{death}");
+}
+
+#[test]
+fn a_hung_peer_across_a_network_is_hung() {
+    let Some(network) = Network::or_skip("a_hung_peer_across_a_network_is_hung") else {
+        return;
+    };
+    let death = across(&network, Peer::Hangs, async |mut heartbeat| {
+        dead(&mut heartbeat).await
+    });
+    assert_eq!(death.diagnosis, Diagnosis::AppHung, "{death}");
+    let death = across(&network, Peer::Hangs, async |mut heartbeat| {
+        dead_while_sending(&mut heartbeat).await
+    });
+    assert_eq!(death.diagnosis, Diagnosis::PeerNotReading, "{death}");
+}
+
+// ===== helpers =====
+
+/// What the right host does with the connection.
+#[derive(Clone, Copy)]
+enum Peer {
+    Beats,
+    Hangs,
+    OnlySends,
+}
+
+impl Peer {
+    async fn serve(self, mut stream: TcpStream) {
+        match self {
+            // For longer than we do: the first verdict is ours.
+            Self::Beats => {
+                let mut patient = Heartbeat::new(stream, Config::mobile());
+                while patient.next().await.is_some() {}
+            }
+            Self::Hangs => std::future::pending().await,
+            Self::OnlySends => {
+                let mut buffer = [0; Control::MAX_ENCODED];
+                let hello = Control::Hello(Config::mobile().hello());
+                let hello = framed(hello.encode(&mut buffer).unwrap());
+                stream.write_all(&hello).await.unwrap();
+                let mut often = interval(ms(20));
+                while stream.write_all(&data_frame(b"on")).await.is_ok() {
+                    often.tick().await;
+                }
+            }
+        }
+    }
+}
+
+/// Runs `test` on the left host, with a connection to the right one.
+fn across(
+    network: &Network,
+    peer: Peer,
+    test: impl AsyncFnOnce(Heartbeat<TcpStream>) -> Death + Send,
+) -> Death {
+    let (send_address, address) = std::sync::mpsc::channel();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    thread::scope(|scope| {
+        let left = scope.spawn(|| {
+            network.left.enter(|| {
+                run(async {
+                    let listener = TcpListener::bind((LEFT, 0)).await?;
+                    send_address.send(listener.local_addr()?).unwrap();
+                    let (stream, _) = listener.accept().await?;
+                    let death = test(Heartbeat::new(stream, quick())).await;
+                    drop(stop);
+                    io::Result::Ok(death)
+                })
+            })
+        });
+        let address: SocketAddr = address.recv().unwrap();
+        network
+            .right
+            .enter(|| {
+                run(async {
+                    let stream = TcpStream::connect(address).await?;
+                    tokio::select! {
+                        () = peer.serve(stream) => {}
+                        _ = stopped => {}
+                    }
+                    io::Result::Ok(())
+                })
+            })
+            .unwrap();
+        left.join().unwrap().unwrap()
+    })
+}
+
+fn cut(network: &Network, towards: &[std::net::IpAddr]) {
+    for host in towards {
+        network.cut_towards(*host).unwrap();
+    }
+}
+
+fn mend(network: &Network, towards: &[std::net::IpAddr]) {
+    for host in towards {
+        network.mend_towards(*host).unwrap();
+    }
+}
+
+fn run<T>(test: impl Future<Output = T>) -> T {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().build().unwrap();
+    runtime.block_on(test)
+}
+
+/// With a small buffer on the other side, so that it is soon full.
+async fn loopback() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(64 * 1024).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (peer, accepted) = tokio::join!(socket.connect(address), listener.accept());
+    (accepted.unwrap().0, peer.unwrap())
+}
+
+async fn beat(heartbeat: &mut Heartbeat<TcpStream>) {
+    heartbeat.probe();
+    let beaten = async {
+        loop {
+            match heartbeat.next().await {
+                Some(PeerEvent::Beat { .. }) => return,
+                Some(event) => assert!(!event.is_terminal(), "{event}"),
+                None => panic!("it ended"),
+            }
+        }
+    };
+    timeout(secs(10), beaten).await.unwrap();
+}
+
+async fn dead<S>(heartbeat: &mut Heartbeat<S>) -> Death
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
+{
+    let dead = async {
+        loop {
+            if let PeerEvent::Dead(death) = heartbeat.next().await.unwrap() {
+                return death;
+            }
+        }
+    };
+    timeout(secs(30), dead).await.unwrap()
+}
+
+async fn dead_while_sending(heartbeat: &mut Heartbeat<TcpStream>) -> Death {
+    let message = Bytes::from(vec![0; 1 << 16]);
+    for _ in 0..MUCH >> 16 {
+        if timeout(Duration::from_secs(30), heartbeat.send(message.clone()))
+            .await
+            .unwrap()
+            .is_err()
+        {
+            break;
+        }
+    }
+    dead(heartbeat).await
+}

@@ -15,10 +15,9 @@
 //! * asks Carol to leave. She says goodbye, and so isn't dead.
 //!
 //! It exits with 0 if each was recognised as what it was. `client.rs` is the
-//! other end of the connection; `process.rs` is about children and signals.
+//! other end of the connection; `../process.rs` is about children and signals.
 
 mod client;
-mod process;
 
 use std::{
     env,
@@ -30,6 +29,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
+use heartbeat_examples::process;
 use heartbeat_tokio::{Cause, CloseReason, Config, Heartbeat, PeerEvent};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -104,7 +104,7 @@ impl Client {
         config: Config,
         epoch: Instant,
     ) -> Result<Self, Box<dyn Error>> {
-        let process = process::start_client(name, listener.local_addr()?)?;
+        let process = process::start_again(name, listener.local_addr()?)?;
         let (stream, _) = listener.accept().await?;
 
         let mut peer = Heartbeat::new(stream, config);

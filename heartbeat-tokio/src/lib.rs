@@ -66,6 +66,7 @@ mod heartbeat;
 mod inbox;
 mod net;
 mod pool;
+mod reconnect;
 pub mod safety_net;
 mod timer;
 mod transport;
@@ -85,6 +86,7 @@ pub use heartbeat_core::{
     ProtocolError, Role, State,
 };
 pub use net::NetStatus;
+pub use reconnect::{Backoff, Reconnect};
 pub use safety_net::SafetyNet;
 pub use transport::{Dialect, Frame};
 #[cfg(feature = "postcard")]

@@ -5,17 +5,25 @@ use std::{env, io, net::SocketAddr};
 
 use tokio::process::{Child, Command};
 
-/// Starts this program once more, as a client.
-pub fn start_client(name: &str, server: SocketAddr) -> io::Result<Child> {
+/// Starts this program once more, in another role.
+///
+/// # Errors
+///
+/// If the operating system can't.
+pub fn start_again(role: &str, server: SocketAddr) -> io::Result<Child> {
     Command::new(env::current_exe()?)
-        .args([name, &server.to_string()])
-        // However we leave `main`, by a panic too, no client outlives it.
+        .args([role, &server.to_string()])
+        // However we leave `main`, by a panic too, no child outlives it.
         .kill_on_drop(true)
         .spawn()
 }
 
 /// Makes a process stand still, as if it hung. Its kernel doesn't: it goes on
 /// acknowledging whatever is sent to it.
+///
+/// # Errors
+///
+/// If it has ended, or this system has no such signal.
 #[cfg(unix)]
 pub fn stop(child: &Child) -> io::Result<()> {
     use rustix::process::{Pid, Signal, kill_process};
@@ -25,14 +33,19 @@ pub fn stop(child: &Child) -> io::Result<()> {
     Ok(kill_process(pid, Signal::STOP)?)
 }
 
+/// Makes a process stand still: not here.
+///
+/// # Errors
+///
+/// Always.
 #[cfg(not(unix))]
 pub fn stop(_child: &Child) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// For a client: have the kernel end us if the server goes without cleaning
+/// For a child: have the kernel end us if the parent goes without cleaning
 /// up, even while we are stopped. Where this doesn't exist the heartbeat tells
-/// us that the server is gone.
+/// us that it is gone.
 pub fn end_with_parent() {
     #[cfg(target_os = "linux")]
     {
@@ -43,6 +56,10 @@ pub fn end_with_parent() {
 }
 
 /// Waits until somebody wants this process to end.
+///
+/// # Errors
+///
+/// If signals can't be listened to.
 #[cfg(unix)]
 pub async fn interrupted() -> io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -54,6 +71,11 @@ pub async fn interrupted() -> io::Result<()> {
     }
 }
 
+/// Waits until somebody wants this process to end.
+///
+/// # Errors
+///
+/// If signals can't be listened to.
 #[cfg(not(unix))]
 pub async fn interrupted() -> io::Result<()> {
     tokio::signal::ctrl_c().await

@@ -13,11 +13,13 @@ use heartbeat_tests::{
     network::{LEFT, Network, RIGHT},
     quick, secs,
 };
-use heartbeat_tokio::{Cause, Config, Death, Diagnosis, Heartbeat, PeerEvent, safety_net::TcpInfo};
+use heartbeat_tokio::{
+    Cause, Config, Death, Diagnosis, Evidence, Heartbeat, PeerEvent, safety_net::TcpInfo,
+};
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpSocket, TcpStream},
-    time::{interval, sleep, timeout},
+    time::{Instant, interval, sleep, timeout},
 };
 
 /// More than buffers hold.
@@ -186,6 +188,73 @@ fn a_hung_peer_across_a_network_is_hung() {
     assert_eq!(death.diagnosis, Diagnosis::PeerNotReading, "{death}");
 }
 
+// ===== where the kernel's word counts =====
+
+/// Dead after 3 s, or not while the peer's kernel acknowledges.
+fn patient(evidence: Evidence) -> Config {
+    let config = Config::detect_within(secs(3)).unwrap();
+    config.to_builder().evidence(evidence).build().unwrap()
+}
+
+/// Sends until the buffers are full and beyond; the peer reads nothing and says
+/// nothing.
+async fn lives_for(heartbeat: &mut Heartbeat<TcpStream>, time: Duration) -> Result<(), Death> {
+    let message = Bytes::from(vec![0; 1 << 16]);
+    let sending = async {
+        loop {
+            if heartbeat.send(message.clone()).await.is_err() {
+                return;
+            }
+        }
+    };
+    match timeout(time, sending).await {
+        Err(_) => Ok(()),
+        Ok(()) => Err(dead(heartbeat).await),
+    }
+}
+
+#[test]
+fn a_slow_reader_lives_while_its_kernel_acknowledges_if_that_is_asked_for() {
+    let lives = |evidence| {
+        run(async move {
+            let (ours, _peer) = loopback().await;
+            let mut heartbeat = Heartbeat::new(ours, patient(evidence));
+            lives_for(&mut heartbeat, secs(8)).await
+        })
+    };
+    let death = lives(Evidence::AnyBytes).unwrap_err();
+    assert_eq!(death.diagnosis, Diagnosis::PeerNotReading, "{death}");
+    lives(Evidence::Acknowledgement).unwrap();
+}
+
+#[test]
+fn a_kernel_that_is_gone_acknowledges_nothing() {
+    let Some(network) = Network::or_skip("a_kernel_that_is_gone_acknowledges_nothing") else {
+        return;
+    };
+    let config = patient(Evidence::Acknowledgement);
+    for towards in [&[RIGHT][..], &[LEFT], &[LEFT, RIGHT]] {
+        let mut took = Duration::ZERO;
+        let death = across_with(config, &network, Peer::Hangs, async |mut heartbeat| {
+            // It hangs for longer than is tolerated, but for its kernel.
+            let events = async { while heartbeat.next().await.is_some() {} };
+            assert!(timeout(secs(4), events).await.is_err(), "it died");
+            cut(&network, towards);
+            let began = Instant::now();
+            let death = dead(&mut heartbeat).await;
+            took = began.elapsed();
+            death
+        });
+        mend(&network, towards);
+        // The kernel's ticks, and what a busy machine takes.
+        assert!(
+            took < secs(3) + ms(500),
+            "cut towards {towards:?}: {took:?}"
+        );
+        assert_eq!(death.diagnosis, Diagnosis::PathDead, "{death}");
+    }
+}
+
 // ===== helpers =====
 
 /// What the right host does with the connection.
@@ -225,6 +294,15 @@ fn across(
     peer: Peer,
     test: impl AsyncFnOnce(Heartbeat<TcpStream>) -> Death + Send,
 ) -> Death {
+    across_with(quick(), network, peer, test)
+}
+
+fn across_with(
+    config: Config,
+    network: &Network,
+    peer: Peer,
+    test: impl AsyncFnOnce(Heartbeat<TcpStream>) -> Death + Send,
+) -> Death {
     let (send_address, address) = std::sync::mpsc::channel();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     thread::scope(|scope| {
@@ -234,7 +312,7 @@ fn across(
                     let listener = TcpListener::bind((LEFT, 0)).await?;
                     send_address.send(listener.local_addr()?).unwrap();
                     let (stream, _) = listener.accept().await?;
-                    let death = test(Heartbeat::new(stream, quick())).await;
+                    let death = test(Heartbeat::new(stream, config)).await;
                     drop(stop);
                     io::Result::Ok(death)
                 })

@@ -25,9 +25,11 @@ use crate::{
 /// longer to arrive than the detection time is a silence.
 #[derive(Debug)]
 pub struct Frames<T: Dialect> {
-    /// The frame that was received last, until it is taken out.
-    received: Option<Frame<T::Message>>,
-    /// The weight of the message in it.
+    /// Frames that weren't taken out yet, and what they weigh.
+    received: VecDeque<(Frame<T::Message>, usize)>,
+    /// The weight of all of them.
+    unread: usize,
+    /// The weight of the last one that was taken out.
     weight: usize,
     /// The transport failed, in another way than by I/O.
     broken: Option<Broken>,
@@ -42,7 +44,8 @@ pub struct Frames<T: Dialect> {
 impl<T: Dialect> Frames<T> {
     pub(crate) fn new() -> Self {
         Self {
-            received: None,
+            received: VecDeque::new(),
+            unread: 0,
             weight: 0,
             broken: None,
             control: VecDeque::new(),
@@ -52,7 +55,7 @@ impl<T: Dialect> Frames<T> {
         }
     }
 
-    /// What a message in the queue costs.
+    /// The memory that a message takes.
     fn cost(message: &T::Message) -> usize {
         size_of::<T::Message>() + T::weight(message)
     }
@@ -113,18 +116,16 @@ where
     E: Into<Box<dyn Error + Send + Sync>>,
 {
     fn poll_read(&mut self, transport: &mut T, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.received.is_some() || self.broken.is_some() {
-            return Poll::Ready(Ok(1)); // it wasn't taken out yet
-        }
         let read = match ready!(Pin::new(transport).poll_next(cx)) {
             None => 0,
             Some(Ok(frame)) => {
-                self.weight = match &frame {
-                    Frame::Data(message) => T::weight(message),
-                    _ => 0,
+                let weight = match &frame {
+                    Frame::Data(message) => Self::cost(message),
+                    _ => 1,
                 };
-                self.received = Some(frame);
-                self.weight.max(1)
+                self.unread += weight;
+                self.received.push_back((frame, weight));
+                weight
             }
             Some(Err(error)) => match meaning(error.into()) {
                 Meaning::Io(error) => return Poll::Ready(Err(error)),
@@ -138,9 +139,15 @@ where
     }
 
     fn next_frame(&mut self) -> Result<Option<Frame<T::Message>>, Broken> {
-        match self.broken.take() {
-            Some(broken) => Err(broken),
-            None => Ok(self.received.take()),
+        match (self.received.pop_front(), self.broken.take()) {
+            (None, Some(broken)) => Err(broken),
+            (None, None) => Ok(None),
+            (Some((frame, weight)), broken) => {
+                self.broken = broken;
+                self.unread -= weight;
+                self.weight = weight;
+                Ok(Some(frame))
+            }
         }
     }
 
@@ -149,7 +156,7 @@ where
     }
 
     fn unread(&self) -> usize {
-        0
+        self.unread
     }
 
     fn push(&mut self, message: T::Message) -> Result<(), SendError> {
@@ -192,10 +199,14 @@ where
 
     fn into_buffered(self) -> Buffered<T::Message> {
         Buffered {
-            received: match self.received {
-                Some(Frame::Data(message)) => VecDeque::from([message]),
-                _ => VecDeque::new(),
-            },
+            received: self
+                .received
+                .into_iter()
+                .filter_map(|(frame, _)| match frame {
+                    Frame::Data(message) => Some(message),
+                    _ => None,
+                })
+                .collect(),
             unsent: self.queue,
             ..Buffered::default()
         }

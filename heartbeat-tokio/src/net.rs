@@ -131,7 +131,9 @@ impl<S> Net<S> {
         let info = TcpInfo::of((self.socket)(stream)?).ok()?;
         let ago = info.last_ack_received;
         let silence = now.saturating_duration_since(heard_at);
-        let fresh = ago + TICKS < silence;
+        // While what we sent is repeated in vain, what seems to be one may be
+        // the peer's own repetition, by a path that is cut in one direction.
+        let fresh = ago + TICKS < silence && info.retransmits == 0;
         fresh.then(|| heard_at + (silence - ago))
     }
 

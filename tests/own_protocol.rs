@@ -1,0 +1,361 @@
+//! A protocol that has a ping of its own, by its codec and as whole frames:
+//! lines of text, where `PING` asks and `PONG` answers, and that is all.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may panic too"
+)]
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::BytesMut;
+use futures::{Sink, SinkExt, Stream, StreamExt};
+use heartbeat_core::ProtocolError;
+use heartbeat_tests::{ms, quick, secs};
+use heartbeat_tokio::{
+    Cause, CloseReason, Config, Dialect, Driver, Frame, Heartbeat, PeerEvent, SendError, State,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::codec::{Decoder, Encoder, Framed, LinesCodec, LinesCodecError};
+
+/// Lines of at most 1000 bytes.
+struct Lines(LinesCodec);
+
+impl Default for Lines {
+    fn default() -> Self {
+        Self(LinesCodec::new_with_max_length(1000))
+    }
+}
+
+impl Dialect for Lines {
+    type Message = String;
+}
+
+fn frame(line: String) -> Frame<String> {
+    match &*line {
+        "PING" => Frame::Ping(None),
+        "PONG" => Frame::Pong(None),
+        "#" => Frame::Other,
+        _ => Frame::Data(line),
+    }
+}
+
+impl Decoder for Lines {
+    type Item = Frame<String>;
+    type Error = LinesCodecError;
+
+    fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<Self::Item>, LinesCodecError> {
+        Ok(self.0.decode(bytes)?.map(frame))
+    }
+
+    fn decode_eof(&mut self, bytes: &mut BytesMut) -> Result<Option<Self::Item>, LinesCodecError> {
+        Ok(self.0.decode_eof(bytes)?.map(frame))
+    }
+}
+
+impl Encoder<Frame<String>> for Lines {
+    type Error = LinesCodecError;
+
+    fn encode(&mut self, frame: Frame<String>, bytes: &mut BytesMut) -> Result<(), Self::Error> {
+        match frame {
+            Frame::Data(line) if line.contains('\n') => {
+                // What was written of it must not stay.
+                self.0.encode("half of", bytes)?;
+                Err(io::Error::other("a line has no line break in it").into())
+            }
+            Frame::Data(line) => self.0.encode(line, bytes),
+            Frame::Ping(_) => self.0.encode("PING", bytes),
+            Frame::Pong(_) => self.0.encode("PONG", bytes),
+            Frame::Hello(_) | Frame::Goodbye | Frame::Other => {
+                panic!("this dialect has no such frame")
+            }
+        }
+    }
+}
+
+/// The same, as something that gives and takes whole frames.
+struct Socket(Framed<DuplexStream, Lines>);
+
+impl Dialect for Socket {
+    type Message = String;
+
+    fn weight(line: &String) -> usize {
+        line.len()
+    }
+}
+
+impl Stream for Socket {
+    type Item = Result<Frame<String>, LinesCodecError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_next_unpin(cx)
+    }
+}
+
+impl Sink<Frame<String>> for Socket {
+    type Error = LinesCodecError;
+
+    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.0.poll_ready_unpin(cx)
+    }
+
+    fn start_send(mut self: Pin<&mut Self>, frame: Frame<String>) -> Result<(), Self::Error> {
+        self.0.start_send_unpin(frame)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.0.poll_flush_unpin(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.0.poll_close_unpin(cx)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum By {
+    Codec,
+    Frames,
+}
+
+const BOTH: [By; 2] = [By::Codec, By::Frames];
+
+/// Ours, and the other end of the stream.
+fn wrap(by: By, config: Config) -> (Driver<String>, DuplexStream) {
+    let (ours, theirs) = tokio::io::duplex(256);
+    let driver = match by {
+        By::Codec => Heartbeat::with_codec(ours, Lines::default(), config).spawn(),
+        By::Frames => {
+            let socket = Socket(Framed::new(ours, Lines::default()));
+            Heartbeat::with_frames(socket, config).spawn()
+        }
+    };
+    (driver, theirs)
+}
+
+async fn read_line(stream: &mut DuplexStream) -> String {
+    let mut line = Vec::new();
+    loop {
+        match stream.read_u8().await {
+            Ok(b'\n') | Err(_) => return String::from_utf8(line).unwrap(),
+            Ok(byte) => line.push(byte),
+        }
+    }
+}
+
+/// What isn't a beat.
+async fn rest(mut events: impl Stream<Item = PeerEvent<String>> + Unpin) -> Vec<PeerEvent<String>> {
+    let mut rest = Vec::new();
+    while let Some(event) = events.next().await {
+        if !matches!(event, PeerEvent::Beat { .. } | PeerEvent::Suspect { .. }) {
+            rest.push(event);
+        }
+    }
+    rest
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_pings_after_the_interval_and_takes_any_pong_for_an_answer() {
+    for by in BOTH {
+        let (mut driver, mut peer) = wrap(by, quick());
+        let began = Instant::now();
+        for round in 1..=5 {
+            // No greeting comes first.
+            assert_eq!(read_line(&mut peer).await, "PING", "{by:?}");
+            assert_eq!(began.elapsed(), ms(230) * round - ms(30));
+            sleep(ms(30)).await;
+            peer.write_all(b"PONG\n").await.unwrap();
+            let beat = driver.receiver.next().await;
+            assert_eq!(beat, Some(PeerEvent::Beat { rtt: ms(30) }));
+        }
+        assert_eq!(driver.sender.status().peer.pongs, 5);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_answers_the_peers_pings_however_many_there_are() {
+    for by in BOTH {
+        let (driver, mut peer) = wrap(by, quick());
+        for _ in 0..1000 {
+            peer.write_all(b"PING\n").await.unwrap();
+            assert_eq!(read_line(&mut peer).await, "PONG", "{by:?}");
+        }
+        assert_eq!(driver.sender.status().peer.state, State::Alive);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_go_both_ways_and_what_nobody_needs_to_see_is_a_sign_of_life() {
+    for by in BOTH {
+        let (mut driver, mut peer) = wrap(by, quick());
+        driver.sender.send("hello".into()).await.unwrap();
+        assert_eq!(read_line(&mut peer).await, "hello");
+        for _ in 0..20 {
+            sleep(ms(150)).await;
+            peer.write_all(b"#\n").await.unwrap();
+        }
+        peer.write_all(b"well\n").await.unwrap();
+        let event = driver.receiver.next().await;
+        assert_eq!(event, Some(PeerEvent::Message("well".into())), "{by:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_peer_is_dead_in_time() {
+    for by in BOTH {
+        let (driver, mut peer) = wrap(by, quick());
+        peer.write_all(b"last\n").await.unwrap();
+        let began = Instant::now();
+        let death = driver.sender.closed().await.unwrap_err();
+        assert_eq!(death.cause, Cause::Silent, "{by:?}");
+        assert_eq!(began.elapsed(), ms(800));
+        let message = PeerEvent::Message("last".into());
+        assert_eq!(
+            rest(driver.receiver).await,
+            [message, PeerEvent::Dead(death)]
+        );
+        assert_eq!(read_line(&mut peer).await, "PING");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_line_is_life_only_where_bytes_are_seen() {
+    for by in BOTH {
+        let (driver, mut peer) = wrap(by, quick());
+        let trickle = async {
+            loop {
+                let _ = peer.write_all(b"a").await;
+                sleep(ms(100)).await;
+            }
+        };
+        let closed = timeout(secs(5), driver.sender.closed());
+        tokio::select! {
+            () = trickle => {}
+            closed = closed => assert_eq!(closed.is_ok(), by == By::Frames, "{by:?}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_goodbye_a_peer_that_leaves_looks_like_one_that_was_killed() {
+    for by in BOTH {
+        let (driver, mut peer) = wrap(by, quick());
+        // The last line has no end; the codec makes one of it.
+        peer.write_all(b"one\ntwo").await.unwrap();
+        drop(peer);
+        let events = rest(driver.receiver).await;
+        let [
+            PeerEvent::Message(one),
+            PeerEvent::Message(two),
+            PeerEvent::Dead(death),
+        ] = &events[..]
+        else {
+            panic!("{by:?}: {events:?}");
+        };
+        assert_eq!((&**one, &**two), ("one", "two"));
+        assert_eq!(death.cause, Cause::Eof);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn our_close_sends_what_is_queued_and_ends_the_stream() {
+    for by in BOTH {
+        let (driver, mut peer) = wrap(by, quick());
+        let reading = tokio::spawn(async move {
+            let mut all = String::new();
+            peer.read_to_string(&mut all).await.unwrap();
+            all
+        });
+        for _ in 0..100 {
+            driver.sender.send("a line".into()).await.unwrap();
+        }
+        assert_eq!(
+            driver.sender.close().await,
+            Ok(CloseReason::Local),
+            "{by:?}"
+        );
+        assert_eq!(reading.await.unwrap(), "a line\n".repeat(100));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_can_not_be_decoded_ends_it_and_the_codec_says_why() {
+    for by in BOTH {
+        let (driver, mut peer) = wrap(by, quick());
+        peer.write_all(b"good\n").await.unwrap();
+        let _ = peer.write_all(&[b'x'; 2000]).await;
+        let death = driver.sender.closed().await.unwrap_err();
+        assert_eq!(death.cause, Cause::Protocol(ProtocolError::Undecodable));
+        let words = driver.sender.io_error().expect("the codec's").to_string();
+        assert_eq!(words, "max line length exceeded", "{by:?}");
+        let message = PeerEvent::Message("good".into());
+        assert_eq!(
+            rest(driver.receiver).await,
+            [message, PeerEvent::Dead(death)]
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_can_not_be_encoded_is_refused_and_nothing_of_it_is_sent() {
+    let (driver, mut peer) = wrap(By::Codec, quick());
+    driver.sender.send("before".into()).await.unwrap();
+    let refused = driver.sender.send("two\nlines".into()).await;
+    let Err(SendError::Unencodable(error)) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(error.to_string(), "a line has no line break in it");
+    driver.sender.send("after".into()).await.unwrap();
+    assert_eq!(read_line(&mut peer).await, "before");
+    assert_eq!(read_line(&mut peer).await, "after");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_does_not_read_is_found_while_we_send() {
+    for by in BOTH {
+        let (driver, peer) = wrap(by, quick());
+        let began = Instant::now();
+        let error = loop {
+            if let Err(error) = driver.sender.send("x".repeat(900)).await {
+                break error;
+            }
+        };
+        let SendError::Dead(death) = error else {
+            panic!("{by:?}: {error}");
+        };
+        assert_eq!(death.cause, Cause::WriteStalled);
+        assert_eq!(began.elapsed(), ms(800));
+        drop(peer);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_lost_when_it_is_taken_apart() {
+    let (ours, mut theirs) = tokio::io::duplex(8);
+    let mut inline = Heartbeat::with_codec(ours, Lines::default(), quick());
+    theirs.write_all(b"one\ntw").await.unwrap();
+    let message = PeerEvent::Message("one".into());
+    assert_eq!(inline.next().await, Some(message));
+    inline.feed("three".into()).await.unwrap();
+    let parts = inline.into_parts();
+    assert_eq!((&*parts.read, &*parts.write), (&b"tw"[..], &b"three\n"[..]));
+
+    let (ours, mut theirs) = tokio::io::duplex(64);
+    let socket = Socket(Framed::new(ours, Lines::default()));
+    let mut inline = Heartbeat::with_frames(socket, quick());
+    theirs.write_all(b"one\n").await.unwrap();
+    assert!(inline.next().await.is_some());
+    inline.feed("three".into()).await.unwrap();
+    inline.feed("four".into()).await.unwrap();
+    assert_eq!(inline.into_parts().unsent, ["three", "four"]);
+}

@@ -50,7 +50,13 @@
 //!
 //! # What is where
 //!
-//! * [`Heartbeat`]: the stream of events and the sink of messages.
+//! * [`Heartbeat`]: the stream of events and the sink of messages, over
+//!   [any stream](Heartbeat::new), with [messages of a type](Heartbeat::typed),
+//!   in [a protocol](Heartbeat::with_codec) that has a ping of its own, or over
+//!   [whole frames](Heartbeat::with_frames).
+//! * [`Heartbeat::spawn`]: for an application that works for long between two
+//!   reads.
+//! * [`Reconnect`]: another connection when one has died.
 //! * [`Config`]: the timings, by preset, by budget or one by one.
 //! * [`safety_net`]: what the kernel knows about the connection, as a second
 //!   line of defence. On a plain `TcpStream` it is on by itself.

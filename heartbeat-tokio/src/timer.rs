@@ -107,3 +107,38 @@ impl Timer {
         self.armed = None;
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "how a test fails")]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// tokio #6504: what timers cost at many connections. A deadline that moves
+    /// away, as it does with every message, touches nothing; one that comes
+    /// closer moves the one timer there is.
+    #[tokio::test]
+    async fn lesson_50_one_timer_a_connection_and_no_work_for_a_deadline_that_moves_away() {
+        let clock = Clock::start();
+        let mut timer = Timer::default();
+        let cx = &mut Context::from_waker(Waker::noop());
+        let at = |seconds| Some(Instant::ORIGIN + Duration::from_secs(seconds));
+        assert!(timer.sleep.is_none(), "it is made when it is needed");
+
+        assert!(timer.arm(clock, at(100), cx));
+        let sleep = |timer: &Timer| {
+            let sleep = timer.sleep.as_ref().unwrap();
+            (std::ptr::from_ref::<Sleep>(sleep), sleep.deadline())
+        };
+        let first = sleep(&timer);
+        for later in 101..1000 {
+            assert!(timer.arm(clock, at(later), cx));
+            assert_eq!(sleep(&timer), first);
+        }
+        assert!(timer.arm(clock, at(50), cx));
+        let closer = sleep(&timer);
+        assert_eq!(closer.0, first.0);
+        assert_eq!(first.1 - closer.1, Duration::from_secs(50));
+    }
+}

@@ -1,8 +1,10 @@
 //! What a heartbeat costs a stream of messages.
 //!
 //! ```text
-//! cargo bench -p heartbeat-tokio --bench throughput [-- --quick] [-- --json FILE]
+//! cargo bench -p heartbeat-tokio --bench throughput -- [--quick] [--only TEXT] [--json FILE]
 //! ```
+//!
+//! `--only` chooses the rows that begin with a text such as `feed tcp`.
 //!
 //! Every row is a ratio within one run: messages per second through a
 //! [`Heartbeat`], over messages per second through what people have without
@@ -85,13 +87,20 @@ const TARGETS: [Target; 6] = [
 fn main() -> io::Result<()> {
     let arguments: Vec<String> = env::args().collect();
     let quick = arguments.iter().any(|argument| argument == "--quick");
-    let json = arguments.iter().position(|argument| argument == "--json");
-    let json = json.and_then(|at| arguments.get(at + 1));
+    let value = |name| {
+        let at = arguments.iter().position(|argument| argument == name)?;
+        arguments.get(at + 1).cloned()
+    };
+    let (json, only) = (value("--json"), value("--only").unwrap_or_default());
 
     let mut rows = Vec::new();
     println!("work  io      bytes     plain/s  heartbeat/s   ratio  target");
     for target in TARGETS {
         for (size, wanted) in SIZES.into_iter().zip(target.ratios) {
+            let name = format!("{} {} {size}", target.work.name(), target.io.name());
+            if !name.starts_with(&only) {
+                continue;
+            }
             let row = measure(target.work, target.io, size, wanted, quick);
             println!("{}", row.line());
             io::stdout().flush()?;

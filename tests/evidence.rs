@@ -1,9 +1,10 @@
 //! What counts as a sign of life, through the adapter. In virtual time.
 
+use futures::{FutureExt, StreamExt};
 use heartbeat_core::{Control, Nonce};
 use heartbeat_tests::{all_events, framed, ms, notable, quick, wrapped};
 use heartbeat_tokio::{Cause, Config, Evidence, PeerEvent};
-use tokio::time::Instant;
+use tokio::time::{Instant, advance};
 
 /// A peer that greets and then writes `bytes` each 150 ms: how long until it
 /// is dead? `None` for longer than 100 s.
@@ -87,4 +88,48 @@ async fn where_only_echoes_count_answers_are_evidence() {
     let events = all_events(&mut heartbeat).await;
     assert!(matches!(events.last(), Some(PeerEvent::Dead(_))));
     assert!(start.elapsed() >= ms(10_600), "{:?}", start.elapsed());
+}
+
+/// We are late by less than is a stall, and what arrived before the deadline
+/// is read after it: it counts, whatever counts.
+#[tokio::test(start_paused = true)]
+async fn what_came_before_the_deadline_counts_also_if_it_is_read_after_it() {
+    for evidence in [Evidence::AnyBytes, Evidence::Frame, Evidence::Echo] {
+        // Behind so many messages.
+        for messages in [0, 1, 3] {
+            let config = quick().to_builder().evidence(evidence).build().unwrap();
+            let (mut heartbeat, mut peer) = wrapped(config);
+            peer.greet(config).await;
+            let start = Instant::now();
+            let mut nonce = None;
+            while start.elapsed() < ms(790) {
+                while let Some(event) = heartbeat.next().now_or_never() {
+                    assert!(!event.unwrap().is_terminal());
+                }
+                while let Some(control) = peer.read_control().now_or_never() {
+                    if let Some(Control::Ping(of_ping)) = control {
+                        nonce = Some(of_ping);
+                    }
+                }
+                advance(ms(10)).await;
+            }
+            for _ in 0..messages {
+                peer.send_data(b"message").await;
+            }
+            peer.send_control(Control::Pong(nonce.unwrap())).await;
+            // The deadline is at 800 ms, and nobody polls until 850 ms.
+            advance(ms(60)).await;
+
+            let late: Vec<_> =
+                std::iter::from_fn(|| heartbeat.next().now_or_never().flatten()).collect();
+            let notable = notable(&late);
+            assert_eq!(notable.len(), messages + 1, "{evidence:?}: {late:?}");
+            let recovered = |event| matches!(event, &&PeerEvent::Recovered { .. });
+            assert!(notable.iter().any(recovered), "{late:?}");
+            assert!(
+                late.iter()
+                    .any(|event| matches!(event, PeerEvent::Beat { .. }))
+            );
+        }
+    }
 }

@@ -24,7 +24,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt, future::try_join_all};
-use heartbeat_tests::{process::PeerProcess, quick};
+use heartbeat_tests::{lateness, process::PeerProcess, quick};
 #[cfg(target_os = "linux")]
 use heartbeat_tokio::Diagnosis;
 use heartbeat_tokio::{Cause, CloseReason, Heartbeat, PeerEvent, SendError};
@@ -162,7 +162,7 @@ impl Peer {
         socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
         let listener = socket.listen(1).unwrap();
         let peer = env!("CARGO_BIN_EXE_heartbeat-test-peer");
-        let process = PeerProcess::start(peer, listener.local_addr().unwrap()).unwrap();
+        let process = PeerProcess::start(peer, listener.local_addr().unwrap(), ms(800)).unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         let heartbeat = Heartbeat::new(stream, quick());
         Self { heartbeat, process }
@@ -223,18 +223,6 @@ where
             machine: witness.join().unwrap(),
         }
     })
-}
-
-/// How late a thread wakes up that only sleeps, at worst.
-fn lateness(done: &AtomicBool) -> Duration {
-    let nap = ms(2);
-    let mut worst = Duration::ZERO;
-    while !done.load(Ordering::Relaxed) {
-        let asleep = Instant::now();
-        thread::sleep(nap);
-        worst = worst.max(asleep.elapsed().saturating_sub(nap));
-    }
-    worst
 }
 
 fn assert_within(promised: Duration, what: &str, measured: &Measured) {

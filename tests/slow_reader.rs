@@ -58,3 +58,30 @@ async fn of_one_large_frame() {
 async fn of_many_frames() {
     send_to_a_slow_reader(vec![vec![1; 64 * 1024].into(); 256]).await;
 }
+
+/// Who says goodbye and drops the stream at once, while megabytes wait in the
+/// kernel, and the reader pings as every reader in bulk does: a kernel that got
+/// bytes for a closed socket would reset the connection, and lose the rest.
+#[tokio::test]
+async fn nothing_is_lost_behind_a_goodbye() {
+    let config = Config::detect_within(secs(3)).unwrap();
+    let config = config.to_builder().max_frame(16 * MIB).build().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let mut sender = Heartbeat::new(ours.unwrap(), config);
+    let slow = Throttled::new(theirs.unwrap().0, 8 * MIB);
+    let receiver = Heartbeat::new(slow, config);
+    let sending = async {
+        for number in 0..64_u8 {
+            sender.send(vec![number; 64 * 1024].into()).await.unwrap();
+        }
+        sender.close().await.unwrap();
+        drop(sender);
+    };
+    let (events, ()) = tokio::join!(receiver.collect::<Vec<_>>(), sending);
+    let notable = notable(&events);
+    let reason = CloseReason::Peer;
+    assert_eq!(notable.last(), Some(&&PeerEvent::Closed { reason }));
+    assert_eq!(notable.len(), 65);
+}

@@ -454,7 +454,12 @@ async fn visit(options: &[&str]) -> Option<(Stranger, PeerProcess)> {
     let listening = stranger.lines[0].strip_prefix("listening ");
     let port: u16 = listening.expect("its port").parse().unwrap();
     let address = ([127, 0, 0, 1], port).into();
-    let ours = PeerProcess::start(env!("CARGO_BIN_EXE_heartbeat-test-peer"), address).unwrap();
+    let ours = PeerProcess::start(
+        env!("CARGO_BIN_EXE_heartbeat-test-peer"),
+        address,
+        quick().detection_time(),
+    )
+    .unwrap();
     let beats = |seen: &Stranger| seen.count("beat") + seen.count("asked") > 0;
     stranger.until(beats).await;
     Some((stranger, ours))

@@ -101,8 +101,9 @@ const BULK: usize = 16 * 1024;
 ///   message, as with any `Sink`.
 /// * **Dropping** it closes the stream without a goodbye, which the peer sees
 ///   as [`Cause::Eof`]. [`SinkExt::close`](futures::SinkExt::close) says
-///   goodbye first, behind everything that was queued, and gives up if writes
-///   make no progress for `max_missed · timeout`.
+///   goodbye first, behind everything that was queued, and waits for the peer to
+///   close too. It gives up if writes make no progress for
+///   `max_missed · timeout`, or the peer's end doesn't come within that time.
 ///
 /// A `send` that waits takes in up to 256 KiB of messages for later. If the
 /// application goes on sending without reading then, and the peer does the
@@ -159,6 +160,8 @@ struct Flags {
     new_bytes: bool,
     /// The last read was large.
     bulk: bool,
+    /// The timer has fired; frames that were there are taken out first.
+    judging: bool,
     /// A sender wants everything written.
     flush_wanted: bool,
     /// The monitor was told that a write is blocked.
@@ -170,6 +173,8 @@ struct Flags {
     last_words: bool,
     /// No more frames are taken out: the stream is broken or said goodbye.
     deaf: bool,
+    /// Our direction of the stream has ended.
+    shut: bool,
     /// The terminal event was handed out.
     finished: bool,
 }
@@ -586,8 +591,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                     return Poll::Ready(Some(event));
                 }
             }
-            if self.timer.has_fired() && self.ended.is_none() {
-                self.judge(cx);
+            if self.timer.has_fired() && self.ended.is_none() && !self.flags.judging {
+                self.read_before_judging(cx);
                 continue;
             }
             if !self.flags.paused {
@@ -603,8 +608,19 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                     continue;
                 }
             }
+            if self.flags.judging {
+                self.judge(cx);
+                continue;
+            }
             if let Some(terminal) = self.terminal.take() {
                 self.flags.finished = true;
+                let left = matches!(self.ended, Some(Ended::Closed(CloseReason::Peer)));
+                if left && !self.flags.shut {
+                    // Who said goodbye waits for it. An error changes nothing,
+                    // and if it takes time, dropping the stream will do.
+                    let done = self.transport.poll_shutdown(&mut self.stream, cx);
+                    self.flags.shut = done.is_ready();
+                }
                 return Poll::Ready(PeerEvent::from_core(terminal));
             }
             if !self.flags.paused && self.poll_read(cx).is_ready() {
@@ -714,8 +730,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         pin!(unconstrained(poll_fn(|cx| self.poll_read(cx)))).poll(cx)
     }
 
-    /// The timer has fired: judges, after reading what is there.
-    fn judge(&mut self, cx: &mut Context<'_>) {
+    /// The timer has fired. What is there is read before anybody is judged,
+    /// and if bytes alone are no evidence, its frames are taken out too.
+    fn read_before_judging(&mut self, cx: &mut Context<'_>) {
         let now = self.clock.now();
         if self.flags.paused {
             if self.net.is_gone(&self.stream, now) {
@@ -733,6 +750,15 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 let _ = self.read_regardless(cx);
             }
         }
+        self.flags.judging = true;
+        if !matches!(self.config().evidence(), Evidence::Frame | Evidence::Echo) {
+            self.judge(cx);
+        }
+    }
+
+    /// Judges, and arms the timer again.
+    fn judge(&mut self, cx: &mut Context<'_>) {
+        self.flags.judging = false;
         self.ask_the_kernel();
         self.monitor.handle_timeout(self.clock.now());
         self.flags.outputs = true;
@@ -921,7 +947,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
-    /// Ends our direction of the stream, in bounded time.
+    /// Ends our direction of the stream and waits for the peer to end its own,
+    /// in bounded time.
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let first = self.shutdown_by.is_none();
         let patience = self.config().timeout() * self.config().max_missed();
@@ -931,13 +958,28 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if first {
             self.timer.served();
         }
-        // The goodbye has left: an error here changes nothing.
-        let done = self
-            .transport
-            .poll_shutdown(&mut self.stream, cx)
-            .is_ready();
+        if !self.flags.shut {
+            // The goodbye has left: an error here changes nothing.
+            let done = self.transport.poll_shutdown(&mut self.stream, cx);
+            self.flags.shut = done.is_ready();
+        }
+        let done = self.flags.shut && self.poll_peers_end(cx).is_ready();
         if done || self.timer.has_fired() || !self.timer.arm(self.clock, Some(by), cx) {
             return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+
+    /// Waits for the end of the peer's direction. If the socket were closed
+    /// before, the peer's next ping would be answered with a reset, and what
+    /// the kernel has of us and the peer hasn't read yet would be lost.
+    fn poll_peers_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // Messages aren't thrown away as long as somebody may read them; after
+        // so many of them the time decides.
+        while self.transport.unread() <= READ_AHEAD {
+            if let Ok(0) | Err(_) = ready!(self.transport.poll_read(&mut self.stream, cx)) {
+                return Poll::Ready(());
+            }
         }
         Poll::Pending
     }
@@ -1090,9 +1132,11 @@ where
         self.get_mut().poll_write_until(cx, Self::is_flushed)
     }
 
-    /// Says goodbye behind everything that was queued, and ends our direction
-    /// of the stream. Gives up if writes make no progress for
-    /// `max_missed · timeout`.
+    /// Says goodbye behind everything that was queued, ends our direction of
+    /// the stream, and waits for the peer to end its own: until then what
+    /// waits in the kernel could be lost. Gives up if writes make no progress
+    /// for `max_missed · timeout`, and if the peer's end doesn't come within
+    /// that time.
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         let this = self.get_mut();
         this.writer = None;

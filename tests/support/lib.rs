@@ -2,9 +2,12 @@
 //! by byte, and a stream whose speed and room a test controls.
 
 use std::{
-    io,
+    cell::RefCell,
+    env, io,
     pin::Pin,
+    sync::atomic::{AtomicBool, Ordering},
     task::{Context, Poll},
+    thread,
     time::Duration,
 };
 
@@ -12,11 +15,16 @@ use bytes::Bytes;
 use futures::StreamExt;
 use heartbeat_core::Control;
 use heartbeat_tokio::{Config, Heartbeat, PeerEvent};
+use proptest::{
+    strategy::Strategy,
+    test_runner::{Config as ProptestConfig, RngSeed, TestRunner},
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf},
     time::Instant,
 };
 
+pub mod drive;
 #[cfg(target_os = "linux")]
 pub mod network;
 #[cfg(unix)]
@@ -57,6 +65,48 @@ pub fn quick() -> Config {
         .expect("valid timings")
 }
 
+/// Tries so many cases that are the same each time, or as many others as
+/// `HEARTBEAT_CASES` says.
+///
+/// # Panics
+///
+/// If one of them fails, with the smallest one that does.
+pub fn for_each<S: Strategy>(cases: u32, strategy: S, check: impl FnMut(S::Value)) {
+    let asked = env::var("HEARTBEAT_CASES").map(|cases| cases.parse().expect("a number"));
+    let config = ProptestConfig {
+        rng_seed: match asked {
+            Ok(_) => RngSeed::Random,
+            Err(_) => RngSeed::Fixed(7),
+        },
+        cases: asked.unwrap_or(cases),
+        failure_persistence: None,
+        max_shrink_iters: 200,
+        ..ProptestConfig::default()
+    };
+    // What it counts is of interest only if nothing fails.
+    let check = RefCell::new(check);
+    let result = TestRunner::new(config).run(&strategy, |case| {
+        check.borrow_mut()(case);
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+}
+
+/// How late a thread wakes up that only sleeps, at worst, until it is done. What
+/// is measured meanwhile may be as much too late.
+pub fn lateness(done: &AtomicBool) -> Duration {
+    let nap = ms(2);
+    let mut worst = Duration::ZERO;
+    while !done.load(Ordering::Relaxed) {
+        let asleep = std::time::Instant::now();
+        thread::sleep(nap);
+        worst = worst.max(asleep.elapsed().saturating_sub(nap));
+    }
+    worst
+}
+
 /// A heartbeat over an in-memory stream whose other end is `RawPeer`.
 pub fn wrapped(config: Config) -> (Heartbeat<DuplexStream>, RawPeer) {
     let (ours, theirs) = tokio::io::duplex(1 << 20);
@@ -82,14 +132,14 @@ pub fn notable(events: &[PeerEvent<Bytes>]) -> Vec<&PeerEvent<Bytes>> {
 /// The other end of a wire, without a heartbeat of its own: it sends what a
 /// test tells it to, and reads frames.
 #[derive(Debug)]
-pub struct RawPeer {
+pub struct RawPeer<S = DuplexStream> {
     /// The stream.
-    pub stream: DuplexStream,
+    pub stream: S,
 }
 
-impl RawPeer {
+impl<S: AsyncRead + AsyncWrite + Unpin> RawPeer<S> {
     /// Speaks over `stream`.
-    pub fn new(stream: DuplexStream) -> Self {
+    pub fn new(stream: S) -> Self {
         Self { stream }
     }
 

@@ -1,7 +1,7 @@
-//! The other process of `tests/processes.rs`: reads whatever comes, and says
+//! The other process of tests: reads whatever comes, and says
 //! goodbye when it is told `leave`.
 
-use std::{env, error::Error};
+use std::{env, error::Error, time::Duration};
 
 use futures::{SinkExt, StreamExt};
 use heartbeat_tokio::{Heartbeat, PeerEvent};
@@ -10,13 +10,21 @@ use tokio::net::TcpSocket;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     end_with_parent();
-    let address = env::args()
-        .nth(1)
-        .ok_or("usage: heartbeat-test-peer ADDRESS")?;
+    let mut arguments = env::args().skip(1);
+    let mut argument = || {
+        arguments
+            .next()
+            .ok_or("usage: heartbeat-test-peer ADDRESS MILLIS")
+    };
+    let address = argument()?;
+    let patience = Duration::from_millis(argument()?.parse()?);
+    let quick = heartbeat_tests::quick();
+    let timeout = (patience - quick.interval()) / quick.max_missed();
+    let config = quick.to_builder().timeout(timeout).build()?;
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(64 * 1024)?;
     let stream = socket.connect(address.parse()?).await?;
-    let mut test = Heartbeat::new(stream, heartbeat_tests::quick());
+    let mut test = Heartbeat::new(stream, config);
     while let Some(event) = test.next().await {
         match event {
             PeerEvent::Message(word) if word == "leave" => test.close().await?,

@@ -4,6 +4,7 @@ use std::{
     io,
     net::SocketAddr,
     process::{Child, ChildStdin, ChildStdout, Command, ExitStatus},
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -13,13 +14,17 @@ use rustix::process::{Pid, Signal, kill_process};
 pub struct PeerProcess(Child);
 
 impl PeerProcess {
-    /// Starts the program `peer`, which connects to `address`.
+    /// Starts the program `peer`, which connects to `address`, and gives us up
+    /// after so long a silence.
     ///
     /// # Errors
     ///
     /// If it can't be started.
-    pub fn start(peer: &str, address: SocketAddr) -> io::Result<Self> {
-        Self::spawn(Command::new(peer).arg(address.to_string()))
+    pub fn start(peer: &str, address: SocketAddr, patience: Duration) -> io::Result<Self> {
+        let mut command = Command::new(peer);
+        command.arg(address.to_string());
+        command.arg(patience.as_millis().to_string());
+        Self::spawn(&mut command)
     }
 
     /// Starts any other command.

@@ -21,7 +21,7 @@ use bytes::{Buf, Bytes};
 use heartbeat_core::{Control, Nonce};
 use heartbeat_tests::{
     data_frame,
-    drive::{Command, Drive, Inline},
+    drive::{Command, Drive, Inline, Spawned},
     framed, ms, quick, secs,
 };
 use heartbeat_tokio::{Cause, CloseReason, Config, Evidence, PeerEvent, ProtocolError};
@@ -39,8 +39,18 @@ fn whatever_the_end_inline() {
 }
 
 #[test]
+fn whatever_the_end_spawned() {
+    whatever_the_end(Spawned);
+}
+
+#[test]
 fn a_reset_behind_unread_data_inline() {
     a_reset_behind_unread_data(Inline);
+}
+
+#[test]
+fn a_reset_behind_unread_data_spawned() {
+    a_reset_behind_unread_data(Spawned);
 }
 
 /// Every end, every way to arrive, every kind of evidence, reading or sending.

@@ -32,12 +32,12 @@ use futures::{StreamExt, future::try_join_all};
 use heartbeat_core::Control;
 use heartbeat_tests::{
     RawPeer, Throttled,
-    drive::{Command, Drive, Inline},
+    drive::{Command, Drive, Inline, Spawned},
     lateness, ms,
     process::PeerProcess,
     secs,
 };
-use heartbeat_tokio::{Cause, CloseReason, Config, Death, Heartbeat, PeerEvent};
+use heartbeat_tokio::{Cause, CloseReason, Config, Death, Diagnosis, Heartbeat, PeerEvent};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpSocket, TcpStream},
@@ -50,6 +50,11 @@ use tokio::{
 #[test]
 fn all_eight_inline() {
     all_eight(Inline);
+}
+
+#[test]
+fn all_eight_spawned() {
+    all_eight(Spawned);
 }
 
 /// The bound: I + N·W.
@@ -136,10 +141,17 @@ enum Outcome {
     Lived,
 }
 
+/// Who is to blame, where the kernel tells.
+fn assert_diagnosis(death: &Death, expected: Diagnosis) {
+    if cfg!(target_os = "linux") {
+        assert_eq!(death.diagnosis, expected, "{death}");
+    }
+}
+
 // ---- a process is stopped --------------------------------------------------
 
 fn stopped_idle(drive: impl Drive) -> Vec<Outcome> {
-    trials(12, move |phase| async move {
+    trials(24, move |phase| async move {
         let (process, stream) = peer_process().await;
         let mut connection = Connection::open(drive, stream, config());
         connection.lives_for(secs(1) + phase).await;
@@ -148,13 +160,14 @@ fn stopped_idle(drive: impl Drive) -> Vec<Outcome> {
         process.stop().unwrap();
         let (at, death) = connection.death().await;
         assert_eq!(death.cause, Cause::Silent, "{death}");
+        assert_diagnosis(&death, Diagnosis::AppHung);
         assert!(death.silent_for >= TOLERATED, "{death}: too early");
         Outcome::Found(at - stopped)
     })
 }
 
 fn stopped_while_we_send(drive: impl Drive) -> Vec<Outcome> {
-    trials(6, move |phase| async move {
+    trials(24, move |phase| async move {
         let (process, stream) = peer_process().await;
         let mut connection = Connection::open(drive, stream, config());
         connection.send_in_bulk();
@@ -165,6 +178,7 @@ fn stopped_while_we_send(drive: impl Drive) -> Vec<Outcome> {
         let (at, death) = connection.death().await;
         let expected = matches!(death.cause, Cause::Silent | Cause::WriteStalled);
         assert!(expected, "{death}");
+        assert_diagnosis(&death, Diagnosis::PeerNotReading);
         assert!(death.silent_for >= TOLERATED, "{death}: too early");
         Outcome::Found(at - stopped)
     })
@@ -359,6 +373,7 @@ fn not_read_and_silent(drive: impl Drive) -> Vec<Outcome> {
         let (at, death) = connection.death().await;
         let expected = matches!(death.cause, Cause::Silent | Cause::WriteStalled);
         assert!(expected, "{death}");
+        assert_diagnosis(&death, Diagnosis::PeerNotReading);
         assert!(death.silent_for >= TOLERATED, "{death}: too early");
         Outcome::Found(at - stopped)
     })

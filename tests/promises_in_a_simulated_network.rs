@@ -28,7 +28,7 @@ use std::{
 
 use bytes::{BufMut, Bytes, BytesMut};
 use heartbeat_tests::{
-    drive::{Command, Drive, Inline},
+    drive::{Command, Drive, Inline, Spawned},
     for_each, ms,
 };
 use heartbeat_tokio::{Cause, CloseReason, Config, Death, Hello, PeerEvent, Role};
@@ -51,8 +51,18 @@ fn whatever_the_network_does_inline() {
 }
 
 #[test]
+fn whatever_the_network_does_spawned() {
+    whatever_the_network_does(Spawned);
+}
+
+#[test]
 fn a_short_outage_is_no_death_inline() {
     a_short_outage_is_no_death(Inline);
+}
+
+#[test]
+fn a_short_outage_is_no_death_spawned() {
+    a_short_outage_is_no_death(Spawned);
 }
 
 #[test]
@@ -61,13 +71,28 @@ fn a_cut_is_found_at_the_detection_time_to_the_millisecond_inline() {
 }
 
 #[test]
+fn a_cut_is_found_at_the_detection_time_to_the_millisecond_spawned() {
+    a_cut_is_found_at_the_detection_time_to_the_millisecond(Spawned);
+}
+
+#[test]
 fn the_last_millisecond_of_an_outage_decides_inline() {
     the_last_millisecond_of_an_outage_decides(Inline);
 }
 
 #[test]
+fn the_last_millisecond_of_an_outage_decides_spawned() {
+    the_last_millisecond_of_an_outage_decides(Spawned);
+}
+
+#[test]
 fn a_host_that_comes_back_after_a_reboot_resets_inline() {
     a_host_that_comes_back_after_a_reboot_resets(Inline);
+}
+
+#[test]
+fn a_host_that_comes_back_after_a_reboot_resets_spawned() {
+    a_host_that_comes_back_after_a_reboot_resets(Spawned);
 }
 
 // ---- what is promised ------------------------------------------------------

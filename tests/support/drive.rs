@@ -5,7 +5,7 @@ use std::future::Future;
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
-use heartbeat_tokio::{Config, Heartbeat, PeerEvent};
+use heartbeat_tokio::{Config, Driver, Heartbeat, PeerEvent};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::mpsc,
@@ -76,6 +76,50 @@ impl Drive for Inline {
                     };
                 }
             }
+        }
+    }
+}
+
+/// `spawn`: a driver serves the connection, one task reads events, and another
+/// sends.
+#[derive(Clone, Copy, Debug)]
+pub struct Spawned;
+
+impl Drive for Spawned {
+    async fn drive<S>(
+        self,
+        stream: S,
+        config: Config,
+        mut commands: mpsc::Receiver<Command>,
+        mut tell: impl FnMut(PeerEvent<Bytes>) + Send + 'static,
+    ) where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Driver {
+            sender,
+            mut receiver,
+            ..
+        } = Heartbeat::new(stream, config).spawn();
+        tokio::spawn(async move {
+            while let Some(command) = commands.recv().await {
+                // How it fails is told by the events.
+                match command {
+                    Command::Send(message) => {
+                        let _ = sender.send(message).await;
+                        let _ = sender.flush().await;
+                    }
+                    Command::Close => {
+                        let _ = sender.close().await;
+                    }
+                    Command::Probe => {
+                        let sender = sender.clone();
+                        tokio::spawn(async move { sender.probe().await });
+                    }
+                }
+            }
+        });
+        while let Some(event) = receiver.next().await {
+            tell(event);
         }
     }
 }

@@ -126,7 +126,9 @@ fn a_probe_in_a_pause_is_sent_at_once_and_once() {
     let mut run = start();
     run.writable = false;
     run.at(secs(1), Monitor::handle_paused);
-    run.at(secs(4), Monitor::probe);
+    run.monitor.probe(at(secs(4)));
+    // It is under way already, and no timer can make it leave.
+    assert_eq!(run.monitor.poll_timeout(), None);
     run.until(secs(60));
     assert_eq!(run.pings(), [secs(1)]);
 }

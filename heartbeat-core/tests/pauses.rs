@@ -187,13 +187,13 @@ fn a_stall_in_a_pause_is_told_once() {
 #[test]
 fn a_peer_with_much_jitter_and_little_patience_hears_enough_of_a_pause() {
     let nervous = timings().timeout(secs(1)).max_missed(1).jitter(1.0);
-    for seed in 0..100 {
+    for seed in 0..20 {
         let mut busy = start();
         let mut peer = Run::seeded(nervous.clone().build().unwrap(), seed);
         converse(&mut busy, &mut peer, ms(50), secs(100));
         busy.reads = false;
         busy.at(secs(100), Monitor::handle_paused);
-        converse(&mut busy, &mut peer, ms(50), secs(HOUR));
+        converse(&mut busy, &mut peer, ms(50), secs(1000));
         peer.assert_alive();
     }
 }

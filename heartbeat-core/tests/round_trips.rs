@@ -9,7 +9,9 @@
 
 mod common;
 
-use common::{Run, ms, secs};
+use core::time::Duration;
+
+use common::{Run, ms, secs, us};
 use heartbeat_core::{Config, Control, Event, Monitor};
 
 /// Pings at 10 s, 12 s and 14 s, dead at 16 s.
@@ -22,7 +24,7 @@ fn start() -> Run {
 }
 
 /// The answer to the ping with this index comes at `when`; the events then.
-fn answer(run: &mut Run, ping: usize, when: std::time::Duration) -> Vec<Event> {
+fn answer(run: &mut Run, ping: usize, when: Duration) -> Vec<Event> {
     let pong = Control::Pong(run.nonces()[ping]);
     run.told.clear();
     run.at(when, |monitor, now| monitor.handle_frame(pong, now));
@@ -57,6 +59,16 @@ fn that_of_one_between_them_is_a_sign_of_life_and_no_measurement() {
     );
     assert_eq!(run.monitor.status().pongs, 1);
     assert_eq!(run.monitor.status().last_rtt, None);
+}
+
+/// It is kept in 32 bits.
+#[test]
+fn one_of_more_than_71_minutes_counts_as_71_minutes() {
+    let config = Config::builder().timeout(secs(10_000)).jitter(0.0);
+    let mut run = Run::new(config.build().unwrap());
+    run.until(secs(5));
+    answer(&mut run, 0, secs(9_000));
+    assert_eq!(run.monitor.status().last_rtt, Some(us(4_294_967_294)));
 }
 
 /// Three in a round, and one more for each of three stalls.

@@ -502,7 +502,10 @@ impl ConfigBuilder {
     ///
     /// After a stall the peer isn't blamed for silence that nobody listened
     /// to: it is pinged afresh. A lateness up to this adds to the detection
-    /// time instead.
+    /// time instead. If that uses up all of `max_missed · timeout` the peer is
+    /// dead without having been asked, so keep the tolerance below it where
+    /// wake-ups can be that late. (The default is below it unless
+    /// `max_missed` is 1, and is equal to it then.)
     pub fn stall_tolerance(mut self, tolerance: Duration) -> Self {
         self.stall_tolerance = Some(tolerance);
         self

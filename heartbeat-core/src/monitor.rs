@@ -376,7 +376,7 @@ impl Monitor {
             return;
         }
         match control {
-            Control::Hello(hello) => self.meet(hello.into()),
+            Control::Hello(hello) => self.meet(hello.into(), now),
             Control::Ping(_) if !self.admits(now) => self.die(Cause::PingFlood, now),
             Control::Ping(nonce) => {
                 self.pong = nonce;
@@ -481,9 +481,12 @@ impl Monitor {
     /// We stopped reading, because the application is busy.
     ///
     /// No verdict is given until [`handle_resumed`](Self::handle_resumed): the
-    /// peer's signs of life lie unread. It is pinged once an interval, or as
-    /// often as it pings itself if that is more, so that it hears that we
-    /// live.
+    /// peer's signs of life lie unread. It is pinged once an interval, or more
+    /// often if it pings more often itself or wouldn't wait that long, so that
+    /// it hears that we live.
+    ///
+    /// Read its Hello before the first pause: until then nobody knows how
+    /// soon it gives up, and how often it accepts pings.
     pub fn handle_paused(&mut self, now: Instant) {
         if !matches!(self.phase, Phase::Idle | Phase::Round) {
             return;
@@ -749,17 +752,15 @@ impl Monitor {
     }
 
     /// Between two beats that only show that we live: as often as we ping, or
-    /// as the peer does if it is the more impatient, but not more often than
+    /// as the peer needs if it is the more impatient, but not more often than
     /// it accepts.
     fn outward_interval(&self) -> u64 {
         let own = self.interval();
         let Some(peer) = self.peer else { return own };
-        // Half of its interval is safe with a jitter of up to a half; the
-        // whole of it is if what remains of its detection time outweighs its
-        // jitter, which we aren't told.
-        let patience =
-            (peer.detection_time - peer.interval).clamp(peer.interval / 2, peer.interval);
-        own.min(patience).max(peer.min_interval)
+        // What it tolerates in an interval that jitter, which we aren't told,
+        // leaves nothing of.
+        let patience = peer.detection_time - peer.interval;
+        own.min(peer.interval).min(patience).max(peer.min_interval)
     }
 
     /// Whether the peer's pings take the place of our first one.
@@ -861,10 +862,16 @@ impl Monitor {
         unanswered.min(2 * self.config.max_missed())
     }
 
-    fn meet(&mut self, peer: Peer) {
+    fn meet(&mut self, peer: Peer, now: Instant) {
         if self.peer != Some(peer) {
             self.flags.raise(Flag::TellConnected);
         }
+        // What wasn't due as the peer was known so far isn't late now.
+        let probe_waited = !self.probe_at().is_due(now);
+        let waited = match self.phase {
+            Phase::Idle => now.micros_since(self.heard_at).min(self.idle),
+            _ => 0,
+        };
         self.peer = Some(peer);
         if self.is_passive() {
             self.idle = self.interval();
@@ -872,6 +879,10 @@ impl Monitor {
             // Also not longer than what `status` says: a former Hello may have
             // asked for more.
             self.idle = self.idle.max(peer.min_interval).min(self.interval());
+        }
+        self.idle = self.idle.max(waited);
+        if probe_waited && self.probe_at().is_due(now) {
+            self.probe_now(now);
         }
     }
 

@@ -49,6 +49,14 @@ fn it_pings_once_an_interval_although_it_hears_the_peer() {
 }
 
 #[test]
+fn such_a_ping_makes_nobody_judge_sooner() {
+    let mut run = Run::new(timings().build().unwrap());
+    run.at(secs(1), bulk);
+    assert_eq!(run.pings(), [secs(1)]);
+    run.assert_dies_at(secs(17));
+}
+
+#[test]
 fn without_a_backlog_a_peer_that_is_heard_is_not_pinged() {
     let mut run = Run::new(timings().build().unwrap());
     a_minute(&mut run, bytes);

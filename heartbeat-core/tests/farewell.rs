@@ -115,6 +115,25 @@ fn nothing_else_is_answered_or_sent() {
 }
 
 #[test]
+fn a_ping_that_was_due_is_not_sent_any_more() {
+    let mut run = start();
+    run.just_before(secs(10));
+    run.monitor.handle_timeout(at(secs(10)));
+    assert!(run.monitor.has_transmit());
+    run.monitor.close(at(secs(10)));
+    assert_eq!(run.monitor.poll_transmit(), Some(Control::Goodbye));
+    assert_eq!(run.monitor.poll_transmit(), None);
+}
+
+#[test]
+fn a_clock_that_has_run_out_does_not_make_it_endless() {
+    let mut run = stuck();
+    run.monitor.handle_progress(Instant::MAX);
+    run.monitor.handle_timeout(Instant::MAX);
+    assert_eq!(run.monitor.poll_event(), Some(closed(CloseReason::Local)));
+}
+
+#[test]
 fn a_goodbye_is_said_after_the_hello() {
     let mut monitor = Monitor::new(Config::default(), 1, Instant::ORIGIN);
     monitor.close(Instant::ORIGIN);

@@ -129,6 +129,35 @@ proptest! {
     }
 }
 
+/// Random times hardly ever lie beside each other.
+#[test]
+fn the_bounds_of_the_times_in_a_hello_are_exact() {
+    let possible = [
+        hello(us(1), us(2), us(1), 1),
+        hello(us(7), us(8), us(1), 255),
+        hello(YEAR, YEAR * 2, YEAR, 1),
+        hello(us(1), YEAR * 256, YEAR, 255),
+    ];
+    let impossible = [
+        hello(us(0), us(1), us(1), 1),
+        hello(us(7), us(7), us(1), 1),
+        hello(us(7), us(6), us(1), 1),
+        hello(YEAR + us(1), YEAR * 2, us(1), 1),
+        hello(YEAR, YEAR * 2 + us(1), us(1), 1),
+        hello(us(7), us(8), us(0), 1),
+        hello(us(7), us(8), YEAR + us(1), 1),
+        hello(us(7), us(8), us(1), 0),
+        hello(us(7), us(8), us(1), 256),
+    ];
+    for hello in possible.map(Control::Hello) {
+        assert_eq!(Control::decode(&encoded(hello)), Ok(hello));
+    }
+    for hello in impossible.map(Control::Hello) {
+        let refused = Err(ProtocolError::ImpossibleHello);
+        assert_eq!(Control::decode(&encoded(hello)), refused, "{hello:?}");
+    }
+}
+
 #[test]
 fn every_magic_that_differs_in_one_bit_is_wrong() {
     let frame = encoded(Control::Hello(Config::default().hello()));

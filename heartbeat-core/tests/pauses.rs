@@ -9,7 +9,7 @@
 
 mod common;
 
-use common::{Run, at, ms, secs};
+use common::{Run, at, converse, ms, secs};
 use heartbeat_core::{Config, ConfigBuilder, Control, Event, Monitor, Nonce, State};
 
 /// Dead after 16 s.
@@ -126,7 +126,9 @@ fn a_probe_in_a_pause_is_sent_at_once_and_once() {
     let mut run = start();
     run.writable = false;
     run.at(secs(1), Monitor::handle_paused);
-    run.at(secs(4), Monitor::probe);
+    run.monitor.probe(at(secs(4)));
+    // It is under way already, and no timer can make it leave.
+    assert_eq!(run.monitor.poll_timeout(), None);
     run.until(secs(60));
     assert_eq!(run.pings(), [secs(1)]);
 }
@@ -178,6 +180,22 @@ fn a_stall_in_a_pause_is_told_once() {
         run.told,
         [(secs(100), Event::LocalStall { late: secs(89) })]
     );
+}
+
+/// Its intervals are as good as nothing now and then, and what it tolerates
+/// then is a second.
+#[test]
+fn a_peer_with_much_jitter_and_little_patience_hears_enough_of_a_pause() {
+    let nervous = timings().timeout(secs(1)).max_missed(1).jitter(1.0);
+    for seed in 0..20 {
+        let mut busy = start();
+        let mut peer = Run::seeded(nervous.clone().build().unwrap(), seed);
+        converse(&mut busy, &mut peer, ms(50), secs(100));
+        busy.reads = false;
+        busy.at(secs(100), Monitor::handle_paused);
+        converse(&mut busy, &mut peer, ms(50), secs(1000));
+        peer.assert_alive();
+    }
 }
 
 /// 2 · 3 · (16 s / 1 s + 2) pings at once, and those of the pause.

@@ -205,8 +205,10 @@ class Monitor:
     @property
     def outward(self):
         """How often to ping only to show that we live."""
-        patience = self.peer.interval / 2e6 if self.peer else self.interval
-        return max(min(self.interval, patience), self.peer_min)
+        if self.peer is None:
+            return self.interval
+        patience = min(self.peer.interval, self.peer.detection - self.peer.interval)
+        return max(min(self.interval, patience / 1e6), self.peer_min)
 
     # What happened
 

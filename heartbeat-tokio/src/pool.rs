@@ -4,19 +4,36 @@
 //! connection holds none; a thread keeps a few, so that a connection which
 //! becomes busy needn't allocate.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use bytes::BytesMut;
 
-/// The size of every buffer that is lent, in bytes.
-pub(crate) const CHUNK: usize = 64 * 1024;
+/// The size of every buffer that is lent, in bytes: 64 KiB of somebody's data,
+/// and what is around it.
+pub(crate) const CHUNK: usize = 68 * 1024;
 
 /// As many as a thread keeps. More connections are rarely in the middle of a
 /// frame at once.
 const KEPT: usize = 8;
 
+/// Room for one read of a connection that carries little, in bytes.
+const SCRATCH: usize = 8 * 1024;
+
 thread_local! {
     static POOL: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+    static SCRATCHES: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
+}
+
+/// Lends memory for as long as one call takes. What it holds before is of no
+/// meaning.
+pub(crate) fn with_scratch<T>(call: impl FnOnce(&mut [u8]) -> T) -> T {
+    // Taken, not borrowed: the call may read through another connection. While
+    // a thread ends there is none to take.
+    let lent = SCRATCHES.try_with(Cell::take).ok().flatten();
+    let mut scratch = lent.unwrap_or_else(|| vec![0; SCRATCH].into());
+    let result = call(&mut scratch);
+    let _ = SCRATCHES.try_with(|kept| kept.set(Some(scratch)));
+    result
 }
 
 /// An empty buffer of [`CHUNK`] bytes.
@@ -30,6 +47,9 @@ pub(crate) fn take() -> BytesMut {
 /// Gives a buffer back, if nothing refers to its memory any more. Leaves an
 /// empty buffer without memory behind.
 pub(crate) fn give_back(buffer: &mut BytesMut) {
+    if buffer.capacity() == 0 {
+        return;
+    }
     let mut buffer = std::mem::take(buffer);
     buffer.clear();
     // Not the odd large buffer, and not one that messages still share.

@@ -65,9 +65,14 @@ impl Protocol for Wire {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> for Wire {
     fn poll_read(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.reader.poll_fill(Pin::new(stream), cx)
+        let read = self.reader.poll_fill(Pin::new(stream), cx);
+        if read.is_ready() {
+            self.writer.end_burst();
+        }
+        read
     }
 
+    #[inline]
     fn next_frame(&mut self) -> Result<Option<Frame<Bytes>>, Broken> {
         Ok(self.reader.next_frame()?)
     }

@@ -13,7 +13,7 @@ use std::{
 
 use bytes::{Buf, Bytes, BytesMut};
 use heartbeat_core::{Control, ProtocolError, Tag};
-use tokio::io::AsyncRead;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
 use super::HEADER;
@@ -39,8 +39,12 @@ pub(super) struct Reader {
     buffer: BytesMut,
     /// The largest body of a data frame.
     max_frame: u32,
-    /// The last read was small.
+    /// The last read was small, into a chunk.
     copy: bool,
+    /// The last read was so large that the next one goes into a chunk.
+    bulk: bool,
+    /// The buffer is no chunk: it holds just what a small read gave.
+    small: bool,
     /// The first frame was seen.
     greeted: bool,
     /// The length of the last data frame's body.
@@ -53,6 +57,8 @@ impl Reader {
             buffer: BytesMut::new(),
             max_frame,
             copy: false,
+            bulk: false,
+            small: false,
             greeted: false,
             weight: 0,
         }
@@ -74,14 +80,44 @@ impl Reader {
         stream: Pin<&mut impl AsyncRead>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
+        if self.buffer.is_empty() && !self.bulk {
+            return self.poll_fill_small(stream, cx);
+        }
         self.make_room();
+        let before = self.buffer.len();
         let result = poll_read_buf(stream, cx, &mut self.buffer);
         if self.buffer.is_empty() {
             pool::give_back(&mut self.buffer);
         }
         let read = ready!(result)?;
-        self.copy = read <= COPIED;
+        self.bulk = before + read > COPIED;
+        self.copy = !self.bulk;
         Poll::Ready(Ok(read))
+    }
+
+    /// Reads what is probably little, so that a chunk needn't be lent and given
+    /// back for it.
+    fn poll_fill_small(
+        &mut self,
+        stream: Pin<&mut impl AsyncRead>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        pool::with_scratch(|scratch| {
+            let mut scratch = ReadBuf::new(scratch);
+            ready!(stream.poll_read(cx, &mut scratch))?;
+            let read = scratch.filled();
+            self.bulk = read.len() > COPIED;
+            self.copy = false;
+            self.small = !self.bulk;
+            self.buffer = match self.small {
+                true => BytesMut::from(read),
+                false => pool::take(),
+            };
+            if self.bulk {
+                self.buffer.extend_from_slice(read);
+            }
+            Poll::Ready(Ok(read.len()))
+        })
     }
 
     fn make_room(&mut self) {
@@ -101,11 +137,13 @@ impl Reader {
             exact.extend_from_slice(&self.buffer);
             pool::give_back(&mut self.buffer);
             self.buffer = exact;
+            self.small = false;
         } else if self.buffer.len() < CHUNK {
             let mut chunk = pool::take();
             chunk.extend_from_slice(&self.buffer);
             pool::give_back(&mut self.buffer);
             self.buffer = chunk;
+            self.small = false;
         } else {
             // Several whole frames that nobody takes out.
             self.buffer.reserve(CHUNK);
@@ -119,7 +157,44 @@ impl Reader {
     }
 
     /// Takes one frame out of what was read.
+    #[inline]
     pub(super) fn next_frame(&mut self) -> Result<Option<Frame<Bytes>>, ProtocolError> {
+        // What there is most often: a whole message behind other frames.
+        if let Some(&[a, b, c, d, tag]) = self.buffer.first_chunk() {
+            let length = u32::from_be_bytes([a, b, c, d]);
+            let end = length as usize + 4;
+            let body = length.wrapping_sub(1); // of no bytes: not a whole message
+            if tag == Tag::Data.to_byte()
+                && self.greeted
+                && body <= self.max_frame
+                && end <= self.buffer.len()
+            {
+                return Ok(Some(Frame::Data(self.take_body(end))));
+            }
+        }
+        self.next_frame_of_any_kind()
+    }
+
+    /// Takes the whole data frame at the front out.
+    #[inline]
+    fn take_body(&mut self, end: usize) -> Bytes {
+        self.weight = end - HEADER;
+        if self.copy {
+            let body = self.buffer.get(HEADER..end).map(Bytes::copy_from_slice);
+            self.buffer.advance(end);
+            return body.unwrap_or_default();
+        }
+        let mut frame = match self.small && end == self.buffer.len() {
+            // All that there was; nothing is to be shared.
+            true => std::mem::take(&mut self.buffer),
+            false => self.buffer.split_to(end),
+        }
+        .freeze();
+        frame.advance(HEADER);
+        frame
+    }
+
+    fn next_frame_of_any_kind(&mut self) -> Result<Option<Frame<Bytes>>, ProtocolError> {
         let Some((length, tag)) = self.header() else {
             return Ok(None);
         };
@@ -130,16 +205,7 @@ impl Reader {
         };
         self.greeted = true;
         if tag == Tag::Data {
-            let body = end - HEADER;
-            self.weight = body;
-            self.buffer.advance(HEADER);
-            return Ok(Some(Frame::Data(if self.copy {
-                let copied = self.buffer.get(..body).map(Bytes::copy_from_slice);
-                self.buffer.advance(body);
-                copied.unwrap_or_default()
-            } else {
-                self.buffer.split_to(body).freeze()
-            })));
+            return Ok(Some(Frame::Data(self.take_body(end))));
         }
         let frame = self.buffer.get(4..end).unwrap_or_default();
         let control = Control::decode(frame)?;

@@ -7,20 +7,27 @@
 
 use std::{
     collections::VecDeque,
+    future::Future,
     io::{self, IoSlice},
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use heartbeat_core::{Control, Tag};
-use tokio::io::AsyncWrite;
+use tokio::{io::AsyncWrite, task::yield_now};
 
 use super::HEADER;
 use crate::{SendError, pool, transport::Scope};
 
 /// A payload of at least so many bytes isn't copied.
 const UNCOPIED: usize = 4 * 1024;
+
+/// After so many bytes that the stream took at once, everybody else has a turn.
+///
+/// Who goes on until a socket is full fills the window of the peer's kernel,
+/// and the connection then lives on window probes.
+const BURST: usize = 96 * 1024;
 
 /// As many pieces as one system call takes.
 const PIECES: usize = 64;
@@ -42,6 +49,9 @@ pub(super) struct Writer {
     begun: usize,
     /// A goodbye is queued behind the data.
     goodbye: bool,
+    /// Bytes written since the stream was last full, or somebody else had a
+    /// turn.
+    burst: usize,
 }
 
 impl Writer {
@@ -54,7 +64,13 @@ impl Writer {
             queued: 0,
             begun: 0,
             goodbye: false,
+            burst: 0,
         }
+    }
+
+    /// Something was read: the peer goes on, too.
+    pub(super) fn end_burst(&mut self) {
+        self.burst = 0;
     }
 
     /// Bytes that weren't written yet.
@@ -78,10 +94,11 @@ impl Writer {
         };
         let copied = length < UNCOPIED;
         self.reserve(if copied { HEADER + length } else { HEADER });
-        self.tail.put_u32(body + 1);
-        self.tail.put_u8(Tag::Data.to_byte());
+        let [a, b, c, d] = (body + 1).to_be_bytes();
+        self.tail
+            .extend_from_slice(&[a, b, c, d, Tag::Data.to_byte()]);
         if copied {
-            self.tail.put_slice(&payload);
+            self.tail.extend_from_slice(&payload);
         } else {
             self.pieces.push_back(self.tail.split().freeze());
             self.pieces.push_back(payload);
@@ -131,10 +148,22 @@ impl Writer {
             if self.in_scope(scope) == 0 {
                 break stream.poll_flush(cx);
             }
+            if self.burst >= BURST {
+                self.burst = 0;
+                // Wakes this task when all others had a turn.
+                let _ = pin!(yield_now()).poll(cx);
+                break Poll::Pending;
+            }
             match self.poll_write_once(stream.as_mut(), cx, scope) {
-                Poll::Ready(Ok(written)) => taken += written,
+                Poll::Ready(Ok(written)) => {
+                    taken += written;
+                    self.burst += written;
+                }
                 Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
-                Poll::Pending => break Poll::Pending,
+                Poll::Pending => {
+                    self.burst = 0;
+                    break Poll::Pending;
+                }
             }
         };
         (taken, result)
@@ -157,9 +186,11 @@ impl Writer {
         cx: &mut Context<'_>,
         scope: Scope,
     ) -> Poll<io::Result<usize>> {
+        let room = BURST.saturating_sub(self.burst);
         if self.control.len() == 0 && self.pieces.is_empty() {
             // What there is most often: small frames behind each other.
-            let written = ready!(stream.poll_write(cx, &self.tail))?;
+            let some = self.tail.get(..room).unwrap_or(&self.tail);
+            let written = ready!(stream.poll_write(cx, some))?;
             self.advance_data(written);
             return not_zero(written);
         }
@@ -167,45 +198,36 @@ impl Writer {
         let data = pieces
             .chain([&*self.tail])
             .filter(|piece| !piece.is_empty());
-        let mut slices = [IoSlice::new(&[]); PIECES];
+        let mut slices = Slices::with_room(room);
         // The rest of a frame that was begun, the control frames, and then
         // the other frames.
         let mut begun = self.begun;
         let mut control = Some(self.control.as_slice()).filter(|lane| !lane.is_empty());
         let beyond = scope == Scope::All || self.goodbye;
-        let mut count = 0;
-        let mut slots = slices.iter_mut();
-        let mut put = |slice| {
-            if let Some(slot) = slots.next() {
-                *slot = IoSlice::new(slice);
-                count += 1;
-            }
-        };
         for piece in data {
             let (first, rest) = piece.split_at(begun.min(piece.len()));
             begun -= first.len();
             if !first.is_empty() {
-                put(first);
+                slices.push(first);
             }
             if begun > 0 {
                 continue;
             }
             if let Some(lane) = control.take() {
-                put(lane);
+                slices.push(lane);
             }
-            if !beyond {
+            if !beyond || slices.room == 0 {
                 break;
             }
             if !rest.is_empty() {
-                put(rest);
+                slices.push(rest);
             }
         }
         if let Some(lane) = control {
-            put(lane);
+            slices.push(lane);
         }
 
-        let slices = slices.get(..count).unwrap_or_default();
-        let written = ready!(match slices {
+        let written = ready!(match slices.as_slice() {
             [slice] => stream.poll_write(cx, slice),
             [slice, ..] if !stream.is_write_vectored() => stream.poll_write(cx, slice),
             slices => stream.poll_write_vectored(cx, slices),
@@ -307,6 +329,38 @@ impl Writer {
             all.put_slice(rest);
         }
         all.freeze()
+    }
+}
+
+/// What one system call is given.
+struct Slices<'a> {
+    slices: [IoSlice<'a>; PIECES],
+    count: usize,
+    /// Bytes that may be added.
+    room: usize,
+}
+
+impl<'a> Slices<'a> {
+    fn with_room(room: usize) -> Self {
+        Self {
+            slices: [IoSlice::new(&[]); PIECES],
+            count: 0,
+            room,
+        }
+    }
+
+    /// Adds what there is room for.
+    fn push(&mut self, slice: &'a [u8]) {
+        let some = slice.get(..self.room).unwrap_or(slice);
+        if let Some(slot) = self.slices.get_mut(self.count).filter(|_| self.room > 0) {
+            *slot = IoSlice::new(some);
+            self.count += 1;
+            self.room -= some.len();
+        }
+    }
+
+    fn as_slice(&self) -> &[IoSlice<'a>] {
+        self.slices.get(..self.count).unwrap_or_default()
     }
 }
 

@@ -34,7 +34,7 @@ mod programs;
 pub mod server;
 mod watched;
 
-pub use programs::{needs, needs_python_with};
+pub use programs::{needs, needs_one_of, needs_python_with};
 pub use watched::{Watched, is_cut_off};
 
 /// The code in the README compiles and runs.

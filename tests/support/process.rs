@@ -67,10 +67,10 @@ impl PeerProcess {
         })
     }
 
-    /// Its process id, which is its group's too if it is `guarded`.
+    /// The process group that it leads if it is `guarded`.
     #[must_use]
-    pub fn id(&self) -> u32 {
-        self.child.id()
+    pub fn group(&self) -> Pid {
+        Pid::from_child(&self.child)
     }
 
     /// Whether it has ended by itself.

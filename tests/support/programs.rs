@@ -24,6 +24,23 @@ pub fn needs(program: &str) -> bool {
     found
 }
 
+/// The first of `programs` that is installed, as [`needs`].
+///
+/// # Panics
+///
+/// If there is none and `HEARTBEAT_REQUIRE` is set.
+#[must_use]
+pub fn needs_one_of<'p>(programs: &[&'p str]) -> Option<&'p str> {
+    let mut programs_there = programs
+        .iter()
+        .filter(|program| succeeds(program, &["--version"]));
+    let found = programs_there.next().copied();
+    if found.is_none() {
+        skip(&programs.join(" or "));
+    }
+    found
+}
+
 /// A Python that can import `module`, as [`needs`]: the one in the path, or the
 /// operating system's, which is another where somebody has installed one.
 ///

@@ -359,6 +359,8 @@ impl<B: Page> Browser<B> {
         let mut folder = OsString::from("--user-data-dir=");
         folder.push(profile.path());
         command.arg(folder);
+        // It leaves things there when it is killed.
+        command.env("TMPDIR", profile.path());
         let search = B::SEARCH;
         command.arg(format!("http://{address}/{search}"));
         let process = PeerProcess::guarded(GUARD, &command).unwrap();

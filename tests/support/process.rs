@@ -53,10 +53,18 @@ impl PeerProcess {
     ///
     /// If it can't be started.
     pub fn guarded(guard: &str, command: &Command) -> io::Result<Self> {
+        // What its children leave behind is ours to reap.
+        #[cfg(target_os = "linux")]
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         let mut guarded = Command::new(guard);
         guarded
             .arg(command.get_program())
             .args(command.get_args())
+            .envs(
+                command
+                    .get_envs()
+                    .filter_map(|(name, value)| Some((name, value?))),
+            )
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -141,5 +149,10 @@ impl Drop for PeerProcess {
             let _ = self.kill();
         }
         let _ = self.child.wait();
+        #[cfg(target_os = "linux")]
+        if self.group {
+            use rustix::process::{WaitOptions, waitpgid};
+            while waitpgid(self.group(), WaitOptions::empty()).is_ok() {}
+        }
     }
 }

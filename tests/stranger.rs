@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
-use heartbeat_tests::{ms, needs, process::PeerProcess, quick, secs};
+use heartbeat_tests::{ms, needs, patient, process::PeerProcess, quick, secs};
 use heartbeat_tokio::{Cause, CloseReason, Config, Heartbeat, PeerEvent};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
@@ -305,7 +305,7 @@ async fn when_our_process_is_frozen_it_gives_us_up_in_time() {
 #[tokio::test]
 async fn when_our_process_is_killed_it_knows_at_once() {
     // Nothing is written that could fail.
-    let Some((mut stranger, mut ours)) = visit(&ONLY_ASKED).await else {
+    let Some((mut stranger, ours)) = visit(&ONLY_ASKED).await else {
         return;
     };
     // With nothing unread it is an end of the stream and no reset.
@@ -330,12 +330,6 @@ async fn when_our_process_leaves_it_knows() {
 }
 
 // ---- the two of them -----------------------------------------------------
-
-/// Gives up after 3.2 s, so that nobody does whom a busy machine delays.
-fn patient() -> Config {
-    let quick = quick().to_builder();
-    quick.timeout(secs(1)).build().unwrap()
-}
 
 /// The stranger's times in seconds: those of `patient()`.
 const PATIENT: [&str; 4] = ["--interval=0.2", "--timeout=1", "--missed=3", "--min=0.1"];

@@ -22,7 +22,8 @@ use crate::{
 /// The transport of [`Heartbeat::with_frames`](crate::Heartbeat::with_frames).
 ///
 /// Only whole frames are seen, so only they are signs of life: one that takes
-/// longer to arrive than the detection time is a silence.
+/// longer to arrive than the detection time is a silence, unless the transport
+/// gives a [`Frame::Other`] for each part of it.
 #[derive(Debug)]
 pub struct Frames<T: Dialect> {
     /// Frames that weren't taken out yet, and what they weigh.

@@ -355,8 +355,19 @@ where
     /// a WebSocket: a [`Stream`] of `Result<Frame<M>, E>` that is a `Sink` of
     /// [`Frame<M>`] too. As a [`Dialect`] it says what its protocol lacks.
     ///
-    /// What is below it isn't known here: [`with_socket`](Self::with_socket)
-    /// says where the socket is, if there is one.
+    /// What is below it isn't known here, so that three things are the
+    /// transport's to see to:
+    ///
+    /// * A message that takes longer to arrive than the detection time is a
+    ///   silence, unless the transport gives a [`Frame::Other`] for each part
+    ///   of it that arrived.
+    /// * An error of the sink is the end. A message that can't be sent has to
+    ///   be refused before it is one of `M`.
+    /// * After [`Frame::Goodbye`] it isn't polled again: if the protocol
+    ///   answers a goodbye, that has to be flushed before it is handed on.
+    ///
+    /// [`with_socket`](Self::with_socket) says where the socket is, if there is
+    /// one. A WebSocket is among the repository's examples.
     pub fn with_frames(transport: T, config: Config) -> Self {
         Self::with_transport(transport, Frames::new(), config, |_| None)
     }

@@ -30,8 +30,12 @@ pub mod network;
 #[cfg(unix)]
 pub mod process;
 mod programs;
+#[cfg(unix)]
+pub mod server;
+mod watched;
 
-pub use programs::needs;
+pub use programs::{needs, needs_one_of, needs_python_with};
+pub use watched::{Watched, is_cut_off};
 
 /// The code in the README compiles and runs.
 #[cfg(doctest)]
@@ -105,6 +109,17 @@ pub fn lateness(done: &AtomicBool) -> Duration {
         worst = worst.max(asleep.elapsed().saturating_sub(nap));
     }
     worst
+}
+
+/// Dead after 3.2 s, so that nobody is whom a busy machine delays.
+///
+/// # Panics
+///
+/// Never: the values are valid.
+#[must_use]
+pub fn patient() -> Config {
+    let quick = quick().to_builder();
+    quick.timeout(secs(1)).build().expect("valid timings")
 }
 
 /// A heartbeat over an in-memory stream whose other end is `RawPeer`.

@@ -3,15 +3,21 @@
 use std::{
     io,
     net::SocketAddr,
-    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus},
+    os::unix::process::CommandExt as _,
+    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 /// Is killed and reaped when it is dropped, by a failed test too.
 #[derive(Debug)]
-pub struct PeerProcess(Child);
+pub struct PeerProcess {
+    child: Child,
+    /// It may have children: they are in a process group of their own, and
+    /// signals are for all of them.
+    group: bool,
+}
 
 impl PeerProcess {
     /// Starts the program `peer`, which connects to `address`, and gives us up
@@ -33,12 +39,60 @@ impl PeerProcess {
     ///
     /// If it can't be started.
     pub fn spawn(command: &mut Command) -> io::Result<Self> {
-        Ok(Self(command.spawn()?))
+        Ok(Self {
+            child: command.spawn()?,
+            group: false,
+        })
+    }
+
+    /// Starts a program that isn't ours, under `guard`
+    /// (`CARGO_BIN_EXE_heartbeat-test-guard`) and in a process group of its
+    /// own: it goes with this process, however that ends.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be started.
+    pub fn guarded(guard: &str, command: &Command) -> io::Result<Self> {
+        // What its children leave behind is ours to reap.
+        #[cfg(target_os = "linux")]
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+        let mut guarded = Command::new(guard);
+        guarded
+            .arg(command.get_program())
+            .args(command.get_args())
+            .envs(
+                command
+                    .get_envs()
+                    .filter_map(|(name, value)| Some((name, value?))),
+            )
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0);
+        Ok(Self {
+            child: guarded.spawn()?,
+            group: true,
+        })
+    }
+
+    /// The process group that it leads if it is `guarded`.
+    #[must_use]
+    pub fn group(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Whether it has ended by itself.
+    ///
+    /// # Errors
+    ///
+    /// As [`Child::try_wait`].
+    pub fn has_ended(&mut self) -> io::Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
     }
 
     /// Its standard input and output, once, if they are pipes.
     pub fn take_pipes(&mut self) -> Option<(ChildStdin, ChildStdout)> {
-        self.0.stdin.take().zip(self.0.stdout.take())
+        self.child.stdin.take().zip(self.child.stdout.take())
     }
 
     /// SIGSTOP: it hangs, and its kernel goes on acknowledging.
@@ -47,7 +101,7 @@ impl PeerProcess {
     ///
     /// If it has ended already.
     pub fn stop(&self) -> io::Result<()> {
-        Ok(kill_process(Pid::from_child(&self.0), Signal::STOP)?)
+        self.signal(Signal::STOP)
     }
 
     /// SIGCONT: it goes on.
@@ -56,16 +110,16 @@ impl PeerProcess {
     ///
     /// If it has ended already.
     pub fn go_on(&self) -> io::Result<()> {
-        Ok(kill_process(Pid::from_child(&self.0), Signal::CONT)?)
+        self.signal(Signal::CONT)
     }
 
     /// SIGKILL.
     ///
     /// # Errors
     ///
-    /// As [`Child::kill`].
-    pub fn kill(&mut self) -> io::Result<()> {
-        self.0.kill()
+    /// If it has ended already.
+    pub fn kill(&self) -> io::Result<()> {
+        self.signal(Signal::KILL)
     }
 
     /// Waits until it has ended by itself.
@@ -74,14 +128,31 @@ impl PeerProcess {
     ///
     /// As [`Child::wait`].
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
-        self.0.wait()
+        self.child.wait()
+    }
+
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        let id = Pid::from_child(&self.child);
+        match self.group {
+            true => kill_process_group(id, signal)?,
+            false => kill_process(id, signal)?,
+        }
+        Ok(())
     }
 }
 
 impl Drop for PeerProcess {
     fn drop(&mut self) {
-        // Both fail only if it has been reaped already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        // Of a group some may live on. Otherwise, once it has been reaped its
+        // number may be somebody else's.
+        if self.group || matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.kill();
+        }
+        let _ = self.child.wait();
+        #[cfg(target_os = "linux")]
+        if self.group {
+            use rustix::process::{WaitOptions, waitpgid};
+            while waitpgid(self.group(), WaitOptions::empty()).is_ok() {}
+        }
     }
 }

@@ -1,0 +1,68 @@
+//! Somebody else's server, in a process and on a port of its own.
+
+use std::{io, net::SocketAddr, process::Command};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::{sleep, timeout},
+};
+
+use crate::{ms, process::PeerProcess, secs};
+
+/// A server that is gone when this is dropped.
+#[derive(Debug)]
+pub struct Server {
+    /// Its process, to be stopped and killed.
+    pub process: PeerProcess,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl Server {
+    /// Starts the server whose command for a given port is `command`, and waits
+    /// until it listens. `guard` is as for [`PeerProcess::guarded`].
+    ///
+    /// # Panics
+    ///
+    /// If it doesn't start.
+    pub async fn start(guard: &str, command: impl Fn(u16) -> Command) -> Self {
+        for _ in 0..5 {
+            let address = free_address().await.expect("a free port");
+            let started = PeerProcess::guarded(guard, &command(address.port()));
+            let mut process = started.expect("it starts");
+            if listens(&mut process, address).await {
+                return Self { process, address };
+            }
+            // Somebody else was faster to take the port.
+        }
+        panic!("the server doesn't listen");
+    }
+
+    /// A new connection to it.
+    ///
+    /// # Panics
+    ///
+    /// If it doesn't accept one.
+    pub async fn connect(&self) -> TcpStream {
+        let connected = timeout(secs(20), TcpStream::connect(self.address)).await;
+        connected.expect("in time").expect("it listens")
+    }
+}
+
+async fn free_address() -> io::Result<SocketAddr> {
+    TcpListener::bind("127.0.0.1:0").await?.local_addr()
+}
+
+/// Waits until it does, or has ended.
+async fn listens(process: &mut PeerProcess, address: SocketAddr) -> bool {
+    let listening = async {
+        while TcpStream::connect(address).await.is_err() {
+            if process.has_ended().unwrap_or(true) {
+                return false;
+            }
+            sleep(ms(20)).await;
+        }
+        true
+    };
+    timeout(secs(30), listening).await.unwrap_or(false)
+}

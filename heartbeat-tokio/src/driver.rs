@@ -429,6 +429,23 @@ impl<S, C: Transport<S>> Shared<S, C> {
         woken.into_iter().for_each(Waker::wake);
     }
 
+    /// Waits until the connection is `ready` for a sender.
+    fn poll_until(
+        &self,
+        cx: &mut Context<'_>,
+        ready: fn(&Heartbeat<S, C>) -> bool,
+    ) -> Poll<Result<(), SendError>> {
+        let mut state = self.lock();
+        match (&state.served, state.ended()) {
+            (_, Some(ended)) => Poll::Ready(Err(ended.into())),
+            (Some(heartbeat), None) if !ready(heartbeat) => {
+                state.wait(cx);
+                Poll::Pending
+            }
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
     fn poll_serve(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.turns.task.register(cx.waker());
         let mut state = self.lock();
@@ -555,15 +572,7 @@ where
     }
 
     fn poll_room(&self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        let mut state = self.lock();
-        match (&state.served, state.ended()) {
-            (_, Some(ended)) => Poll::Ready(Err(ended.into())),
-            (Some(heartbeat), None) if !heartbeat.has_room() => {
-                state.wait(cx);
-                Poll::Pending
-            }
-            _ => Poll::Ready(Ok(())),
-        }
+        self.poll_until(cx, Heartbeat::has_room)
     }
 
     fn post(&self, message: C::Message) -> Result<(), SendError> {
@@ -579,15 +588,7 @@ where
     }
 
     fn poll_flushed(&self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        let mut state = self.lock();
-        match (&state.served, state.ended()) {
-            (_, Some(ended)) => Poll::Ready(Err(ended.into())),
-            (Some(heartbeat), None) if !heartbeat.is_flushed() => {
-                state.wait(cx);
-                Poll::Pending
-            }
-            _ => Poll::Ready(Ok(())),
-        }
+        self.poll_until(cx, Heartbeat::is_flushed)
     }
 
     fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<Ended> {

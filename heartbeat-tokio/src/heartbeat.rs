@@ -22,22 +22,16 @@ use futures::{Sink, Stream, stream::FusedStream};
 use heartbeat_core::{
     Cause, CloseReason, Config, Control, End, Event, Evidence, Instant, Monitor, Nonce,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-    task::{coop, unconstrained},
-};
+use tokio::task::{coop, unconstrained};
 
 use crate::{
     PeerEvent, SendError,
-    codec::Codec,
     error::Ended,
-    frames::Frames,
     inbox::{Inbox, READ_AHEAD},
-    net::{Net, NetStatus, SocketOf, itself},
+    net::{Net, NetStatus, SocketOf},
     safety_net::{self, SafetyNet},
     timer::{Clock, Timer},
-    transport::{Broken, Buffered, Dialect, Frame, Protocol, Scope, Transport},
+    transport::{Broken, Buffered, Frame, Protocol, Scope, Transport},
     wire::Wire,
 };
 
@@ -217,164 +211,14 @@ pub(crate) struct Remains<M> {
     pub(crate) status: Status,
 }
 
-impl<S> Heartbeat<S>
-where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
-{
-    /// Wraps a stream. The peer does the same on its end.
-    ///
-    /// On a plain [`TcpStream`] TCP keepalive is switched on as the second
-    /// line of defence, with times derived from `config`; see
-    /// [`SafetyNet`]. If that fails the heartbeat works all the same, and
-    /// [`status`](Self::status) says so.
-    pub fn new(stream: S, config: Config) -> Self {
-        Self::with_transport(stream, Wire::new(&config), config, itself)
-    }
-}
-
-#[cfg(feature = "postcard")]
-#[cfg_attr(docsrs, doc(cfg(feature = "postcard")))]
-impl<S, T> Heartbeat<S, crate::Postcard<T>>
-where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
-    T: serde::Serialize + serde::de::DeserializeOwned,
-{
-    /// Wraps a stream that carries messages of one type.
-    ///
-    /// The framing is that of [`new`](Heartbeat::new), and each message is a
-    /// `T` in postcard. A peer that sends something else is
-    /// [`Dead`](PeerEvent::Dead) of [`Cause::Protocol`].
-    ///
-    /// ```
-    /// use futures::{SinkExt, StreamExt};
-    /// use heartbeat_tokio::{Config, Heartbeat, PeerEvent, Postcard};
-    ///
-    /// #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-    /// enum Order {
-    ///     Buy { amount: u32 },
-    ///     Cancel,
-    /// }
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let (ours, theirs) = tokio::io::duplex(1024);
-    /// let mut shop: Heartbeat<_, Postcard<Order>> = Heartbeat::typed(ours, Config::default());
-    /// let mut customer = Heartbeat::<_, Postcard<Order>>::typed(theirs, Config::default());
-    ///
-    /// customer.send(Order::Buy { amount: 3 }).await?;
-    /// while let Some(event) = shop.next().await {
-    ///     if let PeerEvent::Message(order) = event {
-    ///         assert_eq!(order, Order::Buy { amount: 3 });
-    ///         break;
-    ///     }
-    /// }
-    /// # Ok(()) }
-    /// ```
-    pub fn typed(stream: S, config: Config) -> Self {
-        let transport = crate::Postcard::new(Wire::new(&config));
-        Self::with_transport(stream, transport, config, itself)
-    }
-}
-
-impl<S, C> Heartbeat<S, Codec<C>>
-where
-    S: 'static,
-    C: Dialect,
-    Codec<C>: Transport<S>,
-{
-    /// Wraps a stream that speaks a protocol with a ping of its own: Redis,
-    /// NATS, IRC, STOMP ... The peer needn't know of this crate.
-    ///
-    /// `codec` is a tokio-util codec: a
-    /// [`Decoder`](tokio_util::codec::Decoder) whose item is [`Frame<M>`]
-    /// and an [`Encoder`](tokio_util::codec::Encoder) of the same. As a
-    /// [`Dialect`] it says what its protocol lacks.
-    ///
-    /// [`Config::max_frame`] isn't looked at: how long a frame may be is the
-    /// codec's to say. What it can't decode ends the connection with
-    /// [`Cause::Protocol`], and [`io_error`](Self::io_error) has its words.
-    ///
-    /// ```
-    /// use bytes::BytesMut;
-    /// use heartbeat_tokio::{Config, Dialect, Frame, Heartbeat};
-    /// use std::io;
-    /// use tokio_util::codec::{Decoder, Encoder, LinesCodec, LinesCodecError};
-    ///
-    /// /// Lines of text. `PING` asks, and `PONG` answers.
-    /// #[derive(Default)]
-    /// struct Lines(LinesCodec);
-    ///
-    /// impl Dialect for Lines {
-    ///     type Message = String;
-    /// }
-    ///
-    /// impl Decoder for Lines {
-    ///     type Item = Frame<String>;
-    ///     type Error = LinesCodecError;
-    ///
-    ///     fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<Self::Item>, Self::Error> {
-    ///         Ok(self.0.decode(bytes)?.map(|line| match &*line {
-    ///             "PING" => Frame::Ping(None),
-    ///             "PONG" => Frame::Pong(None),
-    ///             _ => Frame::Data(line),
-    ///         }))
-    ///     }
-    /// }
-    ///
-    /// impl Encoder<Frame<String>> for Lines {
-    ///     type Error = LinesCodecError;
-    ///
-    ///     fn encode(&mut self, frame: Frame<String>, bytes: &mut BytesMut) -> Result<(), Self::Error> {
-    ///         match frame {
-    ///             Frame::Data(line) => self.0.encode(line, bytes),
-    ///             Frame::Ping(_) => self.0.encode("PING", bytes),
-    ///             Frame::Pong(_) => self.0.encode("PONG", bytes),
-    ///             // What this dialect doesn't have is never asked for.
-    ///             Frame::Hello(_) | Frame::Goodbye | Frame::Other => Ok(()),
-    ///         }
-    ///     }
-    /// }
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() {
-    /// # let (stream, _) = tokio::io::duplex(64);
-    /// let peer = Heartbeat::with_codec(stream, Lines::default(), Config::default());
-    /// # }
-    /// ```
-    pub fn with_codec(stream: S, codec: C, config: Config) -> Self {
-        Self::with_transport(stream, Codec::new(codec), config, itself)
-    }
-}
-
-impl<T> Heartbeat<T, Frames<T>>
-where
-    T: Dialect,
-    Frames<T>: Transport<T>,
-{
-    /// Wraps something that sends and receives whole frames already, such as
-    /// a WebSocket: a [`Stream`] of `Result<Frame<M>, E>` that is a `Sink` of
-    /// [`Frame<M>`] too. As a [`Dialect`] it says what its protocol lacks.
-    ///
-    /// What is below it isn't known here, so that three things are the
-    /// transport's to see to:
-    ///
-    /// * A message that takes longer to arrive than the detection time is a
-    ///   silence, unless the transport gives a [`Frame::Other`] for each part
-    ///   of it that arrived.
-    /// * An error of the sink is the end. A message that can't be sent has to
-    ///   be refused before it is one of `M`.
-    /// * After [`Frame::Goodbye`] it isn't polled again: if the protocol
-    ///   answers a goodbye, that has to be flushed before it is handed on.
-    ///
-    /// [`with_socket`](Self::with_socket) says where the socket is, if there is
-    /// one. A WebSocket is among the repository's examples.
-    pub fn with_frames(transport: T, config: Config) -> Self {
-        Self::with_transport(transport, Frames::new(), config, |_| None)
-    }
-}
-
 impl<S, C: Transport<S>> Heartbeat<S, C> {
-    fn with_transport(stream: S, transport: C, config: Config, socket: SocketOf<S>) -> Self {
+    /// Over any transport; see `wrap.rs`.
+    pub(crate) fn with_transport(
+        stream: S,
+        transport: C,
+        config: Config,
+        socket: SocketOf<S>,
+    ) -> Self {
         let net = Net::derived(socket, &stream, &config);
         let clock = Clock::start();
         // Keyed by the operating system's randomness.
@@ -405,33 +249,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 ..Flags::default()
             },
         }
-    }
-
-    /// Says where the socket is, if the stream is a wrapper around one, as
-    /// with TLS. Then the safety net is spread below it, as it is by itself
-    /// below a plain [`TcpStream`].
-    ///
-    /// ```
-    /// # use heartbeat_tokio::{Config, Heartbeat};
-    /// # use tokio::io::BufStream;
-    /// # use tokio::net::TcpStream;
-    /// # fn wrap(stream: BufStream<TcpStream>) -> Heartbeat<BufStream<TcpStream>> {
-    /// Heartbeat::new(stream, Config::default()).with_socket(|stream| Some(stream.get_ref()))
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn with_socket(mut self, socket: fn(&S) -> Option<&TcpStream>) -> Self {
-        self.net
-            .move_to(socket, &self.stream, self.monitor.config());
-        self
-    }
-
-    /// Spreads this safety net instead of the one that is derived from the
-    /// timings.
-    #[must_use]
-    pub fn with_safety_net(mut self, net: &SafetyNet) -> Self {
-        self.net.replace(&self.stream, net);
-        self
     }
 
     /// Asks the peer now, without waiting for the interval. The answer comes
@@ -504,6 +321,17 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             write,
             unsent,
         }
+    }
+
+    // ---- for the constructors -------------------------------------------
+
+    pub(crate) fn move_net(&mut self, socket: SocketOf<S>) {
+        self.net
+            .move_to(socket, &self.stream, self.monitor.config());
+    }
+
+    pub(crate) fn replace_net(&mut self, net: &SafetyNet) {
+        self.net.replace(&self.stream, net);
     }
 
     // ---- for the driver ------------------------------------------------

@@ -79,6 +79,7 @@ mod transport;
 #[cfg(feature = "postcard")]
 mod typed;
 mod wire;
+mod wrap;
 
 pub use codec::Codec;
 pub use driver::{Driver, Receiver, Sender};

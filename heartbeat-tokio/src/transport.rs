@@ -44,6 +44,7 @@ pub enum Frame<M> {
 }
 
 impl<M> Frame<M> {
+    #[cfg(feature = "postcard")]
     pub(crate) fn try_map<T, E>(self, map: impl FnOnce(M) -> Result<T, E>) -> Result<Frame<T>, E> {
         Ok(match self {
             Self::Data(message) => Frame::Data(map(message)?),

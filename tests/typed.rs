@@ -1,0 +1,112 @@
+//! Messages of a serde type.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests may panic too"
+)]
+
+use futures::{SinkExt, StreamExt};
+use heartbeat_core::ProtocolError;
+use heartbeat_tests::{RawPeer, quick};
+use heartbeat_tokio::{Cause, Config, Driver, Heartbeat, PeerEvent, Postcard, SendError};
+use serde::{Deserialize, Serialize};
+use tokio::io::DuplexStream;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Order {
+    Buy { what: String, amount: u32 },
+    Cancel(Vec<u64>),
+    Nothing,
+}
+
+fn orders() -> Vec<Order> {
+    vec![
+        Order::Nothing,
+        Order::Buy {
+            what: "tea".into(),
+            amount: 3,
+        },
+        Order::Cancel((0..100_000).collect()),
+        Order::Nothing,
+    ]
+}
+
+fn pair(config: Config) -> [Heartbeat<DuplexStream, Postcard<Order>>; 2] {
+    let (ours, theirs) = tokio::io::duplex(4096);
+    [ours, theirs].map(|stream| Heartbeat::typed(stream, config))
+}
+
+#[tokio::test(start_paused = true)]
+async fn they_arrive_as_what_they_were() {
+    let [mut ours, theirs] = pair(quick());
+    let Driver { sender, .. } = theirs.spawn();
+    let sending = tokio::spawn(async move {
+        for order in orders() {
+            sender.send(order).await.unwrap();
+        }
+        sender.close().await.unwrap();
+    });
+    let mut received = Vec::new();
+    while let Some(event) = ours.next().await {
+        if let PeerEvent::Message(order) = event {
+            received.push(order);
+        }
+    }
+    sending.await.unwrap();
+    assert_eq!(received, orders());
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_the_wire_they_are_data_frames_in_postcard() {
+    let (ours, theirs) = tokio::io::duplex(4096);
+    let mut ours: Heartbeat<_, Postcard<Order>> = Heartbeat::typed(ours, quick());
+    let mut raw = RawPeer::new(theirs);
+    raw.greet(quick()).await;
+    let tea = Order::Buy {
+        what: "tea".into(),
+        amount: 300,
+    };
+    ours.send(tea).await.unwrap();
+    raw.read_frame().await.expect("our hello");
+    let frame = raw.read_frame().await.expect("our order");
+    assert_eq!(frame, b"\0\x00\x03tea\xac\x02");
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_that_are_no_message_end_it_and_say_why() {
+    let (ours, theirs) = tokio::io::duplex(4096);
+    let mut ours: Heartbeat<_, Postcard<Order>> = Heartbeat::typed(ours, quick());
+    let mut raw = RawPeer::new(theirs);
+    raw.greet(quick()).await;
+    raw.send_data(b"\x02").await;
+    raw.send_data(b"\x07").await; // there is no such order
+    raw.send_data(b"\x02").await;
+    let mut events: Vec<_> = ours.by_ref().collect().await;
+    let Some(PeerEvent::Dead(death)) = events.pop() else {
+        panic!("{events:?}");
+    };
+    assert_eq!(death.cause, Cause::Protocol(ProtocolError::Undecodable));
+    // What came before it is delivered, what comes after isn't.
+    assert_eq!(events.pop(), Some(PeerEvent::Message(Order::Nothing)));
+    assert!(matches!(events[..], [PeerEvent::Connected { .. }]));
+    let words = ours.io_error().expect("postcard's").to_string();
+    assert!(words.contains("Serde"), "{words}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_too_long_is_refused_and_the_connection_goes_on() {
+    let [mut ours, mut theirs] = pair(quick().to_builder().max_frame(100).build().unwrap());
+    let refused = ours.send(Order::Cancel((0..1000).collect())).await;
+    let length = 1 + 2 + 128 + 872 * 2;
+    let max = 100;
+    assert_eq!(refused, Err(SendError::TooLong { length, max }));
+    ours.send(Order::Nothing).await.unwrap();
+    loop {
+        match theirs.next().await.expect("it goes on") {
+            PeerEvent::Message(order) => break assert_eq!(order, Order::Nothing),
+            event => assert!(!event.is_terminal(), "{event}"),
+        }
+    }
+}

@@ -115,6 +115,46 @@ async fn a_receiver_that_was_polled_once_and_forgotten_holds_nothing_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_ping_is_answered_at_once_while_the_application_works() {
+    let (ours, mut raw) = wrapped(quick());
+    let mut driver = ours.spawn();
+    raw.greet(quick()).await;
+    raw.send_data(b"an order").await;
+    assert_eq!(next_message(&mut driver.receiver).await, "an order");
+    sleep(ms(50)).await;
+    let asked = Instant::now();
+    let nonce = heartbeat_core::Nonce([1; 8]);
+    raw.send_control(heartbeat_core::Control::Ping(nonce)).await;
+    while raw.read_control().await != Some(heartbeat_core::Control::Pong(nonce)) {}
+    assert_eq!(asked.elapsed(), Duration::ZERO);
+}
+
+/// Whoever takes the last event out of a full inbox may work for long then. The
+/// task reads on at once, and not at the next beat.
+#[tokio::test(start_paused = true)]
+async fn when_the_inbox_is_empty_again_reading_goes_on_at_once() {
+    let (ours, mut raw) = wrapped(quick());
+    let mut driver = ours.spawn();
+    raw.greet(quick()).await;
+    let mut watch = driver.sender.watch();
+    let flood = tokio::spawn(async move {
+        let message = heartbeat_tests::data_frame(&[7; 1024]);
+        for _ in 0..10_000 {
+            raw.send_raw(&message).await;
+        }
+    });
+    let paused = watch.wait_for(|status| status.peer.state == State::Paused);
+    paused.await.unwrap();
+    while driver.sender.status().peer.state == State::Paused {
+        driver.receiver.next().await;
+    }
+    // The inbox fills anew, in no time.
+    let paused = watch.wait_for(|status| status.peer.state == State::Paused);
+    timeout(ms(1), paused).await.unwrap().unwrap();
+    flood.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_inbox_stops_the_reading_and_both_sides_stay_alive() {
     let (ours, theirs) = pair(64 * 1024, quick());
     let Driver {

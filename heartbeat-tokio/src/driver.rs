@@ -562,7 +562,8 @@ where
         state.tell();
         let woken = state.satisfied();
         if event.is_ready() {
-            // Until we are polled again nobody listens to the connection.
+            // An inbox that is empty again is a reason to read on, and we may
+            // not be polled for long.
             self.call_task(state);
         } else {
             drop(state);

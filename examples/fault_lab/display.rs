@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::{
     report::{self, Row},
@@ -37,11 +37,14 @@ impl Display {
                  and loses in a program behind a TUN device.\n"
             );
         }
-        println!("{}", report::heading());
+        let in_a_terminal = io::stdout().is_terminal();
+        // Beside the lines there is something that moves.
+        let margin = if in_a_terminal { "  " } else { "" };
+        println!("{margin}{}", report::heading());
 
-        let together = MultiProgress::new();
+        let together = MultiProgress::with_draw_target(ProgressDrawTarget::stdout());
         let mut bars = BTreeMap::new();
-        if io::stdout().is_terminal() {
+        if in_a_terminal {
             let style = ProgressStyle::with_template("{spinner} {msg}");
             let style = style.unwrap_or_else(|_| ProgressStyle::default_spinner());
             for row in rows {

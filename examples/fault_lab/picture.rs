@@ -36,7 +36,7 @@ pub fn draw(path: &Path, rows: &[Row], budget: Duration) -> Result<(), Box<dyn E
     let mut chart: Chart = ChartBuilder::on(&area)
         .margin_right(20)
         .x_label_area_size(50)
-        .y_label_area_size(120)
+        .y_label_area_size(140)
         .build_cartesian_2d(-0.03 * end..right, bottom..0.0)?;
     chart
         .configure_mesh()
@@ -59,10 +59,13 @@ pub fn draw(path: &Path, rows: &[Row], budget: Duration) -> Result<(), Box<dyn E
 }
 
 fn draw_row(chart: &mut Chart, top: f64, row: &Row, never: f64) -> Result<(), Box<dyn Error>> {
-    let name = row.fault.name();
+    let mut name = row.fault.name();
+    if !row.is_a_death() {
+        name.push_str(" (alive)");
+    }
     let left = chart.x_range().start;
     let text = ("sans-serif", 14).into_font().color(&BLACK);
-    let label = EmptyElement::at((left, top + 0.5)) + Text::new(name, (-118, -6), text);
+    let label = EmptyElement::at((left, top + 0.5)) + Text::new(name, (-138, -6), text);
     chart.plotting_area().draw(&label)?;
     let line = [(left, top), (chart.x_range().end, top)];
     chart.draw_series([PathElement::new(line, BLACK.mix(0.12))])?;

@@ -127,6 +127,10 @@ impl Row {
         Some(format!("{}: {problem}", self.fault.name()))
     }
 
+    pub fn is_a_death(&self) -> bool {
+        matches!(self.fault.expected(self.budget), Expected::End(..))
+    }
+
     fn is_right(&self, found: &Finding) -> bool {
         let Expected::End(verdicts, diagnosis) = self.fault.expected(self.budget) else {
             return true;
@@ -155,7 +159,7 @@ impl Row {
         }
         line.push_str(&match self.finding(Detector::Heartbeat) {
             Some(found) => said(found),
-            None if self.mark(Detector::Heartbeat, late) == Mark::Quiet => "(alive)".into(),
+            None if self.is_over && !self.is_a_death() => "(alive)".into(),
             None => String::new(),
         });
         line.trim_end().to_owned()
@@ -271,10 +275,9 @@ impl FaultReport {
                 diagnosis: (detector == Detector::Heartbeat).then_some(diagnosis),
             }
         };
-        let expected = row.fault.expected(row.budget);
         Self {
             fault: row.fault,
-            alive: !matches!(expected, Expected::End(..)),
+            alive: !row.is_a_death(),
             observed_for: row.fault.observe_for(row.budget).as_secs_f64(),
             detectors: Detector::ALL
                 .map(|detector| (detector.name(), report(detector)))

@@ -108,7 +108,7 @@ fn on_a_network_the_heartbeat_sees_everything() {
     }
 }
 
-/// Half a minute, so that it isn't found before the host is back.
+/// Most of a minute: whoever was fooled has said so by then.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_host_that_sleeps_survives_where_the_budget_allows() {
@@ -116,7 +116,7 @@ fn a_host_that_sleeps_survives_where_the_budget_allows() {
     if heartbeat_tests::network::Network::or_skip(test).is_none() {
         return;
     }
-    let report = Report::of(&["--only", "host_asleep", "--detect-within", "16s"]);
+    let report = Report::of(&["--only", "host_asleep", "--detect-within", "25s"]);
     assert_eq!(report.row("host_asleep")["alive"], true);
     report.heartbeat_is_right();
 }
@@ -301,13 +301,8 @@ impl Report {
 
 /// Runs the lab and reads its report.
 fn run(arguments: &[&str]) -> (ExitStatus, Report) {
-    // A name of its own for each: they run at the same time.
-    let name = format!(
-        "fault-lab-{}-{}.json",
-        std::process::id(),
-        arguments.join("")
-    );
-    let path = env::temp_dir().join(name);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("found.json");
     let mut lab = Command::new(lab());
     let status = lab
         .args(arguments)
@@ -316,7 +311,6 @@ fn run(arguments: &[&str]) -> (ExitStatus, Report) {
         .status()
         .unwrap();
     let text = fs::read_to_string(&path).unwrap();
-    fs::remove_file(&path).unwrap();
     let value = serde_json::from_str(&text).unwrap();
     (status, Report { value })
 }

@@ -181,9 +181,16 @@ impl Fault {
             Self::HostReboot if budget > 2 * REBOOT => End(&["Reset"], None),
             Self::HostReboot => End(&["Reset", "Silent"], Some("PathDead")),
             Self::HostAsleep if budget < SLEEP => End(&["Silent"], Some("PathDead")),
-            // TCP doubles its waits: it may be silent for as long again.
-            Self::HostAsleep if budget < 2 * SLEEP => Either,
+            // It may fall asleep a whole interval after it was last heard. TCP
+            // doubles its waits, and may be silent for as long again.
+            Self::HostAsleep if after_an_interval(budget) < 2 * SLEEP => Either,
             Self::HostAsleep | Self::SlowPeer | Self::BusyPeer | Self::Delay | Self::Loss => Alive,
         }
     }
+}
+
+/// What is left of the budget when the first ping is sent: three timeouts, as
+/// `Config::detect_within` divides it.
+fn after_an_interval(budget: Duration) -> Duration {
+    budget * 9 / 14
 }

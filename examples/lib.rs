@@ -1,4 +1,6 @@
 //! Programs to run and to copy from; see the examples beside this file. What
 //! they share is in here, and nothing in it is about heartbeats.
 
+#[cfg(target_os = "linux")]
+pub mod network;
 pub mod process;

@@ -26,11 +26,26 @@ pub fn start_again(role: &str, server: SocketAddr) -> io::Result<Child> {
 /// If it has ended, or this system has no such signal.
 #[cfg(unix)]
 pub fn stop(child: &Child) -> io::Result<()> {
-    use rustix::process::{Pid, Signal, kill_process};
+    signal(child, rustix::process::Signal::STOP)
+}
+
+/// Makes a process that stands still go on.
+///
+/// # Errors
+///
+/// If it has ended, or this system has no such signal.
+#[cfg(unix)]
+pub fn go_on(child: &Child) -> io::Result<()> {
+    signal(child, rustix::process::Signal::CONT)
+}
+
+#[cfg(unix)]
+fn signal(child: &Child, signal: rustix::process::Signal) -> io::Result<()> {
+    use rustix::process::{Pid, kill_process};
 
     let pid = child.id().and_then(|id| i32::try_from(id).ok());
     let pid = pid.and_then(Pid::from_raw).ok_or(io::ErrorKind::NotFound)?;
-    Ok(kill_process(pid, Signal::STOP)?)
+    Ok(kill_process(pid, signal)?)
 }
 
 /// Makes a process stand still: not here.
@@ -40,6 +55,16 @@ pub fn stop(child: &Child) -> io::Result<()> {
 /// Always.
 #[cfg(not(unix))]
 pub fn stop(_child: &Child) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Makes a process that stands still go on: not here.
+///
+/// # Errors
+///
+/// Always.
+#[cfg(not(unix))]
+pub fn go_on(_child: &Child) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 

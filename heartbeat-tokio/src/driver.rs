@@ -260,6 +260,9 @@ impl<M> fmt::Debug for Sender<M> {
 
 /// The receiving side of a connection that a [`Driver`] serves: a [`Stream`]
 /// of the same events as [`Heartbeat`].
+///
+/// Poll it within the runtime: whoever receives serves the connection, and
+/// needs its timer.
 pub struct Receiver<M>(Arc<dyn Connection<M>>);
 
 impl<M> Receiver<M> {

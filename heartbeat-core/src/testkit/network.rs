@@ -251,8 +251,10 @@ impl Cuts {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
-    use crate::testkit::{ms, secs};
+    use crate::testkit::{ms, secs, us};
 
     const SECOND: u64 = 1_000_000;
 
@@ -278,8 +280,9 @@ mod tests {
         let mut network = Network::new(&link, 1);
         let year = 365 * 86_400 * SECOND;
         network.cut(Direction::AToB, 0, year);
+        // After 0.2, 0.6 and 1.4 s, and each second from there on.
         let arrives = network.carry(Side::A, 0).arrives;
-        assert!((year..year + SECOND).contains(&arrives), "{arrives}");
+        assert_eq!(arrives, year + 400_000);
     }
 
     #[test]
@@ -288,6 +291,171 @@ mod tests {
         network.cut(Direction::BToA, 0, 5 * SECOND);
         assert_eq!(network.carry(Side::A, 0).arrives, 5_000);
         assert!(network.carry(Side::A, 0).arrives > 5 * SECOND);
+    }
+
+    #[test]
+    fn a_segment_takes_half_of_the_round_trip_and_its_acknowledgement_the_other() {
+        let mut network = Network::new(&Link::new().rtt(ms(10)), 1);
+        assert_eq!(network.one_way(), 5_000);
+        for sender in [Side::A, Side::B] {
+            // None waits for the acknowledgement of the one before it.
+            for now in [0, 0, 3, SECOND] {
+                let delivery = network.carry(sender, now);
+                assert_eq!(delivery.arrives, now + 5_000);
+                assert_eq!(delivery.acknowledged, now + 10_000);
+            }
+        }
+    }
+
+    #[test]
+    fn jitter_delays_by_up_to_what_it_says_and_keeps_the_order() {
+        let mut network = Network::new(&Link::new().rtt(ms(10)).jitter(us(3)), 1);
+        let delays = (0..1000).map(|at| network.carry(Side::A, at * SECOND).arrives - at * SECOND);
+        let delays: BTreeSet<_> = delays.collect();
+        assert_eq!(delays, BTreeSet::from([5_000, 5_001, 5_002, 5_003]));
+
+        let mut network = Network::new(&Link::new().jitter(secs(1)), 1);
+        let arrivals: Vec<_> = (0..1000).map(|at| network.carry(Side::A, at)).collect();
+        assert!(arrivals.is_sorted_by_key(|delivery| delivery.arrives));
+    }
+
+    #[test]
+    fn what_is_lost_is_sent_again_after_a_timeout_that_doubles() {
+        let mut network = Network::new(&Link::new().rtt(ms(10)), 1);
+        network.cut(Direction::AToB, 0, SECOND);
+        // Sent after 0, 210, 630 and 1470 ms.
+        let lost = network.carry(Side::A, 0);
+        assert_eq!(lost.arrives, 1_475_000);
+        assert_eq!(lost.acknowledged, 1_480_000);
+        // What is behind it waits for the acknowledgement.
+        assert_eq!(network.carry(Side::A, 100_000).arrives, 1_485_000);
+        // What comes later doesn't, and nor does the other direction.
+        assert_eq!(network.carry(Side::A, 2 * SECOND).arrives, 2_005_000);
+        assert_eq!(network.carry(Side::B, 2 * SECOND).arrives, 2_005_000);
+    }
+
+    #[test]
+    fn a_cut_holds_from_its_start_until_before_its_end() {
+        for (at, arrives) in [(9, 9), (10, 200_010), (999, 200_999), (1_000, 1_000)] {
+            let mut network = Network::new(&Link::new(), 1);
+            network.cut(Direction::AToB, 10, 1_000);
+            assert_eq!(network.carry(Side::B, at).arrives, at);
+            assert_eq!(network.carry(Side::A, at).arrives, arrives, "{at}");
+        }
+    }
+
+    #[test]
+    fn a_segment_that_is_never_acknowledged_is_the_last_one() {
+        let mut network = Network::new(&Link::new().rtt(ms(10)), 1);
+        network.cut(Direction::BToA, 0, NEVER);
+        let last = network.carry(Side::A, 0);
+        assert_eq!(last.arrives, 5_000);
+        assert_eq!(last.acknowledged, NEVER);
+        assert_eq!(network.carry(Side::A, 1).arrives, NEVER);
+    }
+
+    #[test]
+    fn nothing_is_left_to_chance_where_nothing_gets_through() {
+        let link = Link::new().jitter(secs(1)).loss(0.5);
+        let mut idle = Network::new(&link, 1);
+        let mut busy = idle.clone();
+        for network in [&mut idle, &mut busy] {
+            network.cut(Direction::AToB, 0, NEVER);
+        }
+        for now in 0..3 {
+            assert_eq!(busy.carry(Side::A, now).arrives, NEVER);
+        }
+        assert_eq!(
+            busy.carry(Side::B, 5).arrives,
+            idle.carry(Side::B, 5).arrives
+        );
+    }
+
+    #[test]
+    fn time_has_an_end() {
+        let mut network = Network::new(&Link::new().rtt(ms(10)), 1);
+        assert_eq!(network.carry(Side::A, NEVER - 1).arrives, NEVER);
+    }
+
+    #[test]
+    fn a_part_of_the_segments_is_lost() {
+        let mut network = Network::new(&Link::new().loss(0.25), 1);
+        // An hour apart, so that each is on its own.
+        let hours = (0..10_000).map(|hour| hour * 3_600 * SECOND);
+        let late = hours.filter(|&at| network.carry(Side::A, at).arrives > at);
+        let late = late.count();
+        assert!((2_300..2_700).contains(&late), "{late}");
+    }
+
+    #[test]
+    fn outages_are_as_long_and_as_frequent_as_the_link_says() {
+        let link = Link::new().outage(secs(5)).outage_every(secs(60));
+        let mut cuts = Cuts::new(&link, 1);
+        let days = 10 * 86_400 * SECOND;
+        assert_eq!(cuts.until(Side::A, 0), None);
+        cuts.until(Side::A, days);
+
+        let mut ended_at = 0;
+        for cut in &cuts.random {
+            assert_eq!(cut.until - cut.from, 5 * SECOND);
+            assert!((1..=120 * SECOND).contains(&(cut.from - ended_at)));
+            ended_at = cut.until;
+        }
+        // As many as have room, and none beyond what was asked.
+        assert!((days..days + 125 * SECOND).contains(&ended_at));
+        let count = cuts.random.len();
+        assert!((12_600..14_000).contains(&count), "{count}");
+        for (direction, parts) in [
+            (Direction::Both, 45..55),
+            (Direction::AToB, 20..30),
+            (Direction::BToA, 20..30),
+        ] {
+            let those = cuts.random.iter().filter(|cut| cut.direction == direction);
+            let part = those.count() * 100 / count;
+            assert!(parts.contains(&part), "{direction:?}: {part} %");
+        }
+    }
+
+    #[test]
+    fn an_outage_is_forgotten_when_it_is_over_and_not_before() {
+        let mut cuts = Cuts::new(&Link::new().outage(secs(5)), 1);
+        cuts.until(Side::A, 0);
+        let [cut] = cuts.random[..] else {
+            panic!("one outage was drawn: {cuts:?}");
+        };
+        cuts.forget_before(cut.until - 1);
+        assert_eq!(cuts.random.len(), 1);
+        cuts.forget_before(cut.until);
+        assert!(cuts.random.is_empty());
+    }
+
+    #[test]
+    fn the_dice_are_those_of_the_reference() {
+        // What Vigna's `splitmix64.c` gives for 0.
+        let mut dice = Dice::new(0);
+        assert_eq!(dice.roll(), 0xe220_a839_7b1d_cdaf);
+        assert_eq!(dice.roll(), 0x6e78_9e6a_a1b9_65f4);
+        assert_eq!(dice.roll(), 0x06c4_5d18_8009_454f);
+    }
+
+    #[test]
+    fn every_number_up_to_the_most_is_drawn() {
+        let mut dice = Dice::new(1);
+        let drawn: BTreeSet<_> = (0..1000).map(|_| dice.up_to(2)).collect();
+        assert_eq!(drawn, BTreeSet::from([0, 1, 2]));
+        assert_eq!(dice.up_to(0), 0);
+        assert!((0..10).any(|_| dice.up_to(u64::MAX) > u64::MAX / 2));
+    }
+
+    #[test]
+    fn what_cannot_be_never_happens_and_what_must_be_always_does() {
+        // The seed before the one roll that is zero.
+        let mut lowest = Dice::new(0x9e37_79b9_7f4a_7c15_u64.wrapping_neg());
+        assert_eq!(lowest.clone().roll(), 0);
+        assert!(!lowest.happens(0.0));
+
+        let mut dice = Dice::new(1);
+        assert!((0..1000).all(|_| dice.happens(1.0)));
     }
 
     #[test]

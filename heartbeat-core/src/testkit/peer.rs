@@ -462,3 +462,148 @@ impl Peer {
         self.send(now, 0, Ends::Stream, written, network);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::Config,
+        testkit::{Link, us},
+    };
+
+    const PING: Control = Control::Ping(Nonce([7; 8]));
+
+    fn pipe(window: u32, messages: &[u32], control: &[Control]) -> Pipe {
+        let mut pipe = Pipe::new(window);
+        pipe.messages.extend(messages);
+        pipe.control.extend(control);
+        pipe
+    }
+
+    #[test]
+    fn a_control_frame_overtakes_messages() {
+        let mut pipe = pipe(1_000, &[10, 20], &[PING]);
+        assert!(!pipe.is_empty());
+        assert!(matches!(pipe.take(), Some((13, Ends::Control(PING)))));
+        assert!(matches!(pipe.take(), Some((10, Ends::Message))));
+        assert!(matches!(pipe.take(), Some((20, Ends::Message))));
+        assert!(pipe.take().is_none());
+        assert!(pipe.is_empty());
+    }
+
+    #[test]
+    fn nothing_comes_between_the_pieces_of_a_message() {
+        let mut pipe = pipe(100, &[150], &[]);
+        assert!(matches!(pipe.take(), Some((100, Ends::Nothing))));
+        pipe.control.push_back(PING);
+        pipe.used = 100;
+        assert!(pipe.take().is_none());
+        pipe.used = 60;
+        assert!(matches!(pipe.take(), Some((40, Ends::Nothing))));
+        pipe.used = 0;
+        assert!(matches!(pipe.take(), Some((10, Ends::Message))));
+        assert!(matches!(pipe.take(), Some((13, Ends::Control(PING)))));
+    }
+
+    #[test]
+    fn a_goodbye_is_said_behind_what_was_written_before() {
+        let mut pipe = pipe(1_000, &[10, 20], &[Control::Goodbye]);
+        assert!(matches!(pipe.take(), Some((10, Ends::Message))));
+        assert!(matches!(pipe.take(), Some((20, Ends::Message))));
+        let goodbye = pipe.take();
+        assert!(matches!(
+            goodbye,
+            Some((13, Ends::Control(Control::Goodbye)))
+        ));
+    }
+
+    #[test]
+    fn a_control_frame_is_written_whole_or_not_at_all() {
+        let mut pipe = pipe(13, &[10], &[PING]);
+        for used in [13, 5, 1] {
+            pipe.used = used;
+            assert!(pipe.take().is_none(), "{used}");
+        }
+        pipe.used = 0;
+        assert!(matches!(pipe.take(), Some((13, Ends::Control(PING)))));
+    }
+
+    #[test]
+    fn a_segment_is_there_when_it_arrives_and_not_before() {
+        let mut pipe = Pipe::new(1_000);
+        assert_eq!(pipe.next_arrival(), NEVER);
+        pipe.segments.push_back(Segment {
+            arrives: 5,
+            acknowledged: 9,
+            bytes: 13,
+            ends: Ends::Stream,
+        });
+        assert_eq!(pipe.next_arrival(), 5);
+        assert!(pipe.arrived(4).is_none());
+        assert!(pipe.arrived(5).is_some());
+        assert!(pipe.arrived(5).is_none());
+    }
+
+    #[test]
+    fn the_window_opens_when_the_sender_knows_that_it_was_read() {
+        let mut pipe = Pipe::new(1_000);
+        assert_eq!(pipe.next_freed(), NEVER);
+        let mut read = |now, acknowledged| {
+            let segment = Segment {
+                arrives: 0,
+                acknowledged,
+                bytes: 13,
+                ends: Ends::Message,
+            };
+            pipe.read(&segment, now, 10);
+        };
+        read(5, 0);
+        read(6, 30);
+        // Acknowledgements are in order.
+        read(7, 0);
+        assert_eq!(pipe.next_freed(), 15);
+        assert_eq!(pipe.freed, [(15, 13), (30, 13), (30, 13)]);
+    }
+
+    #[test]
+    fn what_repeats_does_not_make_up_for_what_it_missed() {
+        let mut beat = Repeated {
+            at: 10,
+            every: 5,
+            what: (),
+        };
+        let due = [9, 10, 11, 14, 15, 40, 41, 44, 45].map(|now| beat.is_due(now));
+        let expected = [false, true, false, false, true, true, false, false, true];
+        assert_eq!(due, expected);
+        assert!(!Repeated::never(()).is_due(NEVER - 1));
+    }
+
+    #[test]
+    fn an_application_that_cannot_write_soon_waits() {
+        let plan = Plan {
+            config: Config::default(),
+            acts: Vec::new(),
+            lateness: 0,
+        };
+        let mut peer = Peer::new(Side::A, plan, 1, 1);
+        peer.writes = Repeated {
+            at: 0,
+            every: 1,
+            what: 10,
+        };
+        peer.floods = Repeated {
+            at: 0,
+            every: 1,
+            what: (),
+        };
+        let mut network = Network::new(&Link::new().rtt(us(1)), 1);
+        let mut full = Pipe::new(0);
+        for now in 0..20 {
+            peer.write(now, &mut full, &mut network, &mut Timeline::new());
+        }
+        assert_eq!(full.messages.len(), 4);
+        // Pings of its own, and the Hello.
+        assert_eq!(full.control.len(), 4);
+        assert!(full.segments.is_empty());
+    }
+}

@@ -696,3 +696,30 @@ enum Rule {
     #[error("from 1 to 4294967294 bytes")]
     FrameSize,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn jittered(jitter: f64) -> Config {
+        Config::builder().jitter(jitter).build().unwrap()
+    }
+
+    #[test]
+    fn an_interval_is_shortened_by_a_part_of_the_jitter() {
+        let second = 1_000_000;
+        let quarter = jittered(0.25);
+        assert_eq!(quarter.shortened(second, 0), second);
+        assert_eq!(quarter.shortened(second, 1 << 31), 875_000);
+        assert_eq!(quarter.shortened(second, 1 << 30), 937_500);
+        assert_eq!(quarter.shortest(second), 750_001);
+        assert_eq!(jittered(0.0).shortest(second), second);
+    }
+
+    #[test]
+    fn an_interval_is_never_shortened_to_nothing() {
+        for interval in [1, 2, 1_000_000, micros(MAX_DURATION)] {
+            assert!(jittered(1.0).shortest(interval) > 0);
+        }
+    }
+}

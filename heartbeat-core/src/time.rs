@@ -104,3 +104,38 @@ impl fmt::Debug for Instant {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::format;
+
+    use super::*;
+
+    #[test]
+    fn a_deadline_has_come_at_its_own_time_and_never_never_does() {
+        let deadline = Instant::from_micros(5);
+        assert!(!deadline.is_due(Instant::from_micros(4)));
+        assert!(deadline.is_due(deadline));
+        assert!(deadline.is_due(Instant::MAX));
+        assert!(!Instant::MAX.is_due(Instant::MAX));
+    }
+
+    #[test]
+    fn time_is_added_up_to_the_microsecond_between_origin_and_end() {
+        let start = Instant::from_micros(5_000_000);
+        let second = Duration::from_secs(1);
+        assert_eq!((start + second).as_micros(), 6_000_000);
+        assert_eq!((start - second).as_micros(), 4_000_000);
+        assert_eq!(start - Duration::from_nanos(1_999), Instant(4_999_999));
+        assert_eq!(start - Duration::MAX, Instant::ORIGIN);
+        assert_eq!(start + Duration::MAX, Instant::MAX);
+        assert_eq!((start + second).micros_since(start), 1_000_000);
+        assert_eq!(start.micros_since(start + second), 0);
+    }
+
+    #[test]
+    fn an_instant_is_shown_in_seconds() {
+        let instant = Instant::from_micros(61_500_007);
+        assert_eq!(format!("{instant:?}"), "Instant(61.500007s)");
+    }
+}

@@ -354,7 +354,12 @@ mod file {
             .write_stall(secs(60))
             .max_frame(1000)
             .beat_events(false);
-        assert_eq!(config, Ok(by_hand.build().unwrap()));
+        let config = config.unwrap();
+        assert_eq!(config, by_hand.build().unwrap());
+
+        // What is on by default can be seen to be off.
+        assert!(!config.adaptive());
+        assert!(!config.beat_events());
     }
 
     #[test]

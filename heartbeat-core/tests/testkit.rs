@@ -340,7 +340,10 @@ fn a_partition_that_is_too_long_is_a_false_alarm_with_a_timeline() {
         .run_for(minutes(2));
     let (_, death) = report.mistake().unwrap();
     assert_eq!(death.cause, Cause::Silent);
-    let failure = report.assert_no_false_alarm().unwrap_err().to_string();
+    let failure = report.assert_no_false_alarm().unwrap_err();
+    // As an `unwrap` shows it, it can be read too.
+    assert_eq!(format!("{failure:?}"), failure.to_string());
+    let failure = failure.to_string();
     for part in [
         "was alive: silent for 14s",
         "rtt: 20ms",

@@ -132,6 +132,30 @@ fn seeds() -> Vec<Named> {
             plain,
             bytes(&[&hello, &[GOODBYE, DRAIN, PING, 1, DRAIN]]),
         ),
+        (
+            "unnumbered-pongs",
+            Head {
+                evidence: 2,
+                ..plain
+            },
+            bytes(&[
+                &beat.repeat(2),
+                &[UNNUMBERED_PONG, DRAIN].repeat(3),
+                &beat.repeat(5),
+            ]),
+        ),
+        (
+            "acknowledged",
+            Head {
+                evidence: 3,
+                ..plain
+            },
+            bytes(&[
+                &beat.repeat(2),
+                &[ACKNOWLEDGED, 1, 5, DRAIN],
+                &beat.repeat(5),
+            ]),
+        ),
         ("we-say-goodbye", plain, vec![DRAIN, CLOSE, DRAIN, EVENT]),
         (
             "farewell-to-the-dead",

@@ -106,8 +106,12 @@ pub mod op {
     pub const EVENT: u8 = 25;
     /// What a good driver does: all frames, flushed, all events.
     pub const DRAIN: u8 = 26;
+    /// `handle_unnumbered_pong`.
+    pub const UNNUMBERED_PONG: u8 = 27;
+    /// `handle_acknowledged`, a number ago.
+    pub const ACKNOWLEDGED: u8 = 28;
     /// How many there are.
-    pub const COUNT: u8 = 27;
+    pub const COUNT: u8 = 29;
 }
 
 /// Makes a monitor as the first bytes say, and does with it what the others
@@ -181,10 +185,11 @@ impl Subject {
             .min_interval(input.duration())
             .max_missed(input.or_zero().into())
             .jitter(f64::from(input.or_zero()) / 255.0)
-            .evidence(match input.or_zero() % 3 {
+            .evidence(match input.or_zero() % 4 {
                 0 => Evidence::AnyBytes,
                 1 => Evidence::Frame,
-                _ => Evidence::Echo,
+                2 => Evidence::Echo,
+                _ => Evidence::Acknowledgement,
             })
             .role(match input.or_zero() % 3 {
                 0 => Role::Both,
@@ -262,6 +267,12 @@ impl Subject {
             }
             op::EVENT => {
                 self.event();
+            }
+            op::UNNUMBERED_PONG => self.monitor.handle_unnumbered_pong(self.now),
+            op::ACKNOWLEDGED => {
+                let ago = input.number();
+                let at = Instant::from_micros(self.now.as_micros().saturating_sub(ago));
+                self.monitor.handle_acknowledged(at, self.now);
             }
             _ => self.drain(),
         }

@@ -4,9 +4,13 @@
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
-use heartbeat_tests::{Throttled, ms, notable, secs};
+use heartbeat_core::Control;
+use heartbeat_tests::{Throttled, data_frame, framed, ms, notable, secs};
 use heartbeat_tokio::{CloseReason, Config, Heartbeat, PeerEvent};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 
 const MIB: usize = 1 << 20;
 
@@ -84,4 +88,39 @@ async fn nothing_is_lost_behind_a_goodbye() {
     let reason = CloseReason::Peer;
     assert_eq!(notable.last(), Some(&&PeerEvent::Closed { reason }));
     assert_eq!(notable.len(), 65);
+}
+
+/// It hears the goodbye only when it has sent what it wanted to send.
+#[tokio::test]
+async fn a_peer_that_goes_on_sending_is_heard_out_after_our_goodbye() {
+    let config = Config::detect_within(secs(8)).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let mut heartbeat = Heartbeat::new(ours.unwrap(), config);
+    let mut peer = theirs.unwrap().0;
+    let talking = async move {
+        let hello = hello_of(config);
+        let frame = data_frame(&[7; 64 * 1024]);
+        peer.write_all(&hello).await.unwrap();
+        for _ in 0..32 * 16 {
+            peer.write_all(&frame).await.expect("we hear it out");
+        }
+        let mut heard = Vec::new();
+        peer.read_to_end(&mut heard).await.expect("no reset");
+        drop(peer);
+        heard
+    };
+    let closing = async {
+        heartbeat.close().await.unwrap();
+        drop(heartbeat);
+    };
+    let (heard, ()) = tokio::join!(talking, closing);
+    // A goodbye is the last of it.
+    assert_eq!(heard[heard.len() - 5..], [0, 0, 0, 1, 4]);
+}
+
+fn hello_of(config: Config) -> Vec<u8> {
+    let mut buffer = [0; Control::MAX_ENCODED];
+    framed(Control::Hello(config.hello()).encode(&mut buffer).unwrap())
 }

@@ -35,6 +35,9 @@ use crate::{
     wire::Wire,
 };
 
+/// A peer that we have taken leave of is read from so often in one poll.
+const READS_AT_ONCE: usize = 64;
+
 /// After a read of so many bytes there is probably more.
 const BULK: usize = 16 * 1024;
 
@@ -813,13 +816,21 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// before, the peer's next ping would be answered with a reset, and what
     /// the kernel has of us and the peer hasn't read yet would be lost.
     fn poll_peers_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // Messages aren't thrown away as long as somebody may read them; after
-        // so many of them the time decides.
-        while self.transport.unread() <= READ_AHEAD {
+        for _ in 0..READS_AT_ONCE {
             if let Ok(0) | Err(_) = ready!(self.transport.poll_read(&mut self.stream, cx)) {
                 return Poll::Ready(());
             }
+            // Who goes on sending is heard out, and what he sends is of no use
+            // to anybody.
+            while self.transport.unread() > READ_AHEAD {
+                match self.transport.next_frame() {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break,
+                    Err(_) => return Poll::Ready(()),
+                }
+            }
         }
+        cx.waker().wake_by_ref();
         Poll::Pending
     }
 

@@ -42,6 +42,8 @@ async def serve(socket):
             elif message == "flood":
                 while True:
                     await socket.send(bytes(10_000))
+                    # Else it reads nothing as long as it can write.
+                    await asyncio.sleep(0)
             elif message == "ping us":
                 await (await socket.ping())
                 await socket.send("we were answered")

@@ -256,6 +256,51 @@ async fn a_probe_gives_the_round_trip() {
     }
 }
 
+/// The connection and the watch have a lock each. On several threads the order
+/// in which they are taken matters.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn probes_from_many_threads_are_all_answered() {
+    // As many pings as there is time for.
+    let eager = Config::detect_within(secs(3)).unwrap().to_builder();
+    let eager = eager.min_interval(Duration::from_micros(1));
+    let (ours, theirs) = pair(4096, eager.build().unwrap());
+    let (ours, theirs) = (ours.spawn(), theirs.spawn());
+    let probing = [&ours.sender, &theirs.sender]
+        .repeat(4)
+        .into_iter()
+        .cloned();
+    let tasks: Vec<_> = probing
+        .map(|sender| {
+            tokio::spawn(async move {
+                let until = Instant::now() + secs(1);
+                while Instant::now() < until {
+                    sender.send("between".into()).await.unwrap();
+                    let answer = timeout(secs(10), sender.probe()).await;
+                    // While an inbox is full, nobody reads the answer.
+                    let answer = answer.expect("nobody waits for ever");
+                    assert!(!matches!(answer, Err(ProbeError::Dead(_))), "{answer:?}");
+                    assert_ne!(sender.status().peer.state, State::Dead);
+                }
+            })
+        })
+        .collect();
+    let (mut one, mut other) = (ours.receiver, theirs.receiver);
+    let reading = async {
+        loop {
+            tokio::select! {
+                event = one.next() => assert!(event.is_some_and(|event| !event.is_terminal())),
+                event = other.next() => assert!(event.is_some_and(|event| !event.is_terminal())),
+            }
+        }
+    };
+    tokio::select! {
+        () = reading => {}
+        probed = timeout(secs(20), futures::future::try_join_all(tasks)) => {
+            probed.expect("nobody waits for ever").unwrap();
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_probe_that_nobody_answers_ends() {
     let (ours, mut raw) = wrapped(quick());

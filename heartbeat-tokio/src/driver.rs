@@ -152,12 +152,23 @@ impl<M> Sender<M> {
         let asked = tokio::time::Instant::now();
         let before = self.0.probe();
         let waited = before.peer.detection_time;
-        let answered =
-            |now: &Status| now.peer.pongs != before.peer.pongs || self.0.ended().is_some();
-        let answer = timeout(waited, status.wait_for(answered)).await;
+        // While `wait_for` looks, and as long as its answer lives, it holds a
+        // lock that the connection takes within its own: no call of `self.0`.
+        let pongs = before.peer.pongs;
+        let answered = |now: &Status| {
+            let ended = matches!(
+                now.peer.state,
+                heartbeat_core::State::Closed | heartbeat_core::State::Dead
+            );
+            now.peer.pongs != pongs || ended
+        };
+        let answer = timeout(waited, async {
+            status.wait_for(answered).await.map(|now| *now)
+        })
+        .await;
         // A pong that came with the end is an answer too.
         match (answer, self.0.ended()) {
-            (Ok(Ok(now)), _) if now.peer.pongs != before.peer.pongs => {
+            (Ok(Ok(now)), _) if now.peer.pongs != pongs => {
                 Ok(now.peer.last_rtt.unwrap_or(asked.elapsed()))
             }
             (_, Some(ended)) => Err(ended.into()),
@@ -174,6 +185,9 @@ impl<M> Sender<M> {
     /// The status, each time that it changes: with each event but messages,
     /// and when reading pauses or resumes. Its
     /// [`silent_for`](Status::silent_for) is that of the change.
+    ///
+    /// Hold what `borrow` gives only briefly, and call nothing of this handle
+    /// meanwhile: the connection waits for it.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Status> {
         self.0.watch()
@@ -541,9 +555,10 @@ impl<S, C: Transport<S>> State<S, C> {
     }
 
     fn status(&self) -> Status {
-        match &self.served {
-            Some(heartbeat) => heartbeat.status(),
-            None => *self.watch.borrow(),
+        match (&self.served, &self.remains) {
+            (Some(heartbeat), _) => heartbeat.status(),
+            (None, Some(remains)) => remains.status,
+            (None, None) => *self.watch.borrow(),
         }
     }
 }

@@ -6,9 +6,12 @@ use futures::{SinkExt, StreamExt};
 use heartbeat_tests::{
     RawPeer, Throttled, all_events, data_frame, ms, notable, quick, secs, wrapped,
 };
-use heartbeat_tokio::{CloseReason, Config, Heartbeat, NetStatus, PeerEvent, SendError, State};
+use heartbeat_tokio::{
+    CloseReason, Config, Heartbeat, NetStatus, PeerEvent, SafetyNet, SendError, State,
+};
 use tokio::{
     io::AsyncWriteExt,
+    io::BufStream,
     net::{TcpListener, TcpStream},
 };
 
@@ -326,6 +329,30 @@ async fn the_safety_net_follows_a_peer_that_slows_us_down() {
     tokio::join!(a.next(), b.next());
     assert_eq!(a.status().peer.interval, secs(100));
     assert!(idle(&a) > secs(100));
+}
+
+/// Neither the name of the socket nor what the peer asks for replaces it.
+#[tokio::test]
+async fn a_safety_net_that_was_chosen_by_hand_stays() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let slow = Config::builder()
+        .interval(secs(100))
+        .min_interval(secs(100));
+    let net = SafetyNet::new(secs(77), secs(7), 7).unwrap();
+    let mut a = Heartbeat::new(BufStream::new(ours.unwrap()), Config::lan())
+        .with_safety_net(&net)
+        .with_socket(|stream| Some(stream.get_ref()));
+    let mut b = Heartbeat::new(theirs.unwrap().0, slow.build().unwrap());
+    let idle = |heartbeat: &Heartbeat<BufStream<TcpStream>>| {
+        let socket = socket2::SockRef::from(heartbeat.get_ref().get_ref());
+        socket.tcp_keepalive_time().unwrap()
+    };
+    assert_eq!(idle(&a), secs(77));
+    tokio::join!(a.next(), b.next());
+    assert_eq!(a.status().peer.interval, secs(100));
+    assert_eq!(idle(&a), secs(77));
 }
 
 #[tokio::test(start_paused = true)]

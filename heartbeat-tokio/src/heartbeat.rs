@@ -334,7 +334,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     }
 
     pub(crate) fn replace_net(&mut self, net: &SafetyNet) {
-        self.net.replace(&self.stream, net);
+        self.net.replace(&self.stream, self.monitor.config(), net);
     }
 
     // ---- for the driver ------------------------------------------------
@@ -575,22 +575,18 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// The timer has fired. What is there is read before anybody is judged,
     /// and if bytes alone are no evidence, its frames are taken out too.
     fn read_before_judging(&mut self, cx: &mut Context<'_>) {
-        let now = self.clock.now();
         if self.flags.paused {
-            if self.net.is_gone(&self.stream, now) {
+            if self.net.is_gone(&self.stream, self.clock.now()) {
                 self.flags.last_words = true;
                 self.resume();
             }
+        } else if self.transport.unread() > READ_AHEAD {
+            // The application is behind with what lies here, and behind that
+            // there may be more: nothing can be held against the peer.
+            self.monitor.handle_bytes(self.clock.now());
         } else {
-            if self.transport.unread() > READ_AHEAD {
-                // The application is behind with what lies here, and behind
-                // that there may be more: nothing can be held against the
-                // peer.
-                self.monitor.handle_bytes(self.clock.now());
-            } else {
-                // Whether there was anything, the monitor knows now.
-                let _ = self.read_regardless(cx);
-            }
+            // Whether there was anything, the monitor knows now.
+            let _ = self.read_regardless(cx);
         }
         self.flags.judging = true;
         if !matches!(self.config().evidence(), Evidence::Frame | Evidence::Echo) {

@@ -39,8 +39,9 @@ pub enum NetStatus {
 pub(crate) struct Net<S> {
     socket: SocketOf<S>,
     status: NetStatus,
-    /// It was chosen by hand, and isn't derived from the timings.
-    by_hand: bool,
+    /// What was chosen by hand instead of what is derived from the timings.
+    /// Few have one, and it is larger than all the rest.
+    by_hand: Option<Box<SafetyNet>>,
     /// How often to look at the socket while nobody reads.
     peek_interval: Duration,
     look_at: Instant,
@@ -52,26 +53,29 @@ impl<S> Net<S> {
         let mut net = Self {
             socket,
             status: NetStatus::NoSocket,
-            by_hand: false,
+            by_hand: None,
             peek_interval: Duration::MAX,
             look_at: Instant::MAX,
         };
-        net.spread(stream, &SafetyNet::from(config));
+        net.spread(stream, config);
         net
     }
 
     /// Spreads this one instead.
-    pub(crate) fn replace(&mut self, stream: &S, chosen: &SafetyNet) {
-        self.by_hand = true;
-        self.spread(stream, chosen);
+    pub(crate) fn replace(&mut self, stream: &S, config: &Config, chosen: &SafetyNet) {
+        self.by_hand = Some(Box::new(*chosen));
+        self.spread(stream, config);
     }
 
     /// Spreads it below another socket.
     pub(crate) fn move_to(&mut self, socket: SocketOf<S>, stream: &S, config: &Config) {
-        *self = Self::derived(socket, stream, config);
+        self.socket = socket;
+        self.spread(stream, config);
     }
 
-    fn spread(&mut self, stream: &S, chosen: &SafetyNet) {
+    fn spread(&mut self, stream: &S, config: &Config) {
+        let derived = SafetyNet::from(config);
+        let chosen = self.by_hand.as_deref().unwrap_or(&derived);
         self.peek_interval = chosen.peek_interval();
         self.status = match (self.socket)(stream) {
             Some(socket) => NetStatus::Applied(chosen.apply(socket)),
@@ -82,9 +86,9 @@ impl<S> Net<S> {
     /// The interval was negotiated. It may have made our detection time longer,
     /// and the kernel's verdict is to come after ours.
     pub(crate) fn adapt(&mut self, stream: &S, config: &Config, interval: Duration) {
-        if interval > config.interval() && !self.by_hand {
+        if interval > config.interval() && self.by_hand.is_none() {
             if let Ok(slower) = config.to_builder().interval(interval).build() {
-                self.spread(stream, &SafetyNet::from(&slower));
+                self.spread(stream, &slower);
             }
         }
     }

@@ -224,7 +224,15 @@ impl<M> Sender<M> {
     ///
     /// The verdict, if that was without a goodbye.
     pub async fn closed(&self) -> Result<CloseReason, Death> {
-        poll_fn(|cx| self.0.poll_ended(cx)).await.into()
+        let mut status = self.0.watch();
+        loop {
+            if let Some(ended) = self.0.over() {
+                return ended.into();
+            }
+            // That it is over is told to `watch` too, and far less often than
+            // senders are woken. It lives as long as this handle.
+            let _ = status.changed().await;
+        }
     }
 }
 
@@ -342,6 +350,8 @@ trait Connection<M>: Send + Sync {
     fn post(&self, message: M) -> Result<(), SendError>;
     fn poll_flushed(&self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>>;
     fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<Ended>;
+    /// How it ended, once everything is closed.
+    fn over(&self) -> Option<Ended>;
     /// Asks, and gives the status of before.
     fn probe(&self) -> Status;
     fn io_error(&self) -> Option<Arc<io::Error>>;
@@ -547,11 +557,15 @@ impl<S, C: Transport<S>> State<S, C> {
     }
 
     fn ended(&self) -> Option<Ended> {
-        match (&self.served, &self.remains) {
-            (Some(heartbeat), _) => heartbeat.ended(),
-            (None, Some(remains)) => remains.ended,
-            (None, None) => None,
+        match &self.served {
+            Some(heartbeat) => heartbeat.ended(),
+            None => self.over(),
         }
+    }
+
+    /// How it ended, once everything is closed.
+    fn over(&self) -> Option<Ended> {
+        self.remains.as_ref()?.ended
     }
 
     fn status(&self) -> Status {
@@ -612,13 +626,17 @@ where
 
     fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<Ended> {
         let mut state = self.lock();
-        match state.remains.as_ref().and_then(|remains| remains.ended) {
+        match state.over() {
             Some(ended) => Poll::Ready(ended),
             None => {
                 state.wait(cx);
                 Poll::Pending
             }
         }
+    }
+
+    fn over(&self) -> Option<Ended> {
+        self.lock().over()
     }
 
     fn probe(&self) -> Status {

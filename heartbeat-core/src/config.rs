@@ -7,7 +7,7 @@
 
 use core::{fmt, time::Duration};
 
-use crate::{frame::Hello, time::micros};
+use crate::{Instant, frame::Hello, time::micros};
 
 #[cfg(feature = "serde")]
 mod serialized;
@@ -85,6 +85,8 @@ pub struct Config {
     jitter: u32,
     max_frame: u32,
     max_missed: u8,
+    /// The logarithm of `grid`, which is asked for at every step.
+    grid: u8,
     adaptive: bool,
     beat_events: bool,
     evidence: Evidence,
@@ -240,6 +242,7 @@ impl Config {
             jitter: MILLION / 4,
             max_frame: 8 << 20,
             max_missed,
+            grid: grid(interval, MILLION / 4),
             adaptive: true,
             beat_events: true,
             evidence: Evidence::AnyBytes,
@@ -352,24 +355,64 @@ impl Config {
         self.max_missed as u64 * self.timeout
     }
 
-    /// `interval` shortened by the fraction `random / 2^32` of the jitter.
+    /// How much earlier than it happened an arrival may be reported without
+    /// breaking a promise: a sixteenth of `jitter · interval`, zero without
+    /// jitter. So a busy connection needn't ask the clock at each read.
+    #[must_use]
+    pub const fn arrival_slack(&self) -> Duration {
+        Duration::from_micros(eighth(self.interval, self.jitter) / 2)
+    }
+
+    /// `interval` shortened by the fraction `random / 2^32` of three quarters
+    /// of the jitter. The rest is for the grid and for arrivals that are
+    /// reported too early.
     pub(crate) const fn shortened(&self, interval: u64, random: u32) -> u64 {
         // 52 bits at most of jitter and random together, and durations of 45
         // bits: one product needs more than 64.
         let part = self.jitter as u128 * random as u128;
-        let cut = (interval as u128 * part / MILLION as u128) >> 32;
+        let most = (interval as u128 * part / MILLION as u128) >> 32;
         #[expect(
             clippy::cast_possible_truncation,
             reason = "never more than `interval`"
         )]
-        let shortened = interval.saturating_sub(cut as u64);
-        if shortened == 0 { 1 } else { shortened }
+        let most = most as u64;
+        at_least_one(interval.saturating_sub(most - most / 4))
     }
 
     /// I·(1 − J) in microseconds: no interval is shortened below it.
     pub(crate) const fn shortest(&self, interval: u64) -> u64 {
-        self.shortened(interval, u32::MAX)
+        let cut = interval as u128 * self.jitter as u128 / MILLION as u128;
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "never more than `interval`"
+        )]
+        let cut = cut as u64;
+        at_least_one(interval.saturating_sub(cut))
     }
+
+    /// `instant`, or up to an eighth of the jitter earlier: on a grid that all
+    /// monitors with such an interval share, so that whoever drives many of
+    /// them wakes up once for several. Its width is a power of two.
+    #[inline]
+    pub(crate) const fn on_grid(&self, instant: Instant) -> Instant {
+        instant.rounded_down(self.grid)
+    }
+}
+
+/// An eighth of jitter (in millionths) times interval.
+const fn eighth(interval: u64, jitter: u32) -> u64 {
+    // 42 bits and 20.
+    interval / 8 * jitter as u64 / MILLION as u64
+}
+
+/// The logarithm of the widest grid that fits into an eighth of the jitter.
+fn grid(interval: u64, jitter: u32) -> u8 {
+    let bits = eighth(interval, jitter).checked_ilog2();
+    bits.and_then(|bits| u8::try_from(bits).ok()).unwrap_or(0)
+}
+
+const fn at_least_one(micros: u64) -> u64 {
+    if micros == 0 { 1 } else { micros }
 }
 
 fn default_min_interval(interval: u64) -> u64 {
@@ -444,7 +487,9 @@ impl ConfigBuilder {
     /// Each interval is shortened by a random part of it, up to this. Default
     /// 0.25; from 0 to 1.
     ///
-    /// Keeps many connections from pinging in step. The first interval is
+    /// Keeps many connections from pinging in step. An eighth of it goes into
+    /// rounding the end of an interval down to a grid, so that one wake-up can
+    /// serve several connections. The first interval is
     /// shortened by anything up to the whole of it, so that connections which
     /// were opened together spread at once. Zero switches off all randomness:
     /// the detection time is then exact.
@@ -598,6 +643,7 @@ impl ConfigBuilder {
             jitter,
             max_frame,
             max_missed,
+            grid: grid(interval, jitter),
             adaptive: self.adaptive,
             beat_events: self.beat_events,
             evidence: self.evidence,
@@ -710,9 +756,10 @@ mod tests {
         let second = 1_000_000;
         let quarter = jittered(0.25);
         assert_eq!(quarter.shortened(second, 0), second);
-        assert_eq!(quarter.shortened(second, 1 << 31), 875_000);
-        assert_eq!(quarter.shortened(second, 1 << 30), 937_500);
-        assert_eq!(quarter.shortest(second), 750_001);
+        assert_eq!(quarter.shortened(second, 1 << 31), 906_250);
+        assert_eq!(quarter.shortened(second, 1 << 30), 953_125);
+        assert_eq!(quarter.shortened(second, u32::MAX), 812_500);
+        assert_eq!(quarter.shortest(second), 750_000);
         assert_eq!(jittered(0.0).shortest(second), second);
     }
 

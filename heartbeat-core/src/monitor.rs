@@ -46,6 +46,9 @@ use crate::{
 /// chance. Time that goes backwards stands still. After a terminal event
 /// every input is ignored and every output is `None`.
 ///
+/// An arrival may be reported up to
+/// [`Config::arrival_slack`](crate::Config::arrival_slack) earlier than it was.
+///
 /// # The times
 ///
 /// With interval I, timeout W and `max_missed` N: after I of silence
@@ -503,7 +506,6 @@ impl Monitor {
             (Ping::Wanted | Ping::Taken, _) => Instant::MAX,
         };
         self.step_at = self.step_at.min(self.probe_at());
-        self.flags.clear(Flag::ProbeWaits);
         if self.step_at <= now {
             self.beat_in_pause(now);
         }
@@ -537,6 +539,8 @@ impl Monitor {
             Phase::Idle => self.probe_now(now),
             Phase::Paused if self.ping == Ping::None => {
                 self.step_at = self.step_at.min(now.max(self.next_accepted()));
+                // The pause may be over before.
+                self.flags.raise(Flag::ProbeWaits);
             }
             Phase::Paused | Phase::Round | Phase::Farewell | Phase::Ended => {}
         }
@@ -572,6 +576,15 @@ impl Monitor {
             || matches!(self.ping, Ping::Wanted)
             || goodbye;
         any && !self.has_ended()
+    }
+
+    /// Whether nothing but silence is waited for: the peer was heard lately,
+    /// and answered our latest ping if there was one.
+    #[must_use]
+    pub const fn is_idle(&self) -> bool {
+        matches!(self.phase, Phase::Idle)
+            && matches!(self.ping, Ping::None)
+            && self.sent == self.answered
     }
 
     /// Whether [`poll_event`](Self::poll_event) has something.
@@ -670,12 +683,26 @@ impl Monitor {
     #[inline]
     fn deadline(&self) -> Instant {
         let deadline = match self.phase {
-            Phase::Idle => self.heard_at.plus(self.idle).min(self.probe_at()),
+            Phase::Idle => self.round_at().min(self.probe_at()),
             Phase::Round => self.step_at.min(self.suspect_at()),
             Phase::Paused | Phase::Farewell => self.step_at,
             Phase::Ended => Instant::MAX,
         };
         deadline.min(self.write_stall_at())
+    }
+
+    /// When the silence was long enough for a round.
+    #[inline]
+    fn round_at(&self) -> Instant {
+        let exact = self.heard_at.plus(self.idle);
+        let on_grid = self.config.on_grid(exact);
+        // Neither before the peer accepts a ping nor before its own is due.
+        let earliest = self.peer.map_or(0, |peer| peer.min_interval);
+        if on_grid > self.heard_at.plus(earliest) {
+            on_grid
+        } else {
+            exact
+        }
     }
 
     /// When the beat under way is later than round trips let expect.
@@ -889,7 +916,7 @@ impl Monitor {
     // ---- rounds --------------------------------------------------------
 
     fn ask_if_due(&mut self, now: Instant) {
-        let due = self.heard_at.plus(self.idle);
+        let due = self.round_at();
         if due.is_due(now) {
             self.begin_idle_round(due, now);
         } else if self.probe_at().is_due(now) {
@@ -915,11 +942,14 @@ impl Monitor {
         }
     }
 
-    /// The first interval of a connection may be shortened below I·(1 − J);
-    /// its round is counted from here all the same, so that no silence is
-    /// judged sooner than promised.
+    /// The first interval of a connection may be shortened below I·(1 − J),
+    /// and an arrival may have been reported too early; the round is counted
+    /// from here all the same, so that no silence is judged sooner than
+    /// promised.
     fn earliest_round(&self) -> Instant {
-        self.heard_at.plus(self.config.shortest(self.interval()))
+        let slack = micros(self.config.arrival_slack());
+        let shortest = self.config.shortest(self.interval());
+        self.heard_at.plus(shortest.saturating_add(slack))
     }
 
     /// A round whose N·W count from `base` begins at `now`.
@@ -1031,6 +1061,7 @@ impl Monitor {
     }
 
     fn beat_in_pause(&mut self, now: Instant) {
+        self.flags.clear(Flag::ProbeWaits);
         self.want_ping(now);
         self.flags.raise(Flag::Insist);
         // Until it has left there is nothing to wait for.

@@ -65,6 +65,15 @@ impl Instant {
         self.0.saturating_sub(earlier.0)
     }
 
+    /// The latest multiple of `2^bits` microseconds that isn't later.
+    #[inline]
+    pub(crate) const fn rounded_down(self, bits: u8) -> Self {
+        match u64::MAX.checked_shl(bits as u32) {
+            Some(mask) => Self(self.0 & mask),
+            None => Self(0),
+        }
+    }
+
     pub(crate) const fn plus(self, micros: u64) -> Self {
         Self(self.0.saturating_add(micros))
     }

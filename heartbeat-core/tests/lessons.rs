@@ -872,7 +872,8 @@ fn lesson_48_a_thousand_connections_do_not_ping_in_step() {
         let idle = deadline.saturating_duration_since(at(asked));
 
         // The first falls anywhere within the 5 s, the others in the last
-        // quarter of them. Never later.
+        // quarter of them (and seldom in its first part, which is what is left
+        // for rounding to the grid). Never later.
         assert!(asked <= secs(5));
         assert!((ms(3_750)..=secs(5)).contains(&idle));
         first[(asked - MICRO).as_millis() as usize / 500] += 1;
@@ -883,7 +884,7 @@ fn lesson_48_a_thousand_connections_do_not_ping_in_step() {
         "{first:?}"
     );
     assert!(
-        second.iter().all(|count| (140..260).contains(count)),
+        second[1..].iter().all(|count| (160..320).contains(count)),
         "{second:?}"
     );
 }

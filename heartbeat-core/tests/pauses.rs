@@ -231,3 +231,33 @@ fn what_lay_unread_during_a_pause_is_no_flood() {
     assert!(!pings(&mut slept(), 6108));
     assert!(pings(&mut slept(), 6109));
 }
+
+/// The peer accepts a ping a second, so the probe has to wait until 2 s.
+#[test]
+fn a_probe_that_waits_outlives_a_pause() {
+    for asked_in_the_pause in [false, true] {
+        let mut run = met();
+        run.at(secs(1), Monitor::probe);
+        run.at(secs(1), |monitor, now| {
+            monitor.handle_flushed(now);
+            monitor.handle_bytes(now);
+        });
+        let (probed_at, paused_at) = match asked_in_the_pause {
+            false => (ms(1100), ms(1200)),
+            true => (ms(1200), ms(1100)),
+        };
+        let ask = |run: &mut Run| run.at(probed_at, Monitor::probe);
+        if !asked_in_the_pause {
+            ask(&mut run);
+        }
+        run.at(paused_at, Monitor::handle_paused);
+        if asked_in_the_pause {
+            ask(&mut run);
+        }
+        run.at(ms(1300), Monitor::handle_resumed);
+        run.until(ms(1999));
+        assert_eq!(run.pings(), [secs(1)]);
+        run.until(secs(2));
+        assert_eq!(run.pings(), [secs(1), secs(2)]);
+    }
+}

@@ -85,7 +85,6 @@ impl<C> Codec<C> {
 impl<C: Dialect> Protocol for Codec<C> {
     type Message = C::Message;
     const HELLO: bool = C::HELLO;
-    const WRITE_AHEAD: usize = 8 * 1024;
 }
 
 impl<S, C> Transport<S> for Codec<C>

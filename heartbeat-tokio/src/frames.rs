@@ -106,7 +106,6 @@ impl<T: Dialect> Frames<T> {
 impl<T: Dialect> Protocol for Frames<T> {
     type Message = T::Message;
     const HELLO: bool = T::HELLO;
-    const WRITE_AHEAD: usize = 8 * 1024;
 }
 
 impl<T, E> Transport<T> for Frames<T>

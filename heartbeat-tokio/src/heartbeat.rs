@@ -26,6 +26,7 @@ use tokio::task::{coop, unconstrained};
 
 use crate::{
     PeerEvent, SendError,
+    arrivals::Arrivals,
     error::Ended,
     inbox::{Inbox, READ_AHEAD},
     net::{Net, NetStatus, SocketOf},
@@ -119,8 +120,7 @@ pub struct Heartbeat<S, C: Protocol = Wire> {
     clock: Clock,
     timer: Timer,
     net: Net<S>,
-    /// When bytes arrived last.
-    read_at: Instant,
+    arrivals: Arrivals,
 
     /// What `poll_next` has to hand out before anything newer.
     inbox: Inbox<C::Message>,
@@ -144,36 +144,82 @@ pub struct Heartbeat<S, C: Protocol = Wire> {
     flags: Flags,
 }
 
-#[derive(Debug, Default)]
-struct Flags {
+/// A fact that is true or not, and takes one bit.
+#[derive(Clone, Copy, Debug)]
+enum Flag {
     /// The monitor may have frames to send or events to tell.
-    outputs: bool,
+    Outputs,
     /// Control frames were handed to the transport, and the monitor wasn't
     /// told that they left.
-    flushing: bool,
+    Flushing,
     /// No message of the last read was taken out yet.
-    new_message: bool,
+    NewMessage,
     /// The last read wasn't taken apart to its end yet.
-    new_bytes: bool,
+    NewBytes,
     /// The last read was large.
-    bulk: bool,
+    Bulk,
     /// The timer has fired; frames that were there are taken out first.
-    judging: bool,
+    Judging,
     /// A sender wants everything written.
-    flush_wanted: bool,
+    FlushWanted,
+    /// The stream took what it could in this poll already.
+    Written,
     /// The monitor was told that a write is blocked.
-    blocked: bool,
+    Blocked,
     /// We don't read: the inbox is full.
-    paused: bool,
+    Paused,
     /// The kernel says that the peer is gone: what it sent before is read, full
     /// inbox or not, since nothing can follow it.
-    last_words: bool,
+    LastWords,
     /// No more frames are taken out: the stream is broken or said goodbye.
-    deaf: bool,
+    Deaf,
     /// Our direction of the stream has ended.
-    shut: bool,
+    Shut,
+    /// Writing has failed, or it has ended: whatever was read comes first.
+    Ending,
     /// The terminal event was handed out.
-    finished: bool,
+    Finished,
+}
+
+/// The facts that are true.
+#[derive(Clone, Copy, Debug, Default)]
+struct Flags(u16);
+
+impl Flags {
+    /// With any of these there is more to see to than messages.
+    const DISTURBING: u16 = Flag::Outputs.bit()
+        | Flag::Flushing.bit()
+        | Flag::Judging.bit()
+        | Flag::FlushWanted.bit()
+        | Flag::Paused.bit()
+        | Flag::Deaf.bit()
+        | Flag::Ending.bit()
+        | Flag::Finished.bit();
+
+    const fn has(self, flag: Flag) -> bool {
+        self.0 & flag.bit() != 0
+    }
+
+    const fn set(&mut self, flag: Flag, value: bool) {
+        self.0 = match value {
+            true => self.0 | flag.bit(),
+            false => self.0 & !flag.bit(),
+        };
+    }
+
+    const fn raise(&mut self, flag: Flag) {
+        self.set(flag, true);
+    }
+
+    const fn clear(&mut self, flag: Flag) {
+        self.set(flag, false);
+    }
+}
+
+impl Flag {
+    const fn bit(self) -> u16 {
+        1 << self as u16
+    }
 }
 
 /// What is known about a connection.
@@ -182,7 +228,8 @@ struct Flags {
 pub struct Status {
     /// The monitor's view of the peer.
     pub peer: heartbeat_core::Status,
-    /// Since the last evidence of life.
+    /// Since the last evidence of life. On a busy connection, where not every
+    /// read is timed, up to [`Config::arrival_slack`] more than it was.
     pub silent_for: Duration,
     /// The second line of defence, in the kernel.
     pub safety_net: NetStatus,
@@ -235,9 +282,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 false => monitor.without_hello(),
             },
             clock,
-            timer: Timer::default(),
+            timer: Timer::with_step(config.interval() / 2),
             net,
-            read_at: Instant::ORIGIN,
+            arrivals: Arrivals::new(),
             inbox: Inbox::new(),
             terminal: None,
             ended: None,
@@ -247,10 +294,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             news: 0,
             reader: None,
             writer: None,
-            flags: Flags {
-                outputs: true, // our Hello
-                ..Flags::default()
-            },
+            flags: Flags(Flag::Outputs.bit()), // our Hello
         }
     }
 
@@ -360,7 +404,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             Some(ended) => Err(ended.into()),
             None => {
                 self.transport.push(message)?;
-                self.flags.flush_wanted = true;
+                self.flags.raise(Flag::FlushWanted);
                 Ok(())
             }
         }
@@ -368,7 +412,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// Whether everything was written.
     pub(crate) fn is_flushed(&self) -> bool {
-        self.transport.unwritten() == 0 && !self.flags.flush_wanted
+        self.transport.unwritten() == 0 && !self.flags.has(Flag::FlushWanted)
     }
 
     /// How it ended, if it has.
@@ -378,7 +422,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// Whether the terminal event was handed out, or lies in the inbox.
     pub(crate) fn has_finished(&self) -> bool {
-        self.flags.finished
+        self.flags.has(Flag::Finished)
     }
 
     /// Nobody will read what waits in the inbox.
@@ -413,7 +457,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// Somebody must look at the monitor's outputs.
     fn outputs_due(&mut self) {
-        self.flags.outputs = true;
+        self.flags.raise(Flag::Outputs);
         if let Some(reader) = self.reader.take() {
             reader.wake();
         }
@@ -421,78 +465,128 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     // ---- the inbound side ----------------------------------------------
 
+    /// What there is most often: a message that lies there, and nothing else to
+    /// see to.
+    #[inline(always)] // so that the message is moved once
+    fn next_message(&mut self) -> Option<C::Message> {
+        if !self.is_undisturbed() {
+            return None;
+        }
+        let message = self.transport.next_message()?;
+        self.note_message();
+        if self.transport.unread() == 0 && !self.flags.has(Flag::Bulk) {
+            // There is no backlog, and so nothing more to learn of this read.
+            self.flags.clear(Flag::NewBytes);
+        }
+        Some(message)
+    }
+
     /// The next event, straight from the connection.
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<PeerEvent<C::Message>>> {
-        if self.flags.finished {
-            return Poll::Ready(None);
+        if let Some(message) = self.next_message() {
+            return Poll::Ready(Some(PeerEvent::Message(message)));
         }
         loop {
-            if self.flags.outputs {
-                self.write_outputs(cx);
-                if let Some(event) = self.next_output() {
-                    return Poll::Ready(Some(event));
+            // Next most often there is nothing to do until bytes arrive.
+            if self.is_undisturbed() && !self.flags.has(Flag::NewBytes) {
+                if self.poll_read(cx).is_ready() {
+                    if let Some(message) = self.next_message() {
+                        return Poll::Ready(Some(PeerEvent::Message(message)));
+                    }
+                } else if self.is_waiting(cx) {
+                    return Poll::Pending;
                 }
             }
-            if self.timer.has_fired() && self.ended.is_none() && !self.flags.judging {
+            if let Some(event) = self.poll_other_event(cx) {
+                return event;
+            }
+        }
+    }
+
+    /// Whether there is nothing to see to but messages.
+    #[inline]
+    fn is_undisturbed(&self) -> bool {
+        self.flags.0 & Flags::DISTURBING == 0 && !self.timer.has_fired()
+    }
+
+    /// Everything there may be to do. `None` if something was read, of which
+    /// nothing was taken out yet.
+    fn poll_other_event(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Option<Poll<Option<PeerEvent<C::Message>>>> {
+        if self.flags.has(Flag::Finished) {
+            return Some(Poll::Ready(None));
+        }
+        loop {
+            if self.flags.has(Flag::Outputs) {
+                self.write_outputs(cx);
+                if let Some(event) = self.next_output() {
+                    return Some(Poll::Ready(Some(event)));
+                }
+            }
+            if self.timer.has_fired() && self.ended.is_none() && !self.flags.has(Flag::Judging) {
                 self.read_before_judging(cx);
                 continue;
             }
-            if !self.flags.paused {
+            if !self.flags.has(Flag::Paused) && self.flags.has(Flag::NewBytes) {
                 match self.next_frame() {
                     Some(Frame::Data(message)) => {
                         self.note_message();
-                        return Poll::Ready(Some(PeerEvent::Message(message)));
+                        return Some(Poll::Ready(Some(PeerEvent::Message(message))));
                     }
                     Some(frame) => self.note_control(frame),
                     None => self.note_backlog(),
                 }
-                if self.flags.outputs {
+                if self.flags.has(Flag::Outputs) {
                     continue;
                 }
             }
-            if self.flags.judging {
+            if self.flags.has(Flag::Judging) {
                 self.judge(cx);
                 continue;
             }
             if let Some(terminal) = self.terminal.take() {
-                self.flags.finished = true;
+                self.flags.raise(Flag::Finished);
                 let left = matches!(self.ended, Some(Ended::Closed(CloseReason::Peer)));
-                if left && !self.flags.shut {
+                if left && !self.flags.has(Flag::Shut) {
                     // Who said goodbye waits for it. An error changes nothing,
                     // and if it takes time, dropping the stream will do.
                     let done = self.transport.poll_shutdown(&mut self.stream, cx);
-                    self.flags.shut = done.is_ready();
+                    self.flags.set(Flag::Shut, done.is_ready());
                 }
-                return Poll::Ready(PeerEvent::from_core(terminal));
+                return Some(Poll::Ready(PeerEvent::from_core(terminal)));
             }
-            if !self.flags.paused && self.poll_read(cx).is_ready() {
-                continue;
+            if !self.flags.has(Flag::Paused) && self.poll_read(cx).is_ready() {
+                return None;
             }
-            if self.flags.flush_wanted || self.flags.flushing {
+            let unwritten = self.flags.has(Flag::FlushWanted) || self.flags.has(Flag::Flushing);
+            if unwritten && !self.flags.has(Flag::Written) {
                 self.write(cx);
             }
             if let Some(end) = self.write_end {
                 self.end_after_reading(end, cx);
             }
-            if self.flags.outputs {
+            if self.flags.has(Flag::Outputs) {
                 continue;
             }
             if self.timer.arm(self.clock, self.next_deadline(), cx) {
-                return Poll::Pending;
+                self.wait();
+                return Some(Poll::Pending);
             }
         }
     }
 
     /// A frame out of what was read, as long as frames are of interest.
     fn next_frame(&mut self) -> Option<Frame<C::Message>> {
-        while !self.flags.deaf {
+        while !self.flags.has(Flag::Deaf) {
             match self.transport.next_frame() {
                 Ok(Some(Frame::Data(message))) => return Some(Frame::Data(message)),
                 // After the end only messages are.
                 Ok(Some(_)) if self.ended.is_some() => {}
                 Ok(frame) => return frame,
                 Err(Broken { error, words }) => {
-                    self.flags.deaf = true;
+                    self.flags.raise(Flag::Deaf);
                     self.io_error = self.io_error.take().or(words.map(Arc::new));
                     self.end(End::Protocol(error));
                 }
@@ -504,6 +598,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// A frame was taken out that isn't a message.
     fn note_control(&mut self, frame: Frame<C::Message>) {
         self.note_news(); // a pong, perhaps
+        self.settle_arrivals();
         // In a protocol whose pings carry nothing, so do the pongs.
         let or_empty = |nonce: Option<Nonce>| nonce.unwrap_or(Nonce([0; 8]));
         let control = match frame {
@@ -512,50 +607,51 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             Frame::Pong(Some(nonce)) => Control::Pong(nonce),
             Frame::Goodbye => Control::Goodbye,
             Frame::Pong(None) => {
-                self.monitor.handle_unnumbered_pong(self.read_at);
-                self.flags.outputs = true;
+                self.monitor.handle_unnumbered_pong(self.arrivals.last());
+                self.flags.raise(Flag::Outputs);
                 return;
             }
             Frame::Data(_) | Frame::Other => {
-                self.monitor.handle_message(self.read_at);
+                self.monitor.handle_message(self.arrivals.last());
                 return self.note_outputs();
             }
         };
-        self.monitor.handle_frame(control, self.read_at);
-        self.flags.outputs = true;
+        self.monitor.handle_frame(control, self.arrivals.last());
+        self.flags.raise(Flag::Outputs);
     }
 
     /// A message was taken out. One for each read is enough to know of.
+    #[inline]
     fn note_message(&mut self) {
-        if self.flags.new_message {
-            self.flags.new_message = false;
-            self.monitor.handle_message(self.read_at);
+        if self.flags.has(Flag::NewMessage) {
+            self.flags.clear(Flag::NewMessage);
+            self.monitor.handle_message(self.arrivals.last());
             self.note_outputs();
         }
     }
 
     /// Every whole frame was taken out.
     fn note_backlog(&mut self) {
-        if self.flags.new_bytes {
-            self.flags.new_bytes = false;
-            if self.flags.bulk || self.transport.unread() > 0 {
-                self.monitor.handle_backlog(self.read_at);
-                self.note_outputs();
-            }
+        self.flags.clear(Flag::NewBytes);
+        if self.flags.has(Flag::Bulk) || self.transport.unread() > 0 {
+            self.monitor.handle_backlog(self.arrivals.last());
+            self.note_outputs();
         }
     }
 
     /// Reads once; `Pending` if there is nothing.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match ready!(self.transport.poll_read(&mut self.stream, cx)) {
-            Ok(0) => self.end(self.write_end.unwrap_or(End::Eof)),
+            Ok(0) => {
+                self.flags.raise(Flag::NewBytes); // a codec may have something to say of the end
+                self.end(self.write_end.unwrap_or(End::Eof));
+            }
             Ok(read) => {
-                self.read_at = self.clock.now();
-                self.flags.new_message = true;
-                self.flags.new_bytes = true;
-                self.flags.bulk = read >= BULK;
-                self.monitor.handle_bytes(self.read_at);
-                self.note_outputs();
+                self.flags.raise(Flag::NewBytes);
+                self.flags.set(Flag::Bulk, read >= BULK);
+                if self.arrivals.is_to_be_timed() {
+                    self.time_arrival();
+                }
             }
             Err(error) => {
                 let end = safety_net::end_of(&error);
@@ -564,6 +660,25 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             }
         }
         Poll::Ready(())
+    }
+
+    /// What was read came now.
+    fn time_arrival(&mut self) {
+        let now = self.clock.now();
+        self.arrivals.time(self.monitor.config(), now);
+        self.flags.raise(Flag::NewMessage);
+        self.monitor.handle_bytes(now);
+        self.note_outputs();
+    }
+
+    /// From here on arrivals are to be known exactly.
+    fn settle_arrivals(&mut self) {
+        if self.arrivals.are_relaxed() {
+            let now = self.clock.now();
+            if let Some(at) = self.arrivals.settle(self.monitor.config(), now) {
+                self.monitor.handle_bytes(at);
+            }
+        }
     }
 
     /// Reads once, also when tokio's cooperative budget is used up: that this
@@ -575,9 +690,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// The timer has fired. What is there is read before anybody is judged,
     /// and if bytes alone are no evidence, its frames are taken out too.
     fn read_before_judging(&mut self, cx: &mut Context<'_>) {
-        if self.flags.paused {
+        if self.flags.has(Flag::Paused) {
             if self.net.is_gone(&self.stream, self.clock.now()) {
-                self.flags.last_words = true;
+                self.flags.raise(Flag::LastWords);
                 self.resume();
             }
         } else if self.transport.unread() > READ_AHEAD {
@@ -588,7 +703,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             // Whether there was anything, the monitor knows now.
             let _ = self.read_regardless(cx);
         }
-        self.flags.judging = true;
+        self.flags.raise(Flag::Judging);
         if !matches!(self.config().evidence(), Evidence::Frame | Evidence::Echo) {
             self.judge(cx);
         }
@@ -596,10 +711,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// Judges, and arms the timer again.
     fn judge(&mut self, cx: &mut Context<'_>) {
-        self.flags.judging = false;
+        self.flags.clear(Flag::Judging);
+        self.settle_arrivals();
         self.ask_the_kernel();
         self.monitor.handle_timeout(self.clock.now());
-        self.flags.outputs = true;
+        self.flags.raise(Flag::Outputs);
         // If that is over already, the timer has fired again.
         self.timer.served();
         self.timer.arm(self.clock, self.next_deadline(), cx);
@@ -607,7 +723,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// An acknowledgement of the peer's kernel counts, if that was asked for.
     fn ask_the_kernel(&mut self) {
-        if self.config().evidence() == Evidence::Acknowledgement && !self.flags.paused {
+        if self.config().evidence() == Evidence::Acknowledgement && !self.flags.has(Flag::Paused) {
             let heard_at = self.monitor.status().last_heard;
             let now = self.clock.now();
             if let Some(at) = self.net.acknowledged_at(&self.stream, heard_at, now) {
@@ -616,11 +732,49 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
+    #[inline]
     fn next_deadline(&self) -> Option<Instant> {
-        match (self.monitor.poll_timeout(), self.net.look_at()) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
+        let mut deadline = self.monitor.poll_timeout();
+        let at_latest = |deadline: Option<Instant>, at: Instant| {
+            Some(deadline.map_or(at, |deadline| deadline.min(at)))
+        };
+        if let Some(look_at) = self.net.look_at() {
+            deadline = at_latest(deadline, look_at);
         }
+        if self.needs_no_times() {
+            deadline = at_latest(deadline, self.arrivals.deadline(self.config()));
+        }
+        deadline
+    }
+
+    /// Whether the timer is armed already, and wakes this task. As long as
+    /// arrivals aren't timed nothing has moved the deadline.
+    #[inline]
+    fn is_waiting(&mut self, cx: &Context<'_>) -> bool {
+        if self.arrivals.are_relaxed() {
+            return self.timer.wakes(cx);
+        }
+        let armed = self.timer.is_armed(self.next_deadline(), cx);
+        if armed {
+            self.wait();
+        }
+        armed
+    }
+
+    /// Nothing is to be done until the timer fires or bytes arrive.
+    #[inline]
+    fn wait(&mut self) {
+        if self.needs_no_times() {
+            self.arrivals.relax();
+        }
+    }
+
+    /// Whether reads needn't be timed until the timer fires: there are many,
+    /// and nothing but silence is waited for.
+    #[inline]
+    fn needs_no_times(&self) -> bool {
+        let any_bytes = || !matches!(self.config().evidence(), Evidence::Frame | Evidence::Echo);
+        self.arrivals.are_many() && self.monitor.is_idle() && any_bytes()
     }
 
     // ---- the outbound side ---------------------------------------------
@@ -628,7 +782,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Writes the control frames that the monitor wants sent.
     fn write_outputs(&mut self, cx: &mut Context<'_>) {
         self.queue_outputs();
-        if self.flags.flushing {
+        if self.flags.has(Flag::Flushing) {
             self.write(cx);
         }
     }
@@ -638,7 +792,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if !self.transport.control_unwritten() {
             while let Some(control) = self.monitor.poll_transmit() {
                 self.transport.push_control(control);
-                self.flags.flushing = true;
+                self.flags.raise(Flag::Flushing);
+                // Its answer's round trip is measured.
+                self.settle_arrivals();
             }
         }
     }
@@ -648,23 +804,24 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if self.ended.is_some() || self.write_end.is_some() {
             return;
         }
-        let scope = match self.flags.flush_wanted {
+        let scope = match self.flags.has(Flag::FlushWanted) {
             true => Scope::All,
             false => Scope::Control,
         };
-        let had = self.transport.unwritten();
+        let had_room = self.has_room();
         let (taken, result) = self.transport.poll_write(&mut self.stream, cx, scope);
         match result {
             Poll::Ready(Ok(())) => {
                 if scope == Scope::All {
-                    self.flags.flush_wanted = false;
+                    self.flags.clear(Flag::FlushWanted);
                     self.wake_writer();
                 }
-                if self.flags.flushing || self.flags.blocked {
+                if self.flags.has(Flag::Flushing) || self.flags.has(Flag::Blocked) {
                     self.flushed();
                 }
             }
             Poll::Ready(Err(error)) => {
+                self.flags.raise(Flag::Ending);
                 self.write_end = Some(match error.kind() {
                     // The peer had closed before we wrote: what it looks like
                     // from the reading side is the better description.
@@ -677,7 +834,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             }
             Poll::Pending => self.write_blocked(taken, cx),
         }
-        if had >= C::WRITE_AHEAD && self.has_room() {
+        if !had_room && self.has_room() {
             self.wake_writer();
         }
     }
@@ -687,11 +844,15 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             // Not the stream: this task has had its turn.
             return;
         }
+        if self.monitor.is_idle() && self.config().write_stall().is_none() {
+            // How long writing takes is of no interest.
+            return;
+        }
         let now = self.clock.now();
         if taken > 0 {
             self.monitor.handle_progress(now);
         }
-        if self.flags.flushing && !self.transport.control_unwritten() {
+        if self.flags.has(Flag::Flushing) && !self.transport.control_unwritten() {
             // Only messages wait. The control frames have left, unless the
             // stream has a buffer of its own.
             let (_, flushed) = self
@@ -702,7 +863,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             }
         }
         self.monitor.handle_blocked(now);
-        self.flags.blocked = true;
+        self.flags.raise(Flag::Blocked);
         self.note_outputs();
     }
 
@@ -713,13 +874,15 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Whether the monitor has something that can be dealt with now.
     fn note_outputs(&mut self) {
         let transmit = self.monitor.has_transmit() && !self.transport.control_unwritten();
-        self.flags.outputs |= transmit || self.monitor.has_event();
+        if transmit || self.monitor.has_event() {
+            self.flags.raise(Flag::Outputs);
+        }
     }
 
     fn flushed(&mut self) {
         self.monitor.handle_flushed(self.clock.now());
-        self.flags.flushing = false;
-        self.flags.blocked = false;
+        self.flags.clear(Flag::Flushing);
+        self.flags.clear(Flag::Blocked);
         self.note_outputs();
     }
 
@@ -739,7 +902,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// what there is to tell.
     pub(crate) fn take_in(&mut self, cx: &mut Context<'_>) {
         loop {
-            if self.inbox.is_full() && self.write_end.is_none() && !self.flags.last_words {
+            if self.inbox.is_full() && self.write_end.is_none() && !self.flags.has(Flag::LastWords)
+            {
                 self.pause();
             }
             let Poll::Ready(Some(event)) = self.poll_event(cx) else {
@@ -755,7 +919,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// Whether a message may be queued.
     pub(crate) fn has_room(&self) -> bool {
-        self.transport.unwritten() < C::WRITE_AHEAD
+        self.transport.has_room()
     }
 
     /// Writes until `enough`, and serves the connection while that takes
@@ -767,12 +931,16 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     ) -> Poll<Result<(), SendError>> {
         self.writer = None;
         if self.ended.is_none() && !enough(self) {
-            self.flags.flush_wanted = true;
-            // Our Hello comes before any message.
-            self.queue_outputs();
+            self.flags.raise(Flag::FlushWanted);
+            if self.flags.has(Flag::Outputs) {
+                // Our Hello comes before any message.
+                self.queue_outputs();
+            }
             self.write(cx);
             if !enough(self) {
+                self.flags.raise(Flag::Written);
                 self.serve(cx);
+                self.flags.clear(Flag::Written);
             }
         }
         match self.ended {
@@ -796,12 +964,12 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if first {
             self.timer.served();
         }
-        if !self.flags.shut {
+        if !self.flags.has(Flag::Shut) {
             // The goodbye has left: an error here changes nothing.
             let done = self.transport.poll_shutdown(&mut self.stream, cx);
-            self.flags.shut = done.is_ready();
+            self.flags.set(Flag::Shut, done.is_ready());
         }
-        let done = self.flags.shut && self.poll_peers_end(cx).is_ready();
+        let done = self.flags.has(Flag::Shut) && self.poll_peers_end(cx).is_ready();
         if done || self.timer.has_fired() || !self.timer.arm(self.clock, Some(by), cx) {
             return Poll::Ready(());
         }
@@ -836,28 +1004,45 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
+    /// Whoever waits for events is called.
+    fn note_reader(&mut self, cx: &Context<'_>) {
+        let reader = self.reader.as_ref();
+        if !reader.is_some_and(|waker| waker.will_wake(cx.waker())) {
+            self.reader = Some(cx.waker().clone());
+        }
+    }
+
+    fn take_from_inbox(&mut self) -> Option<PeerEvent<C::Message>> {
+        let event = self.inbox.pop();
+        if self.inbox.is_empty() {
+            self.resume();
+        }
+        event
+    }
+
     // ---- pauses --------------------------------------------------------
 
     /// Stops reading.
     fn pause(&mut self) {
-        if !self.flags.paused {
-            self.flags.paused = true;
+        if !self.flags.has(Flag::Paused) {
+            self.flags.raise(Flag::Paused);
             self.note_news();
+            self.settle_arrivals();
             let now = self.clock.now();
             self.monitor.handle_paused(now);
             self.net.begin_looking(&self.stream, now);
-            self.flags.outputs = true;
+            self.flags.raise(Flag::Outputs);
         }
     }
 
     /// Reads again.
     fn resume(&mut self) {
-        if self.flags.paused {
-            self.flags.paused = false;
+        if self.flags.has(Flag::Paused) {
+            self.flags.clear(Flag::Paused);
             self.note_news();
             self.monitor.handle_resumed(self.clock.now());
             self.net.end_looking();
-            self.flags.outputs = true;
+            self.flags.raise(Flag::Outputs);
         }
     }
 
@@ -866,7 +1051,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// The transport ended.
     fn end(&mut self, end: End) {
         self.monitor.handle_end(end, self.clock.now());
-        self.flags.outputs = true;
+        self.flags.raise(Flag::Outputs);
     }
 
     /// Writing has failed. That is the end, as soon as there is nothing left
@@ -885,12 +1070,16 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             match event {
                 Event::Closed { reason } => {
                     self.ended = Some(Ended::Closed(reason));
-                    self.flags.deaf |= reason == CloseReason::Peer;
+                    if reason == CloseReason::Peer {
+                        self.flags.raise(Flag::Deaf);
+                    }
                 }
                 Event::Dead(ref mut death) => {
                     self.net.diagnose(&self.stream, death);
                     self.ended = Some(Ended::Dead(*death));
-                    self.flags.deaf |= matches!(death.cause, Cause::Protocol(_) | Cause::PingFlood);
+                    if matches!(death.cause, Cause::Protocol(_) | Cause::PingFlood) {
+                        self.flags.raise(Flag::Deaf);
+                    }
                 }
                 Event::Connected { .. } => {
                     let interval = self.monitor.status().interval;
@@ -904,12 +1093,13 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 },
             }
             self.terminal = Some(event);
+            self.flags.raise(Flag::Ending);
             // Messages that wait in the inbox and behind come before it.
-            self.flags.paused = false;
+            self.flags.clear(Flag::Paused);
             self.net.end_looking();
             self.wake_writer();
         }
-        self.flags.outputs = false;
+        self.flags.clear(Flag::Outputs);
         None
     }
 }
@@ -925,20 +1115,15 @@ where
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        if let Some(event) = this.inbox.pop() {
-            if this.inbox.is_empty() {
-                this.resume();
-            }
-            return Poll::Ready(Some(event));
+        if !this.inbox.is_empty() {
+            return Poll::Ready(this.take_from_inbox());
+        }
+        if let Some(message) = this.next_message() {
+            return Poll::Ready(Some(PeerEvent::Message(message)));
         }
         let event = this.poll_event(cx);
-        if event.is_pending()
-            && !this
-                .reader
-                .as_ref()
-                .is_some_and(|waker| waker.will_wake(cx.waker()))
-        {
-            this.reader = Some(cx.waker().clone());
+        if event.is_pending() {
+            this.note_reader(cx);
         }
         event
     }
@@ -949,12 +1134,12 @@ where
     C: Transport<S>,
 {
     fn is_terminated(&self) -> bool {
-        self.flags.finished && self.inbox.is_empty()
+        self.flags.has(Flag::Finished) && self.inbox.is_empty()
     }
 }
 
-/// Sending waits while 32 KiB are queued (8 KiB with a codec or frames of your
-/// own), and ends with an error as soon as
+/// Sending waits while 32 KiB of small messages or 192 KiB in all are queued (8
+/// KiB with a codec or frames of your own), and ends with an error as soon as
 /// the connection does.
 impl<S, C> Sink<C::Message> for Heartbeat<S, C>
 where
@@ -988,8 +1173,8 @@ where
         this.writer = None;
         if this.ended.is_none() {
             this.monitor.close(this.clock.now());
-            this.flags.outputs = true;
-            this.flags.flush_wanted = true;
+            this.flags.raise(Flag::Outputs);
+            this.flags.raise(Flag::FlushWanted);
             this.serve(cx);
         }
         match this.ended {

@@ -4,7 +4,7 @@
 //! connection holds none; a thread keeps a few, so that a connection which
 //! becomes busy needn't allocate.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 
 use bytes::BytesMut;
 
@@ -16,24 +16,8 @@ pub(crate) const CHUNK: usize = 68 * 1024;
 /// frame at once.
 const KEPT: usize = 8;
 
-/// Room for one read of a connection that carries little, in bytes.
-const SCRATCH: usize = 8 * 1024;
-
 thread_local! {
     static POOL: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
-    static SCRATCHES: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
-}
-
-/// Lends memory for as long as one call takes. What it holds before is of no
-/// meaning.
-pub(crate) fn with_scratch<T>(call: impl FnOnce(&mut [u8]) -> T) -> T {
-    // Taken, not borrowed: the call may read through another connection. While
-    // a thread ends there is none to take.
-    let lent = SCRATCHES.try_with(Cell::take).ok().flatten();
-    let mut scratch = lent.unwrap_or_else(|| vec![0; SCRATCH].into());
-    let result = call(&mut scratch);
-    let _ = SCRATCHES.try_with(|kept| kept.set(Some(scratch)));
-    result
 }
 
 /// An empty buffer of [`CHUNK`] bytes.

@@ -3,27 +3,44 @@
 //! This module decides how the core's instants map to tokio's and when the
 //! runtime's timer is touched: only when a deadline comes closer than it is
 //! set to, or after it has fired. Receiving a message costs no timer
-//! operation. It doesn't decide any deadline.
+//! operation, and a beat none but that which keeps it from firing in vain. It
+//! doesn't decide any deadline.
 
 use std::{
     future::Future,
     pin::{Pin, pin},
+    sync::OnceLock,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use heartbeat_core::Instant;
 use tokio::{task::unconstrained, time::Sleep};
 
-/// Core instants are microseconds since this connection was wrapped.
+/// Core instants are microseconds since a moment before this connection was
+/// wrapped. The moments of two connections are a multiple of [`GRID`] apart, so
+/// that their monitors round deadlines to the same grid.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     origin: tokio::time::Instant,
 }
 
+/// Some 17 s: no monitor's grid is wider with intervals of up to 9 minutes, and
+/// every narrower one fits into it.
+const GRID: Duration = Duration::from_micros(1 << 24);
+
 impl Clock {
     pub(crate) fn start() -> Self {
+        static FIRST: OnceLock<tokio::time::Instant> = OnceLock::new();
+        let now = tokio::time::Instant::now();
+        let first = *FIRST.get_or_init(|| now);
+        // A runtime whose clock is paused may be before the first.
+        let since = match now.checked_duration_since(first) {
+            Some(after) => remainder(after),
+            None => GRID - remainder(first - now),
+        };
         Self {
-            origin: tokio::time::Instant::now(),
+            origin: now.checked_sub(since).unwrap_or(now),
         }
     }
 
@@ -38,10 +55,19 @@ impl Clock {
     }
 }
 
+/// What is left of a duration after as many grids as fit.
+fn remainder(duration: Duration) -> Duration {
+    let nanos = duration.as_nanos() % GRID.as_nanos();
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
+}
+
 /// A `Sleep` that is made when it is first needed and moved as seldom as
 /// possible.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Timer {
+    /// It isn't moved away by less than this. Moving it costs a fraction of
+    /// what a wake-up in vain does, but more than nothing. Microseconds.
+    step: u64,
     sleep: Option<Pin<Box<Sleep>>>,
     /// When it fires. It may be earlier than needed, never later.
     armed: Option<Instant>,
@@ -50,11 +76,45 @@ pub(crate) struct Timer {
 }
 
 impl Timer {
+    pub(crate) fn with_step(step: Duration) -> Self {
+        Self {
+            step: u64::try_from(step.as_micros()).unwrap_or(u64::MAX),
+            sleep: None,
+            armed: None,
+            waker: None,
+        }
+    }
+
     /// Whether it has fired since it was armed. Asks no clock, and isn't
     /// fooled by tokio's cooperative budget, under which a timer that has
     /// fired may poll as pending.
+    #[inline]
     pub(crate) fn has_fired(&self) -> bool {
         self.armed.is_some() && self.sleep.as_ref().is_some_and(|sleep| sleep.is_elapsed())
+    }
+
+    /// Whether it fires at `deadline` or a little earlier, and wakes this task.
+    #[inline]
+    pub(crate) fn is_armed(&self, deadline: Option<Instant>, cx: &Context<'_>) -> bool {
+        let Some(deadline) = deadline else {
+            return true;
+        };
+        self.is_armed_before(deadline) && self.wakes(cx) && !self.has_fired()
+    }
+
+    /// Whether it fires before `deadline`, but not long before.
+    #[inline]
+    fn is_armed_before(&self, deadline: Instant) -> bool {
+        self.armed.is_some_and(|armed| {
+            let later = deadline.as_micros().checked_sub(armed.as_micros());
+            later.is_some_and(|micros| micros < self.step)
+        })
+    }
+
+    #[inline]
+    pub(crate) fn wakes(&self, cx: &Context<'_>) -> bool {
+        let waker = self.waker.as_ref();
+        waker.is_some_and(|waker| waker.will_wake(cx.waker()))
     }
 
     /// Makes sure that the task wakes up at `deadline`, or earlier. `false`
@@ -68,14 +128,11 @@ impl Timer {
         let Some(deadline) = deadline else {
             return true;
         };
-        let early_enough = self.armed.is_some_and(|armed| armed <= deadline);
-        let same_waker = self
-            .waker
-            .as_ref()
-            .is_some_and(|waker| waker.will_wake(cx.waker()));
-        if early_enough && same_waker && !self.has_fired() {
+        if self.is_armed(Some(deadline), cx) {
             return true;
         }
+        let early_enough = self.is_armed_before(deadline);
+        let same_waker = self.wakes(cx);
         // A deadline beyond the runtime's clock is never.
         let Some(at) = clock.at(deadline) else {
             return true;
@@ -111,17 +168,31 @@ impl Timer {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "how a test fails")]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
+    /// Then connections share wake-ups, whenever each was wrapped.
+    #[tokio::test]
+    async fn all_clocks_have_one_grid() {
+        let first = Clock::start();
+        for millis in [1, 20, 5] {
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+            let other = Clock::start();
+            let (early, late) = (
+                first.origin.min(other.origin),
+                first.origin.max(other.origin),
+            );
+            assert_eq!(remainder(late - early), Duration::ZERO);
+            assert!(tokio::time::Instant::now() - other.origin < GRID + GRID);
+        }
+    }
+
     /// tokio #6504: what timers cost at many connections. A deadline that moves
-    /// away, as it does with every message, touches nothing; one that comes
-    /// closer moves the one timer there is.
+    /// away a little, as it does with every message, touches nothing; one that
+    /// comes closer moves the one timer there is.
     #[tokio::test]
     async fn lesson_50_one_timer_a_connection_and_no_work_for_a_deadline_that_moves_away() {
         let clock = Clock::start();
-        let mut timer = Timer::default();
+        let mut timer = Timer::with_step(Duration::from_secs(10));
         let cx = &mut Context::from_waker(Waker::noop());
         let at = |seconds| Some(Instant::ORIGIN + Duration::from_secs(seconds));
         assert!(timer.sleep.is_none(), "it is made when it is needed");
@@ -132,7 +203,7 @@ mod tests {
             (std::ptr::from_ref::<Sleep>(sleep), sleep.deadline())
         };
         let first = sleep(&timer);
-        for later in 101..1000 {
+        for later in 101..110 {
             assert!(timer.arm(clock, at(later), cx));
             assert_eq!(sleep(&timer), first);
         }
@@ -140,5 +211,10 @@ mod tests {
         let closer = sleep(&timer);
         assert_eq!(closer.0, first.0);
         assert_eq!(first.1 - closer.1, Duration::from_secs(50));
+        // But once that saves a wake-up in vain, it is moved.
+        assert!(timer.arm(clock, at(60), cx));
+        let later = sleep(&timer);
+        assert_eq!(later.0, first.0);
+        assert_eq!(later.1 - closer.1, Duration::from_secs(10));
     }
 }

@@ -178,15 +178,19 @@ pub trait Protocol {
 
     /// Whether our Hello reaches the peer.
     const HELLO: bool;
-
-    /// With so many bytes queued a sender has to wait until they are written.
-    const WRITE_AHEAD: usize;
 }
 
 /// Carries frames over a stream `S`.
 pub trait Transport<S>: Protocol {
     /// Reads once. Zero bytes are the end of the stream.
     fn poll_read(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>>;
+
+    /// Takes a message out, if a whole one is what comes next: a shorter way
+    /// for what there is most often. Whatever this leaves [`Self::next_frame`]
+    /// deals with.
+    fn next_message(&mut self) -> Option<Self::Message> {
+        None
+    }
 
     /// Takes one frame out of what was read.
     fn next_frame(&mut self) -> Result<Option<Frame<Self::Message>>, Broken>;
@@ -208,6 +212,13 @@ pub trait Transport<S>: Protocol {
 
     /// Bytes queued and not written.
     fn unwritten(&self) -> usize;
+
+    /// Whether a message may be queued. If not, a sender has to wait until more
+    /// was written; or until others had a turn, for which [`Self::poll_write`]
+    /// has seen to being called again.
+    fn has_room(&self) -> bool {
+        self.unwritten() < 8 * 1024
+    }
 
     /// Whether a control frame is queued and not written.
     fn control_unwritten(&self) -> bool;

@@ -40,7 +40,6 @@ impl<T> Postcard<T> {
 impl<T: Serialize + DeserializeOwned> Protocol for Postcard<T> {
     type Message = T;
     const HELLO: bool = Wire::HELLO;
-    const WRITE_AHEAD: usize = Wire::WRITE_AHEAD;
 }
 
 impl<S, T> Transport<S> for Postcard<T>
@@ -60,6 +59,10 @@ where
 
     fn weight(&self) -> usize {
         Transport::<S>::weight(&self.wire)
+    }
+
+    fn has_room(&self) -> bool {
+        Transport::<S>::has_room(&self.wire)
     }
 
     fn unread(&self) -> usize {

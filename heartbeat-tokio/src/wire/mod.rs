@@ -21,7 +21,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use heartbeat_core::{Config, Control};
+use heartbeat_core::{Config, Control, Tag};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::{reader::Reader, writer::Writer};
@@ -32,6 +32,15 @@ use crate::{
 
 /// The bytes in front of each frame's body: length and tag.
 const HEADER: usize = 5;
+
+/// What stands before a message of so many bytes.
+#[inline]
+fn header(length: usize) -> [u8; HEADER] {
+    // A message is checked before it is queued.
+    let body = u32::try_from(length).unwrap_or(u32::MAX - 1);
+    let [a, b, c, d] = (body + 1).to_be_bytes();
+    [a, b, c, d, Tag::Data.to_byte()]
+}
 
 /// The default transport of a [`Heartbeat`](crate::Heartbeat): messages are
 /// [`Bytes`], framed as `docs/protocol.md` says.
@@ -60,7 +69,6 @@ impl Wire {
 impl Protocol for Wire {
     type Message = Bytes;
     const HELLO: bool = true;
-    const WRITE_AHEAD: usize = 32 * 1024;
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> for Wire {
@@ -73,6 +81,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> for Wire {
     }
 
     #[inline]
+    fn next_message(&mut self) -> Option<Bytes> {
+        self.reader.next_message()
+    }
+
     fn next_frame(&mut self) -> Result<Option<Frame<Bytes>>, Broken> {
         Ok(self.reader.next_frame()?)
     }
@@ -85,6 +97,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> for Wire {
         self.reader.len()
     }
 
+    #[inline]
     fn push(&mut self, message: Bytes) -> Result<(), SendError> {
         self.writer.push(message)
     }
@@ -93,8 +106,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> for Wire {
         self.writer.push_control(control);
     }
 
+    #[inline]
     fn unwritten(&self) -> usize {
         self.writer.len()
+    }
+
+    #[inline]
+    fn has_room(&self) -> bool {
+        self.writer.has_room()
     }
 
     fn control_unwritten(&self) -> bool {

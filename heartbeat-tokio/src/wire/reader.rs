@@ -7,6 +7,7 @@
 
 use std::{
     io,
+    mem::MaybeUninit,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -24,7 +25,10 @@ use crate::{
 
 /// Frames out of a read of at most so many bytes are copied, so that a small
 /// message, kept for long, doesn't keep a whole chunk.
-const COPIED: usize = 1024;
+const COPIED: usize = HEADER + 1024;
+
+/// Where probably little is to be read, so much room is made for it, in bytes.
+const SMALL: usize = 2 * COPIED;
 
 /// With less room than this a chunk is as good as full.
 const ROOM: usize = 2048;
@@ -37,6 +41,9 @@ const EARNEST: usize = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct Reader {
     buffer: BytesMut,
+    /// The body of a message that came alone, in one small read. Nothing is in
+    /// the buffer then.
+    lone: Option<Bytes>,
     /// The largest body of a data frame.
     max_frame: u32,
     /// The last read was small, into a chunk.
@@ -55,6 +62,7 @@ impl Reader {
     pub(super) fn new(max_frame: u32) -> Self {
         Self {
             buffer: BytesMut::new(),
+            lone: None,
             max_frame,
             copy: false,
             bulk: false,
@@ -70,19 +78,31 @@ impl Reader {
     }
 
     /// Bytes that no frame was made of yet.
+    #[inline]
     pub(super) fn len(&self) -> usize {
-        self.buffer.len()
+        let lone = self.lone.as_ref().map(|body| HEADER + body.len());
+        self.buffer.len() + lone.unwrap_or(0)
     }
 
     /// Reads once.
+    #[inline]
     pub(super) fn poll_fill(
         &mut self,
         stream: Pin<&mut impl AsyncRead>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        if self.buffer.is_empty() && !self.bulk {
+        if self.len() == 0 && !self.bulk {
             return self.poll_fill_small(stream, cx);
         }
+        self.poll_fill_bulk(stream, cx)
+    }
+
+    fn poll_fill_bulk(
+        &mut self,
+        stream: Pin<&mut impl AsyncRead>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        self.unite();
         self.make_room();
         let before = self.buffer.len();
         let result = poll_read_buf(stream, cx, &mut self.buffer);
@@ -97,27 +117,37 @@ impl Reader {
 
     /// Reads what is probably little, so that a chunk needn't be lent and given
     /// back for it.
+    #[inline]
     fn poll_fill_small(
         &mut self,
         stream: Pin<&mut impl AsyncRead>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        pool::with_scratch(|scratch| {
-            let mut scratch = ReadBuf::new(scratch);
-            ready!(stream.poll_read(cx, &mut scratch))?;
-            let read = scratch.filled();
-            self.bulk = read.len() > COPIED;
-            self.copy = false;
-            self.small = !self.bulk;
-            self.buffer = match self.small {
-                true => BytesMut::from(read),
-                false => pool::take(),
-            };
-            if self.bulk {
-                self.buffer.extend_from_slice(read);
+        let mut memory = [const { MaybeUninit::uninit() }; SMALL];
+        let mut memory = ReadBuf::uninit(&mut memory);
+        ready!(stream.poll_read(cx, &mut memory))?;
+        let read = memory.filled();
+        match self.whole_message(read) {
+            Some(end) if end == read.len() && end <= COPIED => {
+                self.lone = read.get(HEADER..).map(Bytes::copy_from_slice);
             }
-            Poll::Ready(Ok(read.len()))
-        })
+            _ => self.keep(read),
+        }
+        Poll::Ready(Ok(read.len()))
+    }
+
+    /// Puts what was read into an empty buffer.
+    fn keep(&mut self, read: &[u8]) {
+        self.bulk = read.len() > COPIED;
+        self.copy = false;
+        self.small = !self.bulk;
+        self.buffer = match self.small {
+            true => BytesMut::from(read),
+            false => pool::take(),
+        };
+        if self.bulk {
+            self.buffer.extend_from_slice(read);
+        }
     }
 
     fn make_room(&mut self) {
@@ -138,6 +168,8 @@ impl Reader {
             pool::give_back(&mut self.buffer);
             self.buffer = exact;
             self.small = false;
+        } else if !self.small && self.buffer.try_reclaim(CHUNK - self.buffer.len()) {
+            // Nobody holds what was taken out: the same chunk again.
         } else if self.buffer.len() < CHUNK {
             let mut chunk = pool::take();
             chunk.extend_from_slice(&self.buffer);
@@ -156,23 +188,35 @@ impl Reader {
         Some((u32::from_be_bytes(*length), rest.first().copied()))
     }
 
-    /// Takes one frame out of what was read.
-    #[inline]
-    pub(super) fn next_frame(&mut self) -> Result<Option<Frame<Bytes>>, ProtocolError> {
-        // What there is most often: a whole message behind other frames.
-        if let Some(&[a, b, c, d, tag]) = self.buffer.first_chunk() {
-            let length = u32::from_be_bytes([a, b, c, d]);
-            let end = length as usize + 4;
-            let body = length.wrapping_sub(1); // of no bytes: not a whole message
-            if tag == Tag::Data.to_byte()
-                && self.greeted
-                && body <= self.max_frame
-                && end <= self.buffer.len()
-            {
-                return Ok(Some(Frame::Data(self.take_body(end))));
-            }
+    /// Takes a message out, if a whole one is at the front.
+    #[inline(always)] // so that the message is moved once
+    pub(super) fn next_message(&mut self) -> Option<Bytes> {
+        match self.whole_message(&self.buffer) {
+            Some(end) => Some(self.take_body(end)),
+            None => self.take_lone(),
         }
-        self.next_frame_of_any_kind()
+    }
+
+    /// Where the frame ends that `bytes` begin with, if it is a message and
+    /// all of it is there.
+    #[inline(always)]
+    fn whole_message(&self, bytes: &[u8]) -> Option<usize> {
+        let &[a, b, c, d, tag] = bytes.first_chunk()?;
+        let length = u32::from_be_bytes([a, b, c, d]);
+        let end = length as usize + 4;
+        let body = length.wrapping_sub(1); // of no bytes: not a message
+        let whole = tag == Tag::Data.to_byte()
+            && self.greeted
+            && body <= self.max_frame
+            && end <= bytes.len();
+        whole.then_some(end)
+    }
+
+    #[inline]
+    fn take_lone(&mut self) -> Option<Bytes> {
+        let body = self.lone.take()?;
+        self.weight = body.len();
+        Some(body)
     }
 
     /// Takes the whole data frame at the front out.
@@ -194,7 +238,11 @@ impl Reader {
         frame
     }
 
-    fn next_frame_of_any_kind(&mut self) -> Result<Option<Frame<Bytes>>, ProtocolError> {
+    /// Takes one frame out of what was read.
+    pub(super) fn next_frame(&mut self) -> Result<Option<Frame<Bytes>>, ProtocolError> {
+        if let Some(body) = self.take_lone() {
+            return Ok(Some(Frame::Data(body)));
+        }
         let Some((length, tag)) = self.header() else {
             return Ok(None);
         };
@@ -240,8 +288,17 @@ impl Reader {
         Ok(Some(tag))
     }
 
+    /// What came alone isn't any more.
+    fn unite(&mut self) {
+        if let Some(body) = self.lone.take() {
+            let header = super::header(body.len());
+            self.keep(&[&header, &*body].concat());
+        }
+    }
+
     /// Whatever no frame was made of.
     pub(super) fn into_bytes(mut self) -> Bytes {
+        self.unite();
         std::mem::take(&mut self.buffer).freeze()
     }
 }

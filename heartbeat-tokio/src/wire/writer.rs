@@ -14,23 +14,38 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use heartbeat_core::{Control, Tag};
+use heartbeat_core::Control;
 use tokio::{io::AsyncWrite, task::yield_now};
 
-use super::HEADER;
+use super::{HEADER, header};
 use crate::{SendError, pool, transport::Scope};
 
 /// A payload of at least so many bytes isn't copied.
 const UNCOPIED: usize = 4 * 1024;
 
+/// So many bytes of copied payloads wait until they are written: more would
+/// leave the processor's nearest cache.
+const COPIES: usize = 32 * 1024;
+
+/// So many bytes wait until they are written.
+const AHEAD: usize = 192 * 1024;
+
+/// A frame of up to so many bytes that leaves alone is copied together: one
+/// slice is cheaper to write than two.
+const LITTLE: usize = 256;
+
 /// After so many bytes that the stream took at once, everybody else has a turn.
 ///
 /// Who goes on until a socket is full fills the window of the peer's kernel,
 /// and the connection then lives on window probes.
-const BURST: usize = 96 * 1024;
+const BURST: usize = 192 * 1024;
 
 /// As many pieces as one system call takes.
 const PIECES: usize = 64;
+
+/// Fewer pieces than this are few: a header, a large message, and the same
+/// again.
+const FEW: usize = 5;
 
 /// The sending half of [`Wire`](super::Wire).
 #[derive(Debug)]
@@ -38,12 +53,15 @@ pub(super) struct Writer {
     /// The largest body of a data frame.
     max_frame: u32,
     control: Lane,
+    /// The only message that is queued, as long as it is small and nothing of
+    /// it was written: if it leaves alone and at once, it needs no buffer.
+    lone: Option<Bytes>,
     /// Data frames in order; each piece begins in the middle of a frame or
     /// with a whole header.
     pieces: VecDeque<Bytes>,
     /// The frames behind the pieces.
     tail: BytesMut,
-    /// Bytes in `pieces` and `tail`.
+    /// Bytes in `lone`, `pieces` and `tail`, headers included.
     queued: usize,
     /// Bytes of the frame in front that was begun; zero between frames.
     begun: usize,
@@ -52,6 +70,8 @@ pub(super) struct Writer {
     /// Bytes written since the stream was last full, or somebody else had a
     /// turn.
     burst: usize,
+    /// Somebody else is to have a turn.
+    resting: bool,
 }
 
 impl Writer {
@@ -59,13 +79,21 @@ impl Writer {
         Self {
             max_frame,
             control: Lane::default(),
+            lone: None,
             pieces: VecDeque::new(),
             tail: BytesMut::new(),
             queued: 0,
             begun: 0,
             goodbye: false,
             burst: 0,
+            resting: false,
         }
+    }
+
+    /// Whether more may be queued before something is written.
+    #[inline]
+    pub(super) fn has_room(&self) -> bool {
+        self.tail.len() < COPIES && self.queued < AHEAD && !self.resting
     }
 
     /// Something was read: the peer goes on, too.
@@ -74,6 +102,7 @@ impl Writer {
     }
 
     /// Bytes that weren't written yet.
+    #[inline]
     pub(super) fn len(&self) -> usize {
         self.control.len() + self.queued
     }
@@ -83,28 +112,62 @@ impl Writer {
     }
 
     /// Queues a data frame.
+    #[inline]
     pub(super) fn push(&mut self, payload: Bytes) -> Result<(), SendError> {
         let length = payload.len();
-        let Some(body) = u32::try_from(length)
-            .ok()
-            .filter(|&body| body <= self.max_frame)
-        else {
-            let max = self.max_frame as usize;
-            return Err(SendError::TooLong { length, max });
-        };
-        let copied = length < UNCOPIED;
-        self.reserve(if copied { HEADER + length } else { HEADER });
-        let [a, b, c, d] = (body + 1).to_be_bytes();
-        self.tail
-            .extend_from_slice(&[a, b, c, d, Tag::Data.to_byte()]);
-        if copied {
-            self.tail.extend_from_slice(&payload);
+        if self.queued == 0 || self.lone.is_some() || length >= UNCOPIED {
+            return self.push_first_or_large(payload);
+        }
+        self.check(length)?;
+        self.push_copied(&payload);
+        self.queued += HEADER + length;
+        Ok(())
+    }
+
+    fn push_first_or_large(&mut self, payload: Bytes) -> Result<(), SendError> {
+        let length = payload.len();
+        self.check(length)?;
+        self.unite();
+        if length >= UNCOPIED {
+            self.push_uncopied(payload);
+        } else if self.queued == 0 {
+            self.lone = Some(payload);
         } else {
-            self.pieces.push_back(self.tail.split().freeze());
-            self.pieces.push_back(payload);
+            self.push_copied(&payload);
         }
         self.queued += HEADER + length;
         Ok(())
+    }
+
+    #[inline]
+    fn check(&self, length: usize) -> Result<(), SendError> {
+        let max = self.max_frame as usize;
+        match length <= max {
+            true => Ok(()),
+            false => Err(SendError::TooLong { length, max }),
+        }
+    }
+
+    #[inline]
+    fn push_copied(&mut self, payload: &[u8]) {
+        self.reserve(HEADER + payload.len());
+        self.tail.extend_from_slice(&header(payload.len()));
+        self.tail.extend_from_slice(payload);
+    }
+
+    fn push_uncopied(&mut self, payload: Bytes) {
+        self.reserve(HEADER);
+        self.tail.extend_from_slice(&header(payload.len()));
+        self.pieces.push_back(self.tail.split().freeze());
+        self.pieces.push_back(payload);
+    }
+
+    /// What was alone isn't any more.
+    #[inline]
+    fn unite(&mut self) {
+        if let Some(payload) = self.lone.take() {
+            self.push_copied(&payload);
+        }
     }
 
     /// Queues a control frame.
@@ -115,6 +178,7 @@ impl Writer {
         };
         let length = u32::try_from(frame.len()).unwrap_or(u32::MAX);
         if control == Control::Goodbye {
+            self.unite();
             self.reserve(4 + frame.len());
             self.tail.put_u32(length);
             self.tail.put_slice(frame);
@@ -126,13 +190,18 @@ impl Writer {
         }
     }
 
+    #[inline]
     fn reserve(&mut self, bytes: usize) {
         if self.tail.capacity() - self.tail.len() < bytes {
-            if !self.tail.is_empty() {
-                self.pieces.push_back(self.tail.split().freeze());
-            }
-            self.tail = pool::take();
+            self.begin_another_tail();
         }
+    }
+
+    fn begin_another_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.pieces.push_back(self.tail.split().freeze());
+        }
+        self.tail = pool::take();
     }
 
     /// Writes what is in scope, and flushes the stream when all of it is
@@ -144,12 +213,14 @@ impl Writer {
         scope: Scope,
     ) -> (usize, Poll<io::Result<()>>) {
         let mut taken = 0;
+        self.resting = false;
         let result = loop {
             if self.in_scope(scope) == 0 {
                 break stream.poll_flush(cx);
             }
             if self.burst >= BURST {
                 self.burst = 0;
+                self.resting = true;
                 // Wakes this task when all others had a turn.
                 let _ = pin!(yield_now()).poll(cx);
                 break Poll::Pending;
@@ -180,25 +251,81 @@ impl Writer {
     }
 
     /// One system call.
+    #[inline]
     fn poll_write_once(
         &mut self,
         stream: Pin<&mut impl AsyncWrite>,
         cx: &mut Context<'_>,
         scope: Scope,
     ) -> Poll<io::Result<usize>> {
+        match &self.lone {
+            Some(payload) if self.control.len() == 0 => {
+                let header = header(payload.len());
+                let mut copy = [0; LITTLE];
+                let written = if let Some(frame) = frame_in(&mut copy, &header, payload) {
+                    stream.poll_write(cx, frame)
+                } else if stream.is_write_vectored() {
+                    stream.poll_write_vectored(cx, &[&header, &**payload].map(IoSlice::new))
+                } else {
+                    return self.poll_write_queue(stream, cx, scope);
+                };
+                self.advance_lone(written?)
+            }
+            _ => self.poll_write_queue(stream, cx, scope),
+        }
+    }
+
+    /// What the stream did with a message that was alone.
+    #[inline]
+    fn advance_lone(&mut self, written: Poll<usize>) -> Poll<io::Result<usize>> {
+        if written == Poll::Ready(self.queued) {
+            self.lone = None;
+            self.queued = 0;
+        } else {
+            self.unite();
+            self.advance_data(match written {
+                Poll::Ready(written) => written,
+                Poll::Pending => 0,
+            });
+        }
+        written.map(not_zero)
+    }
+
+    fn poll_write_queue(
+        &mut self,
+        stream: Pin<&mut impl AsyncWrite>,
+        cx: &mut Context<'_>,
+        scope: Scope,
+    ) -> Poll<io::Result<usize>> {
+        self.unite();
         let room = BURST.saturating_sub(self.burst);
         if self.control.len() == 0 && self.pieces.is_empty() {
             // What there is most often: small frames behind each other.
             let some = self.tail.get(..room).unwrap_or(&self.tail);
             let written = ready!(stream.poll_write(cx, some))?;
             self.advance_data(written);
-            return not_zero(written);
+            return Poll::Ready(not_zero(written));
         }
+        // Few pieces don't need a long list, which takes its time to fill.
+        match self.pieces.len() {
+            0..FEW => self.poll_write_pieces::<{ FEW + 2 }>(stream, cx, scope, room),
+            _ => self.poll_write_pieces::<PIECES>(stream, cx, scope, room),
+        }
+    }
+
+    /// One system call with up to `N` slices.
+    fn poll_write_pieces<const N: usize>(
+        &mut self,
+        stream: Pin<&mut impl AsyncWrite>,
+        cx: &mut Context<'_>,
+        scope: Scope,
+        room: usize,
+    ) -> Poll<io::Result<usize>> {
         let pieces = self.pieces.iter().map(|piece| &**piece);
         let data = pieces
             .chain([&*self.tail])
             .filter(|piece| !piece.is_empty());
-        let mut slices = Slices::with_room(room);
+        let mut slices = Slices::<N>::with_room(room);
         // The rest of a frame that was begun, the control frames, and then
         // the other frames.
         let mut begun = self.begun;
@@ -233,7 +360,7 @@ impl Writer {
             slices => stream.poll_write_vectored(cx, slices),
         })?;
         self.advance(written);
-        not_zero(written)
+        Poll::Ready(not_zero(written))
     }
 
     /// So many bytes were written, in the order of `poll_write_once`.
@@ -299,6 +426,7 @@ impl Writer {
 
     /// Nothing is queued any more: gives the memory back.
     fn all_written(&mut self) {
+        self.lone = None;
         self.queued = 0;
         self.begun = 0;
         if self.pieces.capacity() > PIECES {
@@ -311,6 +439,7 @@ impl Writer {
 
     /// What wasn't written, in the order in which it would have been.
     pub(super) fn into_bytes(mut self) -> Bytes {
+        self.unite();
         let mut all = BytesMut::with_capacity(self.len());
         let data: Vec<Bytes> = self
             .pieces
@@ -333,17 +462,17 @@ impl Writer {
 }
 
 /// What one system call is given.
-struct Slices<'a> {
-    slices: [IoSlice<'a>; PIECES],
+struct Slices<'a, const N: usize> {
+    slices: [IoSlice<'a>; N],
     count: usize,
     /// Bytes that may be added.
     room: usize,
 }
 
-impl<'a> Slices<'a> {
+impl<'a, const N: usize> Slices<'a, N> {
     fn with_room(room: usize) -> Self {
         Self {
-            slices: [IoSlice::new(&[]); PIECES],
+            slices: [IoSlice::new(&[]); N],
             count: 0,
             room,
         }
@@ -364,12 +493,26 @@ impl<'a> Slices<'a> {
     }
 }
 
+/// Header and payload behind each other, if there is room for both.
+#[inline]
+fn frame_in<'a>(
+    memory: &'a mut [u8; LITTLE],
+    header: &[u8; HEADER],
+    payload: &[u8],
+) -> Option<&'a [u8]> {
+    let frame = memory.get_mut(..HEADER + payload.len())?;
+    let (start, body) = frame.split_at_mut_checked(HEADER)?;
+    start.copy_from_slice(header);
+    body.copy_from_slice(payload);
+    Some(frame)
+}
+
 /// A stream that takes no bytes and isn't pending never will.
-fn not_zero(written: usize) -> Poll<io::Result<usize>> {
-    Poll::Ready(match written {
+fn not_zero(written: usize) -> io::Result<usize> {
+    match written {
         0 => Err(io::ErrorKind::WriteZero.into()),
         written => Ok(written),
-    })
+    }
 }
 
 impl Drop for Writer {
@@ -401,6 +544,7 @@ impl Lane {
     /// A Hello, a pong and a ping, each with its length.
     const SIZE: usize = 4 + Control::MAX_ENCODED + 2 * 13;
 
+    #[inline]
     fn len(&self) -> usize {
         usize::from(self.end - self.start)
     }

@@ -1,0 +1,588 @@
+//! Times two ways of carrying the same messages, in turns.
+//!
+//! This module decides what a row of a table is: which work, over which kind
+//! of stream, how often, and that payloads are compared with what was sent. Who
+//! is compared with whom is the benchmark's to say.
+
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    dead_code,
+    unreachable_pub,
+    reason = "shared by benchmarks, which use different parts of it and have to stop when they fail"
+)]
+
+use std::{
+    env, fs,
+    future::Future,
+    io::{self, Write},
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures::{Sink, SinkExt, Stream, StreamExt, future::LocalBoxFuture};
+use heartbeat_tokio::{Config, Driver, Heartbeat, PeerEvent, Receiver, SendError, Sender};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream},
+    net::{TcpListener, TcpStream},
+    runtime::Runtime,
+    time::Sleep,
+};
+use tokio_util::codec::{Framed, LengthDelimitedCodec};
+
+pub const KIB: usize = 1024;
+pub const MIB: usize = 1024 * KIB;
+
+/// The payloads of the rows of a [`Target`], in bytes.
+pub const SIZES: [usize; 5] = [16, 64, KIB, 64 * KIB, MIB];
+
+/// What a table has one line each for.
+pub struct Target {
+    /// What it is called.
+    pub name: &'static str,
+    pub work: Work,
+    pub io: Io,
+    pub workers: Workers,
+    pub ours: Subject,
+    pub theirs: Subject,
+    /// For each of [`SIZES`]. None of zero: that size isn't measured.
+    pub ratios: [f64; 5],
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub enum Work {
+    /// One way, flushed at the end.
+    Feed,
+    /// One way, each message flushed.
+    Send,
+    /// There and back, one at a time.
+    Echo,
+}
+
+#[derive(Clone, Copy)]
+pub enum Io {
+    /// In memory, 64 KiB in each direction.
+    Duplex,
+    /// Over loopback, without Nagle's algorithm.
+    Tcp,
+}
+
+#[derive(Clone, Copy)]
+pub enum Workers {
+    /// Both ends on one thread.
+    One,
+    /// Each end on a thread of its own.
+    Two,
+}
+
+/// Which end of a connection: who asks, and who answers.
+#[derive(Clone, Copy, PartialEq)]
+pub enum End {
+    Asking,
+    Answering,
+}
+
+/// One way of carrying messages.
+#[derive(Clone, Copy)]
+pub struct Subject {
+    pub name: &'static str,
+    pub run: fn(Job) -> LocalBoxFuture<'static, Duration>,
+}
+
+/// Makes a [`Subject`] of a name and an asynchronous function of a stream and
+/// its [`End`], which wraps it in something that is [`Messages`].
+#[macro_export]
+macro_rules! subject {
+    ($name:literal, $wrap:path) => {
+        $crate::harness::Subject {
+            name: $name,
+            run: |job| {
+                Box::pin(async move {
+                    match job.io {
+                        $crate::harness::Io::Duplex => {
+                            let (ours, theirs) = $crate::harness::duplex();
+                            job.run($wrap, ours, theirs).await
+                        }
+                        $crate::harness::Io::Tcp => {
+                            let (ours, theirs) = $crate::harness::tcp().await;
+                            job.run($wrap, ours, theirs).await
+                        }
+                    }
+                })
+            },
+        }
+    };
+}
+
+/// So many messages, to be carried.
+#[derive(Clone)]
+pub struct Job {
+    pub work: Work,
+    pub io: Io,
+    pub payload: Bytes,
+    pub count: usize,
+}
+
+impl Job {
+    /// How long it took.
+    pub async fn run<S, T, F>(self, wrap: impl Fn(S, End) -> F, ours: S, theirs: S) -> Duration
+    where
+        T: Messages,
+        F: Future<Output = T>,
+    {
+        let wrapped = (wrap(ours, End::Asking), wrap(theirs, End::Answering));
+        let (ours, theirs) = futures::future::join(wrapped.0, wrapped.1).await;
+        let Self {
+            payload,
+            count,
+            work,
+            ..
+        } = self;
+        let start = Instant::now();
+        let (ours, theirs) = match work {
+            Work::Feed | Work::Send => {
+                let each = work == Work::Send;
+                (
+                    tokio::spawn(send_all(ours, payload.clone(), count, each)),
+                    tokio::spawn(receive_all(theirs, payload, count)),
+                )
+            }
+            Work::Echo => (
+                tokio::spawn(ask_all(ours, payload.clone(), count)),
+                tokio::spawn(answer_all(theirs, payload, count)),
+            ),
+        };
+        theirs.await.expect("it doesn't panic");
+        let took = start.elapsed();
+        ours.await.expect("it doesn't panic");
+        took
+    }
+}
+
+// Each returns the stream, boxed, so that no task's poll has a large result to
+// move, and both streams live until both tasks have ended.
+
+async fn send_all<T: Messages>(
+    mut stream: T,
+    payload: Bytes,
+    count: usize,
+    flush_each: bool,
+) -> Box<T> {
+    for _ in 0..count {
+        stream.feed(payload.clone()).await.expect("the peer lives");
+        if flush_each {
+            stream.flush().await.expect("the peer lives");
+        }
+    }
+    stream.flush().await.expect("the peer lives");
+    Box::new(stream)
+}
+
+async fn receive_all<T: Messages>(mut stream: T, payload: Bytes, count: usize) -> Box<T> {
+    for nth in 0..count {
+        let message = stream.next().await.expect("the peer lives");
+        verify(&message, &payload, nth);
+    }
+    Box::new(stream)
+}
+
+async fn ask_all<T: Messages>(mut stream: T, payload: Bytes, count: usize) -> Box<T> {
+    for nth in 0..count {
+        stream.send(payload.clone()).await.expect("the peer lives");
+        let message = stream.next().await.expect("the peer lives");
+        verify(&message, &payload, nth);
+    }
+    Box::new(stream)
+}
+
+async fn answer_all<T: Messages>(mut stream: T, payload: Bytes, count: usize) -> Box<T> {
+    for nth in 0..count {
+        let message = stream.next().await.expect("the peer lives");
+        verify(&message, &payload, nth);
+        stream.send(message).await.expect("the peer lives");
+    }
+    Box::new(stream)
+}
+
+/// Stops if the message isn't the payload. A large one is compared at its ends
+/// and in a window that moves on from message to message: comparing all of it
+/// would take as long as carrying it.
+fn verify(message: &[u8], payload: &[u8], nth: usize) {
+    const WINDOW: usize = 4 * KIB;
+    assert_eq!(message.len(), payload.len(), "another length");
+    if payload.len() <= WINDOW {
+        assert!(message == payload, "another payload");
+        return;
+    }
+    let windows = payload.len().div_ceil(WINDOW);
+    let same = |at: usize| {
+        let window = at * WINDOW..payload.len().min((at + 1) * WINDOW);
+        message[window.clone()] == payload[window]
+    };
+    let all = [0, nth % windows, windows - 1].into_iter().all(same);
+    assert!(all, "another payload");
+}
+
+/// A stream of messages in both directions.
+pub trait Messages:
+    Stream<Item = Bytes> + Sink<Bytes, Error: std::fmt::Debug> + Unpin + Send + 'static
+{
+}
+
+impl<T> Messages for T where
+    T: Stream<Item = Bytes> + Sink<Bytes, Error: std::fmt::Debug> + Unpin + Send + 'static
+{
+}
+
+/// The command line.
+pub struct Arguments {
+    quick: bool,
+    only: String,
+    json: Option<String>,
+    alone: Option<String>,
+    at_least: Option<f64>,
+}
+
+impl Arguments {
+    pub fn parse() -> Self {
+        let arguments: Vec<String> = env::args().collect();
+        let value = |name: &str| {
+            let at = arguments.iter().position(|argument| argument == name)?;
+            arguments.get(at + 1).cloned()
+        };
+        Self {
+            quick: arguments.iter().any(|argument| argument == "--quick"),
+            only: value("--only").unwrap_or_default(),
+            json: value("--json"),
+            alone: value("--alone"),
+            at_least: value("--at-least").map(|part| part.parse().expect("a number")),
+        }
+    }
+}
+
+/// Measures and prints a table.
+///
+/// # Errors
+///
+/// The file of `--json` can't be written; or, with `--at-least`, a row in
+/// memory fell behind.
+pub fn table(targets: &[Target], arguments: &Arguments) -> io::Result<()> {
+    let mut rows = Vec::new();
+    println!(
+        "{:<22} {:<6} {:>7}  {:>18} {:>18}  {:>6} {:>6}",
+        "work", "io", "bytes", "msg/s", "msg/s", "ratio", "target"
+    );
+    for target in targets {
+        for (bytes, wanted) in SIZES.into_iter().zip(target.ratios) {
+            let name = format!("{} {} {bytes}", target.name, target.io.name());
+            if wanted == 0.0 || !name.starts_with(&arguments.only) {
+                continue;
+            }
+            if let Some(alone) = &arguments.alone {
+                target.run_alone(bytes, alone);
+                continue;
+            }
+            let row = target.measure(bytes, wanted, arguments.quick);
+            println!("{}", row.line());
+            io::stdout().flush()?;
+            rows.push(row);
+        }
+    }
+    if let Some(file) = &arguments.json {
+        let rows: Vec<String> = rows.iter().map(Row::json).collect();
+        fs::write(file, format!("{{\"rows\":[{}]}}\n", rows.join(",")))?;
+    }
+    let Some(part) = arguments.at_least else {
+        return Ok(());
+    };
+    // Those in memory are the steady ones.
+    let behind = |row: &&Row| row.io == "duplex" && row.ratio() < part * row.target;
+    let behind: Vec<String> = rows.iter().filter(behind).map(Row::line).collect();
+    match behind.is_empty() {
+        true => Ok(()),
+        false => Err(io::Error::other(format!(
+            "below {part} of the target:\n{}",
+            behind.join("\n")
+        ))),
+    }
+}
+
+struct Row {
+    work: &'static str,
+    io: &'static str,
+    bytes: usize,
+    ours: (&'static str, f64),
+    theirs: (&'static str, f64),
+    target: f64,
+}
+
+impl Row {
+    fn ratio(&self) -> f64 {
+        self.ours.1 / self.theirs.1
+    }
+
+    fn line(&self) -> String {
+        let missed = match self.ratio() < self.target {
+            true => "  missed",
+            false => "",
+        };
+        let figure = |(name, rate): (&str, f64)| format!("{name} {rate:.0}");
+        format!(
+            "{:<22} {:<6} {:>7}  {:>18} {:>18}  {:>6.2} {:>6.2}{missed}",
+            self.work,
+            self.io,
+            self.bytes,
+            figure(self.theirs),
+            figure(self.ours),
+            self.ratio(),
+            self.target,
+        )
+    }
+
+    fn json(&self) -> String {
+        format!(
+            r#"{{"work":"{}","io":"{}","bytes":{},"ratio":{:.3},"target":{},"ours":"{}","theirs":"{}"}}"#,
+            self.work,
+            self.io,
+            self.bytes,
+            self.ratio(),
+            self.target,
+            self.ours.0,
+            self.theirs.0,
+        )
+    }
+}
+
+impl Io {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Duplex => "duplex",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+impl Workers {
+    fn runtime(self) -> Runtime {
+        match self {
+            Self::One => tokio::runtime::Builder::new_current_thread(),
+            Self::Two => {
+                let mut builder = tokio::runtime::Builder::new_multi_thread();
+                builder.worker_threads(2);
+                builder
+            }
+        }
+        .enable_all()
+        .build()
+        .expect("a runtime")
+    }
+}
+
+impl Target {
+    fn job(&self, bytes: usize, count: usize) -> Job {
+        Job {
+            work: self.work,
+            io: self.io,
+            payload: (0..bytes).map(|n| (n * 31 % 251) as u8).collect(),
+            count,
+        }
+    }
+
+    /// For a profiler: one of the two for five seconds.
+    fn run_alone(&self, bytes: usize, name: &str) {
+        let subject = [self.ours, self.theirs]
+            .into_iter()
+            .find(|subject| subject.name == name)
+            .expect("one of the row's two");
+        let runtime = self.workers.runtime();
+        let start = Instant::now();
+        let mut carried = 0;
+        while start.elapsed() < Duration::from_secs(5) {
+            runtime.block_on((subject.run)(self.job(bytes, 1000)));
+            carried += 1000;
+        }
+        println!("{carried} messages");
+    }
+
+    /// Times both, in turns.
+    fn measure(&self, bytes: usize, target: f64, quick: bool) -> Row {
+        let (turns, each) = match quick {
+            true => (7, Duration::from_millis(35)),
+            false => (11, Duration::from_millis(250)),
+        };
+        let runtime = self.workers.runtime();
+        let run = |subject: Subject, count| runtime.block_on((subject.run)(self.job(bytes, count)));
+
+        // As many messages as theirs carries in `each`.
+        let mut count = 8;
+        let count = loop {
+            let took = run(self.theirs, count);
+            if took > each / 4 {
+                break (count as f64 * each.as_secs_f64() / took.as_secs_f64()) as usize + 1;
+            }
+            count *= 2;
+        };
+        let mut theirs = Vec::new();
+        let mut ours = Vec::new();
+        for _ in 0..turns {
+            theirs.push(count as f64 / run(self.theirs, count).as_secs_f64());
+            ours.push(count as f64 / run(self.ours, count).as_secs_f64());
+        }
+        Row {
+            work: self.name,
+            io: self.io.name(),
+            bytes,
+            ours: (self.ours.name, median(ours)),
+            theirs: (self.theirs.name, median(theirs)),
+            target,
+        }
+    }
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+pub fn duplex() -> (DuplexStream, DuplexStream) {
+    tokio::io::duplex(64 * KIB)
+}
+
+pub async fn tcp() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let (ours, theirs) = (ours.expect("connected"), theirs.expect("accepted").0);
+    for stream in [&ours, &theirs] {
+        stream.set_nodelay(true).expect("an option");
+    }
+    (ours, theirs)
+}
+
+/// What people have without a heartbeat: a codec, and a far timer, because any
+/// timer at all costs a few per cent.
+pub struct Plain<S> {
+    framed: Framed<S, LengthDelimitedCodec>,
+    sleep: Pin<Box<Sleep>>,
+}
+
+pub async fn plain<S: AsyncRead + AsyncWrite>(stream: S, _: End) -> Plain<S> {
+    Plain {
+        framed: Framed::new(stream, LengthDelimitedCodec::new()),
+        sleep: Box::pin(tokio::time::sleep(Duration::from_secs(3600))),
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream for Plain<S> {
+    type Item = Bytes;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        match self.framed.poll_next_unpin(cx) {
+            Poll::Ready(Some(Ok(message))) => Poll::Ready(Some(message.freeze())),
+            Poll::Ready(Some(Err(_)) | None) => Poll::Ready(None),
+            Poll::Pending => {
+                let _ = self.sleep.as_mut().poll(cx);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// A [`Heartbeat`] as it is.
+pub struct Inline<S>(Heartbeat<S>);
+
+pub async fn inline<S: AsyncRead + AsyncWrite + Unpin + 'static>(stream: S, _: End) -> Inline<S> {
+    Inline(Heartbeat::new(stream, Config::default()))
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Stream for Inline<S> {
+    type Item = Bytes;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        poll_message(&mut self.0, cx)
+    }
+}
+
+/// A [`Heartbeat`] with a task of its own.
+pub struct Spawned {
+    receiver: Receiver<Bytes>,
+    sender: Sender<Bytes>,
+}
+
+pub async fn spawned<S>(stream: S, _: End) -> Spawned
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Driver {
+        receiver, sender, ..
+    } = Heartbeat::new(stream, Config::default()).spawn();
+    Spawned { receiver, sender }
+}
+
+impl Stream for Spawned {
+    type Item = Bytes;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        poll_message(&mut self.receiver, cx)
+    }
+}
+
+/// Only the messages are looked at.
+fn poll_message(
+    events: &mut (impl Stream<Item = PeerEvent<Bytes>> + Unpin),
+    cx: &mut Context<'_>,
+) -> Poll<Option<Bytes>> {
+    loop {
+        match events.poll_next_unpin(cx) {
+            Poll::Ready(Some(PeerEvent::Message(message))) => return Poll::Ready(Some(message)),
+            Poll::Ready(Some(_)) => {}
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Pending => return Poll::Pending,
+        }
+    }
+}
+
+/// Sends through one of its fields.
+#[macro_export]
+macro_rules! sink_by {
+    ($field:tt, $error:ty, $subject:ty $(, $generic:ident: $($bound:tt)+)?) => {
+        impl<$($generic: $($bound)+)?> futures::Sink<bytes::Bytes> for $subject {
+            type Error = $error;
+
+            fn poll_ready(
+                mut self: std::pin::Pin<&mut Self>,
+                cx: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<Result<(), $error>> {
+                futures::SinkExt::<bytes::Bytes>::poll_ready_unpin(&mut self.$field, cx)
+            }
+
+            fn start_send(
+                mut self: std::pin::Pin<&mut Self>,
+                message: bytes::Bytes,
+            ) -> Result<(), $error> {
+                futures::SinkExt::<bytes::Bytes>::start_send_unpin(&mut self.$field, message)
+            }
+
+            fn poll_flush(
+                mut self: std::pin::Pin<&mut Self>,
+                cx: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<Result<(), $error>> {
+                futures::SinkExt::<bytes::Bytes>::poll_flush_unpin(&mut self.$field, cx)
+            }
+
+            fn poll_close(
+                mut self: std::pin::Pin<&mut Self>,
+                cx: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<Result<(), $error>> {
+                futures::SinkExt::<bytes::Bytes>::poll_close_unpin(&mut self.$field, cx)
+            }
+        }
+    };
+}
+
+sink_by!(framed, io::Error, Plain<S>, S: AsyncRead + AsyncWrite + Unpin);
+sink_by!(0, SendError, Inline<S>, S: AsyncRead + AsyncWrite + Unpin + 'static);
+sink_by!(sender, SendError, Spawned);

@@ -224,9 +224,12 @@ mod linux {
             for nth in 0..self.connections {
                 let (stream, _) = runtime.block_on(listener.accept())?;
                 match kind {
-                    "plain" => runtime.spawn(probe_plain(stream, nth)),
-                    _ => runtime.spawn(probe(stream, config)),
-                };
+                    "plain" => spawn(runtime, probe_plain(stream, nth)),
+                    _ => {
+                        let _runtime = runtime.enter();
+                        spawn(runtime, probe(Heartbeat::new(stream, config)));
+                    }
+                }
             }
             Ok(peers)
         }
@@ -295,18 +298,20 @@ mod linux {
         DEATHS.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn probe(stream: TcpStream, config: Config) {
-        let mut peer = Heartbeat::new(stream, config);
-        while let Some(event) = peer.next().await {
-            match event {
-                PeerEvent::Beat { .. } => {
-                    BEATS.fetch_add(1, Relaxed);
+    // No `async fn`: its future would have room for its argument twice.
+    fn probe(mut peer: Heartbeat<TcpStream>) -> impl Future<Output = ()> {
+        async move {
+            while let Some(event) = peer.next().await {
+                match event {
+                    PeerEvent::Beat { .. } => {
+                        BEATS.fetch_add(1, Relaxed);
+                    }
+                    // Others end when their child does.
+                    PeerEvent::Dead(death) if death.cause == Cause::Silent => {
+                        deaths().push(death.silent_for);
+                    }
+                    _ => {}
                 }
-                // Others end when their child does.
-                PeerEvent::Dead(death) if death.cause == Cause::Silent => {
-                    deaths().push(death.silent_for);
-                }
-                _ => {}
             }
         }
     }

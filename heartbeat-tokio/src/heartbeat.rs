@@ -124,6 +124,22 @@ pub struct Heartbeat<S, C: Protocol = Wire> {
 
     /// What `poll_next` has to hand out before anything newer.
     inbox: Inbox<C::Message>,
+    /// What there is only at the end of a connection.
+    ending: Option<Box<Ending>>,
+    /// What there was to tell so far, messages aside; wraps.
+    news: u32,
+
+    /// Whoever waits for events, and whoever waits to write: they may be two
+    /// tasks.
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+    flags: Flags,
+}
+
+/// How a connection ends, and what is left to do. A connection that lives has
+/// none of it, and doesn't keep room for it.
+#[derive(Debug, Default)]
+struct Ending {
     /// The terminal event, until everything before it is handed out.
     terminal: Option<Event>,
     /// How it ended, and how sending fails from now on.
@@ -134,14 +150,6 @@ pub struct Heartbeat<S, C: Protocol = Wire> {
     write_end: Option<End>,
     /// When ending our direction of the stream is given up.
     shutdown_by: Option<Instant>,
-    /// What there was to tell so far, messages aside; wraps.
-    news: u32,
-
-    /// Whoever waits for events, and whoever waits to write: they may be two
-    /// tasks.
-    reader: Option<Waker>,
-    writer: Option<Waker>,
-    flags: Flags,
 }
 
 /// A fact that is true or not, and takes one bit.
@@ -286,11 +294,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             net,
             arrivals: Arrivals::new(),
             inbox: Inbox::new(),
-            terminal: None,
-            ended: None,
-            io_error: None,
-            write_end: None,
-            shutdown_by: None,
+            ending: None,
             news: 0,
             reader: None,
             writer: None,
@@ -335,7 +339,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// one.
     #[must_use]
     pub fn io_error(&self) -> Option<&io::Error> {
-        self.io_error.as_deref()
+        self.ending.as_ref()?.io_error.as_deref()
     }
 
     /// The stream itself. Reading from it or writing to it breaks the
@@ -355,7 +359,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             write,
         } = self.transport.into_buffered();
         let received = received.into_iter().map(PeerEvent::Message);
-        let terminal = self.terminal.and_then(PeerEvent::from_core);
+        let terminal = self
+            .ending
+            .and_then(|ending| ending.terminal)
+            .and_then(PeerEvent::from_core);
         Parts {
             stream: self.stream,
             events: self
@@ -390,7 +397,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// The error behind the end.
     pub(crate) fn shared_io_error(&self) -> Option<Arc<io::Error>> {
-        self.io_error.clone()
+        self.ending.as_ref()?.io_error.clone()
     }
 
     /// Whether something waits in the inbox.
@@ -400,7 +407,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// Queues a message, to be written as soon as somebody polls.
     pub(crate) fn post(&mut self, message: C::Message) -> Result<(), SendError> {
-        match self.ended {
+        match self.ended() {
             Some(ended) => Err(ended.into()),
             None => {
                 self.transport.push(message)?;
@@ -417,7 +424,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// How it ended, if it has.
     pub(crate) fn ended(&self) -> Option<Ended> {
-        self.ended
+        self.ending.as_ref()?.ended
     }
 
     /// Whether the terminal event was handed out, or lies in the inbox.
@@ -434,7 +441,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Takes it apart and keeps what there is to tell. If it hasn't ended,
     /// nobody serves it any more, and that is its end.
     pub(crate) fn into_remains(mut self) -> Remains<C::Message> {
-        if self.ended.is_none() {
+        if self.ended().is_none() {
             self.end(End::Io);
         }
         while let Some(event) = self.next_output() {
@@ -444,14 +451,14 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             let weight = self.transport.weight();
             self.inbox.push(PeerEvent::Message(message), weight);
         }
-        if let Some(terminal) = self.terminal.take().and_then(PeerEvent::from_core) {
+        if let Some(terminal) = self.take_terminal().and_then(PeerEvent::from_core) {
             self.inbox.push(terminal, 0);
         }
         Remains {
             status: self.status(),
+            ended: self.ended(),
+            io_error: self.shared_io_error(),
             inbox: self.inbox,
-            ended: self.ended,
-            io_error: self.io_error,
         }
     }
 
@@ -525,7 +532,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                     return Some(Poll::Ready(Some(event)));
                 }
             }
-            if self.timer.has_fired() && self.ended.is_none() && !self.flags.has(Flag::Judging) {
+            if self.timer.has_fired() && self.ended().is_none() && !self.flags.has(Flag::Judging) {
                 self.read_before_judging(cx);
                 continue;
             }
@@ -546,9 +553,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 self.judge(cx);
                 continue;
             }
-            if let Some(terminal) = self.terminal.take() {
+            if let Some(terminal) = self.take_terminal() {
                 self.flags.raise(Flag::Finished);
-                let left = matches!(self.ended, Some(Ended::Closed(CloseReason::Peer)));
+                let left = matches!(self.ended(), Some(Ended::Closed(CloseReason::Peer)));
                 if left && !self.flags.has(Flag::Shut) {
                     // Who said goodbye waits for it. An error changes nothing,
                     // and if it takes time, dropping the stream will do.
@@ -564,7 +571,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             if unwritten && !self.flags.has(Flag::Written) {
                 self.write(cx);
             }
-            if let Some(end) = self.write_end {
+            if let Some(end) = self.write_end() {
                 self.end_after_reading(end, cx);
             }
             if self.flags.has(Flag::Outputs) {
@@ -583,11 +590,13 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             match self.transport.next_frame() {
                 Ok(Some(Frame::Data(message))) => return Some(Frame::Data(message)),
                 // After the end only messages are.
-                Ok(Some(_)) if self.ended.is_some() => {}
+                Ok(Some(_)) if self.ended().is_some() => {}
                 Ok(frame) => return frame,
                 Err(Broken { error, words }) => {
                     self.flags.raise(Flag::Deaf);
-                    self.io_error = self.io_error.take().or(words.map(Arc::new));
+                    if let Some(words) = words {
+                        self.ending().io_error.get_or_insert(Arc::new(words));
+                    }
                     self.end(End::Protocol(error));
                 }
             }
@@ -644,7 +653,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         match ready!(self.transport.poll_read(&mut self.stream, cx)) {
             Ok(0) => {
                 self.flags.raise(Flag::NewBytes); // a codec may have something to say of the end
-                self.end(self.write_end.unwrap_or(End::Eof));
+                self.end(self.write_end().unwrap_or(End::Eof));
             }
             Ok(read) => {
                 self.flags.raise(Flag::NewBytes);
@@ -655,7 +664,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             }
             Err(error) => {
                 let end = safety_net::end_of(&error);
-                self.io_error = Some(Arc::new(error));
+                self.ending().io_error = Some(Arc::new(error));
                 self.end(end);
             }
         }
@@ -801,7 +810,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// Writes as much as the stream takes, and tells the monitor.
     fn write(&mut self, cx: &mut Context<'_>) {
-        if self.ended.is_some() || self.write_end.is_some() {
+        if self.ended().is_some() || self.write_end().is_some() {
             return;
         }
         let scope = match self.flags.has(Flag::FlushWanted) {
@@ -822,13 +831,15 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             }
             Poll::Ready(Err(error)) => {
                 self.flags.raise(Flag::Ending);
-                self.write_end = Some(match error.kind() {
+                let end = match error.kind() {
                     // The peer had closed before we wrote: what it looks like
                     // from the reading side is the better description.
                     io::ErrorKind::BrokenPipe => End::Eof,
                     _ => safety_net::end_of(&error),
-                });
-                self.io_error = Some(Arc::new(error));
+                };
+                let ending = self.ending();
+                ending.write_end = Some(end);
+                ending.io_error = Some(Arc::new(error));
                 // Whatever arrived before is read first.
                 self.resume();
             }
@@ -902,7 +913,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// what there is to tell.
     pub(crate) fn take_in(&mut self, cx: &mut Context<'_>) {
         loop {
-            if self.inbox.is_full() && self.write_end.is_none() && !self.flags.has(Flag::LastWords)
+            if self.inbox.is_full()
+                && self.write_end().is_none()
+                && !self.flags.has(Flag::LastWords)
             {
                 self.pause();
             }
@@ -930,7 +943,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         enough: impl Fn(&Self) -> bool,
     ) -> Poll<Result<(), SendError>> {
         self.writer = None;
-        if self.ended.is_none() && !enough(self) {
+        if self.ended().is_none() && !enough(self) {
             self.flags.raise(Flag::FlushWanted);
             if self.flags.has(Flag::Outputs) {
                 // Our Hello comes before any message.
@@ -943,7 +956,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 self.flags.clear(Flag::Written);
             }
         }
-        match self.ended {
+        match self.ended() {
             Some(ended) => Poll::Ready(Err(ended.into())),
             None if enough(self) => Poll::Ready(Ok(())),
             None => {
@@ -956,14 +969,15 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Ends our direction of the stream and waits for the peer to end its own,
     /// in bounded time.
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let first = self.shutdown_by.is_none();
         let patience = self.config().timeout() * self.config().max_missed();
-        let by = *self
-            .shutdown_by
-            .get_or_insert_with(|| self.clock.now() + patience);
-        if first {
-            self.timer.served();
-        }
+        let by = match self.ending().shutdown_by {
+            Some(by) => by,
+            None => {
+                self.timer.served();
+                let by = self.clock.now() + patience;
+                *self.ending().shutdown_by.insert(by)
+            }
+        };
         if !self.flags.has(Flag::Shut) {
             // The goodbye has left: an error here changes nothing.
             let done = self.transport.poll_shutdown(&mut self.stream, cx);
@@ -1048,6 +1062,18 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     // ---- ends ----------------------------------------------------------
 
+    fn ending(&mut self) -> &mut Ending {
+        self.ending.get_or_insert_default()
+    }
+
+    fn write_end(&self) -> Option<End> {
+        self.ending.as_ref()?.write_end
+    }
+
+    fn take_terminal(&mut self) -> Option<Event> {
+        self.ending.as_mut()?.terminal.take()
+    }
+
     /// The transport ended.
     fn end(&mut self, end: End) {
         self.monitor.handle_end(end, self.clock.now());
@@ -1057,7 +1083,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Writing has failed. That is the end, as soon as there is nothing left
     /// to read.
     fn end_after_reading(&mut self, end: End, cx: &mut Context<'_>) {
-        if self.ended.is_none() && self.read_regardless(cx).is_pending() {
+        if self.ended().is_none() && self.read_regardless(cx).is_pending() {
             self.end(end);
         }
     }
@@ -1069,14 +1095,14 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             self.note_news();
             match event {
                 Event::Closed { reason } => {
-                    self.ended = Some(Ended::Closed(reason));
+                    self.ending().ended = Some(Ended::Closed(reason));
                     if reason == CloseReason::Peer {
                         self.flags.raise(Flag::Deaf);
                     }
                 }
                 Event::Dead(ref mut death) => {
                     self.net.diagnose(&self.stream, death);
-                    self.ended = Some(Ended::Dead(*death));
+                    self.ending().ended = Some(Ended::Dead(*death));
                     if matches!(death.cause, Cause::Protocol(_) | Cause::PingFlood) {
                         self.flags.raise(Flag::Deaf);
                     }
@@ -1092,7 +1118,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                     None => continue,
                 },
             }
-            self.terminal = Some(event);
+            self.ending().terminal = Some(event);
             self.flags.raise(Flag::Ending);
             // Messages that wait in the inbox and behind come before it.
             self.flags.clear(Flag::Paused);
@@ -1153,7 +1179,7 @@ where
 
     fn start_send(self: Pin<&mut Self>, message: C::Message) -> Result<(), SendError> {
         let this = self.get_mut();
-        match this.ended {
+        match this.ended() {
             Some(ended) => Err(ended.into()),
             None => this.transport.push(message),
         }
@@ -1171,13 +1197,13 @@ where
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         let this = self.get_mut();
         this.writer = None;
-        if this.ended.is_none() {
+        if this.ended().is_none() {
             this.monitor.close(this.clock.now());
             this.flags.raise(Flag::Outputs);
             this.flags.raise(Flag::FlushWanted);
             this.serve(cx);
         }
-        match this.ended {
+        match this.ended() {
             None => {
                 this.writer = Some(cx.waker().clone());
                 Poll::Pending

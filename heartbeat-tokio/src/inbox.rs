@@ -10,47 +10,58 @@ use crate::PeerEvent;
 /// until the application does.
 pub(crate) const READ_AHEAD: usize = 256 * 1024;
 
-/// Events in their order, with what they weigh.
+/// Events in their order. Without any it takes no more room than a pointer.
 #[derive(Debug)]
-pub(crate) struct Inbox<M> {
+pub(crate) struct Inbox<M>(Option<Box<Queue<M>>>);
+
+/// There is at least one event in it.
+#[derive(Debug)]
+struct Queue<M> {
+    /// With what each weighs.
     events: VecDeque<(usize, PeerEvent<M>)>,
     weight: usize,
 }
 
 impl<M> Inbox<M> {
-    pub(crate) fn new() -> Self {
-        Self {
-            events: VecDeque::new(),
-            weight: 0,
-        }
+    pub(crate) const fn new() -> Self {
+        Self(None)
     }
 
     /// Puts an event in whose message keeps so many bytes besides itself.
     pub(crate) fn push(&mut self, event: PeerEvent<M>, message: usize) {
         // What has no bytes of its own isn't free either.
         let weight = size_of::<(usize, PeerEvent<M>)>() + message;
-        self.weight += weight;
-        self.events.push_back((weight, event));
+        let queue = self.0.get_or_insert_with(|| {
+            Box::new(Queue {
+                events: VecDeque::new(),
+                weight: 0,
+            })
+        });
+        queue.weight += weight;
+        queue.events.push_back((weight, event));
     }
 
     pub(crate) fn pop(&mut self) -> Option<PeerEvent<M>> {
-        let (weight, event) = self.events.pop_front()?;
-        self.weight -= weight;
-        if self.events.is_empty() {
-            self.events = VecDeque::new();
+        let queue = self.0.as_mut()?;
+        let (weight, event) = queue.events.pop_front()?;
+        queue.weight -= weight;
+        if queue.events.is_empty() {
+            self.0 = None;
         }
         Some(event)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.events.is_empty()
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.0.is_none()
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.weight > READ_AHEAD
+        let queue = self.0.as_ref();
+        queue.is_some_and(|queue| queue.weight > READ_AHEAD)
     }
 
     pub(crate) fn into_events(self) -> impl Iterator<Item = PeerEvent<M>> {
-        self.events.into_iter().map(|(_, event)| event)
+        let events = self.0.map(|queue| queue.events).unwrap_or_default();
+        events.into_iter().map(|(_, event)| event)
     }
 }

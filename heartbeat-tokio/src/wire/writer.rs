@@ -108,7 +108,7 @@ impl Writer {
     }
 
     pub(super) fn control_unwritten(&self) -> bool {
-        self.control.len() > 0 || (self.goodbye && self.queued > 0)
+        !self.control.is_empty() || (self.goodbye && self.queued > 0)
     }
 
     /// Queues a data frame.
@@ -245,7 +245,7 @@ impl Writer {
         match scope {
             Scope::All => self.len(),
             Scope::Control if self.goodbye => self.len(),
-            Scope::Control if self.control.len() > 0 => self.begun + self.control.len(),
+            Scope::Control if !self.control.is_empty() => self.begun + self.control.len(),
             Scope::Control => 0,
         }
     }
@@ -259,7 +259,7 @@ impl Writer {
         scope: Scope,
     ) -> Poll<io::Result<usize>> {
         match &self.lone {
-            Some(payload) if self.control.len() == 0 => {
+            Some(payload) if self.control.is_empty() => {
                 let header = header(payload.len());
                 let mut copy = [0; LITTLE];
                 let written = if let Some(frame) = frame_in(&mut copy, &header, payload) {
@@ -299,7 +299,7 @@ impl Writer {
     ) -> Poll<io::Result<usize>> {
         self.unite();
         let room = BURST.saturating_sub(self.burst);
-        if self.control.len() == 0 && self.pieces.is_empty() {
+        if self.control.is_empty() && self.pieces.is_empty() {
             // What there is most often: small frames behind each other.
             let some = self.tail.get(..room).unwrap_or(&self.tail);
             let written = ready!(stream.poll_write(cx, some))?;
@@ -366,7 +366,7 @@ impl Writer {
     /// So many bytes were written, in the order of `poll_write_once`.
     fn advance(&mut self, written: usize) {
         let mut left = written;
-        if self.control.len() > 0 {
+        if !self.control.is_empty() {
             let begun = left.min(self.begun);
             self.advance_data(begun);
             left -= begun;
@@ -522,52 +522,64 @@ impl Drop for Writer {
 }
 
 /// The control frames of one round of outputs; they fit by construction: the
-/// monitor is asked for more only when these have left.
+/// monitor is asked for more only when these have left. Without any it takes no
+/// more room than a pointer.
+#[derive(Debug, Default)]
+struct Lane(Option<Box<Unwritten>>);
+
+/// At least one byte that wasn't written yet.
 #[derive(Debug)]
-struct Lane {
+struct Unwritten {
     bytes: [u8; Self::SIZE],
     start: u8,
     end: u8,
 }
 
-impl Default for Lane {
-    fn default() -> Self {
-        Self {
-            bytes: [0; Self::SIZE],
-            start: 0,
-            end: 0,
-        }
-    }
+impl Unwritten {
+    /// A Hello, a pong and a ping, each with its length.
+    const SIZE: usize = 4 + Control::MAX_ENCODED + 2 * 13;
 }
 
 impl Lane {
-    /// A Hello, a pong and a ping, each with its length.
-    const SIZE: usize = 4 + Control::MAX_ENCODED + 2 * 13;
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
 
     #[inline]
     fn len(&self) -> usize {
-        usize::from(self.end - self.start)
+        match &self.0 {
+            None => 0,
+            Some(lane) => usize::from(lane.end - lane.start),
+        }
     }
 
     fn as_slice(&self) -> &[u8] {
-        self.bytes
-            .get(self.start.into()..self.end.into())
+        let lane = self.0.as_ref();
+        lane.and_then(|lane| lane.bytes.get(lane.start.into()..lane.end.into()))
             .unwrap_or_default()
     }
 
     fn push(&mut self, part: &[u8]) {
-        let end = usize::from(self.end) + part.len();
-        if let Some(free) = self.bytes.get_mut(self.end.into()..end) {
+        let lane = self.0.get_or_insert_with(|| {
+            Box::new(Unwritten {
+                bytes: [0; Unwritten::SIZE],
+                start: 0,
+                end: 0,
+            })
+        });
+        let end = usize::from(lane.end) + part.len();
+        if let Some(free) = lane.bytes.get_mut(lane.end.into()..end) {
             free.copy_from_slice(part);
-            self.end = u8::try_from(end).unwrap_or(u8::MAX);
+            lane.end = u8::try_from(end).unwrap_or(u8::MAX);
         }
     }
 
     fn advance(&mut self, written: usize) {
-        self.start += u8::try_from(written).unwrap_or(u8::MAX);
-        if self.start >= self.end {
-            self.start = 0;
-            self.end = 0;
+        if written >= self.len() {
+            self.0 = None;
+        } else if let Some(lane) = &mut self.0 {
+            lane.start += u8::try_from(written).unwrap_or(u8::MAX);
         }
     }
 }

@@ -298,7 +298,10 @@ mod linux {
         DEATHS.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    // No `async fn`: its future would have room for its argument twice.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "the future of an `async fn` has room for its argument twice"
+    )]
     fn probe(mut peer: Heartbeat<TcpStream>) -> impl Future<Output = ()> {
         async move {
             while let Some(event) = peer.next().await {

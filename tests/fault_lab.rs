@@ -147,6 +147,7 @@ fn nothing_is_left_behind_however_it_ends() {
         time::{Duration, Instant},
     };
 
+    use heartbeat_tests::living;
     use rustix::process::{Pid, Signal, kill_process};
 
     let networks = named_networks();
@@ -162,7 +163,7 @@ fn nothing_is_left_behind_however_it_ends() {
         let mark = format!("FAULT_LAB_TEST={mark}");
         let wait_for = |what: &str, enough: &dyn Fn(usize) -> bool| {
             let begun = Instant::now();
-            while !enough(living(&mark)) {
+            while !enough(living(&mark).len()) {
                 assert!(begun.elapsed().as_secs() < 20, "{signal:?}: {what}");
                 sleep(Duration::from_millis(20));
             }
@@ -170,7 +171,7 @@ fn nothing_is_left_behind_however_it_ends() {
         // Each fault on loopback has a peer.
         wait_for("no peers", &|living| living > 11);
         sleep(Duration::from_secs(2));
-        assert!(living(&mark) > 5, "the lab was over already");
+        assert!(living(&mark).len() > 5, "the lab was over already");
 
         kill_process(Pid::from_child(&lab), signal).unwrap();
         let status = lab.wait().unwrap();
@@ -181,19 +182,6 @@ fn nothing_is_left_behind_however_it_ends() {
         wait_for("processes are left", &|living| living == 0);
         assert_eq!(named_networks(), networks, "{signal:?}");
     }
-}
-
-/// The processes that have this in their environment. One that is dead and only
-/// counted has none.
-#[cfg(target_os = "linux")]
-fn living(mark: &str) -> usize {
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    let is_marked = |process: &fs::DirEntry| {
-        let environment = fs::read(process.path().join("environ")).unwrap_or_default();
-        let mut variables = environment.split(|byte| *byte == 0);
-        variables.any(|variable| variable == mark.as_bytes())
-    };
-    processes.filter(is_marked).count()
 }
 
 /// What `ip netns list` shows.
@@ -315,26 +303,8 @@ fn run(arguments: &[&str]) -> (ExitStatus, Report) {
     (status, Report { value })
 }
 
-/// The program. It is another package's, so that cargo doesn't tell where it
-/// is unless it is asked.
+/// The program.
 fn lab() -> &'static PathBuf {
     static LAB: OnceLock<PathBuf> = OnceLock::new();
-    LAB.get_or_init(|| {
-        let built = Command::new(env!("CARGO"))
-            .args(["build", "--workspace", "--example", "fault_lab"])
-            .arg("--message-format=json-render-diagnostics")
-            .output()
-            .unwrap();
-        assert!(built.status.success());
-        let messages = String::from_utf8(built.stdout).unwrap();
-        let messages = messages
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap());
-        let mut programs = messages.filter_map(|message: Value| {
-            let of_the_lab = message["target"]["name"] == "fault_lab";
-            let path = message["executable"].as_str().map(PathBuf::from);
-            path.filter(|_| of_the_lab)
-        });
-        programs.next().unwrap()
-    })
+    LAB.get_or_init(|| heartbeat_tests::example("fault_lab"))
 }

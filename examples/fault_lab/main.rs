@@ -36,22 +36,11 @@ mod report;
 mod scenarios;
 mod site;
 
-use std::{
-    error::Error,
-    fs::File,
-    path::PathBuf,
-    process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
-    time::{Duration, Instant},
-};
+use std::{error::Error, fs::File, path::PathBuf, process::ExitCode, thread, time::Duration};
 
 use clap::{Parser, Subcommand, ValueEnum};
+use heartbeat_examples::{arguments::duration, witness::Witness};
 use heartbeat_tokio::Config;
-use jiff::SignedDuration;
 use tokio::{
     runtime::Runtime,
     sync::{mpsc::unbounded_channel, watch},
@@ -250,42 +239,5 @@ impl Options {
             Err(no_network) => leave_out(no_network, &wanted)?,
         }
         Ok(faults)
-    }
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let duration: SignedDuration = text
-        .parse()
-        .map_err(|error: jiff::Error| error.to_string())?;
-    Duration::try_from(duration).map_err(|error| error.to_string())
-}
-
-/// A thread that only sleeps, and notes how late it wakes up: so late is
-/// everybody on this machine.
-struct Witness {
-    done: Arc<AtomicBool>,
-    thread: thread::JoinHandle<Duration>,
-}
-
-impl Witness {
-    fn start() -> Self {
-        let done = Arc::new(AtomicBool::new(false));
-        let seen = done.clone();
-        let thread = thread::spawn(move || {
-            let nap = Duration::from_millis(2);
-            let mut worst = Duration::ZERO;
-            while !seen.load(Ordering::Relaxed) {
-                let asleep = Instant::now();
-                thread::sleep(nap);
-                worst = worst.max(asleep.elapsed().saturating_sub(nap));
-            }
-            worst
-        });
-        Self { done, thread }
-    }
-
-    fn late(self) -> Duration {
-        self.done.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap_or_default()
     }
 }

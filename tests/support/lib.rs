@@ -25,6 +25,7 @@ use tokio::{
 };
 
 pub mod drive;
+mod examples;
 #[cfg(target_os = "linux")]
 pub mod network;
 #[cfg(unix)]
@@ -34,6 +35,7 @@ mod programs;
 pub mod server;
 mod watched;
 
+pub use examples::{example, living};
 pub use programs::{needs, needs_one_of, needs_python_with};
 pub use watched::{Watched, is_cut_off};
 

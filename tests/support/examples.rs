@@ -1,0 +1,48 @@
+//! The examples that tests run: where they are, and whether anything of them is
+//! left.
+
+use std::{fs, path::PathBuf, process::Command};
+
+use serde_json::Value;
+
+/// The program of an example, built. It is another package's, so that cargo
+/// doesn't tell where it is unless it is asked.
+///
+/// # Panics
+///
+/// If it doesn't build.
+#[must_use]
+pub fn example(name: &str) -> PathBuf {
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--workspace", "--example", name])
+        .arg("--message-format=json-render-diagnostics")
+        .output()
+        .expect("cargo runs us");
+    let complaints = String::from_utf8_lossy(&built.stderr);
+    assert!(built.status.success(), "{complaints}");
+    let messages = String::from_utf8(built.stdout).expect("JSON is text");
+    let program = messages.lines().find_map(|line| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        let path = message["executable"].as_str().map(PathBuf::from);
+        path.filter(|_| message["target"]["name"] == name)
+    });
+    program.expect("an example has a program")
+}
+
+/// The processes that have `variable` (`NAME=value`) in their environment, by
+/// their folders in `/proc`. One that is dead and only counted has none.
+///
+/// # Panics
+///
+/// If there is no `/proc`.
+#[must_use]
+pub fn living(variable: &str) -> Vec<PathBuf> {
+    let processes = fs::read_dir("/proc").expect("this is Linux").flatten();
+    let is_marked = |process: &PathBuf| {
+        let environment = fs::read(process.join("environ")).unwrap_or_default();
+        let mut variables = environment.split(|byte| *byte == 0);
+        variables.any(|other| other == variable.as_bytes())
+    };
+    let folders = processes.map(|process| process.path());
+    folders.filter(is_marked).collect()
+}

@@ -13,7 +13,7 @@
 use std::{
     fs,
     os::unix::process::ExitStatusExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::OnceLock,
     thread::sleep,
@@ -109,7 +109,9 @@ fn no_process_is_left_behind_however_it_ends() {
         // The conductor, a server and two peers.
         wait_for("no members", &|| living(&mark).len() == 4);
         match frozen {
-            true => wait_for("nobody freezes", &|| living(&mark).iter().any(is_stopped)),
+            true => wait_for("nobody freezes", &|| {
+                living(&mark).iter().any(|process| is_stopped(process))
+            }),
             false => sleep(Duration::from_secs(1)),
         }
         assert_eq!(living(&mark).len(), 4, "it was over already");
@@ -124,7 +126,7 @@ fn no_process_is_left_behind_however_it_ends() {
     }
 }
 
-fn is_stopped(process: &PathBuf) -> bool {
+fn is_stopped(process: &Path) -> bool {
     let status = fs::read_to_string(process.join("status")).unwrap_or_default();
     status.contains("State:\tT (stopped)")
 }

@@ -190,11 +190,11 @@ impl Opener {
 
     /// Returns when the server has answered.
     async fn open(&self, number: u64) -> io::Result<Heartbeat<TcpStream>> {
-        let servers = self.servers.iter().cycle();
-        let turn = number % u64::try_from(self.servers.len()).unwrap_or(u64::MAX).max(1);
-        let server = servers
-            .skip(usize::try_from(turn).unwrap_or_default())
-            .next();
+        let servers = u64::try_from(self.servers.len()).map_err(io::Error::other)?;
+        let turn = number.checked_rem(servers).unwrap_or_default();
+        let server = usize::try_from(turn)
+            .ok()
+            .and_then(|turn| self.servers.get(turn));
         let server = *server.ok_or(io::ErrorKind::AddrNotAvailable)?;
 
         let mut heartbeat = Heartbeat::new(self.connect(server).await?, self.config);

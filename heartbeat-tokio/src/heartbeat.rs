@@ -30,6 +30,7 @@ use crate::{
     error::Ended,
     inbox::{Inbox, READ_AHEAD},
     net::{Net, NetStatus, SocketOf},
+    observe::Observe,
     safety_net::{self, SafetyNet},
     timer::{Clock, Timer},
     transport::{Broken, Buffered, Frame, Protocol, Scope, Transport},
@@ -121,6 +122,7 @@ pub struct Heartbeat<S, C: Protocol = Wire> {
     timer: Timer,
     net: Net<S>,
     arrivals: Arrivals,
+    observe: Observe,
 
     /// What `poll_next` has to hand out before anything newer.
     inbox: Inbox<C::Message>,
@@ -293,6 +295,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             timer: Timer::with_step(config.interval() / 2),
             net,
             arrivals: Arrivals::new(),
+            observe: Observe::new(),
             inbox: Inbox::new(),
             ending: None,
             news: 0,
@@ -800,6 +803,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         // One batch at a time, so that what hasn't left can't pile up.
         if !self.transport.control_unwritten() {
             while let Some(control) = self.monitor.poll_transmit() {
+                self.observe.sent(&control);
                 self.transport.push_control(control);
                 self.flags.raise(Flag::Flushing);
                 // Its answer's round trip is measured.
@@ -1091,8 +1095,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// The next of the monitor's events; a terminal one is put aside, for
     /// messages that arrived before it.
     fn next_output(&mut self) -> Option<PeerEvent<C::Message>> {
+        self.observe.look(&self.monitor, &self.net, &self.stream);
         while let Some(mut event) = self.monitor.poll_event() {
             self.note_news();
+            self.observe.event(&event);
             match event {
                 Event::Closed { reason } => {
                     self.ending().ended = Some(Ended::Closed(reason));
@@ -1118,7 +1124,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                     None => continue,
                 },
             }
-            self.ending().terminal = Some(event);
+            let ending = self.ending.get_or_insert_default();
+            self.observe.end(&event, ending.io_error.as_deref());
+            ending.terminal = Some(event);
             self.flags.raise(Flag::Ending);
             // Messages that wait in the inbox and behind come before it.
             self.flags.clear(Flag::Paused);

@@ -72,6 +72,7 @@ mod frames;
 mod heartbeat;
 mod inbox;
 mod net;
+mod observe;
 mod pool;
 mod reconnect;
 pub mod safety_net;
@@ -94,6 +95,9 @@ pub use heartbeat_core::{
     ProtocolError, Role, State,
 };
 pub use net::NetStatus;
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub use observe::describe_metrics;
 pub use reconnect::{Backoff, Reconnect};
 pub use safety_net::SafetyNet;
 pub use transport::{Dialect, Frame};

@@ -4,6 +4,8 @@
 //! [`Heartbeat`](crate::Heartbeat), if there is one. What its answers mean for
 //! the peer is decided elsewhere: by [`safety_net`] and by the monitor.
 
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+use std::net::SocketAddr;
 use std::{any::Any, time::Duration};
 
 use heartbeat_core::{Config, Death, Instant};
@@ -24,7 +26,7 @@ pub(crate) fn itself<S: 'static>(stream: &S) -> Option<&TcpStream> {
 const TICKS: Duration = Duration::from_millis(20);
 
 /// Whether the kernel watches the connection too.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive] // there may be other ways to name the socket
 pub enum NetStatus {
     /// The stream isn't a plain [`TcpStream`], and nobody
@@ -139,6 +141,12 @@ impl<S> Net<S> {
         // the peer's own repetition, by a path that is cut in one direction.
         let fresh = ago + TICKS < silence && info.retransmits == 0;
         fresh.then(|| heard_at + (silence - ago))
+    }
+
+    /// Who is at the other end of the socket, if there is one.
+    #[cfg(any(feature = "metrics", feature = "tracing"))]
+    pub(crate) fn peer_addr(&self, stream: &S) -> Option<SocketAddr> {
+        (self.socket)(stream)?.peer_addr().ok()
     }
 
     /// Says of a death what the kernel knows.

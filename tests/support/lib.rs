@@ -44,6 +44,11 @@ pub use watched::{Watched, is_cut_off};
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+/// So does that in the page about logs and metrics.
+#[cfg(all(doctest, feature = "observability"))]
+#[doc = include_str!("../../docs/observability.md")]
+struct Observability;
+
 /// Milliseconds.
 pub const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)

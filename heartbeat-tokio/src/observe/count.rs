@@ -1,0 +1,292 @@
+//! What happens on all connections, in numbers, for the application's
+//! monitoring.
+//!
+//! This module decides what is counted under which name, as
+//! `docs/observability.md` lists it. Names keep to the conventions of
+//! Prometheus: base units, and `_total` for what only grows. Labels are few and
+//! their values are those of [`words`]: nothing that a peer chooses is among
+//! them, its address least of all.
+
+use std::{fmt, io, time::Duration};
+
+use heartbeat_core::{Cause, CloseReason, Control, Death, Diagnosis, State};
+use metrics::{
+    Counter, Gauge, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
+};
+
+use super::{on::Told, words};
+use crate::safety_net::{Applied, Outcome};
+
+/// Tells the recorder what there will be to measure: units, help texts, and
+/// every counter and gauge at zero, so that a monitoring system sees the first
+/// step too. Call it once, after the recorder was installed.
+///
+/// What isn't described is measured all the same. `docs/observability.md` in
+/// the repository has the list, with what to be alarmed at.
+///
+/// ```
+/// use metrics::NoopRecorder; // yours
+///
+/// metrics::set_global_recorder(NoopRecorder)?;
+/// heartbeat_tokio::describe_metrics();
+/// # Ok::<(), metrics::SetRecorderError<NoopRecorder>>(())
+/// ```
+pub fn describe_metrics() {
+    describe_connections();
+    describe_beats();
+    describe_ourselves();
+}
+
+fn describe_connections() {
+    describe_gauge!(
+        "heartbeat_connections",
+        Unit::Count,
+        "Connections that are open, by what the peer counts as."
+    );
+    for state in [State::Alive, State::Suspect, State::Paused, State::Closing] {
+        connections(state).increment(0.0);
+    }
+    describe_counter!(
+        "heartbeat_opened_total",
+        Unit::Count,
+        "Connections that were made."
+    );
+    counter!("heartbeat_opened_total").increment(0);
+    describe_counter!(
+        "heartbeat_closed_total",
+        Unit::Count,
+        "Connections that ended with a goodbye, by who said it."
+    );
+    closed(CloseReason::Peer).increment(0);
+    closed(CloseReason::Local).increment(0);
+    describe_counter!(
+        "heartbeat_deaths_total",
+        Unit::Count,
+        "Peers that were declared dead, by cause and by who is to blame."
+    );
+    for cause in [
+        Cause::Eof,
+        Cause::Reset,
+        Cause::TimedOut,
+        Cause::Unreachable,
+        Cause::PingFlood,
+        Cause::Io,
+    ] {
+        deaths(words::cause(cause), Diagnosis::Unknown).increment(0);
+    }
+    deaths("protocol", Diagnosis::Unknown).increment(0);
+    for cause in [Cause::Silent, Cause::WriteStalled] {
+        for diagnosis in [
+            Diagnosis::Unknown,
+            Diagnosis::AppHung,
+            Diagnosis::PathDead,
+            Diagnosis::PeerNotReading,
+        ] {
+            deaths(words::cause(cause), diagnosis).increment(0);
+        }
+    }
+    describe_histogram!(
+        "heartbeat_detection_seconds",
+        Unit::Seconds,
+        "From the last sign of life of a peer to its death, by cause."
+    );
+    describe_counter!(
+        "heartbeat_dropped_total",
+        Unit::Count,
+        "Connections that were dropped or taken apart before they had ended."
+    );
+    counter!("heartbeat_dropped_total").increment(0);
+}
+
+fn describe_beats() {
+    describe_counter!(
+        "heartbeat_pings_sent_total",
+        Unit::Count,
+        "Pings that were queued to be sent."
+    );
+    counter!("heartbeat_pings_sent_total").increment(0);
+    describe_counter!(
+        "heartbeat_pongs_sent_total",
+        Unit::Count,
+        "Answers to peers' pings that were queued to be sent."
+    );
+    counter!("heartbeat_pongs_sent_total").increment(0);
+    describe_counter!(
+        "heartbeat_beats_total",
+        Unit::Count,
+        "Pings of ours that were answered."
+    );
+    counter!("heartbeat_beats_total").increment(0);
+    describe_histogram!(
+        "heartbeat_round_trip_seconds",
+        Unit::Seconds,
+        "From a ping's leaving to its answer."
+    );
+    describe_counter!(
+        "heartbeat_missed_beats_total",
+        Unit::Count,
+        "Pings that had their whole timeout, without any sign of life."
+    );
+    counter!("heartbeat_missed_beats_total").increment(0);
+    describe_counter!(
+        "heartbeat_suspicions_total",
+        Unit::Count,
+        "Silences in which a beat was late."
+    );
+    counter!("heartbeat_suspicions_total").increment(0);
+    describe_counter!(
+        "heartbeat_recoveries_total",
+        Unit::Count,
+        "Such silences that ended with a sign of life."
+    );
+    counter!("heartbeat_recoveries_total").increment(0);
+    describe_histogram!(
+        "heartbeat_recovered_silence_seconds",
+        Unit::Seconds,
+        "How long these were: how near to a death."
+    );
+}
+
+fn describe_ourselves() {
+    describe_counter!(
+        "heartbeat_local_stalls_total",
+        Unit::Count,
+        "Wake-ups of ours that were too late to blame the peer for anything."
+    );
+    counter!("heartbeat_local_stalls_total").increment(0);
+    describe_histogram!(
+        "heartbeat_local_stall_seconds",
+        Unit::Seconds,
+        "How late they were."
+    );
+    describe_counter!(
+        "heartbeat_pauses_total",
+        Unit::Count,
+        "Times that reading stopped because the application didn't read."
+    );
+    counter!("heartbeat_pauses_total").increment(0);
+    describe_counter!(
+        "heartbeat_unset_options_total",
+        Unit::Count,
+        "Options of the safety net that couldn't be set on a socket, and why."
+    );
+}
+
+/// One connection. It counts in one gauge at a time, and holds that one: what
+/// was added is taken from the same again, whatever recorders come and go.
+pub(super) struct Count(Gauge);
+
+impl Told for Count {
+    fn opened() -> Self {
+        counter!("heartbeat_opened_total").increment(1);
+        let alive = connections(State::Alive);
+        alive.increment(1);
+        Self(alive)
+    }
+
+    fn options_missing(&self, applied: &Applied) {
+        for (option, outcome) in applied.missing() {
+            let reason = match outcome {
+                Outcome::Failed(_) => "failed",
+                _ => "not_supported",
+            };
+            counter!("heartbeat_unset_options_total", "option" => option, "reason" => reason)
+                .increment(1);
+        }
+    }
+
+    fn moved(&mut self, _: State, to: State) {
+        if to == State::Paused {
+            counter!("heartbeat_pauses_total").increment(1);
+        }
+        let next = connections(to);
+        next.increment(1);
+        self.leave();
+        self.0 = next;
+    }
+
+    fn sent(&self, control: &Control) {
+        match control {
+            Control::Ping(_) => counter!("heartbeat_pings_sent_total").increment(1),
+            Control::Pong(_) => counter!("heartbeat_pongs_sent_total").increment(1),
+            _ => {}
+        }
+    }
+
+    fn beats(&self, count: u32, rtt: Duration) {
+        counter!("heartbeat_beats_total").increment(count.into());
+        histogram!("heartbeat_round_trip_seconds").record(rtt);
+    }
+
+    fn missed(&self, count: u32) {
+        counter!("heartbeat_missed_beats_total").increment(count.into());
+    }
+
+    fn suspect(&self, first: bool, _: u32, _: Duration) {
+        if first {
+            counter!("heartbeat_suspicions_total").increment(1);
+        }
+    }
+
+    fn recovered(&self, silent_for: Duration) {
+        counter!("heartbeat_recoveries_total").increment(1);
+        histogram!("heartbeat_recovered_silence_seconds").record(silent_for);
+    }
+
+    fn local_stall(&self, late: Duration) {
+        counter!("heartbeat_local_stalls_total").increment(1);
+        histogram!("heartbeat_local_stall_seconds").record(late);
+    }
+
+    fn closed(&mut self, reason: CloseReason) {
+        closed(reason).increment(1);
+        self.leave();
+    }
+
+    fn dead(&mut self, death: &Death, _: Option<&io::Error>) {
+        let cause = words::cause(death.cause);
+        deaths(cause, death.diagnosis).increment(1);
+        histogram!("heartbeat_detection_seconds", "cause" => cause).record(death.silent_for);
+        self.leave();
+    }
+
+    fn dropped(&mut self) {
+        counter!("heartbeat_dropped_total").increment(1);
+        self.leave();
+    }
+}
+
+impl Count {
+    /// It counts no more, or elsewhere.
+    fn leave(&mut self) {
+        std::mem::replace(&mut self.0, Gauge::noop()).decrement(1);
+    }
+}
+
+impl fmt::Debug for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Count")
+    }
+}
+
+/// Each with labels that are known when this is compiled, which makes a key
+/// that nobody has to allocate.
+fn connections(state: State) -> Gauge {
+    match state {
+        State::Alive => gauge!("heartbeat_connections", "state" => "alive"),
+        State::Suspect => gauge!("heartbeat_connections", "state" => "suspect"),
+        State::Paused => gauge!("heartbeat_connections", "state" => "paused"),
+        State::Closing => gauge!("heartbeat_connections", "state" => "closing"),
+        _ => gauge!("heartbeat_connections", "state" => "other"),
+    }
+}
+
+fn closed(reason: CloseReason) -> Counter {
+    counter!("heartbeat_closed_total", "reason" => words::reason(reason))
+}
+
+fn deaths(cause: &'static str, diagnosis: Diagnosis) -> Counter {
+    let diagnosis = words::diagnosis(diagnosis);
+    counter!("heartbeat_deaths_total", "cause" => cause, "diagnosis" => diagnosis)
+}

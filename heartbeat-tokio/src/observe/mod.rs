@@ -1,0 +1,250 @@
+//! What a connection tells whoever watches all of them: a log, and monitoring.
+//!
+//! This module decides what is worth telling and when: what the monitor says
+//! anyway, and what became of its state since the last look. It is never asked
+//! about a message, and changes nothing. How it is told is decided in [`log`]
+//! (feature `tracing`) and [`count`] (feature `metrics`); with neither all of
+//! this is of no size and does nothing.
+
+#[cfg(feature = "metrics")]
+mod count;
+#[cfg(feature = "tracing")]
+mod log;
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+mod words;
+
+#[cfg(feature = "metrics")]
+pub use count::describe_metrics;
+
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+pub(crate) use on::Observe;
+
+#[cfg(not(any(feature = "metrics", feature = "tracing")))]
+pub(crate) use off::Observe;
+
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+mod on {
+    use std::{io, net::SocketAddr, time::Duration};
+
+    use heartbeat_core::{CloseReason, Control, Death, Event, Hello, Monitor, State};
+
+    use crate::{net::Net, net::NetStatus, safety_net::Applied};
+
+    #[cfg(feature = "metrics")]
+    use super::count::Count;
+    #[cfg(feature = "tracing")]
+    use super::log::Log;
+
+    #[cfg(not(feature = "metrics"))]
+    type Count = Nobody;
+    #[cfg(not(feature = "tracing"))]
+    type Log = Nobody;
+
+    /// Who is told. What it isn't interested in it leaves out.
+    pub(super) trait Told: Sized {
+        /// A connection was made.
+        fn opened() -> Self;
+        /// Whether it is worth to ask the kernel who the peer is.
+        fn wants_peer(&self) -> bool {
+            false
+        }
+        fn peer_is(&self, _: SocketAddr) {}
+        /// The safety net was spread, and not all of it.
+        fn options_missing(&self, _: &Applied) {}
+        fn moved(&mut self, _from: State, _to: State) {}
+        fn sent(&self, _: &Control) {}
+        /// So many pings were answered, the last one after `rtt`.
+        fn beats(&self, _count: u32, _rtt: Duration) {}
+        /// So many beats were missed.
+        fn missed(&self, _count: u32) {}
+        fn connected(&self, _: &Hello) {}
+        /// The first time that a beat is late, and each further one.
+        fn suspect(&self, _first: bool, _missed: u32, _silent_for: Duration) {}
+        fn recovered(&self, _silent_for: Duration) {}
+        fn local_stall(&self, _late: Duration) {}
+        fn closed(&mut self, _: CloseReason) {}
+        fn dead(&mut self, _: &Death, _: Option<&io::Error>) {}
+        /// It is gone, and neither closed nor dead.
+        fn dropped(&mut self) {}
+    }
+
+    /// In the place of a feature that is off.
+    #[cfg(not(all(feature = "metrics", feature = "tracing")))]
+    #[derive(Debug)]
+    pub(super) struct Nobody;
+
+    #[cfg(not(all(feature = "metrics", feature = "tracing")))]
+    impl Told for Nobody {
+        fn opened() -> Self {
+            Self
+        }
+    }
+
+    /// One connection, as it is watched. As long as it exists and hasn't ended,
+    /// it counts.
+    #[derive(Debug)]
+    pub(crate) struct Observe {
+        count: Count,
+        log: Log,
+        state: State,
+        missed: u32,
+        pongs: u32,
+        suspect: bool,
+        ended: bool,
+        /// What of the safety net was told last.
+        net: Option<NetStatus>,
+    }
+
+    impl Observe {
+        pub(crate) fn new() -> Self {
+            Self {
+                count: Told::opened(),
+                log: Told::opened(),
+                state: State::Alive,
+                missed: 0,
+                pongs: 0,
+                suspect: false,
+                ended: false,
+                net: None,
+            }
+        }
+
+        /// Before the monitor's events are drained: tells what they don't.
+        pub(crate) fn look<S>(&mut self, monitor: &Monitor, net: &Net<S>, stream: &S) {
+            if self.ended {
+                return;
+            }
+            self.look_at_net(net, stream);
+            let status = monitor.status();
+            let beats = status.pongs.wrapping_sub(self.pongs);
+            if let (Some(rtt), 1..) = (status.last_rtt, beats) {
+                self.count.beats(beats, rtt);
+                self.log.beats(beats, rtt);
+            }
+            self.pongs = status.pongs;
+            if let missed @ 1.. = status.missed.saturating_sub(self.missed) {
+                self.count.missed(missed);
+                self.log.missed(missed);
+            }
+            self.missed = status.missed;
+            // That it has ended is told by an event.
+            if self.state != status.state && !monitor.has_ended() {
+                self.count.moved(self.state, status.state);
+                self.log.moved(self.state, status.state);
+                self.state = status.state;
+            }
+        }
+
+        /// At the first look, and whenever the safety net was spread anew and
+        /// that went otherwise than before.
+        fn look_at_net<S>(&mut self, net: &Net<S>, stream: &S) {
+            let status = net.status();
+            if self.net == Some(status) {
+                return;
+            }
+            if self.net.is_none() && self.log.wants_peer() {
+                if let Some(peer) = net.peer_addr(stream) {
+                    self.log.peer_is(peer);
+                }
+            }
+            self.net = Some(status);
+            if let NetStatus::Applied(applied) = status {
+                if !applied.is_complete() {
+                    self.count.options_missing(&applied);
+                    self.log.options_missing(&applied);
+                }
+            }
+        }
+
+        /// A control frame goes to the transport.
+        pub(crate) fn sent(&self, control: &Control) {
+            self.count.sent(control);
+            self.log.sent(control);
+        }
+
+        /// One of the monitor's events.
+        pub(crate) fn event(&mut self, event: &Event) {
+            match *event {
+                Event::Connected { ref peer } => {
+                    self.count.connected(peer);
+                    self.log.connected(peer);
+                }
+                Event::Suspect { missed, silent_for } => {
+                    let first = !std::mem::replace(&mut self.suspect, true);
+                    self.count.suspect(first, missed, silent_for);
+                    self.log.suspect(first, missed, silent_for);
+                }
+                Event::Recovered { silent_for } => {
+                    self.suspect = false;
+                    self.count.recovered(silent_for);
+                    self.log.recovered(silent_for);
+                }
+                Event::LocalStall { late } => {
+                    self.count.local_stall(late);
+                    self.log.local_stall(late);
+                }
+                // Beats come by `look`, wanted as events or not; the ends by
+                // `end`, with all that is known of them.
+                _ => {}
+            }
+        }
+
+        /// The terminal event, and the operating system's words for it.
+        pub(crate) fn end(&mut self, event: &Event, error: Option<&io::Error>) {
+            self.ended = true;
+            match *event {
+                Event::Closed { reason } => {
+                    self.count.closed(reason);
+                    self.log.closed(reason);
+                }
+                Event::Dead(ref death) => {
+                    self.count.dead(death, error);
+                    self.log.dead(death, error);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    impl Drop for Observe {
+        fn drop(&mut self) {
+            if !self.ended {
+                self.count.dropped();
+                self.log.dropped();
+            }
+        }
+    }
+}
+
+#[cfg(not(any(feature = "metrics", feature = "tracing")))]
+mod off {
+    use std::io;
+
+    use heartbeat_core::{Control, Event, Monitor};
+
+    use crate::net::Net;
+
+    /// Nobody watches.
+    #[derive(Debug)]
+    pub(crate) struct Observe;
+
+    impl Observe {
+        pub(crate) fn new() -> Self {
+            Self
+        }
+
+        #[inline(always)]
+        pub(crate) fn look<S>(&mut self, _: &Monitor, _: &Net<S>, _: &S) {}
+
+        #[inline(always)]
+        pub(crate) fn sent(&self, _: &Control) {}
+
+        #[inline(always)]
+        pub(crate) fn event(&mut self, _: &Event) {}
+
+        #[inline(always)]
+        pub(crate) fn end(&mut self, _: &Event, _: Option<&io::Error>) {}
+    }
+
+    const _: () = assert!(size_of::<Observe>() == 0 && !std::mem::needs_drop::<Observe>());
+}

@@ -1,0 +1,37 @@
+//! The words that causes, reasons and states have in logs and metrics.
+//!
+//! This module decides nothing but their spelling, which is the same in both,
+//! so that one leads to the other.
+
+use heartbeat_core::{Cause, CloseReason, Diagnosis};
+
+pub(super) const fn cause(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Silent => "silent",
+        Cause::WriteStalled => "write_stalled",
+        Cause::Eof => "eof",
+        Cause::Reset => "reset",
+        Cause::TimedOut => "timed_out",
+        Cause::Unreachable => "unreachable",
+        Cause::Protocol(_) => "protocol",
+        Cause::PingFlood => "ping_flood",
+        Cause::Io => "io",
+        _ => "other",
+    }
+}
+
+pub(super) const fn diagnosis(diagnosis: Diagnosis) -> &'static str {
+    match diagnosis {
+        Diagnosis::AppHung => "app_hung",
+        Diagnosis::PathDead => "path_dead",
+        Diagnosis::PeerNotReading => "peer_not_reading",
+        _ => "unknown",
+    }
+}
+
+pub(super) const fn reason(reason: CloseReason) -> &'static str {
+    match reason {
+        CloseReason::Peer => "peer",
+        CloseReason::Local => "local",
+    }
+}

@@ -60,6 +60,8 @@
 //! * [`Config`]: the timings, by preset, by budget or one by one.
 //! * [`safety_net`]: what the kernel knows about the connection, as a second
 //!   line of defence. On a plain `TcpStream` it is on by itself.
+//! * The features `metrics` and `tracing`, both off by default: all
+//!   connections in numbers, and each in the log.
 //! * The judgement itself is [`heartbeat_core`], which can be used without
 //!   tokio.
 

@@ -28,7 +28,7 @@ where
     /// On a plain [`TcpStream`] TCP keepalive is switched on as the second
     /// line of defence, with times derived from `config`; see
     /// [`SafetyNet`]. If that fails the heartbeat works all the same, and
-    /// [`status`](Self::status) says so.
+    /// [`status`](Self::status) says so, and the log with the feature `tracing`.
     pub fn new(stream: S, config: Config) -> Self {
         Self::with_transport(stream, Wire::new(&config), config, itself)
     }

@@ -50,6 +50,8 @@ const MILLION: u32 = 1_000_000;
 /// # Ok::<(), heartbeat_core::ConfigError>(())
 /// ```
 ///
+/// # In a configuration file
+///
 /// With the feature `serde` (on by default) a `Config` is a map of its knobs,
 /// durations as people write them. A knob that is left out has its default,
 /// one that doesn't exist is refused:
@@ -66,11 +68,22 @@ const MILLION: u32 = 1_000_000;
 /// assert_eq!(config.detection_time(), Duration::from_secs(2));
 /// # }
 /// ```
+///
+/// Two more keys set `interval`, `timeout` and `max_missed` together:
+/// `detect_within = "6s"` as [`Config::detect_within`] does, and
+/// `preset = "lan"`, `"wan"` or `"mobile"` as the constructors of that name. A
+/// preset's timings may be changed one by one; `detect_within` stands without
+/// them, or it would no longer be true.
+///
+/// An error names the knob. Where the format knows lines it comes at the line
+/// of the value that is wrong; values that contradict each other are an error
+/// of the map that they are in. A written `Config` has all its knobs and
+/// neither of the two keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
-    serde(try_from = "serialized::Knobs", into = "serialized::Knobs")
+    serde(try_from = "serialized::Given", into = "serialized::Knobs")
 )]
 pub struct Config {
     // Microseconds.
@@ -597,37 +610,17 @@ impl ConfigBuilder {
             value.map_or(Ok(default), |value| checked(field, value))
         };
 
-        let missed = Value::Count(self.max_missed.into());
-        let max_missed = u8::try_from(self.max_missed)
-            .ok()
-            .filter(|&missed| missed > 0)
-            .ok_or(ConfigError::new("max_missed", missed, Rule::OneTo255))?;
-
-        // The comparison is false for NaN, which so is refused too.
-        if !(0.0..=1.0).contains(&self.jitter) {
-            let jitter = Value::Ratio(self.jitter);
-            return Err(ConfigError::new("jitter", jitter, Rule::ZeroToOne));
-        }
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "from 0 to 1,000,000, as just checked"
-        )]
-        let jitter = (self.jitter * f64::from(MILLION) + 0.5) as u32;
+        let max_missed = checked_misses(self.max_missed.into())?;
+        let jitter = checked_jitter(self.jitter)?;
 
         let default_floor = default_adaptive_floor(timeout);
         let adaptive_floor = or("adaptive_floor", self.adaptive_floor, default_floor)?;
         if adaptive_floor > timeout {
-            let floor = Value::Time(Duration::from_micros(adaptive_floor));
-            return Err(ConfigError::new("adaptive_floor", floor, Rule::UpToTimeout));
+            let floor = Duration::from_micros(adaptive_floor);
+            let rule = Rule::UpToTimeout(Duration::from_micros(timeout));
+            return Err(ConfigError::new("adaptive_floor", floor, rule));
         }
-
-        // Room for the tag within a length of 32 bits.
-        let frame = Value::Bytes(self.max_frame);
-        let max_frame = u32::try_from(self.max_frame)
-            .ok()
-            .filter(|bytes| (1..u32::MAX).contains(bytes))
-            .ok_or(ConfigError::new("max_frame", frame, Rule::FrameSize))?;
+        let max_frame = checked_frame(self.max_frame as u64)?;
 
         Ok(Config {
             interval,
@@ -661,6 +654,39 @@ fn checked(field: &'static str, value: Duration) -> Result<u64, ConfigError> {
         0 => Err(ConfigError::new(field, value, Rule::AtLeastAMicrosecond)),
         micros => Ok(micros),
     }
+}
+
+fn checked_misses(misses: u64) -> Result<u8, ConfigError> {
+    let value = Value::Count(misses);
+    u8::try_from(misses)
+        .ok()
+        .filter(|&misses| misses > 0)
+        .ok_or(ConfigError::new("max_missed", value, Rule::OneTo255))
+}
+
+/// In millionths.
+fn checked_jitter(jitter: f64) -> Result<u32, ConfigError> {
+    // The comparison is false for NaN, which so is refused too.
+    if !(0.0..=1.0).contains(&jitter) {
+        let value = Value::Ratio(jitter);
+        return Err(ConfigError::new("jitter", value, Rule::ZeroToOne));
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "from 0 to 1,000,000, as just checked"
+    )]
+    let millionths = (jitter * f64::from(MILLION) + 0.5) as u32;
+    Ok(millionths)
+}
+
+fn checked_frame(bytes: u64) -> Result<u32, ConfigError> {
+    let value = Value::Bytes(bytes);
+    // Room for the tag within a length of 32 bits.
+    u32::try_from(bytes)
+        .ok()
+        .filter(|bytes| (1..u32::MAX).contains(bytes))
+        .ok_or(ConfigError::new("max_frame", value, Rule::FrameSize))
 }
 
 /// A knob was set to a value that makes no sense. Nothing was built.
@@ -705,7 +731,7 @@ enum Value {
     Time(Duration),
     Count(u64),
     Ratio(f64),
-    Bytes(usize),
+    Bytes(u64),
 }
 
 impl From<Duration> for Value {
@@ -737,8 +763,12 @@ enum Rule {
     OneTo255,
     #[error("from 0 to 1")]
     ZeroToOne,
-    #[error("at most the timeout")]
-    UpToTimeout,
+    #[error("at most the timeout, {0:?}")]
+    UpToTimeout(Duration),
+    /// In a file, where both can be said.
+    #[cfg(feature = "serde")]
+    #[error("without {0}, because both set the timings")]
+    Alone(&'static str),
     #[error("from 1 to 4294967294 bytes")]
     FrameSize,
 }

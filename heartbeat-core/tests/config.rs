@@ -113,7 +113,12 @@ fn suspicion_cannot_have_a_floor_above_the_timeout() {
     assert_eq!(equal.adaptive_floor(), equal.timeout());
 
     let above = timeout.adaptive_floor(ms(300) + MICRO);
-    assert_refused(above, "adaptive_floor", "300.001ms", "at most the timeout");
+    assert_refused(
+        above,
+        "adaptive_floor",
+        "300.001ms",
+        "at most the timeout, 300ms",
+    );
 }
 
 #[test]
@@ -377,6 +382,7 @@ mod file {
              role = \"both\"\n\
              min_interval = \"1s\"\n\
              stall_tolerance = \"10s\"\n\
+             write_stall = \"off\"\n\
              max_frame = 8388608\n\
              beat_events = true\n"
         );
@@ -395,7 +401,8 @@ mod file {
 
     #[test]
     fn a_duration_needs_its_unit() {
-        const EXPECTED: &str = "expected a duration with its unit, such as \"1.5s\" or \"250ms\"";
+        const EXPECTED: &str =
+            "expected interval to be a duration with its unit, such as \"1.5s\" or \"250ms\"";
         for wrong in ["5", "'5'", "'soon'", "'-5s'", "''", "5.0", "true"] {
             let message = from_toml(&format!("interval = {wrong}")).unwrap_err();
             assert!(message.contains(EXPECTED), "{wrong}: {message}");
@@ -425,6 +432,107 @@ mod file {
             let in_a_file = from_toml(text).unwrap_err();
             assert!(in_a_file.contains(&in_code), "{text}: {in_a_file}");
         }
+    }
+
+    #[test]
+    fn one_key_sets_all_timings() {
+        assert_eq!(
+            from_toml("detect_within = '6s'"),
+            Ok(Config::detect_within(secs(6)).unwrap())
+        );
+        assert_eq!(from_toml("preset = 'lan'"), Ok(Config::lan()));
+        assert_eq!(from_toml("preset = 'wan'"), Ok(Config::wan()));
+        assert_eq!(from_toml("preset = 'mobile'"), Ok(Config::mobile()));
+
+        // And others beside it.
+        let config = from_toml("detect_within = '6s'\nrole = 'active'\nmin_interval = '1ms'");
+        let within = Config::detect_within(secs(6)).unwrap().to_builder();
+        let by_hand = within.role(Role::Active).min_interval(ms(1));
+        assert_eq!(config, Ok(by_hand.build().unwrap()));
+    }
+
+    #[test]
+    fn what_follows_from_a_timing_follows_when_it_is_changed() {
+        let config = from_toml("preset = 'mobile'\ninterval = '1s'\ntimeout = '100ms'").unwrap();
+        assert_eq!(config.max_missed(), 3);
+        assert_eq!(config.min_interval(), ms(500));
+        assert_eq!(config.stall_tolerance(), ms(100));
+        assert_eq!(config.adaptive_floor(), ms(100));
+    }
+
+    #[test]
+    fn a_detection_time_stands_alone() {
+        for (other, name) in [
+            ("preset = 'lan'", "preset"),
+            ("interval = '2s'", "interval"),
+            ("timeout = '2s'", "timeout"),
+            ("max_missed = 3", "max_missed"),
+        ] {
+            let both = from_toml(&format!("{other}\ndetect_within = '6s'")).unwrap_err();
+            let rule = format!("must be without {name}, because both set the timings");
+            assert!(
+                both.contains(&format!("detect_within = 6s: {rule}")),
+                "{both}"
+            );
+        }
+        for wrong in ["detect_within = '0s'", "detect_within = '4us'"] {
+            let error = from_toml(wrong).unwrap_err();
+            assert!(error.contains("detect_within = "), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_told_on_its_line_with_its_name() {
+        for wrong in [
+            "preset = 'home'",
+            "detect_within = '366 days'",
+            "interval = '0s'",
+            "timeout = 3",
+            "max_missed = 0",
+            "max_missed = -1",
+            "max_missed = 2.5",
+            "jitter = 1.01",
+            "jitter = -1",
+            "jitter = 'much'",
+            "adaptive = 1",
+            "adaptive_floor = ''",
+            "evidence = 'bytes'",
+            "role = true",
+            "min_interval = '0ms'",
+            "stall_tolerance = []",
+            "write_stall = 'never'",
+            "max_frame = 4294967295",
+            "max_frame = '1 MiB'",
+            "beat_events = 'on'",
+            "colour = 'red'",
+        ] {
+            let name = wrong.split(' ').next().unwrap();
+            let text = format!("\n\n{wrong}\n\n");
+            let error = from_toml(&text).unwrap_err();
+            let (place, message) = error.trim_end().rsplit_once('\n').unwrap();
+            assert!(place.contains("at line 3,"), "{wrong}: {error}");
+            assert!(message.contains(name), "{wrong}: {error}");
+        }
+        let error = from_json("{\n\"jitter\": 2\n}").unwrap_err();
+        assert_eq!(error, "jitter = 2: must be from 0 to 1 at line 2 column 11");
+        let error = from_json("{\n\"adaptive\": \"yes\"\n}").unwrap_err();
+        let told = "expected adaptive to be true or false at line 2 column 17";
+        assert!(error.ends_with(told), "{error}");
+    }
+
+    #[test]
+    fn a_ratio_may_be_a_whole_number() {
+        assert_eq!(from_toml("jitter = 0").unwrap().jitter(), 0.0);
+        assert_eq!(from_json("{\"jitter\": 1}").unwrap().jitter(), 1.0);
+    }
+
+    #[test]
+    fn no_limit_on_a_stalled_write_is_off_everywhere() {
+        assert_eq!(from_toml("write_stall = 'off'"), Ok(Config::default()));
+        assert_eq!(
+            from_json("{\"write_stall\": \"off\"}"),
+            Ok(Config::default())
+        );
     }
 
     #[test]

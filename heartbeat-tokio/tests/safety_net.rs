@@ -567,19 +567,66 @@ fn a_file_says_it_as_people_do() {
     assert!(written.contains(r#"interval = "2m 30s""#), "{written}");
     assert_eq!(toml::from_str(&written), Ok(net));
 
+    // What is off stays off, although it would be derived otherwise.
+    let off = net.with_max_retransmit_timeout(None).unwrap();
+    let written = toml::to_string(&off).unwrap();
+    assert!(written.contains(r#"max_retransmit_timeout = "off""#));
+    assert_eq!(toml::from_str(&written), Ok(off));
+
     assert_eq!(toml::from_str(""), Ok(SafetyNet::default()));
     for (file, complaint) in [
         ("retries = 128", "retries = 128: must be from 1 to 127"),
         (r#"idle = "10h""#, "idle = 36000s: must be at most 32767s"),
         (r#"idle = "0s""#, "idle = 0ns: must be above zero"),
         ("probes = 3", "unknown field `probes`"),
-        ("idle = 3", "invalid type"),
-        (r#"idle = "3""#, "idle"),
-        (r#"idle = "-3s""#, "idle"),
+        ("idle = 3", "expected idle to be a duration"),
+        (r#"idle = "3""#, "expected idle to be a duration"),
+        (r#"idle = "-3s""#, "expected idle to be a duration"),
+        ("retries = 3.0", "expected retries to be a whole number"),
+        (r#"user_timeout = "never""#, r#"or "off""#),
     ] {
         let error = toml::from_str::<SafetyNet>(file).unwrap_err().to_string();
         assert!(error.contains(complaint), "{file}: {error}");
     }
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn what_a_file_leaves_out_follows_the_heartbeat() {
+    use heartbeat_tokio::safety_net::SafetyNetOverrides;
+
+    // Nothing in it is as in the defaults.
+    let base = SafetyNet::from(&Config::mobile()).with_retries(7).unwrap();
+    let over = |file| {
+        toml::from_str::<SafetyNetOverrides>(file)
+            .unwrap()
+            .over(base)
+    };
+    assert_eq!(over(""), base);
+    for (file, by_hand) in [
+        ("idle = '9s'", base.with_idle(secs(9))),
+        ("interval = '9s'", base.with_interval(secs(9))),
+        ("retries = 99", base.with_retries(99)),
+        ("user_timeout = '9s'", base.with_user_timeout(secs(9))),
+        (
+            "max_retransmit_timeout = '9s'",
+            base.with_max_retransmit_timeout(secs(9)),
+        ),
+        (
+            "max_retransmit_timeout = 'off'",
+            base.with_max_retransmit_timeout(None),
+        ),
+        ("peek_interval = '9s'", base.with_peek_interval(secs(9))),
+    ] {
+        let by_hand = by_hand.unwrap();
+        assert_ne!(by_hand, base);
+        assert_eq!(over(file), by_hand, "{file}");
+    }
+
+    // What is off already can be switched off, and on.
+    let on = base.with_user_timeout(secs(9)).unwrap();
+    let off: SafetyNetOverrides = toml::from_str("user_timeout = 'off'").unwrap();
+    assert_eq!(off.over(on), base);
 }
 
 // ===== apply =====

@@ -49,6 +49,11 @@ struct Readme;
 #[doc = include_str!("../../docs/observability.md")]
 struct Observability;
 
+/// So does that in the page about configuration.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/configuration.md")]
+struct Configuration;
+
 /// Milliseconds.
 pub const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)

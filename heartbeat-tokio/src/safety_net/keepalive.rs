@@ -7,7 +7,7 @@ use std::{fmt, ops::RangeInclusive, time::Duration};
 use heartbeat_core::Config;
 
 #[cfg(feature = "serde")]
-use super::serialized::Settings;
+use super::serialized::{SafetyNetOverrides, Settings};
 
 /// The largest idle time and interval that Linux takes, in seconds.
 const MAX_SECONDS: u16 = 32_767;
@@ -62,7 +62,8 @@ const RETRANSMIT_LIMITS: RangeInclusive<Duration> =
 ///
 /// With the feature `serde` (on by default) it is read from configuration
 /// files, durations as people write them; what is left out is as derived from
-/// [`Config::default`], and unknown keys are refused:
+/// [`Config::default`], and unknown keys are refused. (If the file has timings
+/// too, read [`SafetyNetOverrides`]: what is left out then follows them.)
 ///
 /// ```
 /// # #[cfg(feature = "serde")] {
@@ -91,20 +92,20 @@ const RETRANSMIT_LIMITS: RangeInclusive<Duration> =
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
-    serde(try_from = "Settings", into = "Settings")
+    serde(from = "SafetyNetOverrides", into = "Settings")
 )]
 pub struct SafetyNet {
     // Seconds, from 1 to `MAX_SECONDS`.
-    idle: u16,
-    interval: u16,
+    pub(super) idle: u16,
+    pub(super) interval: u16,
     /// From 1 to `MAX_RETRIES`.
-    retries: u8,
+    pub(super) retries: u8,
     /// Whole milliseconds, as all that follow.
-    user_timeout: Option<Duration>,
+    pub(super) user_timeout: Option<Duration>,
     /// Within `RETRANSMIT_LIMITS`.
-    max_retransmit_timeout: Option<Duration>,
+    pub(super) max_retransmit_timeout: Option<Duration>,
     /// At least a millisecond.
-    peek_interval: Duration,
+    pub(super) peek_interval: Duration,
 }
 
 impl Default for SafetyNet {
@@ -177,7 +178,7 @@ impl SafetyNet {
         Ok(Self {
             idle: seconds_idle,
             interval: seconds("interval", interval)?,
-            retries: probes(retries)?,
+            retries: probes(retries.into())?,
             user_timeout: None,
             max_retransmit_timeout: None,
             peek_interval: Duration::from_secs(seconds_idle.into()),
@@ -213,7 +214,7 @@ impl SafetyNet {
     ///
     /// A [`SafetyNetError`] if it is zero or too many.
     pub fn with_retries(mut self, retries: u32) -> Result<Self, SafetyNetError> {
-        self.retries = probes(retries)?;
+        self.retries = probes(retries.into())?;
         Ok(self)
     }
 
@@ -355,7 +356,7 @@ fn limited(seconds: u64) -> u16 {
     seconds.clamp(1, MAX_SECONDS)
 }
 
-fn seconds(field: &'static str, time: Duration) -> Result<u16, SafetyNetError> {
+pub(super) fn seconds(field: &'static str, time: Duration) -> Result<u16, SafetyNetError> {
     let rounded = u16::try_from(whole_seconds(time)).unwrap_or(u16::MAX);
     let rule = match rounded {
         0 => Rule::AboveZero,
@@ -365,7 +366,10 @@ fn seconds(field: &'static str, time: Duration) -> Result<u16, SafetyNetError> {
     Err(SafetyNetError::new(field, Value::Time(time), rule))
 }
 
-fn milliseconds(field: &'static str, time: Duration) -> Result<Duration, SafetyNetError> {
+pub(super) fn milliseconds(
+    field: &'static str,
+    time: Duration,
+) -> Result<Duration, SafetyNetError> {
     let rule = if time.is_zero() {
         Rule::AboveZero
     } else if time > MAX_MILLISECONDS {
@@ -376,7 +380,7 @@ fn milliseconds(field: &'static str, time: Duration) -> Result<Duration, SafetyN
     Err(SafetyNetError::new(field, Value::Time(time), rule))
 }
 
-fn retransmit_limit(time: Duration) -> Result<Duration, SafetyNetError> {
+pub(super) fn retransmit_limit(time: Duration) -> Result<Duration, SafetyNetError> {
     if RETRANSMIT_LIMITS.contains(&time) {
         return Ok(whole_milliseconds(time));
     }
@@ -394,7 +398,7 @@ fn whole_milliseconds(time: Duration) -> Duration {
     whole.saturating_add(Duration::from_millis(millis.into()))
 }
 
-fn probes(retries: u32) -> Result<u8, SafetyNetError> {
+pub(super) fn probes(retries: u64) -> Result<u8, SafetyNetError> {
     u8::try_from(retries)
         .ok()
         .filter(|retries| (1..=MAX_RETRIES).contains(retries))
@@ -444,7 +448,7 @@ impl SafetyNetError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Value {
     Time(Duration),
-    Count(u32),
+    Count(u64),
 }
 
 impl fmt::Display for Value {

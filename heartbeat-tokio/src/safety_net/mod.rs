@@ -70,4 +70,7 @@ pub use apply::{Applied, Outcome};
 pub use check::{Latch, Liveness, check, sweep};
 pub use errors::end_of;
 pub use keepalive::{SafetyNet, SafetyNetError};
+#[cfg(feature = "serde")]
+#[cfg_attr(docsrs, doc(cfg(feature = "serde")))]
+pub use serialized::SafetyNetOverrides;
 pub use tcp_info::{TcpInfo, diagnose};

@@ -1,37 +1,109 @@
 //! A [`SafetyNet`] as a map of its settings, durations as people write them:
 //! `"1.5s"`, `"2m 30s"`.
 //!
-//! This module decides the spelling. Whether the values make sense is decided
-//! by the setters, as for settings made in code.
+//! This module decides the spelling, and where an error comes: at the value
+//! that is wrong, so that a format which knows lines can say on which one it
+//! stands. Which values make sense is decided by the same checks as for
+//! settings made in code.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
-use jiff::fmt::serde::unsigned_duration::friendly::compact::{optional, required};
-use serde::{Deserialize, Serialize};
+use jiff::{SignedDuration, fmt::serde::unsigned_duration::friendly::compact::required as human};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{self, Unexpected, Visitor},
+};
 
-use super::{SafetyNet, SafetyNetError};
+use super::{SafetyNet, SafetyNetError, keepalive};
 
-/// The settings in the order of the documentation.
-#[derive(Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Settings {
-    #[serde(with = "required")]
-    idle: Duration,
-    #[serde(with = "required")]
-    interval: Duration,
-    retries: u32,
-    #[serde(with = "optional", skip_serializing_if = "Option::is_none")]
-    user_timeout: Option<Duration>,
-    #[serde(with = "optional", skip_serializing_if = "Option::is_none")]
-    max_retransmit_timeout: Option<Duration>,
-    #[serde(with = "required")]
-    peek_interval: Duration,
+/// How an option is spelled that is left alone.
+const OFF: &str = "off";
+
+/// The settings of a [`SafetyNet`] that a configuration file names. The others
+/// follow the heartbeat's timings.
+///
+/// ```
+/// use heartbeat_core::Config;
+/// use heartbeat_tokio::safety_net::{SafetyNet, SafetyNetOverrides};
+/// use std::time::Duration;
+///
+/// #[derive(serde::Deserialize)]
+/// struct Settings {
+///     heartbeat: Config,
+///     #[serde(default)]
+///     safety_net: SafetyNetOverrides,
+/// }
+///
+/// let settings: Settings = toml::from_str(
+///     r#"
+///     heartbeat.detect_within = "1m"
+///     safety_net.user_timeout = "5m"
+///     "#,
+/// )?;
+/// let derived = SafetyNet::from(&settings.heartbeat);
+/// let net = settings.safety_net.over(derived);
+/// assert_eq!(net.user_timeout(), Some(Duration::from_secs(300)));
+/// assert_eq!(net.detection_time(), derived.detection_time());
+/// # Ok::<(), toml::de::Error>(())
+/// ```
+///
+/// It has the keys of a [`SafetyNet`]; unknown ones are refused. `"off"` for
+/// `user_timeout` or `max_retransmit_timeout` leaves that option of a socket
+/// alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a map of settings")]
+pub struct SafetyNetOverrides {
+    #[serde(deserialize_with = "read::idle")]
+    idle: Option<u16>,
+    #[serde(deserialize_with = "read::interval")]
+    interval: Option<u16>,
+    #[serde(deserialize_with = "read::retries")]
+    retries: Option<u8>,
+    #[serde(deserialize_with = "read::user_timeout")]
+    user_timeout: Option<Option<Duration>>,
+    #[serde(deserialize_with = "read::max_retransmit_timeout")]
+    max_retransmit_timeout: Option<Option<Duration>>,
+    #[serde(deserialize_with = "read::peek_interval")]
+    peek_interval: Option<Duration>,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
-        SafetyNet::default().into()
+impl SafetyNetOverrides {
+    /// `net`, except for what is named here.
+    #[must_use]
+    pub fn over(self, net: SafetyNet) -> SafetyNet {
+        SafetyNet {
+            idle: self.idle.unwrap_or(net.idle),
+            interval: self.interval.unwrap_or(net.interval),
+            retries: self.retries.unwrap_or(net.retries),
+            user_timeout: self.user_timeout.unwrap_or(net.user_timeout),
+            max_retransmit_timeout: self
+                .max_retransmit_timeout
+                .unwrap_or(net.max_retransmit_timeout),
+            peek_interval: self.peek_interval.unwrap_or(net.peek_interval),
+        }
     }
+}
+
+impl From<SafetyNetOverrides> for SafetyNet {
+    fn from(overrides: SafetyNetOverrides) -> Self {
+        overrides.over(Self::default())
+    }
+}
+
+/// All settings, in the order of the documentation: what is written.
+#[derive(Serialize)]
+pub(super) struct Settings {
+    #[serde(with = "human")]
+    idle: Duration,
+    #[serde(with = "human")]
+    interval: Duration,
+    retries: u32,
+    #[serde(serialize_with = "optional")]
+    user_timeout: Option<Duration>,
+    #[serde(serialize_with = "optional")]
+    max_retransmit_timeout: Option<Duration>,
+    #[serde(with = "human")]
+    peek_interval: Duration,
 }
 
 impl From<SafetyNet> for Settings {
@@ -47,13 +119,160 @@ impl From<SafetyNet> for Settings {
     }
 }
 
-impl TryFrom<Settings> for SafetyNet {
-    type Error = SafetyNetError;
+fn optional<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => human::serialize(time, serializer),
+        None => serializer.serialize_str(OFF),
+    }
+}
 
-    fn try_from(settings: Settings) -> Result<Self, SafetyNetError> {
-        Self::new(settings.idle, settings.interval, settings.retries)?
-            .with_user_timeout(settings.user_timeout)?
-            .with_max_retransmit_timeout(settings.max_retransmit_timeout)?
-            .with_peek_interval(settings.peek_interval)
+// ---- reading one setting --------------------------------------------------
+
+/// A function for each setting: serde doesn't say which one it reads, and an
+/// error has to.
+mod read {
+    use super::{Deserializer, Duration};
+
+    macro_rules! settings {
+        ($($name:ident: $kind:ident -> $value:ty;)*) => {$(
+            pub(super) fn $name<'de, D: Deserializer<'de>>(
+                deserializer: D,
+            ) -> Result<Option<$value>, D::Error> {
+                deserializer.deserialize_option(super::$kind(stringify!($name)))
+            }
+        )*};
+    }
+
+    settings! {
+        idle: seconds -> u16;
+        interval: seconds -> u16;
+        retries: retries -> u8;
+        user_timeout: user_timeout -> Option<Duration>;
+        max_retransmit_timeout: max_retransmit_timeout -> Option<Duration>;
+        peek_interval: milliseconds -> Duration;
+    }
+}
+
+const TIME: &str = "a duration with its unit, such as \"1.5s\" or \"250ms\"";
+const TIME_OR_OFF: &str = "a duration with its unit, such as \"1.5s\", or \"off\"";
+
+fn seconds(name: &'static str) -> Setting<u16> {
+    Setting {
+        name,
+        expected: TIME,
+        is_number: false,
+        check: |name, found| Some(keepalive::seconds(name, time(found)?)),
+    }
+}
+
+fn milliseconds(name: &'static str) -> Setting<Duration> {
+    Setting {
+        name,
+        expected: TIME,
+        is_number: false,
+        check: |name, found| Some(keepalive::milliseconds(name, time(found)?)),
+    }
+}
+
+fn user_timeout(name: &'static str) -> Setting<Option<Duration>> {
+    Setting {
+        name,
+        expected: TIME_OR_OFF,
+        is_number: false,
+        check: |name, found| match found {
+            Unexpected::Str(OFF) => Some(Ok(None)),
+            found => Some(keepalive::milliseconds(name, time(found)?).map(Some)),
+        },
+    }
+}
+
+fn max_retransmit_timeout(name: &'static str) -> Setting<Option<Duration>> {
+    Setting {
+        name,
+        expected: TIME_OR_OFF,
+        is_number: false,
+        check: |_, found| match found {
+            Unexpected::Str(OFF) => Some(Ok(None)),
+            found => Some(keepalive::retransmit_limit(time(found)?).map(Some)),
+        },
+    }
+}
+
+fn retries(name: &'static str) -> Setting<u8> {
+    Setting {
+        name,
+        expected: "a whole number from 1 to 127",
+        is_number: true,
+        check: |_, found| match found {
+            Unexpected::Unsigned(number) => Some(keepalive::probes(number)),
+            Unexpected::Signed(number) => Some(keepalive::probes(number.try_into().ok()?)),
+            _ => None,
+        },
+    }
+}
+
+fn time(found: Unexpected<'_>) -> Option<Duration> {
+    let Unexpected::Str(text) = found else {
+        return None;
+    };
+    let signed: SignedDuration = text.parse().ok()?;
+    signed.try_into().ok()
+}
+
+/// A setting that is being read, or `null`, as if it were left out.
+struct Setting<T> {
+    name: &'static str,
+    expected: &'static str,
+    /// What a format is asked for. One that has only strings, such as the
+    /// environment, learns so what to make of one.
+    is_number: bool,
+    /// `None` if it isn't of this kind; an error if it breaks a rule.
+    check: fn(&'static str, Unexpected<'_>) -> Option<Result<T, SafetyNetError>>,
+}
+
+impl<T> Setting<T> {
+    fn take<E: de::Error>(self, found: Unexpected<'_>) -> Result<Option<T>, E> {
+        match (self.check)(self.name, found) {
+            Some(Ok(value)) => Ok(Some(value)),
+            Some(Err(error)) => Err(E::custom(error)),
+            None => Err(E::invalid_value(found, &self)),
+        }
+    }
+}
+
+impl<'de, T> Visitor<'de> for Setting<T> {
+    type Value = Option<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, expected, .. } = self;
+        write!(f, "{name} to be {expected}")
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<T>, D::Error> {
+        if self.is_number {
+            deserializer.deserialize_i64(self)
+        } else {
+            deserializer.deserialize_str(self)
+        }
+    }
+
+    fn visit_none<E>(self) -> Result<Option<T>, E> {
+        Ok(None)
+    }
+
+    fn visit_unit<E>(self) -> Result<Option<T>, E> {
+        Ok(None)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Option<T>, E> {
+        self.take(Unexpected::Str(text))
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Option<T>, E> {
+        self.take(Unexpected::Signed(number))
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Option<T>, E> {
+        self.take(Unexpected::Unsigned(number))
     }
 }

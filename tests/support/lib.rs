@@ -49,7 +49,17 @@ struct Readme;
 #[doc = include_str!("../../docs/observability.md")]
 struct Observability;
 
-/// So does that in the page about configuration.
+/// So does the code in the crates' own.
+#[cfg(doctest)]
+#[doc = include_str!("../../heartbeat-core/README.md")]
+struct CoreReadme;
+
+/// The same.
+#[cfg(doctest)]
+#[doc = include_str!("../../heartbeat-tokio/README.md")]
+struct TokioReadme;
+
+/// And in the page about configuration.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/configuration.md")]
 struct Configuration;

@@ -1,7 +1,7 @@
 //! What an idle connection costs, and how soon its end is known.
 //!
 //! ```text
-//! cargo bench -p heartbeat-tokio --bench idle -- [--quick] [--json FILE]
+//! cargo bench -p heartbeat-tokio --bench idle -- [--quick] [--turns N] [--json FILE]
 //! ```
 //!
 //! This process holds one end of 10,000 connections over loopback, a task each,
@@ -70,7 +70,7 @@ mod linux {
             return be_the_peers(address, count(&value("--count")), &kind);
         }
         let quick = arguments.iter().any(|argument| argument == "--quick");
-        let bench = match quick {
+        let mut bench = match quick {
             true => Bench {
                 connections: 2_000,
                 turns: 1,
@@ -82,6 +82,9 @@ mod linux {
                 watched: Duration::from_secs(15),
             },
         };
+        if value("--turns").is_some() {
+            bench.turns = count(&value("--turns")).max(1);
+        }
         let rows = bench.run()?;
         if let Some(file) = value("--json") {
             let rows: Vec<String> = rows.iter().map(Row::json).collect();
@@ -91,7 +94,7 @@ mod linux {
     }
 
     fn count(argument: &Option<String>) -> usize {
-        let argument = argument.as_deref().expect("how many connections");
+        let argument = argument.as_deref().expect("how many");
         argument.parse().expect("a number")
     }
 

@@ -11,7 +11,13 @@ use std::{
     future::{Future, poll_fn},
     io,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{
+            AtomicBool,
+            Ordering::{AcqRel, Acquire, Release},
+        },
+    },
     task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
@@ -338,6 +344,7 @@ impl<S, C: Transport<S>> Drop for Serve<S, C> {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.finish();
+        self.0.note_room(&state);
         Shared::<S, C>::wake_waiting(state);
         self.0.turns.receiver.wake();
     }
@@ -381,6 +388,23 @@ struct Shared<S, C: Protocol> {
 struct Turns {
     receiver: AtomicWaker,
     task: AtomicWaker,
+    /// The connection has to be polled until it waits. If the receiver does
+    /// that first, the task finds nothing left to do.
+    due: AtomicBool,
+    /// The stream called, and nobody came yet. The task lets the receiver go
+    /// first, once: what it takes in itself needs no inbox.
+    called: AtomicBool,
+    /// There is room for a message; a hint, for senders that would only look.
+    room: AtomicBool,
+}
+
+impl Turns {
+    /// The task has something to do, unless somebody else does it first.
+    fn call_task(&self) {
+        if !self.due.load(Acquire) && !self.due.swap(true, AcqRel) {
+            self.task.wake();
+        }
+    }
 }
 
 impl Wake for Turns {
@@ -389,6 +413,8 @@ impl Wake for Turns {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
+        self.due.store(true, Release);
+        self.called.store(true, Release);
         self.receiver.wake();
         self.task.wake();
     }
@@ -400,8 +426,6 @@ struct State<S, C: Protocol> {
     /// From then on.
     remains: Option<Remains<C::Message>>,
     config: Config,
-    /// The task was called and didn't come yet.
-    task_due: bool,
     /// Somebody asked for a goodbye.
     closing: bool,
     senders: usize,
@@ -416,13 +440,13 @@ struct State<S, C: Protocol> {
 impl<S, C: Transport<S>> Shared<S, C> {
     fn new(heartbeat: Heartbeat<S, C>) -> Arc<Self> {
         let turns = Arc::<Turns>::default();
+        turns.due.store(true, Release);
         let state = State {
             config: *heartbeat.config(),
             told: heartbeat.news(),
             watch: watch::Sender::new(heartbeat.status()),
             served: Some(heartbeat),
             remains: None,
-            task_due: true,
             closing: false,
             senders: 0,
             has_receiver: true,
@@ -440,15 +464,6 @@ impl<S, C: Transport<S>> Shared<S, C> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The task has something to do.
-    fn call_task(&self, mut state: MutexGuard<'_, State<S, C>>) {
-        if !state.task_due {
-            state.task_due = true;
-            drop(state);
-            self.turns.task.wake();
-        }
-    }
-
     /// Whoever waited for what has happened is woken, without the lock.
     fn wake_waiting(mut state: MutexGuard<'_, State<S, C>>) {
         let woken = state.satisfied();
@@ -456,30 +471,65 @@ impl<S, C: Transport<S>> Shared<S, C> {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    /// Waits until the connection is `ready` for a sender.
+    /// Remembers for senders whether there is room.
+    fn note_room(&self, state: &State<S, C>) {
+        let room = match &state.served {
+            Some(heartbeat) => heartbeat.has_room() && heartbeat.ended().is_none(),
+            None => false,
+        };
+        if room != self.turns.room.load(Acquire) {
+            self.turns.room.store(room, Release);
+        }
+    }
+
+    /// Waits until the connection is `ready` for a sender, who writes himself
+    /// what there is, rather than wait for the task to come to it.
     fn poll_until(
         &self,
         cx: &mut Context<'_>,
         ready: fn(&Heartbeat<S, C>) -> bool,
     ) -> Poll<Result<(), SendError>> {
         let mut state = self.lock();
-        match (&state.served, state.ended()) {
+        let mut woken = Vec::new();
+        if let Some(heartbeat) = state.served.as_mut().filter(|served| !ready(served)) {
+            let had_room = heartbeat.has_room();
+            heartbeat.write_now(&mut Context::from_waker(&self.waker));
+            if heartbeat.is_disturbed() {
+                self.turns.call_task();
+            }
+            if !had_room {
+                woken = state.satisfied();
+            }
+        }
+        let answer = match (&state.served, state.ended()) {
             (_, Some(ended)) => Poll::Ready(Err(ended.into())),
             (Some(heartbeat), None) if !ready(heartbeat) => {
                 state.wait(cx);
                 Poll::Pending
             }
             _ => Poll::Ready(Ok(())),
-        }
+        };
+        self.note_room(&state);
+        drop(state);
+        woken.into_iter().for_each(Waker::wake);
+        answer
     }
 
     fn poll_serve(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.turns.task.register(cx.waker());
+        if !self.turns.due.load(Acquire) {
+            return Poll::Pending;
+        }
+        if self.turns.called.swap(false, AcqRel) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.turns.due.store(false, Release);
         let mut state = self.lock();
-        state.task_due = false;
         let served = state.serve(&mut Context::from_waker(&self.waker));
         state.tell();
         let has_events = state.has_events();
+        self.note_room(&state);
         Self::wake_waiting(state);
         if has_events {
             self.turns.receiver.wake();
@@ -584,27 +634,43 @@ where
     C::Message: Send,
 {
     fn poll_event(&self, cx: &mut Context<'_>) -> Poll<Option<PeerEvent<C::Message>>> {
+        let mut state = self.lock();
+        if let Some(message) = state.served.as_mut().and_then(Heartbeat::next_message) {
+            drop(state);
+            // There may be more behind it, and we may not be polled for long.
+            self.turns.call_task();
+            return Poll::Ready(Some(PeerEvent::Message(message)));
+        }
+        drop(state);
         self.turns.receiver.register(cx.waker());
         let mut state = self.lock();
+        let closing = state.closing;
         let Some(heartbeat) = &mut state.served else {
             let inbox = state.remains.as_mut().map(|remains| &mut remains.inbox);
             return Poll::Ready(inbox.and_then(Inbox::pop));
         };
+        // What is to be done for a goodbye the task alone does.
+        if !closing {
+            self.turns.due.store(false, Release);
+            self.turns.called.store(false, Release);
+        }
         let event = Pin::new(heartbeat).poll_next(&mut Context::from_waker(&self.waker));
         state.tell();
+        self.note_room(&state);
         let woken = state.satisfied();
+        drop(state);
         if event.is_ready() {
-            // An inbox that is empty again is a reason to read on, and we may
-            // not be polled for long.
-            self.call_task(state);
-        } else {
-            drop(state);
+            // An inbox that is empty again is a reason to read on.
+            self.turns.call_task();
         }
         woken.into_iter().for_each(Waker::wake);
         event
     }
 
     fn poll_room(&self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        if self.turns.room.load(Acquire) {
+            return Poll::Ready(Ok(()));
+        }
         self.poll_until(cx, Heartbeat::has_room)
     }
 
@@ -616,7 +682,9 @@ where
         if let Some(heartbeat) = &mut state.served {
             heartbeat.post(message)?;
         }
-        self.call_task(state);
+        self.note_room(&state);
+        drop(state);
+        self.turns.call_task();
         Ok(())
     }
 
@@ -645,14 +713,14 @@ where
         if let Some(heartbeat) = &mut state.served {
             heartbeat.probe();
         }
-        self.call_task(state);
+        drop(state);
+        self.turns.call_task();
         before
     }
 
     fn close(&self) {
-        let mut state = self.lock();
-        state.closing = true;
-        self.call_task(state);
+        self.lock().closing = true;
+        self.turns.call_task();
     }
 
     fn status(&self) -> Status {
@@ -693,14 +761,15 @@ where
     fn remove_sender(&self) {
         let mut state = self.lock();
         state.senders -= 1;
-        if state.senders == 0 {
-            self.call_task(state);
+        let last = state.senders == 0;
+        drop(state);
+        if last {
+            self.turns.call_task();
         }
     }
 
     fn remove_receiver(&self) {
-        let mut state = self.lock();
-        state.has_receiver = false;
-        self.call_task(state);
+        self.lock().has_receiver = false;
+        self.turns.call_task();
     }
 }

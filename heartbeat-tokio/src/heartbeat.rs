@@ -478,8 +478,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// What there is most often: a message that lies there, and nothing else to
     /// see to.
     #[inline(always)] // so that the message is moved once
-    fn next_message(&mut self) -> Option<C::Message> {
-        if !self.is_undisturbed() {
+    pub(crate) fn next_message(&mut self) -> Option<C::Message> {
+        if !self.is_undisturbed() || self.has_events() {
             return None;
         }
         let message = self.transport.next_message()?;
@@ -493,9 +493,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// The next event, straight from the connection.
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<PeerEvent<C::Message>>> {
-        if let Some(message) = self.next_message() {
-            return Poll::Ready(Some(PeerEvent::Message(message)));
-        }
         loop {
             // Next most often there is nothing to do until bytes arrive.
             if self.is_undisturbed() && !self.flags.has(Flag::NewBytes) {
@@ -511,6 +508,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 return event;
             }
         }
+    }
+
+    /// Whether the monitor wants something, or the end has come.
+    pub(crate) fn is_disturbed(&self) -> bool {
+        self.flags.has(Flag::Outputs) || self.flags.has(Flag::Ending)
     }
 
     /// Whether there is nothing to see to but messages.
@@ -939,6 +941,16 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.transport.has_room()
     }
 
+    /// Writes what is queued, as far as the stream takes it.
+    pub(crate) fn write_now(&mut self, cx: &mut Context<'_>) {
+        self.flags.raise(Flag::FlushWanted);
+        if self.flags.has(Flag::Outputs) {
+            // Our Hello comes before any message.
+            self.queue_outputs();
+        }
+        self.write(cx);
+    }
+
     /// Writes until `enough`, and serves the connection while that takes
     /// time.
     fn poll_write_until(
@@ -948,12 +960,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     ) -> Poll<Result<(), SendError>> {
         self.writer = None;
         if self.ended().is_none() && !enough(self) {
-            self.flags.raise(Flag::FlushWanted);
-            if self.flags.has(Flag::Outputs) {
-                // Our Hello comes before any message.
-                self.queue_outputs();
-            }
-            self.write(cx);
+            self.write_now(cx);
             if !enough(self) {
                 self.flags.raise(Flag::Written);
                 self.serve(cx);
@@ -1149,11 +1156,11 @@ where
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        if !this.inbox.is_empty() {
-            return Poll::Ready(this.take_from_inbox());
-        }
         if let Some(message) = this.next_message() {
             return Poll::Ready(Some(PeerEvent::Message(message)));
+        }
+        if this.has_events() {
+            return Poll::Ready(this.take_from_inbox());
         }
         let event = this.poll_event(cx);
         if event.is_pending() {

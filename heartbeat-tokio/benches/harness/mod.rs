@@ -399,10 +399,11 @@ impl Target {
             .expect("one of the row's two");
         let runtime = self.workers.runtime();
         let start = Instant::now();
+        let count = (64 * MIB / bytes).clamp(100, 200_000);
         let mut carried = 0;
         while start.elapsed() < Duration::from_secs(5) {
-            runtime.block_on((subject.run)(self.job(bytes, 1000)));
-            carried += 1000;
+            runtime.block_on((subject.run)(self.job(bytes, count)));
+            carried += count;
         }
         println!("{carried} messages");
     }

@@ -482,37 +482,21 @@ impl<S, C: Transport<S>> Shared<S, C> {
         }
     }
 
-    /// Waits until the connection is `ready` for a sender, who writes himself
-    /// what there is, rather than wait for the task to come to it.
+    /// Waits until the connection is `ready` for a sender.
     fn poll_until(
         &self,
         cx: &mut Context<'_>,
+        mut state: MutexGuard<'_, State<S, C>>,
         ready: fn(&Heartbeat<S, C>) -> bool,
     ) -> Poll<Result<(), SendError>> {
-        let mut state = self.lock();
-        let mut woken = Vec::new();
-        if let Some(heartbeat) = state.served.as_mut().filter(|served| !ready(served)) {
-            let had_room = heartbeat.has_room();
-            heartbeat.write_now(&mut Context::from_waker(&self.waker));
-            if heartbeat.is_disturbed() {
-                self.turns.call_task();
-            }
-            if !had_room {
-                woken = state.satisfied();
-            }
-        }
-        let answer = match (&state.served, state.ended()) {
+        match (&state.served, state.ended()) {
             (_, Some(ended)) => Poll::Ready(Err(ended.into())),
             (Some(heartbeat), None) if !ready(heartbeat) => {
                 state.wait(cx);
                 Poll::Pending
             }
             _ => Poll::Ready(Ok(())),
-        };
-        self.note_room(&state);
-        drop(state);
-        woken.into_iter().for_each(Waker::wake);
-        answer
+        }
     }
 
     fn poll_serve(&self, cx: &mut Context<'_>) -> Poll<()> {
@@ -671,7 +655,7 @@ where
         if self.turns.room.load(Acquire) {
             return Poll::Ready(Ok(()));
         }
-        self.poll_until(cx, Heartbeat::has_room)
+        self.poll_until(cx, self.lock(), Heartbeat::has_room)
     }
 
     fn post(&self, message: C::Message) -> Result<(), SendError> {
@@ -689,7 +673,17 @@ where
     }
 
     fn poll_flushed(&self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        self.poll_until(cx, Heartbeat::is_flushed)
+        let mut state = self.lock();
+        if let Some(heartbeat) = state.served.as_mut().filter(|served| !served.is_flushed()) {
+            // Who waits for it may as well write it, rather than wait for the
+            // task to come to it.
+            heartbeat.write_now(&mut Context::from_waker(&self.waker));
+            if heartbeat.is_disturbed() {
+                self.turns.call_task();
+            }
+        }
+        self.note_room(&state);
+        self.poll_until(cx, state, Heartbeat::is_flushed)
     }
 
     fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<Ended> {

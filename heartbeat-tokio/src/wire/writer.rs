@@ -32,7 +32,7 @@ const AHEAD: usize = 192 * 1024;
 
 /// A frame of up to so many bytes that leaves alone is copied together: one
 /// slice is cheaper to write than two.
-const LITTLE: usize = 256;
+const LITTLE: usize = HEADER + 1024;
 
 /// After so many bytes that the stream took at once, everybody else has a turn.
 ///

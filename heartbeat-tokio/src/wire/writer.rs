@@ -30,9 +30,9 @@ const COPIES: usize = 32 * 1024;
 /// So many bytes wait until they are written.
 const AHEAD: usize = 192 * 1024;
 
-/// A frame of up to so many bytes that leaves alone is copied together: one
-/// slice is cheaper to write than two.
-const LITTLE: usize = HEADER + 1024;
+/// A frame that leaves alone is copied together if it is no longer than this or
+/// four times this: one slice is cheaper to write than two.
+const LITTLE: usize = 260;
 
 /// After so many bytes that the stream took at once, everybody else has a turn.
 ///
@@ -261,9 +261,10 @@ impl Writer {
         match &self.lone {
             Some(payload) if self.control.is_empty() => {
                 let header = header(payload.len());
-                let mut copy = [0; LITTLE];
-                let written = if let Some(frame) = frame_in(&mut copy, &header, payload) {
-                    stream.poll_write(cx, frame)
+                let written = if HEADER + payload.len() <= LITTLE {
+                    poll_write_copy::<LITTLE>(stream, cx, &header, payload)
+                } else if HEADER + payload.len() <= 4 * LITTLE {
+                    poll_write_copy::<{ 4 * LITTLE }>(stream, cx, &header, payload)
                 } else if stream.is_write_vectored() {
                     stream.poll_write_vectored(cx, &[&header, &**payload].map(IoSlice::new))
                 } else {
@@ -493,18 +494,22 @@ impl<'a, const N: usize> Slices<'a, N> {
     }
 }
 
-/// Header and payload behind each other, if there is room for both.
+/// Writes header and payload, of `N` bytes at most, behind each other.
 #[inline]
-fn frame_in<'a>(
-    memory: &'a mut [u8; LITTLE],
+fn poll_write_copy<const N: usize>(
+    stream: Pin<&mut impl AsyncWrite>,
+    cx: &mut Context<'_>,
     header: &[u8; HEADER],
     payload: &[u8],
-) -> Option<&'a [u8]> {
-    let frame = memory.get_mut(..HEADER + payload.len())?;
-    let (start, body) = frame.split_at_mut_checked(HEADER)?;
+) -> Poll<io::Result<usize>> {
+    let mut memory = [0; N];
+    let (start, body) = memory.split_at_mut(HEADER);
     start.copy_from_slice(header);
-    body.copy_from_slice(payload);
-    Some(frame)
+    if let Some(body) = body.get_mut(..payload.len()) {
+        body.copy_from_slice(payload);
+    }
+    let frame = memory.get(..HEADER + payload.len()).unwrap_or_default();
+    stream.poll_write(cx, frame)
 }
 
 /// A stream that takes no bytes and isn't pending never will.

@@ -5,4 +5,6 @@ pub mod arguments;
 #[cfg(target_os = "linux")]
 pub mod network;
 pub mod process;
+#[cfg(target_os = "linux")]
+pub mod relay;
 pub mod witness;

@@ -105,3 +105,38 @@ pub async fn interrupted() -> io::Result<()> {
 pub async fn interrupted() -> io::Result<()> {
     tokio::signal::ctrl_c().await
 }
+
+/// Where a network couldn't be made: starts this program again in a user
+/// namespace, in which it is root. Returns only if it can't.
+///
+/// It takes the place of this process: it has its id, and nobody has to look
+/// after it. There mustn't be other threads yet.
+#[cfg(target_os = "linux")]
+pub fn become_root() {
+    use std::{
+        os::unix::process::CommandExt,
+        process::{Command, Stdio},
+    };
+
+    /// Set for the program that was started again.
+    const ROOT_ALREADY: &str = "HEARTBEAT_IN_USER_NAMESPACE";
+
+    let unshare = || {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--user", "--map-root-user"]);
+        unshare
+    };
+    let possible = || {
+        let mut attempt = unshare();
+        attempt.args(["--net", "true"]).stderr(Stdio::null());
+        attempt.status().is_ok_and(|status| status.success())
+    };
+    if env::var_os(ROOT_ALREADY).is_none() && possible() {
+        if let Ok(program) = env::current_exe() {
+            let mut again = unshare();
+            again.arg(program).args(env::args_os().skip(1));
+            // What it returns is why it couldn't.
+            let _ = again.env(ROOT_ALREADY, "1").exec();
+        }
+    }
+}

@@ -21,7 +21,7 @@
 //! | `detectors.rs` | the ways of finding out |
 //! | `lab.rs` | the order of events in a run |
 //! | `peer.rs`, `process.rs` | the other end, and how none is left behind |
-//! | `site.rs`, `relay.rs`, `../network.rs` | how a network is made and broken |
+//! | `site.rs`, `../relay.rs`, `../network.rs` | how a network is made and broken |
 //! | `report.rs`, `picture.rs`, `display.rs` | the table, the files, the picture |
 
 mod detectors;
@@ -30,8 +30,6 @@ mod lab;
 mod peer;
 mod picture;
 mod process;
-#[cfg(target_os = "linux")]
-mod relay;
 mod report;
 mod scenarios;
 mod site;

@@ -15,20 +15,17 @@ pub use linux::{Site, available, become_root};
 #[cfg(target_os = "linux")]
 mod linux {
     use std::{
-        env,
-        os::unix::process::CommandExt,
-        process::{Command, Stdio},
         sync::{Arc, Mutex, PoisonError},
         time::Duration,
     };
 
-    use heartbeat_examples::network::{LEFT, Network, RIGHT};
+    pub use heartbeat_examples::process::become_root;
+    use heartbeat_examples::{
+        network::{LEFT, Network, RIGHT},
+        relay::{Line, Relay},
+    };
 
     use super::{Fault, IpAddr, Ipv4Addr, io};
-    use crate::relay::{Line, Relay};
-
-    /// Set for the program that was started again in a user namespace.
-    const ROOT_ALREADY: &str = "FAULT_LAB_IN_USER_NAMESPACE";
 
     /// See the [module](super).
     pub enum Site {
@@ -47,32 +44,6 @@ mod linux {
     pub fn available() -> io::Result<io::Result<()>> {
         let network = Network::new()?;
         Ok(Relay::is_possible(&network))
-    }
-
-    /// Where a network couldn't be made: starts this program again in a user
-    /// namespace, in which it is root. Returns only if it can't.
-    ///
-    /// It takes the place of this process: it has its id, and nobody has to
-    /// look after it.
-    pub fn become_root() {
-        let unshare = || {
-            let mut unshare = Command::new("unshare");
-            unshare.args(["--user", "--map-root-user"]);
-            unshare
-        };
-        let possible = || {
-            let mut attempt = unshare();
-            attempt.args(["--net", "true"]).stderr(Stdio::null());
-            attempt.status().is_ok_and(|status| status.success())
-        };
-        if env::var_os(ROOT_ALREADY).is_none() && possible() {
-            if let Ok(program) = env::current_exe() {
-                let mut again = unshare();
-                again.arg(program).args(env::args_os().skip(1));
-                // What it returns is why it couldn't.
-                let _ = again.env(ROOT_ALREADY, "1").exec();
-            }
-        }
     }
 
     impl Site {
@@ -177,6 +148,7 @@ mod linux {
     fn line(fault: Fault) -> Option<Line> {
         let line = |delay, loss| Line {
             delay: Duration::from_millis(delay),
+            jitter: Duration::ZERO,
             loss,
         };
         match fault {

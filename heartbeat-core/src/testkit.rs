@@ -62,7 +62,8 @@
 //! All public types of this crate implement proptest's `Arbitrary`.
 //!
 //! What it can't tell: how your machine schedules, what your kernel does when
-//! it gives up (the simulated one never does), and anything about bandwidth.
+//! it gives up (the simulated one never does), and anything about bandwidth or
+//! congestion. `docs/timings.md` compares what it predicts with real kernels.
 
 #![expect(
     clippy::test_attr_in_doctest,
@@ -75,6 +76,7 @@ mod network;
 mod peer;
 mod report;
 mod simulation;
+mod tcp;
 mod timeline;
 
 use core::time::Duration;

@@ -476,7 +476,7 @@ fn a_fault_of_its_own_excuses_nobody() {
 #[test]
 fn suspicions_and_what_came_of_them_are_told() {
     let report = Simulation::new(steady(), Link::new().rtt(ms(20)), 7)
-        .partition(Direction::AToB, secs(58), secs(6))
+        .partition(Direction::Both, secs(58), secs(6))
         .run_for(minutes(2));
     report.assert_no_false_alarm().unwrap();
     let of = |side, like: fn(&Event) -> bool| {

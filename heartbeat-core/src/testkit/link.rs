@@ -25,8 +25,8 @@ const WORST_LOSS: f64 = 0.9;
 
 const MILLION: u32 = 1_000_000;
 
-/// A network path that carries TCP: segments arrive in order or not at all,
-/// and what is lost is sent again after a timeout which doubles each time.
+/// A network path that carries TCP: bytes arrive in order or not at all, and
+/// what is lost is sent again, when Linux would send it again.
 ///
 /// [`new`](Self::new) gives a perfect one; each method makes it worse. Times
 /// are limited to one day, and have a resolution of one microsecond.
@@ -99,10 +99,14 @@ impl Link {
     /// The part of segments that is lost, in each direction. Default zero; at
     /// most 0.9.
     ///
-    /// What is lost is sent again after 200 ms and a round trip, then after
-    /// twice that, and so on up to
-    /// [`retransmit_within`](Self::retransmit_within). Segments behind it
-    /// wait. There is no fast retransmit: heartbeats are too sparse for it.
+    /// What is lost is sent again when the timer of RFC 6298 fires (at least
+    /// 200 ms above the round trip), once more after the same time (the probe of
+    /// RFC 8985 came first), then after twice that, and so on up to
+    /// [`retransmit_within`](Self::retransmit_within); or as soon as something
+    /// arrives that was sent later. After a timeout what is new waits until the
+    /// lost has arrived. Acknowledgements are lost like everything else; then
+    /// what they were for is sent again. Small segments don't wait for
+    /// acknowledgements: sockets are assumed to have `TCP_NODELAY`.
     #[must_use]
     pub fn loss(mut self, loss: f64) -> Self {
         self.loss = probability(loss);

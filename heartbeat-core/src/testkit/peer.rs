@@ -54,15 +54,16 @@ pub(super) struct Pipe {
     // The kernels'.
     window: u32,
     used: u32,
-    /// When how many bytes of the window are free again.
-    freed: VecDeque<(u64, u32)>,
+    /// When how many bytes of the window are free again, if all segments up to
+    /// this one are known to have arrived.
+    freed: VecDeque<(u64, u32, u64)>,
     segments: VecDeque<Segment>,
+    /// How many were read by the other side.
+    taken: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Segment {
-    arrives: u64,
-    acknowledged: u64,
     bytes: u32,
     ends: Ends,
 }
@@ -86,6 +87,7 @@ impl Pipe {
             used: 0,
             freed: VecDeque::new(),
             segments: VecDeque::new(),
+            taken: 0,
         }
     }
 
@@ -93,25 +95,33 @@ impl Pipe {
         self.control.is_empty() && self.messages.is_empty()
     }
 
-    fn next_arrival(&self) -> u64 {
-        self.segments
-            .front()
-            .map_or(NEVER, |segment| segment.arrives)
+    /// Whether there is something for the other side to read, of which the
+    /// kernel has `delivered` so many segments.
+    fn is_readable(&self, delivered: u64) -> bool {
+        self.taken < delivered && !self.segments.is_empty()
     }
 
-    fn next_freed(&self) -> u64 {
-        self.freed.front().map_or(NEVER, |&(at, _)| at)
+    /// When there is room again, if `acknowledged` so many segments are known
+    /// to have arrived.
+    fn next_freed(&self, acknowledged: u64) -> u64 {
+        match self.freed.front() {
+            Some(&(at, _, number)) if number <= acknowledged => at,
+            _ => NEVER,
+        }
     }
 
-    fn arrived(&mut self, now: u64) -> Option<Segment> {
-        pop_front_if(&mut self.segments, |segment| segment.arrives <= now)
+    fn arrived(&mut self, delivered: u64) -> Option<Segment> {
+        if !self.is_readable(delivered) {
+            return None;
+        }
+        self.taken += 1;
+        self.segments.pop_front()
     }
 
     /// The receiver read `segment`: its sender learns of it.
     fn read(&mut self, segment: &Segment, now: u64, one_way: u64) {
-        let told = now.saturating_add(one_way).max(segment.acknowledged);
-        let last = self.freed.back().map_or(0, |&(at, _)| at);
-        self.freed.push_back((told.max(last), segment.bytes));
+        let told = now.saturating_add(one_way);
+        self.freed.push_back((told, segment.bytes, self.taken));
     }
 
     /// The next piece that the kernel takes.
@@ -225,6 +235,11 @@ impl Peer {
         }
     }
 
+    /// Nothing more comes of it.
+    pub(super) const fn is_over(&self) -> bool {
+        self.over
+    }
+
     pub(super) fn into_outcome(self) -> Outcome {
         Outcome {
             status: self.monitor.status(),
@@ -235,7 +250,13 @@ impl Peer {
     }
 
     /// When this side has something to do.
-    pub(super) fn wakes_at(&mut self, now: u64, written: &Pipe, coming: &Pipe) -> u64 {
+    pub(super) fn wakes_at(
+        &mut self,
+        now: u64,
+        written: &Pipe,
+        coming: &Pipe,
+        network: &Network,
+    ) -> u64 {
         if self.over {
             return NEVER;
         }
@@ -247,11 +268,15 @@ impl Peer {
             let late = self.dice.up_to(self.lateness);
             self.armed = (deadline, deadline.saturating_add(late));
         }
-        let readable = self.paused_until.unwrap_or_else(|| coming.next_arrival());
+        let readable = match self.paused_until {
+            Some(until) => until,
+            None if coming.is_readable(network.delivered(self.side.other())) => now,
+            None => NEVER,
+        };
         let writable = if written.is_empty() {
             NEVER
         } else {
-            written.next_freed()
+            written.next_freed(network.acknowledged(self.side))
         };
         let fires = if self.started { self.armed.1 } else { now };
         let wakes = fires
@@ -359,7 +384,8 @@ impl Peer {
 
     fn read(&mut self, now: u64, coming: &mut Pipe, network: &Network, timeline: &mut Timeline) {
         let at = Instant::from_micros(now);
-        while let Some(segment) = coming.arrived(now) {
+        let delivered = network.delivered(self.side.other());
+        while let Some(segment) = coming.arrived(delivered) {
             coming.read(&segment, now, network.one_way());
             match segment.ends {
                 Ends::Nothing => {
@@ -391,7 +417,10 @@ impl Peer {
         timeline: &mut Timeline,
     ) {
         let at = Instant::from_micros(now);
-        while let Some((_, bytes)) = pop_front_if(&mut written.freed, |&(at, _)| at <= now) {
+        let acknowledged = network.acknowledged(self.side);
+        while let Some((_, bytes, _)) = pop_front_if(&mut written.freed, |&(at, _, number)| {
+            at <= now && number <= acknowledged
+        }) {
             written.used -= bytes;
         }
         if self.writes.is_due(now) && written.messages.len() < MESSAGES_QUEUED {
@@ -427,13 +456,8 @@ impl Peer {
 
     fn send(&self, now: u64, bytes: u32, ends: Ends, written: &mut Pipe, network: &mut Network) {
         written.used += bytes;
-        let delivery = network.carry(self.side, now);
-        written.segments.push_back(Segment {
-            arrives: delivery.arrives,
-            acknowledged: delivery.acknowledged,
-            bytes,
-            ends,
-        });
+        network.write(self.side, bytes, now);
+        written.segments.push_back(Segment { bytes, ends });
     }
 
     fn tell(
@@ -529,40 +553,33 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_is_there_when_it_arrives_and_not_before() {
+    fn a_segment_is_there_when_it_was_delivered_and_not_before() {
         let mut pipe = Pipe::new(1_000);
-        assert_eq!(pipe.next_arrival(), NEVER);
-        pipe.segments.push_back(Segment {
-            arrives: 5,
-            acknowledged: 9,
-            bytes: 13,
-            ends: Ends::Stream,
-        });
-        assert_eq!(pipe.next_arrival(), 5);
-        assert!(pipe.arrived(4).is_none());
-        assert!(pipe.arrived(5).is_some());
-        assert!(pipe.arrived(5).is_none());
+        assert!(!pipe.is_readable(1));
+        for ends in [Ends::Message, Ends::Stream] {
+            pipe.segments.push_back(Segment { bytes: 13, ends });
+        }
+        assert!(pipe.arrived(0).is_none());
+        assert!(pipe.arrived(1).is_some());
+        assert!(pipe.arrived(1).is_none());
+        assert!(pipe.arrived(2).is_some());
     }
 
     #[test]
     fn the_window_opens_when_the_sender_knows_that_it_was_read() {
         let mut pipe = Pipe::new(1_000);
-        assert_eq!(pipe.next_freed(), NEVER);
-        let mut read = |now, acknowledged| {
-            let segment = Segment {
-                arrives: 0,
-                acknowledged,
-                bytes: 13,
-                ends: Ends::Message,
-            };
-            pipe.read(&segment, now, 10);
+        assert_eq!(pipe.next_freed(9), NEVER);
+        let segment = Segment {
+            bytes: 13,
+            ends: Ends::Message,
         };
-        read(5, 0);
-        read(6, 30);
-        // Acknowledgements are in order.
-        read(7, 0);
-        assert_eq!(pipe.next_freed(), 15);
-        assert_eq!(pipe.freed, [(15, 13), (30, 13), (30, 13)]);
+        pipe.taken = 1;
+        pipe.read(&segment, 5, 10);
+        pipe.taken = 2;
+        pipe.read(&segment, 6, 10);
+        assert_eq!(pipe.freed, [(15, 13, 1), (16, 13, 2)]);
+        assert_eq!(pipe.next_freed(0), NEVER);
+        assert_eq!(pipe.next_freed(1), 15);
     }
 
     #[test]

@@ -220,16 +220,19 @@ impl Simulation {
         let [(a, from_a), (b, from_b)] = &mut sides;
         let mut now = 0;
         loop {
-            let a_at = a.wakes_at(now, from_a, from_b);
-            let b_at = b.wakes_at(now, from_b, from_a);
-            let next = a_at.min(b_at);
-            if next > end {
+            let a_at = a.wakes_at(now, from_a, from_b, &network);
+            let b_at = b.wakes_at(now, from_b, from_a, &network);
+            let next = a_at.min(b_at).min(network.next_event());
+            if next > end || a.is_over() && b.is_over() {
                 break;
             }
             // A deadline in the past is due now.
             now = next.max(now);
+            // Who has something to read reads it before it looks at the clock.
+            network.step(now);
             if a_at <= now {
                 a.step(now, from_a, from_b, &mut network, &mut timeline);
+                network.step(now);
             }
             if b_at <= now {
                 b.step(now, from_b, from_a, &mut network, &mut timeline);

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use heartbeat_examples::network::{Host, Network};
+use crate::network::{Host, Network};
 use tokio::{
     runtime::Builder,
     sync::oneshot,
@@ -28,27 +28,42 @@ use tun_rs::{AsyncDevice, DeviceBuilder};
 const LARGEST: usize = 1500;
 
 /// It forwards until it is dropped.
+#[derive(Debug)]
 pub struct Relay {
     _stop: oneshot::Sender<()>,
-    losing: Arc<AtomicBool>,
+    state: Arc<State>,
+}
+
+/// What has been asked of it.
+#[derive(Debug, Default)]
+struct State {
+    losing: AtomicBool,
+    cut: AtomicBool,
 }
 
 /// What it does to packets, in each direction.
 #[derive(Clone, Copy, Debug)]
 pub struct Line {
+    /// How long each takes at least.
     pub delay: Duration,
+    /// By how much longer it takes at most. Packets stay in order.
+    pub jitter: Duration,
     /// Of all packets, from 0 to 1, once it [loses](Relay::lose) any.
     pub loss: f64,
 }
 
 impl Relay {
     /// From here on everything between the two hosts goes through it.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such device here, or `ip` fails.
     pub fn start(network: &Network, line: Line) -> io::Result<Self> {
         let (stop, stopped) = oneshot::channel();
         let (ready, when_ready) = std::sync::mpsc::channel();
         let router = network.router.try_clone()?;
-        let losing = Arc::new(AtomicBool::new(false));
-        let lose = losing.clone();
+        let state = Arc::new(State::default());
+        let asked = state.clone();
         thread::spawn(move || {
             let forwarding = async {
                 let device = match device(&router) {
@@ -59,7 +74,7 @@ impl Relay {
                 tokio::select! {
                     _ = stopped => {}
                     // The device is gone.
-                    _ = forward(&device, line, &lose) => {}
+                    _ = forward(&device, line, &asked) => {}
                 }
             };
             if let Ok(runtime) = Builder::new_current_thread().enable_all().build() {
@@ -69,23 +84,30 @@ impl Relay {
         when_ready.recv().map_err(io::Error::other)??;
 
         network.router.ip(&[
-            "link set relay up",
+            // Connections that were made together beat together.
+            "link set relay up txqueuelen 10000",
             "route add default dev relay table 77",
             "rule add iif to0 lookup 77",
             "rule add iif to1 lookup 77",
         ])?;
-        Ok(Self {
-            _stop: stop,
-            losing,
-        })
+        Ok(Self { _stop: stop, state })
     }
 
     /// From here on some packets are lost.
     pub fn lose(&self) {
-        self.losing.store(true, Ordering::Relaxed);
+        self.state.losing.store(true, Ordering::Relaxed);
+    }
+
+    /// From here on all packets are lost, except those that are on their way.
+    pub fn cut(&self) {
+        self.state.cut.store(true, Ordering::Relaxed);
     }
 
     /// Whether this system has such devices.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
     pub fn is_possible(network: &Network) -> io::Result<()> {
         network.router.enter(|| {
             let runtime = Builder::new_current_thread().enable_all().build()?;
@@ -100,8 +122,8 @@ fn device(router: &Host) -> io::Result<AsyncDevice> {
         .map_err(|error| io::Error::new(error.kind(), format!("no TUN device: {error}")))
 }
 
-async fn forward(device: &AsyncDevice, line: Line, losing: &AtomicBool) -> io::Result<()> {
-    let mut on_its_way = VecDeque::new();
+async fn forward(device: &AsyncDevice, line: Line, state: &State) -> io::Result<()> {
+    let mut on_its_way: VecDeque<(Instant, _)> = VecDeque::new();
     let mut buffer = [0; LARGEST];
     loop {
         let next = on_its_way.front().map(|(arrives, _)| *arrives);
@@ -113,9 +135,15 @@ async fn forward(device: &AsyncDevice, line: Line, losing: &AtomicBool) -> io::R
         };
         tokio::select! {
             length = device.recv(&mut buffer) => {
-                if !losing.load(Ordering::Relaxed) || fastrand::f64() >= line.loss {
-                    let packet = buffer[..length?].to_vec();
-                    on_its_way.push_back((Instant::now() + line.delay, packet));
+                let length = length?;
+                let is_lost = state.cut.load(Ordering::Relaxed)
+                    || state.losing.load(Ordering::Relaxed) && fastrand::f64() < line.loss;
+                if !is_lost {
+                    let packet = buffer[..length].to_vec();
+                    let takes = line.delay + line.jitter.mul_f64(fastrand::f64());
+                    let last = on_its_way.back().map(|(arrives, _)| *arrives);
+                    let arrives = Some(Instant::now() + takes).max(last);
+                    on_its_way.extend(arrives.map(|arrives| (arrives, packet)));
                 }
             }
             () = arrival => {

@@ -76,8 +76,9 @@ fn limits_of_a_rate_are_where_chance_puts_them() {
         terms.sum()
     };
     let mut counts = Vec::new();
-    let found = Found::of("--rtt 80ms --loss 20% --detect-within 4s");
-    for tried in found.value["candidates"].as_array().unwrap() {
+    let networks = [WIDE, "--rtt 80ms --loss 20% --detect-within 4s"].map(Found::of);
+    let tried = networks.iter().map(|found| &found.value["candidates"]);
+    for tried in tried.flat_map(|tried| tried.as_array().unwrap()) {
         let alarms = &tried["false_alarms"];
         let count = alarms["count"].as_u64().unwrap();
         let days = alarms["simulated_days"].as_f64().unwrap();
@@ -91,7 +92,7 @@ fn limits_of_a_rate_are_where_chance_puts_them() {
     }
     counts.sort();
     assert!(
-        counts.first() == Some(&0) && counts.last() > Some(&5),
+        counts.first() == Some(&0) && counts.last() > Some(&50),
         "{counts:?}"
     );
 }

@@ -31,10 +31,7 @@ pub fn draw(path: &Path, report: &Report) -> Result<(), Box<dyn Error>> {
             .map(|tried| tried.detection.max.max(tried.bound)),
     ) * 1.05;
     let highs = || tried.iter().map(|tried| tried.false_alarms.of_one.high);
-    let lows = tried
-        .iter()
-        .map(|tried| lowest(tried))
-        .fold(f64::INFINITY, f64::min);
+    let lows = tried.iter().map(lowest).fold(f64::INFINITY, f64::min);
     let (bottom, top) = (lows / 2.0, largest(highs()) * 2.0);
     let mut chart = ChartBuilder::on(&area)
         .margin_right(20)

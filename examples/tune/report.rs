@@ -121,12 +121,13 @@ impl Report {
         (&self.candidates, self.chosen)
     }
 
-    /// If there are false alarms: what it would take to have a tenth of them.
+    /// If there are false alarms: how long it takes to have certainly fewer.
     fn more_patience(&self) -> Option<&Tried> {
-        let rate = self.false_alarms.of_one;
-        let calmer = self.candidates.iter().filter(|tried| {
-            tried.bound > self.bound && tried.false_alarms.of_one.a_day < rate.a_day / 10.0
-        });
+        let alarms = self.false_alarms.of_one.low;
+        let calmer = self
+            .candidates
+            .iter()
+            .filter(|tried| tried.bound > self.bound && tried.false_alarms.of_one.high < alarms);
         calmer.min_by(|one, other| one.bound.total_cmp(&other.bound))
     }
 }
@@ -252,17 +253,14 @@ impl fmt::Display for Report {
             "# Harmless suspicions: {} a day for one connection.",
             rounded(*suspicions_a_day)
         )?;
-        if of_one.low > 0.0 {
-            match self.more_patience() {
-                Some(tried) => writeln!(
-                    f,
-                    "# Such a network and a detection within {budget:?} contradict each other:\n\
-                     # with --detect-within {:?} there would be {} a day for one connection.",
-                    Duration::from_secs_f64(tried.bound),
-                    Limits(&tried.false_alarms.of_one),
-                ),
-                None => writeln!(f, "# More patience wouldn't help."),
-            }?;
+        if let Some(tried) = self.more_patience() {
+            writeln!(
+                f,
+                "# More patience would help: with --detect-within {:?} there would be\n\
+                 # {} a day for one connection.",
+                Duration::from_secs_f64(tried.bound),
+                Limits(&tried.false_alarms.of_one),
+            )?;
         }
 
         let Costs {

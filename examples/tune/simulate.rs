@@ -42,7 +42,7 @@ impl Amount {
             pieces_of_death,
         };
         match quick {
-            false => (amount(250, 5), amount(20_000, 200)),
+            false => (amount(40, 5), amount(3_000, 100)),
             true => (amount(1, 1), amount(10, 10)),
         }
     }

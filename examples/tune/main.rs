@@ -41,6 +41,7 @@ mod wishes;
 use std::{error::Error, fs, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
+use heartbeat_examples::arguments::duration;
 use heartbeat_tokio::Config;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -57,7 +58,7 @@ struct Options {
     #[command(flatten)]
     path: PathOptions,
     /// How soon a death has to be known
-    #[arg(long, value_name = "TIME", value_parser = wishes::duration,
+    #[arg(long, value_name = "TIME", value_parser = duration,
           required_unless_present = "config")]
     detect_within: Option<std::time::Duration>,
     /// Don't choose: judge the configuration in this file
@@ -78,7 +79,7 @@ struct Options {
     #[arg(long)]
     quick: bool,
     /// Then let it run on a network of namespaces for so long, with real sockets
-    #[arg(long = "try", value_name = "TIME", value_parser = wishes::duration)]
+    #[arg(long = "try", value_name = "TIME", value_parser = duration)]
     try_for: Option<std::time::Duration>,
     /// With how many connections
     #[arg(long, value_name = "COUNT", default_value_t = 500, requires = "try_for",

@@ -7,11 +7,10 @@
 use std::{fs, path::Path, time::Duration};
 
 use futures::StreamExt;
+use heartbeat_examples::arguments::duration;
 use heartbeat_tokio::{Config, Heartbeat, PeerEvent, Role};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::{net::TcpStream, runtime::Builder, time::timeout};
-
-use crate::wishes;
 
 /// The shortest time after which TCP repeats something, above the round trip.
 const REPEATED: Duration = Duration::from_millis(200);
@@ -57,7 +56,7 @@ pub fn read(path: &Path) -> Result<Vec<Duration>, String> {
         .map(|(index, line)| (index + 1, line.trim()));
     let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
     let round_trips = lines.map(|(number, line)| {
-        wishes::duration(line).map_err(|error| named(&format!("line {number}: {error}")))
+        duration(line).map_err(|error| named(&format!("line {number}: {error}")))
     });
     let round_trips = round_trips.collect::<Result<Vec<_>, _>>()?;
     match round_trips.len() {

@@ -12,8 +12,8 @@ use std::{fmt, path::PathBuf, time::Duration};
 
 use clap::Args;
 use heartbeat_core::testkit::Link;
+use heartbeat_examples::arguments::duration;
 use heartbeat_tokio::{Config, SafetyNet};
-use jiff::SignedDuration;
 
 use crate::measure;
 
@@ -317,13 +317,6 @@ fn two_digits() -> impl Iterator<Item = Duration> {
     let year = Duration::from_secs(365 * 86_400);
     let times = decades.flat_map(|unit| (10..100).map(move |digits| unit * digits));
     times.take_while(move |time| *time <= year)
-}
-
-/// "80ms".
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let duration: SignedDuration =
-        (text.parse()).map_err(|error: jiff::Error| error.to_string())?;
-    Duration::try_from(duration).map_err(|_| "must not be negative".into())
 }
 
 /// "2%" or "0.02".

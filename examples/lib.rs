@@ -1,5 +1,5 @@
 //! Programs to run and to copy from; see the examples beside this file. What
-//! they share is in here, and nothing in it is about heartbeats.
+//! several of them use is in here.
 
 pub mod arguments;
 #[cfg(target_os = "linux")]
@@ -7,4 +7,6 @@ pub mod network;
 pub mod process;
 #[cfg(target_os = "linux")]
 pub mod relay;
+#[path = "websocket/websocket.rs"]
+pub mod websocket;
 pub mod witness;

@@ -11,18 +11,16 @@
 //! `websocket.rs` is a WebSocket as the heartbeat wants it.
 
 mod http;
-mod websocket;
 
 use std::{env, error::Error, time::Duration};
 
 use futures::{SinkExt, StreamExt};
+use heartbeat_examples::websocket::{Beats, ControlFrames, Message, OrdinaryFrames, WebSocket};
 use heartbeat_tokio::{Config, Heartbeat, PeerEvent};
 use tokio::{
     net::{TcpListener, TcpStream},
     time::timeout,
 };
-
-use websocket::{Beats, ControlFrames, Message, OrdinaryFrames, WebSocket};
 
 /// What the browser loads.
 const PAGE: &str = concat!(

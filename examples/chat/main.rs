@@ -1,0 +1,125 @@
+//! A chat that knows who is there.
+//!
+//! ```text
+//! cargo run --example chat -- server
+//! cargo run --example chat -- client --name Ann
+//! ```
+//!
+//! The first prints the address of a web page. People chat on the page and in
+//! terminals, all in one room. The page lists every connection: whether it is
+//! alive, when it was last heard, its round trips and the beats it missed. The
+//! server starts a few bots, which are processes of their own, so that they can
+//! be killed, frozen and thawed with real signals. Who leaves leaves with a
+//! cause, and the room is told.
+//!
+//! | file | |
+//! |---|---|
+//! | `server.rs` | listens, and ends politely |
+//! | `room.rs` | who is there and who has left; what the page shows of it |
+//! | `member.rs` | one connection, from its first message to its end |
+//! | `web.rs` | the page, `/metrics`, and HTTP connections that become WebSockets |
+//! | `bots.rs` | the bots as processes |
+//! | `client.rs` | a person in a terminal, or a bot; comes back when the server was gone |
+//! | `message.rs` | what travels |
+//! | `socket.rs` | a TCP stream whose socket others may look at |
+//! | `page/heartbeat.js` | the heartbeat for any web page, to copy |
+//! | `page/` | the page |
+//!
+//! Messages are of one type: in Postcard over plain TCP, in JSON over a
+//! WebSocket (`../websocket/websocket.rs`). In both they travel in this project's own
+//! frames, since a page's script sees nothing of WebSocket's own pings.
+
+mod bots;
+mod client;
+mod member;
+mod message;
+mod room;
+mod server;
+mod socket;
+mod web;
+
+use std::{error::Error, net::SocketAddr, time::Duration};
+
+use clap::{Args, Parser};
+use heartbeat_examples::process;
+use heartbeat_tokio::{Config, ConfigError};
+use jiff::SignedDuration;
+
+#[derive(Parser)]
+#[command(about = "A chat that knows who is there")]
+enum Role {
+    /// Starts the room, the page and some bots
+    Server(ServerOptions),
+    /// Joins the room from this terminal
+    Client(ClientOptions),
+    /// Joins the room as a program
+    #[command(hide = true)]
+    Bot(ClientOptions),
+}
+
+#[derive(Args)]
+struct ServerOptions {
+    /// Where terminals connect
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7000")]
+    tcp: SocketAddr,
+    /// Where the page is
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7080")]
+    http: SocketAddr,
+    /// How soon a death has to be known
+    #[arg(long, value_name = "TIME", default_value = "4s", value_parser = duration)]
+    detect_within: Duration,
+    /// So many bots to begin with
+    #[arg(long, value_name = "NUMBER", default_value_t = 3)]
+    bots: usize,
+    /// The bots say nothing
+    #[arg(long)]
+    quiet: bool,
+}
+
+#[derive(Args)]
+struct ClientOptions {
+    /// What the others call you
+    #[arg(long)]
+    name: String,
+    /// Where the server is
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7000")]
+    server: SocketAddr,
+    /// How soon the server's death has to be known
+    #[arg(long, value_name = "TIME", default_value = "4s", value_parser = duration)]
+    detect_within: Duration,
+    /// Say nothing of one's own accord
+    #[arg(long, hide = true)]
+    quiet: bool,
+}
+
+// One thread is enough; and a bot ends with the thread that started it.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    match Role::parse() {
+        Role::Server(options) => server::run(options).await,
+        Role::Client(options) => client::run(options).await,
+        Role::Bot(options) => {
+            process::end_with_parent();
+            client::run_bot(options).await
+        }
+    }
+}
+
+/// All timings follow from how soon a death has to be known.
+fn config(detect_within: Duration) -> Result<Config, ConfigError> {
+    let config = Config::detect_within(detect_within)?;
+    let min_interval = config.min_interval().min(Duration::from_millis(200));
+    config
+        .to_builder()
+        // Nobody here minds being asked often.
+        .min_interval(min_interval)
+        .max_frame(message::MAX_LENGTH)
+        .build()
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration: SignedDuration = text
+        .parse()
+        .map_err(|error: jiff::Error| error.to_string())?;
+    Duration::try_from(duration).map_err(|error| error.to_string())
+}

@@ -1,0 +1,175 @@
+//! What travels between the server and whoever is in the room.
+//!
+//! This module decides what can be said, and how long it may be. In what it is
+//! encoded depends on what carries it.
+
+use bytes::Bytes;
+use heartbeat_examples::websocket::{BoxError, Payload};
+use serde::{Deserialize, Serialize};
+
+/// The longest message that is accepted, in bytes as they travel.
+pub const MAX_LENGTH: usize = 16 * 1024;
+
+/// The longest line of the chat, in characters. What is longer is cut.
+const MAX_TEXT: usize = 500;
+
+/// The longest name, in characters.
+const MAX_NAME: usize = 24;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Message {
+    // ---- to the server
+    /// The first one: who joins. A bot shows the badge that it was given.
+    Join { name: String, badge: Option<u64> },
+    /// A line for everybody.
+    Say { text: String },
+    /// Something that the page can do.
+    Ask(Request),
+
+    // ---- from the server
+    /// You are in the room, under this name.
+    Welcome { id: u64, name: String },
+    /// Somebody's line.
+    Said { from: String, text: String },
+    /// Somebody has come, left, hung.
+    Notice { text: String },
+    /// Who is there; for pages, twice a second.
+    Roster(Roster),
+    /// What [`Request::CheckConnections`] found.
+    Checked(Checked),
+    /// Please say goodbye.
+    Leave,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    AddBot,
+    CheckConnections,
+    Do { bot: u32, deed: Deed },
+}
+
+/// What can be done to a bot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Deed {
+    /// SIGKILL.
+    Kill,
+    /// SIGSTOP.
+    Freeze,
+    /// SIGCONT.
+    Thaw,
+    /// It is asked to say goodbye.
+    HangUp,
+    /// The server stops reading from it.
+    Hold,
+    /// The server reads from it again.
+    ReadOn,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Roster {
+    pub detection_ms: u64,
+    pub max_missed: u32,
+    pub members: Vec<Row>,
+    pub left: Vec<Departed>,
+}
+
+/// A connection as the page shows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    pub id: u64,
+    pub name: String,
+    pub kind: Kind,
+    pub condition: Condition,
+    /// Since the last sign of life.
+    pub silent_ms: u64,
+    /// Beats missed in a row.
+    pub missed: u32,
+    /// Round trips in milliseconds, the latest last; `None` for a missed beat.
+    pub rtts: Vec<Option<f32>>,
+    pub bot: Option<Bot>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Kind {
+    Browser,
+    Terminal,
+    Bot,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Condition {
+    Alive,
+    Suspect,
+    /// The server doesn't read from it, so nothing is judged.
+    Held,
+}
+
+/// The process behind a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bot {
+    pub number: u32,
+    pub process: u32,
+    pub frozen: bool,
+}
+
+/// A connection that has ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Departed {
+    pub id: u64,
+    pub name: String,
+    pub kind: Kind,
+    /// One word for each way to end.
+    pub cause: String,
+    /// The same for people.
+    pub how: String,
+    pub ago_ms: u64,
+    /// Its process, if that lives on.
+    pub bot: Option<Bot>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checked {
+    /// So many sockets the kernel was asked about.
+    pub sockets: usize,
+    /// Who was gone, and what the kernel says of it.
+    pub gone: Vec<(String, String)>,
+    /// So many of the others were asked for a beat.
+    pub asked: usize,
+}
+
+/// A line as everybody may see it.
+pub fn text(text: &str) -> String {
+    cut(text, MAX_TEXT)
+}
+
+/// A name as everybody may see it.
+pub fn name(name: &str) -> String {
+    match cut(name, MAX_NAME) {
+        name if name.is_empty() => "somebody".into(),
+        name => name,
+    }
+}
+
+/// Terminals show this: no escape sequences.
+fn cut(text: &str, longest: usize) -> String {
+    let shown = text.trim().chars().filter(|char| !char.is_control());
+    shown.take(longest).collect()
+}
+
+/// In a WebSocket it is JSON.
+impl Payload for Message {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Roster(roster) => 512 * (roster.members.len() + roster.left.len()),
+            _ => 256,
+        }
+    }
+
+    fn encode(&self) -> Result<Bytes, BoxError> {
+        Ok(serde_json::to_vec(self)?.into())
+    }
+
+    fn decode(bytes: Bytes) -> Result<Self, BoxError> {
+        Ok(serde_json::from_slice(&bytes)?)
+    }
+}

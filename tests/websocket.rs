@@ -8,6 +8,7 @@
 #[path = "../examples/websocket/http.rs"]
 mod http;
 #[path = "../examples/websocket/websocket.rs"]
+#[allow(dead_code, reason = "chat.rs has the rest")]
 mod websocket;
 
 use std::{

@@ -41,9 +41,8 @@ mod web;
 use std::{error::Error, net::SocketAddr, time::Duration};
 
 use clap::{Args, Parser};
-use heartbeat_examples::process;
+use heartbeat_examples::{arguments::duration, process};
 use heartbeat_tokio::{Config, ConfigError};
-use jiff::SignedDuration;
 
 #[derive(Parser)]
 #[command(about = "A chat that knows who is there")]
@@ -115,11 +114,4 @@ fn config(detect_within: Duration) -> Result<Config, ConfigError> {
         .min_interval(min_interval)
         .max_frame(message::MAX_LENGTH)
         .build()
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let duration: SignedDuration = text
-        .parse()
-        .map_err(|error: jiff::Error| error.to_string())?;
-    Duration::try_from(duration).map_err(|error| error.to_string())
 }

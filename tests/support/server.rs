@@ -28,14 +28,29 @@ impl Server {
     pub async fn start(guard: &str, command: impl Fn(u16) -> Command) -> Self {
         for _ in 0..5 {
             let address = free_address().await.expect("a free port");
-            let started = PeerProcess::guarded(guard, &command(address.port()));
-            let mut process = started.expect("it starts");
-            if listens(&mut process, address).await {
-                return Self { process, address };
+            if let Some(server) = Self::start_at(address, guard, &command).await {
+                return server;
             }
             // Somebody else was faster to take the port.
         }
         panic!("the server doesn't listen");
+    }
+
+    /// The same on a port of which it is known that nobody has it. `None` if
+    /// somebody does.
+    ///
+    /// # Panics
+    ///
+    /// If it doesn't start.
+    pub async fn start_at(
+        address: SocketAddr,
+        guard: &str,
+        command: &impl Fn(u16) -> Command,
+    ) -> Option<Self> {
+        let started = PeerProcess::guarded(guard, &command(address.port()));
+        let mut process = started.expect("it starts");
+        let listens = listens(&mut process, address).await;
+        listens.then_some(Self { process, address })
     }
 
     /// A new connection to it.

@@ -89,7 +89,12 @@ const receive = {
     welcome = content;
     outage = null;
     failures = 0;
+    // A server that was started anew counts anew.
+    roster = null;
+    keep(rows, element("members"), []);
+    keep(departed, element("left"), []);
     showName(content.name);
+    log(null, `You are in the room, as ${content.name}`);
     tick();
   },
   Said: ({ from, text }) => log(from, text),
@@ -148,7 +153,9 @@ function updateRow(row, member) {
   const you = member.id === welcome?.id ? " · you" : "";
   const process = bot === null ? "" : ` · process ${bot.process}`;
   row.querySelector(".kind").textContent = `${member.kind.toLowerCase()}${process}${you}`;
-  row.querySelector(".state").textContent = describe(state, bot);
+  row.querySelector(".state").textContent = describe(state, member);
+  if (member.silent_ms < Number(row.dataset.silent ?? 0)) pulse(row.querySelector(".dot"));
+  row.dataset.silent = member.silent_ms;
 
   row.querySelectorAll(".pips i").forEach((pip, index) => {
     pip.className = index < missed ? "is-missed" : "";
@@ -168,16 +175,22 @@ function updateRow(row, member) {
   showDeeds(row.querySelector(".deeds"), member, deeds);
 }
 
-function describe(state, bot) {
-  const frozen = bot?.frozen ? ", frozen" : "";
+function describe(state, { bot, missed }) {
+  const frozen = bot?.frozen ? " (frozen)" : "";
   switch (state) {
     case "suspect":
-      return `suspect: a beat is late${frozen}`;
+      return `suspect${frozen}: ${missed === 0 ? "a beat is late" : "it doesn't answer"}`;
     case "held":
       return `not read, so not judged${frozen}`;
     default:
       return `alive${frozen}`;
   }
+}
+
+function pulse(dot) {
+  dot.classList.remove("heard");
+  dot.getBoundingClientRect(); // the animation begins anew
+  dot.classList.add("heard");
 }
 
 function showDeeds(parent, { name: of, bot }, deeds) {
@@ -243,6 +256,8 @@ function updateDeparted(item, left) {
   showDeeds(item.querySelector(".deeds"), left, deeds);
 }
 
+let checkedUntil = 0;
+
 function showChecked({ sockets, gone, asked }) {
   const found =
     gone.length === 0
@@ -251,6 +266,7 @@ function showChecked({ sockets, gone, asked }) {
   const others = asked === 1 ? "1 was" : `${asked} were`;
   element("checked").textContent =
     `Asked the kernel about ${sockets} connections: ${found}. ${others} asked for a beat.`;
+  checkedUntil = performance.now() + 20_000;
 }
 
 // ---- the room -------------------------------------------------------------------
@@ -312,6 +328,7 @@ function tick() {
     link.className = "link alive";
     link.textContent = lastRtt === null ? "Connected" : `Connected, ${millis(lastRtt)}`;
   }
+  if (now > checkedUntil) element("checked").textContent = "";
   banner.hidden = warning === null;
   banner.className = outage === null ? "banner" : "banner gone";
   if (warning !== null && banner.textContent !== warning) banner.textContent = warning;

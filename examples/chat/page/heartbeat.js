@@ -215,7 +215,8 @@ export class Heartbeat extends EventTarget {
     }
     if (this.#phase === "idle") return this.#beginRound(this.#due);
     if (now >= this.#verdictAt) {
-      if (this.#phase === "round" && this.#hasLeft()) this.#missed += 1;
+      const inRound = this.#phase === "round" && this.#hasLeft();
+      if (inRound) this.#missed = Math.min(this.#missed + 1, maxMissed);
       return this.#die("silent");
     }
     if (!this.#hasLeft()) {
@@ -223,8 +224,13 @@ export class Heartbeat extends EventTarget {
       return this.#arm(Math.min(now + timeout / 4, this.#verdictAt));
     }
     this.#missed += 1;
-    this.#ping();
-    this.#arm(Math.min(now + timeout, this.#verdictAt));
+    if (this.#missed < maxMissed) {
+      this.#ping();
+      this.#arm(Math.min(now + timeout, this.#verdictAt));
+    } else {
+      // The first round of a connection may begin early; its end doesn't.
+      this.#arm(this.#verdictAt);
+    }
     const silentFor = now - this.#heardAt;
     this.#tell("suspect", { missed: this.#missed, silentFor });
   };

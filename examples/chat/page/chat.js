@@ -179,7 +179,7 @@ function describe(state, { bot, missed }) {
   const frozen = bot?.frozen ? " (frozen)" : "";
   switch (state) {
     case "suspect":
-      return `suspect${frozen}: ${missed === 0 ? "a beat is late" : "it doesn't answer"}`;
+      return `suspect: ${missed === 0 ? "a beat is late" : "no answer"}${frozen}`;
     case "held":
       return `not read, so not judged${frozen}`;
     default:

@@ -233,6 +233,8 @@ async fn two_browsers_and_a_terminal_exchange_messages() {
         "chat_messages_total{kind=\"browser\"} 2",
         "chat_messages_total{kind=\"terminal\"} 1",
         "chat_members{kind=\"browser\"} 2",
+        "heartbeat_opened_total 3",
+        "# TYPE heartbeat_round_trip_seconds histogram",
     ] {
         assert!(counted.contains(line), "{line}\n{counted}");
     }

@@ -158,9 +158,11 @@ impl Job {
                 tokio::spawn(answer_all(theirs, payload, count)),
             ),
         };
-        theirs.await.expect("it doesn't panic");
+        // Whoever has ended first stays: what is flushed may still be with its driver.
+        let theirs = theirs.await.expect("it doesn't panic");
+        let ours = ours.await.expect("it doesn't panic");
         let took = start.elapsed();
-        ours.await.expect("it doesn't panic");
+        drop((ours, theirs));
         took
     }
 }
@@ -477,13 +479,13 @@ pub async fn tcp() -> (TcpStream, TcpStream) {
 /// What people have without a heartbeat: a codec, and a far timer, because any
 /// timer at all costs a few per cent.
 pub struct Plain<S> {
-    framed: Framed<S, LengthDelimitedCodec>,
+    framed: LengthDelimited<S>,
     sleep: Pin<Box<Sleep>>,
 }
 
 pub async fn plain<S: AsyncRead + AsyncWrite>(stream: S, _: End) -> Plain<S> {
     Plain {
-        framed: Framed::new(stream, LengthDelimitedCodec::new()),
+        framed: LengthDelimited::new(stream),
         sleep: Box::pin(tokio::time::sleep(Duration::from_secs(3600))),
     }
 }
@@ -492,14 +494,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream for Plain<S> {
     type Item = Bytes;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        match self.framed.poll_next_unpin(cx) {
-            Poll::Ready(Some(Ok(message))) => Poll::Ready(Some(message.freeze())),
-            Poll::Ready(Some(Err(_)) | None) => Poll::Ready(None),
-            Poll::Pending => {
-                let _ = self.sleep.as_mut().poll(cx);
-                Poll::Pending
-            }
+        let message = self.framed.poll_next_unpin(cx);
+        if message.is_pending() {
+            let _ = self.sleep.as_mut().poll(cx);
         }
+        message
+    }
+}
+
+/// The messages of a stream of bytes, each behind its length.
+pub struct LengthDelimited<S>(Framed<S, LengthDelimitedCodec>);
+
+impl<S: AsyncRead + AsyncWrite> LengthDelimited<S> {
+    pub fn new(stream: S) -> Self {
+        Self(Framed::new(stream, LengthDelimitedCodec::new()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream for LengthDelimited<S> {
+    type Item = Bytes;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let message = self.0.poll_next_unpin(cx);
+        message.map(|message| Some(message?.ok()?.freeze()))
     }
 }
 
@@ -596,5 +613,6 @@ macro_rules! sink_by {
 }
 
 sink_by!(framed, io::Error, Plain<S>, S: AsyncRead + AsyncWrite + Unpin);
+sink_by!(0, io::Error, LengthDelimited<S>, S: AsyncRead + AsyncWrite + Unpin);
 sink_by!(0, SendError, Inline<S>, S: AsyncRead + AsyncWrite + Unpin + 'static);
 sink_by!(sender, SendError, Spawned);

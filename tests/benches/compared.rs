@@ -44,6 +44,7 @@ const fn row(name: &'static str, work: Work, io: harness::Io, theirs: Subject) -
         workers: Workers::One,
         ours: INLINE,
         ratios: [1.0; 5],
+        reached: [1.0; 5],
     }
 }
 

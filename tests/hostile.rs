@@ -12,7 +12,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use futures::{StreamExt, future::poll_immediate};
+use futures::{SinkExt, StreamExt, future::poll_immediate};
 use heartbeat_core::{Control, Nonce};
 use heartbeat_tests::{framed, quick, secs, wrapped};
 use heartbeat_tokio::{Cause, Evidence, Heartbeat, PeerEvent};
@@ -42,6 +42,33 @@ fn a_length_that_is_only_named_reserves_little() {
 fn a_frame_that_is_begun_in_earnest_reserves_no_more_than_it_takes() {
     let reserved = reserved_for(64 * MIB, 32 * MIB, 100_000);
     assert!(reserved <= 32 * MIB + 2 * A_BUFFER, "{reserved}");
+}
+
+/// After our goodbye what arrives is read without being looked at.
+#[test]
+fn a_length_that_is_named_after_our_goodbye_reserves_little() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let (mut heartbeat, mut peer) = wrapped(quick());
+    runtime.block_on(async {
+        peer.greet(quick()).await;
+        let first = heartbeat.next().await;
+        assert!(matches!(first, Some(PeerEvent::Connected { .. })));
+        let closed = poll_immediate(heartbeat.close()).await;
+        assert!(closed.is_none(), "it waits for the peer's end");
+        peer.send_raw(&[0xff; 100_000]).await;
+    });
+    let measured = allocation_counter::measure(|| {
+        runtime.block_on(async {
+            for _ in 0..10 {
+                let _ = poll_immediate(heartbeat.close()).await;
+            }
+        });
+    });
+    assert!(measured.bytes_max <= 4 * A_BUFFER, "{measured:?}");
 }
 
 /// The most memory that is in use at once while a heartbeat reads the first

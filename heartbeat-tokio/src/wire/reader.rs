@@ -92,6 +92,8 @@ impl Reader {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         if self.len() == 0 && !self.bulk {
+            // Frames were copied out of it; none may come for long.
+            pool::give_back(&mut self.buffer);
             return self.poll_fill_small(stream, cx);
         }
         self.poll_fill_bulk(stream, cx)
@@ -153,8 +155,12 @@ impl Reader {
     fn make_room(&mut self) {
         let room = self.buffer.capacity() - self.buffer.len();
         let missing = match self.header() {
-            Some((length, _)) => (length as usize + 4).saturating_sub(self.buffer.len()),
-            None => 0,
+            // A frame that is too long is refused as soon as somebody takes it
+            // out, which isn't always before the next read.
+            Some((length, tag)) if self.check(length, tag).is_ok() => {
+                (length as usize + 4).saturating_sub(self.buffer.len())
+            }
+            _ => 0,
         };
         // A frame that was begun and fits needs no more than its rest.
         if room >= ROOM || (missing > 0 && room >= missing) {

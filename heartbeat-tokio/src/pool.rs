@@ -4,9 +4,9 @@
 //! connection holds none; a thread keeps a few, so that a connection which
 //! becomes busy needn't allocate.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, collections::VecDeque};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 /// The size of every buffer that is lent, in bytes: 64 KiB of somebody's data,
 /// and what is around it.
@@ -16,7 +16,12 @@ pub(crate) const CHUNK: usize = 68 * 1024;
 /// frame at once.
 const KEPT: usize = 8;
 
+/// No longer list is kept. What a writer takes in of messages that are just
+/// not copied is half as many.
+const PIECES: usize = 256;
+
 thread_local! {
+    static LISTS: RefCell<Vec<VecDeque<Bytes>>> = const { RefCell::new(Vec::new()) };
     static POOL: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -43,6 +48,32 @@ pub(crate) fn give_back(buffer: &mut BytesMut) {
             let mut pool = pool.borrow_mut();
             if pool.len() < KEPT {
                 pool.push(buffer);
+            }
+        });
+    }
+}
+
+/// An empty list of what is to be written.
+pub(crate) fn take_list() -> VecDeque<Bytes> {
+    LISTS
+        .try_with(|lists| lists.borrow_mut().pop())
+        .ok()
+        .flatten()
+        .unwrap_or_default()
+}
+
+/// Gives a list back, and leaves one without memory behind.
+pub(crate) fn give_back_list(list: &mut VecDeque<Bytes>) {
+    if list.capacity() == 0 {
+        return;
+    }
+    let mut list = std::mem::take(list);
+    list.clear();
+    if list.capacity() <= PIECES {
+        let _ = LISTS.try_with(|lists| {
+            let mut lists = lists.borrow_mut();
+            if lists.len() < KEPT {
+                lists.push(list);
             }
         });
     }

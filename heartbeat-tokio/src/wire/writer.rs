@@ -158,8 +158,16 @@ impl Writer {
     fn push_uncopied(&mut self, payload: Bytes) {
         self.reserve(HEADER);
         self.tail.extend_from_slice(&header(payload.len()));
-        self.pieces.push_back(self.tail.split().freeze());
-        self.pieces.push_back(payload);
+        let header = self.tail.split().freeze();
+        self.push_piece(header);
+        self.push_piece(payload);
+    }
+
+    fn push_piece(&mut self, piece: Bytes) {
+        if self.pieces.capacity() == 0 {
+            self.pieces = pool::take_list();
+        }
+        self.pieces.push_back(piece);
     }
 
     /// What was alone isn't any more.
@@ -192,14 +200,17 @@ impl Writer {
 
     #[inline]
     fn reserve(&mut self, bytes: usize) {
-        if self.tail.capacity() - self.tail.len() < bytes {
+        let room = self.tail.capacity() - self.tail.len();
+        // What was written of it may have made room.
+        if room < bytes && !self.tail.try_reclaim(bytes) {
             self.begin_another_tail();
         }
     }
 
     fn begin_another_tail(&mut self) {
         if !self.tail.is_empty() {
-            self.pieces.push_back(self.tail.split().freeze());
+            let full = self.tail.split().freeze();
+            self.push_piece(full);
         }
         self.tail = pool::take();
     }
@@ -430,11 +441,8 @@ impl Writer {
         self.lone = None;
         self.queued = 0;
         self.begun = 0;
-        if self.pieces.capacity() > PIECES {
-            self.pieces = VecDeque::new();
-        } else {
-            self.pieces.clear();
-        }
+        // Its pieces share the tail's memory.
+        pool::give_back_list(&mut self.pieces);
         pool::give_back(&mut self.tail);
     }
 

@@ -22,7 +22,7 @@ use futures::{Sink, Stream, stream::FusedStream};
 use heartbeat_core::{
     Cause, CloseReason, Config, Control, End, Event, Evidence, Instant, Monitor, Nonce,
 };
-use tokio::task::{coop, unconstrained};
+use tokio::task::{coop, unconstrained, yield_now};
 
 use crate::{
     PeerEvent, SendError,
@@ -37,7 +37,9 @@ use crate::{
     wire::Wire,
 };
 
-/// A peer that we have taken leave of is read from so often in one poll.
+/// So often is read in one poll in which there is nothing to hand out, before
+/// everybody else has a turn. Streams of tokio's stop by themselves after twice
+/// as many; others may never.
 const READS_AT_ONCE: usize = 64;
 
 /// After a read of so many bytes there is probably more.
@@ -493,7 +495,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// The next event, straight from the connection.
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<PeerEvent<C::Message>>> {
-        loop {
+        for _ in 0..READS_AT_ONCE {
             // Next most often there is nothing to do until bytes arrive.
             if self.is_undisturbed() && !self.flags.has(Flag::NewBytes) {
                 if self.poll_read(cx).is_ready() {
@@ -508,6 +510,19 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 return event;
             }
         }
+        self.yield_to_others(cx)
+    }
+
+    /// There was always more to read. What waits to be written may leave all the
+    /// same.
+    #[cold]
+    fn yield_to_others(&mut self, cx: &mut Context<'_>) -> Poll<Option<PeerEvent<C::Message>>> {
+        if self.flags.has(Flag::FlushWanted) && !self.flags.has(Flag::Written) {
+            self.write(cx);
+        }
+        // Wakes this task when all others had a turn.
+        let _ = pin!(yield_now()).poll(cx);
+        Poll::Pending
     }
 
     /// Whether the monitor wants something, or the end has come.

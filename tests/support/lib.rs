@@ -31,6 +31,7 @@ pub mod network;
 #[cfg(unix)]
 pub mod process;
 mod programs;
+pub mod scripted;
 #[cfg(unix)]
 pub mod server;
 mod watched;

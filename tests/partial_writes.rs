@@ -1,0 +1,294 @@
+//! However few bytes a stream takes at a time, with or without vectored writes
+//! and a buffer of its own: what is on the wire are whole frames, the messages
+//! in their order, and control frames at the next boundary, ahead of messages
+//! that wait. In virtual time.
+
+use std::{
+    collections::BTreeSet,
+    future::{Future, poll_fn},
+    pin::pin,
+    task::Poll,
+};
+
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt, future::poll_immediate};
+use heartbeat_core::{Control, Nonce};
+use heartbeat_tests::{
+    for_each, ms, quick,
+    scripted::{OnWire, Read, control_frame, filler, frames, greeted, messages, runtime},
+    secs,
+};
+use heartbeat_tokio::Config;
+use proptest::{collection::vec, prelude::*};
+
+/// Nothing but what a test does: beats are far away.
+fn calm() -> Config {
+    let calm = quick().to_builder().interval(secs(3600));
+    calm.build().unwrap()
+}
+
+// ---- a stream that is stuck after each byte ------------------------------------
+
+#[test]
+fn a_control_frame_leaves_at_the_next_boundary_wherever_the_stream_is_stuck() {
+    let queues: [&[usize]; 7] = [
+        &[0],
+        &[100],
+        &[1000],
+        &[1, 0, 300, 20],
+        &[4095, 7],
+        &[4096],
+        &[3, 4096, 4097, 0, 2000, 5],
+    ];
+    for sizes in queues {
+        let all: usize = sizes.iter().map(|size| 5 + size).sum();
+        for kind in 0..4 {
+            for stuck in 0..=all {
+                overtakes(sizes, stuck, kind & 1 != 0, kind & 2 != 0);
+            }
+        }
+    }
+}
+
+/// After so many bytes a ping is to be sent.
+fn overtakes(sizes: &[usize], stuck: usize, vectored: bool, buffered: bool) {
+    thread_local! {
+        static RUNTIME: tokio::runtime::Runtime = runtime();
+    }
+    let queued: Vec<Bytes> = (sizes.iter().enumerate())
+        .map(|(nth, &size)| filler(nth, size))
+        .collect();
+    let (begun, sent) = RUNTIME.with(|runtime| {
+        runtime.block_on(async {
+            let (mut heartbeat, script) = greeted(calm()).await;
+            heartbeat.flush().await.unwrap();
+            script.set_vectored(vectored);
+            script.set_buffered(buffered);
+            let before = script.taken();
+            for message in &queued {
+                heartbeat.feed(message.clone()).await.unwrap();
+            }
+            assert_eq!(script.taken(), before, "it was written at once");
+            script.take_only(stuck);
+            assert!(poll_immediate(heartbeat.flush()).await.is_none() || before + stuck > 0);
+            let begun = script.taken();
+            heartbeat.probe();
+            // Whoever polls sees to it.
+            match stuck % 3 {
+                0 => assert!(poll_immediate(heartbeat.next()).await.is_none()),
+                1 => {
+                    let _ = poll_immediate(heartbeat.flush()).await;
+                }
+                _ => {}
+            }
+            script.take_only(usize::MAX);
+            heartbeat.flush().await.unwrap();
+            // If nothing was queued any more, that didn't send it.
+            assert!(poll_immediate(heartbeat.next()).await.is_none());
+            heartbeat.flush().await.unwrap();
+            (begun, script.sent())
+        })
+    });
+    let frames = frames(&sent);
+    assert!(messages(&frames) == queued, "{sizes:?}, {stuck}");
+    let ping = (frames.iter())
+        .find(|(_, frame)| matches!(frame, OnWire::Control(Control::Ping(_))))
+        .map(|&(begin, _)| begin);
+    // A stream with a buffer may have taken more behind it by then.
+    let boundary = (frames.iter().map(|&(begin, _)| begin))
+        .find(|&begin| begin >= begun)
+        .unwrap();
+    assert_eq!(ping, Some(boundary), "{sizes:?}, {stuck}: {frames:?}");
+}
+
+// ---- any stream -----------------------------------------------------------------
+
+#[test]
+fn any_stream_any_calls_and_futures_that_are_dropped() {
+    let (mut dropped, mut arrived) = (0, 0);
+    for_each(600, case(), |case| {
+        let outcome = runtime().block_on(async {
+            let play = tokio::time::timeout(secs(600), play(&case));
+            play.await.expect("it got stuck")
+        });
+        let frames = frames(&outcome.sent);
+        let greeting = OnWire::Control(Control::Hello(calm().hello()));
+        assert_eq!(frames[0], (0, greeting));
+        let last = &frames.last().unwrap().1;
+        assert_eq!(last, &OnWire::Control(Control::Goodbye));
+
+        let mut numbers = Vec::new();
+        for message in messages(&frames) {
+            let number = u32::from_be_bytes(*message.first_chunk().unwrap()) as usize;
+            assert!(message == outcome.messages[number], "other bytes");
+            numbers.push(number);
+        }
+        assert!(numbers.is_sorted_by(|one, other| one < other));
+        let numbers: BTreeSet<_> = numbers.into_iter().collect();
+        assert!(outcome.certain.is_subset(&numbers));
+
+        let mut pings = outcome.pings.iter();
+        for (_, frame) in &frames {
+            if let OnWire::Control(Control::Pong(nonce)) = frame {
+                assert!(pings.any(|ping| ping == nonce), "not asked, or twice");
+            }
+        }
+        dropped += outcome.dropped;
+        arrived += numbers.len();
+    });
+    println!("{dropped} futures were dropped, {arrived} messages arrived");
+    assert!(dropped > 500 && arrived > 2000, "{dropped}, {arrived}");
+}
+
+#[derive(Clone, Debug)]
+struct Case {
+    takes: Vec<usize>,
+    vectored: bool,
+    buffered: bool,
+    calls: Vec<(Call, usize)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Call {
+    Feed(usize),
+    Send(usize),
+    Flush,
+    Next,
+    Probe,
+    /// The peer pings.
+    Pinged,
+    /// Time passes.
+    Wait,
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    let take = prop_oneof![
+        2 => Just(0_usize),
+        4 => 1..10_usize,
+        3 => 1..5_000_usize,
+        2 => 1..200_000_usize,
+    ];
+    let size = || {
+        prop_oneof![
+            6 => 4..100_usize,
+            3 => 200..300_usize,
+            3 => 100..5_000_usize,
+            2 => 4_090..4_100_usize,
+            1 => 30_000..80_000_usize,
+            1 => 190_000..300_000_usize,
+        ]
+    };
+    let call = prop_oneof![
+        6 => size().prop_map(Call::Feed),
+        4 => size().prop_map(Call::Send),
+        2 => Just(Call::Flush),
+        2 => Just(Call::Next),
+        1 => Just(Call::Probe),
+        1 => Just(Call::Pinged),
+        1 => Just(Call::Wait),
+    ];
+    let polls = prop_oneof![3 => Just(usize::MAX), 2 => 0..4_usize];
+    (
+        vec(take, 1..8),
+        1..3_000_usize,
+        any::<bool>(),
+        any::<bool>(),
+        vec((call, polls), 0..40),
+    )
+        .prop_map(|(mut takes, some, vectored, buffered, calls)| {
+            takes.push(some);
+            Case {
+                takes,
+                vectored,
+                buffered,
+                calls,
+            }
+        })
+}
+
+#[derive(Default)]
+struct Outcome {
+    sent: Vec<u8>,
+    messages: Vec<Bytes>,
+    /// Those whose sending wasn't given up.
+    certain: BTreeSet<usize>,
+    pings: Vec<Nonce>,
+    dropped: usize,
+}
+
+async fn play(case: &Case) -> Outcome {
+    let mut outcome = Outcome::default();
+    let (mut heartbeat, script) = greeted(calm()).await;
+    script.take_each(case.takes.clone());
+    script.set_vectored(case.vectored);
+    script.set_buffered(case.buffered);
+    for &(call, polls) in &case.calls {
+        let number = outcome.messages.len();
+        let mut message = |size: usize| {
+            let number = u32::try_from(number).unwrap().to_be_bytes();
+            let message = Bytes::from([&number[..], &filler(size, size - 4)].concat());
+            outcome.messages.push(message.clone());
+            message
+        };
+        let done = match call {
+            Call::Feed(size) => polled(polls, heartbeat.feed(message(size))).await,
+            Call::Send(size) => polled(polls, heartbeat.send(message(size))).await,
+            Call::Flush => polled(polls, heartbeat.flush()).await,
+            Call::Next => {
+                // There is an event only when somebody has sent something.
+                let _ = polled(polls.min(1), heartbeat.next()).await;
+                continue;
+            }
+            Call::Probe => {
+                heartbeat.probe();
+                continue;
+            }
+            Call::Pinged => {
+                let nonce = Nonce([outcome.pings.len().to_le_bytes()[0]; 8]);
+                if outcome.pings.len() < 4 {
+                    outcome.pings.push(nonce);
+                    script.give_bytes(control_frame(Control::Ping(nonce)));
+                }
+                continue;
+            }
+            Call::Wait => {
+                tokio::time::sleep(ms(5)).await;
+                continue;
+            }
+        };
+        match done {
+            Some(result) => {
+                result.unwrap();
+                if matches!(call, Call::Feed(_) | Call::Send(_)) {
+                    outcome.certain.insert(number);
+                }
+            }
+            None => outcome.dropped += 1,
+        }
+    }
+    let leaving = async {
+        tokio::time::sleep(ms(100)).await;
+        script.give([Read::End]);
+    };
+    tokio::join!(heartbeat.close(), leaving).0.unwrap();
+    outcome.sent = script.sent();
+    outcome
+}
+
+/// Polls as often as that, and drops the future then.
+async fn polled<F: Future>(polls: usize, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut left = polls;
+    poll_fn(|cx| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if left == 0 => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}

@@ -1,0 +1,388 @@
+//! A stream of which a test decides each read and each write, and which says
+//! what was written.
+
+use std::{
+    collections::VecDeque,
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use bytes::{Buf, Bytes};
+use futures::StreamExt;
+use heartbeat_core::Control;
+use heartbeat_tokio::{Config, Heartbeat, PeerEvent};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    runtime::{Builder, Runtime},
+};
+
+/// What there is to read.
+#[derive(Clone, Debug)]
+pub enum Read {
+    /// As many of these bytes as the reader has room for; nothing if none are
+    /// left.
+    Bytes(Bytes),
+    /// These bytes again and again.
+    Endless(Bytes),
+    /// Nothing yet, and a wake-up at once.
+    Pause,
+    /// No more will come.
+    End,
+}
+
+/// The stream. Never counts towards tokio's cooperative budget, allocates
+/// nothing by itself unless it records, and is pending for ever when there is
+/// nothing left to read.
+#[derive(Debug)]
+pub struct Scripted(Arc<Mutex<State>>);
+
+/// The test's end of it.
+#[derive(Clone, Debug)]
+pub struct Script(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    reads: VecDeque<Read>,
+    reader: Option<Waker>,
+    /// So many bytes each write takes at most, in turn; at zero it is pending
+    /// once.
+    takes: Vec<usize>,
+    turn: usize,
+    /// So many more bytes are taken.
+    room: usize,
+    writer: Option<Waker>,
+    vectored: bool,
+    /// What is written leaves only when it is flushed.
+    buffered: bool,
+    flushing: bool,
+    /// What the stream took.
+    taken: Option<Vec<u8>>,
+    /// So much of it has left.
+    left: usize,
+    calls: usize,
+    written: usize,
+}
+
+/// A stream that takes everything at once, and where nothing is to be read
+/// yet.
+#[must_use]
+pub fn scripted() -> (Scripted, Script) {
+    let state = Arc::new(Mutex::new(State {
+        reads: VecDeque::new(),
+        reader: None,
+        takes: Vec::new(),
+        turn: 0,
+        room: usize::MAX,
+        writer: None,
+        vectored: true,
+        buffered: false,
+        flushing: false,
+        taken: Some(Vec::new()),
+        left: 0,
+        calls: 0,
+        written: 0,
+    }));
+    (Scripted(state.clone()), Script(state))
+}
+
+impl Script {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts behind what there is to read already.
+    pub fn give(&self, reads: impl IntoIterator<Item = Read>) {
+        let mut state = self.state();
+        state.reads.extend(reads);
+        if let Some(reader) = state.reader.take() {
+            reader.wake();
+        }
+    }
+
+    /// Gives bytes in one piece.
+    pub fn give_bytes(&self, bytes: impl Into<Bytes>) {
+        self.give([Read::Bytes(bytes.into())]);
+    }
+
+    /// From here on writes take so many bytes each, in turn.
+    pub fn take_each(&self, takes: impl Into<Vec<usize>>) {
+        self.state().takes = takes.into();
+    }
+
+    /// Takes so many more bytes, and no more until this is called again.
+    pub fn take_only(&self, room: usize) {
+        let mut state = self.state();
+        state.room = room;
+        if let Some(writer) = state.writer.take() {
+            writer.wake();
+        }
+    }
+
+    /// Whether several slices can be written at once.
+    pub fn set_vectored(&self, vectored: bool) {
+        self.state().vectored = vectored;
+    }
+
+    /// Whether there is a buffer that has to be flushed.
+    pub fn set_buffered(&self, buffered: bool) {
+        self.state().buffered = buffered;
+    }
+
+    /// Forgets what was written, and what will be: then nothing is allocated.
+    pub fn record_nothing(&self) {
+        self.state().taken = None;
+    }
+
+    /// What was taken, whether it has left or not.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.state().taken.as_ref().map_or(0, Vec::len)
+    }
+
+    /// What has left.
+    #[must_use]
+    pub fn sent(&self) -> Vec<u8> {
+        let state = self.state();
+        let sent = match state.buffered {
+            true => state.left,
+            false => usize::MAX,
+        };
+        let taken = state.taken.as_deref().unwrap_or_default();
+        taken[..sent.min(taken.len())].to_vec()
+    }
+
+    /// How many bytes were written since this was last asked.
+    #[must_use]
+    pub fn written(&self) -> usize {
+        std::mem::take(&mut self.state().written)
+    }
+
+    /// How often it was read from since this was last asked.
+    #[must_use]
+    pub fn reads(&self) -> usize {
+        std::mem::take(&mut self.state().calls)
+    }
+}
+
+/// A heartbeat over such a stream that has heard the peer's greeting.
+///
+/// # Panics
+///
+/// If it says something else first.
+pub async fn greeted(config: Config) -> (Heartbeat<Scripted>, Script) {
+    let (stream, script) = scripted();
+    let mut heartbeat = Heartbeat::new(stream, config);
+    script.give_bytes(control_frame(Control::Hello(config.hello())));
+    let first = heartbeat.next().await;
+    assert!(matches!(first, Some(PeerEvent::Connected { .. })));
+    (heartbeat, script)
+}
+
+/// A runtime for one thread whose clock is paused.
+///
+/// # Panics
+///
+/// If there is none to be had.
+#[must_use]
+pub fn runtime() -> Runtime {
+    let mut builder = Builder::new_current_thread();
+    let builder = builder.enable_time().start_paused(true);
+    builder.build().expect("a runtime")
+}
+
+impl Scripted {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// How many bytes this write takes.
+    fn take(&mut self, cx: &Context<'_>) -> Poll<usize> {
+        let turn = self.turn;
+        self.turn += 1;
+        let take = match self.takes.len() {
+            0 => usize::MAX,
+            turns => self.takes[turn % turns],
+        };
+        if take == 0 {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if self.room == 0 {
+            self.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(take.min(self.room))
+    }
+
+    fn write(&mut self, slices: &[&[u8]], take: usize) -> usize {
+        let mut left = take;
+        for slice in slices {
+            let some = &slice[..slice.len().min(left)];
+            left -= some.len();
+            if let Some(taken) = &mut self.taken {
+                taken.extend_from_slice(some);
+            }
+        }
+        let written = take - left;
+        self.written += written;
+        if self.room != usize::MAX {
+            self.room -= written;
+        }
+        written
+    }
+}
+
+impl AsyncRead for Scripted {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut state = self.state();
+        state.calls += 1;
+        match state.reads.front_mut() {
+            Some(Read::Bytes(bytes)) => {
+                let some = bytes.len().min(buffer.remaining());
+                buffer.put_slice(&bytes[..some]);
+                bytes.advance(some);
+                if bytes.is_empty() {
+                    state.reads.pop_front();
+                }
+                Poll::Ready(Ok(()))
+            }
+            Some(Read::Endless(bytes)) => {
+                let some = bytes.len().min(buffer.remaining());
+                buffer.put_slice(&bytes[..some]);
+                Poll::Ready(Ok(()))
+            }
+            Some(Read::Pause) => {
+                state.reads.pop_front();
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Some(Read::End) => Poll::Ready(Ok(())),
+            None => {
+                state.reader = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Scripted {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut state = self.state();
+        state
+            .take(cx)
+            .map(|take| Ok(state.write(&[bytes], take.min(bytes.len()))))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut state = self.state();
+        assert!(state.vectored, "nobody said that it can");
+        state.take(cx).map(|take| {
+            let mut written = 0;
+            for slice in slices {
+                written += state.write(&[slice], (take - written).min(slice.len()));
+            }
+            Ok(written)
+        })
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.state().vectored
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.state();
+        let all = state.taken.as_ref().map_or(0, Vec::len);
+        if state.buffered && state.left < all {
+            state.flushing = !state.flushing;
+            if state.flushing {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+        state.left = all;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(cx)
+    }
+}
+
+/// A frame as it lies on the wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OnWire {
+    /// A message.
+    Data(Bytes),
+    /// A control frame.
+    Control(Control),
+}
+
+/// What was written, frame by frame, each with where it begins.
+///
+/// # Panics
+///
+/// If it isn't a sequence of whole, valid frames.
+#[must_use]
+pub fn frames(mut wire: &[u8]) -> Vec<(usize, OnWire)> {
+    let all = wire.len();
+    let mut frames = Vec::new();
+    while !wire.is_empty() {
+        let begin = all - wire.len();
+        let (length, rest) = wire.split_first_chunk().expect("a whole length");
+        let length = u32::from_be_bytes(*length) as usize;
+        let frame = rest.get(..length).expect("a whole frame");
+        frames.push((
+            begin,
+            match frame.split_first().expect("a tag") {
+                (0, body) => OnWire::Data(Bytes::copy_from_slice(body)),
+                _ => OnWire::Control(Control::decode(frame).expect("a control frame")),
+            },
+        ));
+        wire = &rest[length..];
+    }
+    frames
+}
+
+/// The messages among frames.
+#[must_use]
+pub fn messages(frames: &[(usize, OnWire)]) -> Vec<Bytes> {
+    let message = |(_, frame): &(usize, OnWire)| match frame {
+        OnWire::Data(message) => Some(message.clone()),
+        OnWire::Control(_) => None,
+    };
+    frames.iter().filter_map(message).collect()
+}
+
+/// A control frame, length included.
+///
+/// # Panics
+///
+/// Never: the buffer is long enough.
+#[must_use]
+pub fn control_frame(control: Control) -> Vec<u8> {
+    let mut buffer = [0; Control::MAX_ENCODED];
+    super::framed(control.encode(&mut buffer).expect("long enough"))
+}
+
+/// So many bytes that are different for each message and within it.
+#[must_use]
+pub fn filler(nth: usize, length: usize) -> Bytes {
+    let byte = |index: usize| (nth * 31 + index * 7 + index / 251).to_le_bytes()[0];
+    (0..length).map(byte).collect()
+}

@@ -16,12 +16,18 @@ pub(crate) const CHUNK: usize = 68 * 1024;
 /// frame at once.
 const KEPT: usize = 8;
 
+/// So much of a chunk must be left for it to be lent once more while messages
+/// hold the rest of it. So messages that are kept, and came a few at a time,
+/// share chunks instead of keeping one each time.
+const PART: usize = 8 * 1024;
+
 /// No longer list is kept. What a writer takes in of messages that are just
 /// not copied is half as many.
 const PIECES: usize = 256;
 
 thread_local! {
     static LISTS: RefCell<Vec<VecDeque<Bytes>>> = const { RefCell::new(Vec::new()) };
+    static PARTS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
     static POOL: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -33,24 +39,36 @@ pub(crate) fn take() -> BytesMut {
         .unwrap_or_else(|| BytesMut::with_capacity(CHUNK))
 }
 
-/// Gives a buffer back, if nothing refers to its memory any more. Leaves an
-/// empty buffer without memory behind.
+/// An empty buffer of [`PART`] bytes or more.
+pub(crate) fn take_part() -> BytesMut {
+    PARTS
+        .try_with(|parts| parts.borrow_mut().pop())
+        .ok()
+        .flatten()
+        .unwrap_or_else(take)
+}
+
+/// Gives a buffer back, or what messages leave of it. Leaves an empty buffer
+/// without memory behind.
 pub(crate) fn give_back(buffer: &mut BytesMut) {
     if buffer.capacity() == 0 {
         return;
     }
     let mut buffer = std::mem::take(buffer);
     buffer.clear();
-    // Not the odd large buffer, and not one that messages still share.
-    if buffer.try_reclaim(CHUNK) && buffer.capacity() < 2 * CHUNK {
-        // While a thread ends its pool is gone; so is the buffer then.
-        let _ = POOL.try_with(|pool| {
-            let mut pool = pool.borrow_mut();
-            if pool.len() < KEPT {
-                pool.push(buffer);
-            }
-        });
+    let whole = buffer.try_reclaim(CHUNK);
+    // Not the odd large buffer, nor the rest of one.
+    if buffer.capacity() < PART || buffer.capacity() >= 2 * CHUNK {
+        return;
     }
+    let pool = if whole { &POOL } else { &PARTS };
+    // While a thread ends its pool is gone; so is the buffer then.
+    let _ = pool.try_with(|pool| {
+        let mut pool = pool.borrow_mut();
+        if pool.len() < KEPT {
+            pool.push(buffer);
+        }
+    });
 }
 
 /// An empty list of what is to be written.

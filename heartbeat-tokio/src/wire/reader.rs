@@ -145,7 +145,7 @@ impl Reader {
         self.small = !self.bulk;
         self.buffer = match self.small {
             true => BytesMut::from(read),
-            false => pool::take(),
+            false => pool::take_part(),
         };
         if self.bulk {
             self.buffer.extend_from_slice(read);
@@ -167,7 +167,10 @@ impl Reader {
             return;
         }
         let whole = self.buffer.len() + missing;
-        if whole > CHUNK && self.buffer.len() >= EARNEST {
+        if self.buffer.capacity() == 0 {
+            self.buffer = pool::take_part();
+            self.small = false;
+        } else if whole > CHUNK && self.buffer.len() >= EARNEST {
             // One exact allocation, which leaves when the frame does.
             let mut exact = BytesMut::with_capacity(whole);
             exact.extend_from_slice(&self.buffer);

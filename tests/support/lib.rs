@@ -65,6 +65,28 @@ struct TokioReadme;
 #[doc = include_str!("../../docs/configuration.md")]
 struct Configuration;
 
+/// And in the guide.
+#[cfg(doctest)]
+mod guide {
+    #[doc = include_str!("../../docs/guide/getting-started.md")]
+    struct GettingStarted;
+
+    #[doc = include_str!("../../docs/guide/choosing-timings.md")]
+    struct ChoosingTimings;
+
+    #[doc = include_str!("../../docs/guide/own-protocol.md")]
+    struct OwnProtocol;
+
+    #[doc = include_str!("../../docs/guide/tls.md")]
+    struct Tls;
+
+    #[doc = include_str!("../../docs/guide/busy.md")]
+    struct Busy;
+
+    #[doc = include_str!("../../docs/guide/production.md")]
+    struct Production;
+}
+
 /// Milliseconds.
 pub const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)

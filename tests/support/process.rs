@@ -113,6 +113,15 @@ impl PeerProcess {
         self.signal(Signal::CONT)
     }
 
+    /// SIGINT: what Ctrl-C sends.
+    ///
+    /// # Errors
+    ///
+    /// If it has ended already.
+    pub fn interrupt(&self) -> io::Result<()> {
+        self.signal(Signal::INT)
+    }
+
     /// SIGKILL.
     ///
     /// # Errors

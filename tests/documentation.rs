@@ -1,0 +1,365 @@
+//! The pages in Markdown: what they link to is there, the guide is whole, and
+//! the messages in its FAQ are those that people see.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may panic too"
+)]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    panic::catch_unwind,
+    path::{Component, Path, PathBuf},
+};
+
+use futures::{SinkExt, StreamExt};
+use heartbeat_core::Control;
+use heartbeat_tests::{RawPeer, secs, wrapped};
+use heartbeat_tokio::{Config, ConfigError, Diagnosis, Heartbeat, PeerEvent, Postcard};
+use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
+use tokio::{
+    runtime,
+    time::{advance, sleep},
+};
+
+const GUIDE: &str = "docs/guide";
+
+// ---- links ------------------------------------------------------------------
+
+#[test]
+fn every_link_leads_to_something_that_is_there() {
+    let pages = pages();
+    assert!(pages.len() > 15, "{:?}", pages.keys());
+    let mut followed = 0;
+    for (page, Page { links, .. }) in &pages {
+        for link in links.iter().filter(|link| !link.contains("://")) {
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = match path {
+                "" => page.clone(),
+                path => normal(&page.parent().unwrap().join(path)),
+            };
+            assert!(root().join(&target).exists(), "{page:?}: {link}");
+            if !anchor.is_empty() {
+                let there = &pages[&target].anchors;
+                assert!(there.contains(anchor), "{page:?}: {link}, of {there:?}");
+            }
+            followed += 1;
+        }
+    }
+    assert!(followed > 100, "{followed}");
+}
+
+#[test]
+fn the_summary_lists_every_chapter_and_no_other() {
+    let mut chapters: BTreeSet<_> = fs::read_dir(root().join(GUIDE))
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".md"))
+        .collect();
+    chapters.remove("SUMMARY.md");
+    let pages = pages();
+    let links = |page| &pages[&Path::new(GUIDE).join(page)].links;
+    let listed: Vec<_> = links("SUMMARY.md").clone();
+    assert_eq!(listed.iter().cloned().collect::<BTreeSet<_>>(), chapters);
+    // The first page has a row for each, in the same order.
+    let listed = listed.iter().filter(|chapter| *chapter != "README.md");
+    let rows = links("README.md").iter();
+    let rows = rows.filter(|link| !link.contains("/") && chapters.contains(*link));
+    assert_eq!(rows.collect::<Vec<_>>(), listed.collect::<Vec<_>>());
+
+    let book: toml::Table = toml::from_str(&read(&Path::new(GUIDE).join("book.toml"))).unwrap();
+    assert_eq!(book["book"]["src"].as_str(), Some("."));
+}
+
+/// Rust is compiled by `support/lib.rs`, and what isn't Rust says so.
+#[test]
+fn every_block_of_code_in_the_guide_is_compiled_or_is_none() {
+    let doctests = read(Path::new("tests/support/lib.rs"));
+    for (page, Page { blocks, .. }) in pages() {
+        if !page.starts_with(GUIDE) {
+            continue;
+        }
+        let include = format!("include_str!(\"../../{}\")", page.display());
+        for (language, block) in blocks {
+            match &*language {
+                "rust" | "rust,no_run" => assert!(doctests.contains(&include), "{page:?}"),
+                "toml" => drop(toml::from_str::<toml::Table>(&block).expect("valid TOML")),
+                "text" | "console" | "sh" => {}
+                other => panic!("{page:?}: {other:?}"),
+            }
+        }
+    }
+}
+
+// ---- the FAQ ------------------------------------------------------------------
+
+/// To the letter, and no other.
+#[test]
+fn the_messages_in_the_faq_are_those_that_people_see() {
+    let faq = &pages()[&Path::new(GUIDE).join("faq.md")];
+    let blocks = faq.blocks.iter().filter(|(language, _)| language == "text");
+    let lines = blocks.flat_map(|(_, block)| block.lines());
+    let shown: BTreeSet<_> = lines.map(str::to_owned).collect();
+
+    let mut said: BTreeSet<_> = refused().map(|error| error.to_string()).into();
+    said.extend(panics());
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    said.extend(runtime.block_on(told()));
+    assert_eq!(shown, said);
+}
+
+fn refused() -> [ConfigError; 7] {
+    let builder = Config::builder;
+    [
+        builder().timeout(secs(0)).build(),
+        builder().interval(secs(366 * 24 * 60 * 60)).build(),
+        Config::detect_within(std::time::Duration::from_micros(2)),
+        builder().max_missed(0).build(),
+        builder().jitter(25.0).build(),
+        builder().adaptive_floor(secs(5)).build(),
+        builder().max_frame(0).build(),
+    ]
+    .map(Result::unwrap_err)
+}
+
+/// What tokio says where it isn't as the library needs it.
+fn panics() -> [String; 2] {
+    let message = |panic: Box<dyn std::any::Any + Send>| *panic.downcast::<String>().unwrap();
+    let outside = catch_unwind(|| drop(wrapped(exact()).0.spawn()));
+    let without_time = catch_unwind(|| {
+        let runtime = runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async { wrapped(exact()).0.next().await });
+    });
+    [outside.unwrap_err(), without_time.unwrap_err()].map(message)
+}
+
+/// Events, and errors of senders.
+async fn told() -> Vec<String> {
+    let mut said = Vec::new();
+
+    let (mut silent, _peer) = wrapped(exact());
+    let PeerEvent::Dead(mut death) = silent.next_terminal().await else {
+        panic!("it isn't dead")
+    };
+    said.push(
+        silent
+            .send("too late".into())
+            .await
+            .unwrap_err()
+            .to_string(),
+    );
+    for diagnosis in [
+        Diagnosis::AppHung,
+        Diagnosis::PathDead,
+        Diagnosis::PeerNotReading,
+    ] {
+        death.diagnosis = diagnosis;
+        said.push(PeerEvent::<()>::Dead(death).to_string());
+    }
+
+    let (mut left, mut peer) = wrapped(exact());
+    peer.send_control(Control::Hello(exact().hello())).await;
+    peer.send_control(Control::Goodbye).await;
+    left.next_terminal().await;
+    said.push(left.send("too late".into()).await.unwrap_err().to_string());
+
+    let (mut talks, _peer) = wrapped(exact());
+    let large = vec![0; 10_000_000];
+    said.push(talks.send(large.into()).await.unwrap_err().to_string());
+
+    // A peer that says this first, or after a greeting.
+    let mut hello = framed(Control::Hello(exact().hello()));
+    let mut pings = hello.clone();
+    for number in 0..200 {
+        pings.extend(framed(Control::Ping(heartbeat_core::Nonce([number; 8]))));
+    }
+    let too_long = [&*hello, &10_000_001_u32.to_be_bytes()].concat();
+    // Behind the length, the tag and the magic.
+    hello[4 + 1 + 4] = 2;
+    for bytes in [
+        b"HTTP/1.1 400 Bad Request\r\n",
+        &b"\0\0\0\x05hello"[..],
+        &hello,
+        &too_long,
+        &pings,
+    ] {
+        let (mut confused, mut peer) = wrapped(exact());
+        peer.send_raw(bytes).await;
+        said.push(confused.next_terminal().await.to_string());
+    }
+
+    let (ours, theirs) = tokio::io::duplex(1 << 10);
+    let mut typed = Heartbeat::<_, Postcard<u32>>::typed(ours, exact());
+    let mut peer = RawPeer::new(theirs);
+    peer.send_control(Control::Hello(exact().hello())).await;
+    peer.send_raw(b"\0\0\0\x02\0\xff").await;
+    said.push(
+        typed
+            .by_ref()
+            .collect::<Vec<_>>()
+            .await
+            .pop()
+            .unwrap()
+            .to_string(),
+    );
+
+    let (mut killed, peer) = wrapped(exact());
+    drop(peer);
+    said.push(killed.next_terminal().await.to_string());
+
+    // Nobody reads at the other end.
+    let (ours, _theirs) = tokio::io::duplex(1 << 10);
+    let mut stuck = Heartbeat::new(ours, exact());
+    let _ = stuck.send(vec![0; 1 << 20].into()).await;
+    said.push(stuck.next_terminal().await.to_string());
+
+    let (mut asleep, mut peer) = wrapped(exact());
+    peer.send_control(Control::Hello(exact().hello())).await;
+    asleep.next().await;
+    advance(secs(10)).await;
+    said.push(asleep.next().await.unwrap().to_string());
+
+    let (probed, mut peer) = wrapped(exact());
+    let driver = probed.spawn();
+    peer.send_control(Control::Hello(exact().hello())).await;
+    let talk = async {
+        loop {
+            peer.send_raw(b"\0\0\0\x02\0!").await;
+            sleep(secs(1)).await;
+        }
+    };
+    tokio::select! {
+        () = talk => {}
+        answer = driver.sender.probe() => said.push(answer.unwrap_err().to_string()),
+    }
+    said
+}
+
+/// The default timings, without chance.
+fn exact() -> Config {
+    Config::builder().jitter(0.0).build().unwrap()
+}
+
+fn framed(control: Control) -> Vec<u8> {
+    let mut buffer = [0; Control::MAX_ENCODED];
+    let body = control.encode(&mut buffer).unwrap();
+    let length = u32::try_from(body.len()).unwrap();
+    [&length.to_be_bytes(), body].concat()
+}
+
+trait NextTerminal {
+    async fn next_terminal(&mut self) -> PeerEvent<bytes::Bytes>;
+}
+
+impl NextTerminal for Heartbeat<tokio::io::DuplexStream> {
+    async fn next_terminal(&mut self) -> PeerEvent<bytes::Bytes> {
+        self.by_ref().collect::<Vec<_>>().await.pop().unwrap()
+    }
+}
+
+// ---- reading Markdown -----------------------------------------------------------
+
+/// What a page has.
+#[derive(Debug, Default)]
+struct Page {
+    links: Vec<String>,
+    anchors: BTreeSet<String>,
+    /// Languages, and what is between the fences.
+    blocks: Vec<(String, String)>,
+}
+
+/// All of them, by their paths from the root.
+fn pages() -> BTreeMap<PathBuf, Page> {
+    let mut paths = Vec::new();
+    let mut folders = vec![PathBuf::from("docs")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(root().join(&folder)).unwrap() {
+            let path = folder.join(entry.unwrap().file_name());
+            if root().join(&path).is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                paths.push(path);
+            }
+        }
+    }
+    for name in [
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+    ] {
+        paths.push(name.into());
+    }
+    let page = |path: PathBuf| (path.clone(), parse(&read(&path)));
+    paths.into_iter().map(page).collect()
+}
+
+fn parse(text: &str) -> Page {
+    let mut page = Page::default();
+    let mut heading = None;
+    let mut block = None;
+    for event in Parser::new_ext(text, Options::ENABLE_TABLES) {
+        match event {
+            Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => {
+                page.links.push(dest_url.into_string());
+            }
+            Event::Start(Tag::Heading { .. }) => heading = Some(String::new()),
+            Event::End(TagEnd::Heading(_)) => {
+                page.anchors.extend(heading.take().as_deref().map(anchor));
+            }
+            Event::Start(Tag::CodeBlock(kind)) => {
+                let language = match kind {
+                    CodeBlockKind::Fenced(language) => language.into_string(),
+                    CodeBlockKind::Indented => "text".to_owned(),
+                };
+                block = Some((language, String::new()));
+            }
+            Event::End(TagEnd::CodeBlock) => page.blocks.extend(block.take()),
+            Event::Text(text) | Event::Code(text) => {
+                if let Some(heading) = &mut heading {
+                    heading.push_str(&text);
+                } else if let Some((_, block)) = &mut block {
+                    block.push_str(&text);
+                }
+            }
+            _ => {}
+        }
+    }
+    page
+}
+
+/// As forges and mdBook make them.
+fn anchor(heading: &str) -> String {
+    let kept = heading.to_lowercase();
+    let kept = kept
+        .chars()
+        .filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(root().join(path)).unwrap()
+}
+
+fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// Without `..`.
+fn normal(path: &Path) -> PathBuf {
+    path.components().fold(PathBuf::new(), |mut path, part| {
+        match part {
+            Component::ParentDir => assert!(path.pop(), "{path:?} leads out of the repository"),
+            part => path.push(part),
+        }
+        path
+    })
+}

@@ -21,12 +21,19 @@ const KEPT: usize = 8;
 /// share chunks instead of keeping one each time.
 const PART: usize = 8 * 1024;
 
+/// So many bytes of buffers for large frames a thread keeps. Asking for as much
+/// each time would cost more than carrying it: an allocator takes it from the
+/// system, page by page, and returns it.
+const LARGE: usize = 4 * 1024 * 1024;
+
 /// No longer list is kept. What a writer takes in of messages that are just
 /// not copied is half as many.
 const PIECES: usize = 256;
 
 thread_local! {
     static LISTS: RefCell<Vec<VecDeque<Bytes>>> = const { RefCell::new(Vec::new()) };
+    /// With the size of each. Messages may still hold them.
+    static LARGES: RefCell<VecDeque<(usize, BytesMut)>> = const { RefCell::new(VecDeque::new()) };
     static PARTS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
     static POOL: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
 }
@@ -46,6 +53,41 @@ pub(crate) fn take_part() -> BytesMut {
         .ok()
         .flatten()
         .unwrap_or_else(take)
+}
+
+/// An empty buffer for a frame larger than a chunk: of `size` bytes, or up to
+/// twice as many.
+pub(crate) fn take_large(size: usize) -> BytesMut {
+    let fits = |&mut (kept, ref mut buffer): &mut (usize, BytesMut)| {
+        (size..=2 * size).contains(&kept) && buffer.try_reclaim(size)
+    };
+    LARGES
+        .try_with(|larges| {
+            let mut larges = larges.borrow_mut();
+            let at = larges.iter_mut().position(fits)?;
+            larges.remove(at).map(|(_, buffer)| buffer)
+        })
+        .ok()
+        .flatten()
+        .unwrap_or_else(|| BytesMut::with_capacity(size))
+}
+
+/// Keeps such a buffer for another frame, after the one that it was for, and
+/// leaves one without memory behind.
+pub(crate) fn give_back_large(buffer: &mut BytesMut, size: usize) {
+    let mut buffer = std::mem::take(buffer);
+    buffer.clear();
+    let _ = LARGES.try_with(|larges| {
+        let mut larges = larges.borrow_mut();
+        let mut kept: usize = larges.iter().map(|(size, _)| size).sum();
+        while kept + size > LARGE {
+            match larges.pop_front() {
+                Some((oldest, _)) => kept -= oldest,
+                None => return,
+            }
+        }
+        larges.push_back((size, buffer));
+    });
 }
 
 /// Gives a buffer back, or what messages leave of it. Leaves an empty buffer

@@ -44,6 +44,9 @@ pub(super) struct Reader {
     /// The body of a message that came alone, in one small read. Nothing is in
     /// the buffer then.
     lone: Option<Bytes>,
+    /// The size of the buffer, if it is for one frame that is larger than a
+    /// chunk; otherwise zero.
+    large: usize,
     /// The largest body of a data frame.
     max_frame: u32,
     /// The last read was small, into a chunk.
@@ -63,6 +66,7 @@ impl Reader {
         Self {
             buffer: BytesMut::new(),
             lone: None,
+            large: 0,
             max_frame,
             copy: false,
             bulk: false,
@@ -92,8 +96,8 @@ impl Reader {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         if self.len() == 0 && !self.bulk {
-            // Frames were copied out of it; none may come for long.
-            pool::give_back(&mut self.buffer);
+            // Nothing may come for long.
+            self.give_back();
             return self.poll_fill_small(stream, cx);
         }
         self.poll_fill_bulk(stream, cx)
@@ -105,11 +109,14 @@ impl Reader {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         self.unite();
+        if self.large > 0 && self.buffer.is_empty() {
+            self.give_back();
+        }
         self.make_room();
         let before = self.buffer.len();
         let result = poll_read_buf(stream, cx, &mut self.buffer);
         if self.buffer.is_empty() {
-            pool::give_back(&mut self.buffer);
+            self.give_back();
         }
         let read = ready!(result)?;
         self.bulk = before + read > COPIED;
@@ -152,6 +159,14 @@ impl Reader {
         }
     }
 
+    /// The buffer isn't needed any more.
+    fn give_back(&mut self) {
+        match std::mem::take(&mut self.large) {
+            0 => pool::give_back(&mut self.buffer),
+            size => pool::give_back_large(&mut self.buffer, size),
+        }
+    }
+
     fn make_room(&mut self) {
         let room = self.buffer.capacity() - self.buffer.len();
         let missing = match self.header() {
@@ -171,18 +186,19 @@ impl Reader {
             self.buffer = pool::take_part();
             self.small = false;
         } else if whole > CHUNK && self.buffer.len() >= EARNEST {
-            // One exact allocation, which leaves when the frame does.
-            let mut exact = BytesMut::with_capacity(whole);
+            // A buffer for this frame alone.
+            let mut exact = pool::take_large(whole);
             exact.extend_from_slice(&self.buffer);
-            pool::give_back(&mut self.buffer);
+            self.give_back();
             self.buffer = exact;
+            self.large = whole;
             self.small = false;
         } else if !self.small && self.buffer.try_reclaim(CHUNK - self.buffer.len()) {
             // Nobody holds what was taken out: the same chunk again.
         } else if self.buffer.len() < CHUNK {
             let mut chunk = pool::take();
             chunk.extend_from_slice(&self.buffer);
-            pool::give_back(&mut self.buffer);
+            self.give_back();
             self.buffer = chunk;
             self.small = false;
         } else {
@@ -308,12 +324,13 @@ impl Reader {
     /// Whatever no frame was made of.
     pub(super) fn into_bytes(mut self) -> Bytes {
         self.unite();
+        self.large = 0;
         std::mem::take(&mut self.buffer).freeze()
     }
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        pool::give_back(&mut self.buffer);
+        self.give_back();
     }
 }

@@ -5,10 +5,14 @@ use std::{
     error::Error,
     io::{self, BufRead, Write},
     net::{IpAddr, SocketAddr},
+    ops::Range,
     process::{self, ExitCode},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{
+            AtomicU16, AtomicU64,
+            Ordering::{self, Relaxed},
+        },
         mpsc::{Receiver, Sender, channel},
     },
     thread,
@@ -111,6 +115,7 @@ impl Member {
                 group,
                 source,
                 servers,
+                ports: AtomicU16::new(0),
                 ledger: self.ledger.clone(),
             };
             self.runtime.spawn(async move {
@@ -166,10 +171,22 @@ struct Opener {
     group: Group,
     source: IpAddr,
     servers: Vec<SocketAddr>,
+    /// Ports that were tried.
+    ports: AtomicU16,
     ledger: Arc<Ledger>,
 }
 
+/// The ports of a source address that a peer process has to itself. It counts
+/// them up: a kernel that is asked for a free one searches through all that are
+/// taken, and with a hundred thousand that took a third of both processors.
+const PORTS: Range<u16> = 2_000..65_000;
+
 impl Opener {
+    fn next_port(&self) -> u16 {
+        let count = PORTS.end - PORTS.start;
+        PORTS.start + self.ports.fetch_add(1, Relaxed) % count
+    }
+
     /// So many at once, so often, and not before the former ones are greeted.
     /// Where that takes long there is as long a break: beats go on meanwhile,
     /// and mustn't be late.
@@ -217,7 +234,7 @@ impl Opener {
         let mut attempts = 1;
         loop {
             let socket = TcpSocket::new_v4()?;
-            let connected = match socket.bind((self.source, 0).into()) {
+            let connected = match socket.bind((self.source, self.next_port()).into()) {
                 Ok(()) => socket.connect(server).await,
                 Err(error) => Err(error),
             };

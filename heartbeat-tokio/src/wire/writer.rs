@@ -229,7 +229,7 @@ impl Writer {
             if self.in_scope(scope) == 0 {
                 break stream.poll_flush(cx);
             }
-            if self.burst >= BURST {
+            if self.burst >= self.longest_burst() {
                 self.burst = 0;
                 self.resting = true;
                 // Wakes this task when all others had a turn.
@@ -249,6 +249,15 @@ impl Writer {
             }
         };
         (taken, result)
+    }
+
+    /// A message that is larger than a burst is written in fewer, longer ones.
+    fn longest_burst(&self) -> usize {
+        let mut front = self.pieces.iter().take(2);
+        match front.any(|piece| piece.len() >= BURST) {
+            true => 2 * BURST,
+            false => BURST,
+        }
     }
 
     /// Bytes to be written.
@@ -310,7 +319,7 @@ impl Writer {
         scope: Scope,
     ) -> Poll<io::Result<usize>> {
         self.unite();
-        let room = BURST.saturating_sub(self.burst);
+        let room = self.longest_burst().saturating_sub(self.burst);
         if self.control.is_empty() && self.pieces.is_empty() {
             // What there is most often: small frames behind each other.
             let some = self.tail.get(..room).unwrap_or(&self.tail);

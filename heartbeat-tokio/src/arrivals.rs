@@ -3,9 +3,10 @@
 //! This module decides how often the clock is asked for that. On a quiet
 //! connection each read is timed. On a busy one the clock would cost more than
 //! anything else there, so reads are taken to have come at the last reading of
-//! it until a timer, armed for [`Config::arrival_slack`] later, has fired:
-//! bytes are never said to have come later than they did, nor earlier by more
-//! than the monitor allows for. It doesn't decide what an arrival means.
+//! it until a timer, armed for [`Config::arrival_slack`] later, has fired: bytes
+//! are said to have come earlier than they did, but not by more than the monitor
+//! allows for; and later only by what the timer was late. It doesn't decide what
+//! an arrival means.
 
 use heartbeat_core::{Config, Instant};
 

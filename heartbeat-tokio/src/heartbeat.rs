@@ -496,7 +496,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// The next event, straight from the connection.
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<PeerEvent<C::Message>>> {
         for _ in 0..READS_AT_ONCE {
-            // Next most often there is nothing to do until bytes arrive.
+            // Most often there is nothing to do until bytes arrive: messages
+            // that lay there were handed out before this was called.
             if self.is_undisturbed() && !self.flags.has(Flag::NewBytes) {
                 if self.poll_read(cx).is_ready() {
                     if let Some(message) = self.next_message() {

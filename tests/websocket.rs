@@ -7,9 +7,6 @@
 
 #[path = "../examples/websocket/http.rs"]
 mod http;
-#[path = "../examples/websocket/websocket.rs"]
-#[allow(dead_code, reason = "chat.rs has the rest")]
-mod websocket;
 
 use std::{
     ffi::OsString,
@@ -20,6 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::SinkExt;
+use heartbeat_examples::websocket::{Beats, ControlFrames, Message, OrdinaryFrames, WebSocket};
 use heartbeat_tests::{
     Throttled, Watched, is_cut_off, ms, needs_one_of, needs_python_with, patient,
     process::PeerProcess, quick, secs,
@@ -33,8 +31,6 @@ use tokio::{
     sync::mpsc,
     time::timeout,
 };
-
-use websocket::{Beats, ControlFrames, Message, OrdinaryFrames, WebSocket};
 
 /// How late a process may be on a machine under load.
 const SLACK: Duration = ms(1500);

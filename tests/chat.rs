@@ -228,15 +228,22 @@ async fn two_browsers_and_a_terminal_exchange_messages() {
     );
     assert_eq!(ann.value("window.hacked ?? null").await, Value::Null);
 
-    let counted = server.metrics().await;
+    let mut counted = server.metrics().await;
     for line in [
         "chat_messages_total{kind=\"browser\"} 2",
         "chat_messages_total{kind=\"terminal\"} 1",
         "chat_members{kind=\"browser\"} 2",
         "heartbeat_opened_total 3",
-        "# TYPE heartbeat_round_trip_seconds histogram",
     ] {
         assert!(counted.contains(line), "{line}\n{counted}");
+    }
+    // A round trip is counted with the first beat, for which somebody has to be
+    // silent for an interval.
+    let began = Instant::now();
+    while !counted.contains("# TYPE heartbeat_round_trip_seconds histogram") {
+        assert!(began.elapsed() < SOON, "no beat\n{counted}");
+        sleep(ms(50)).await;
+        counted = server.metrics().await;
     }
 
     // Whoever leaves a page says goodbye.

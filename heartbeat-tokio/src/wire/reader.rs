@@ -12,7 +12,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use heartbeat_core::{Control, ProtocolError, Tag};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::io::poll_read_buf;
@@ -32,6 +32,10 @@ const SMALL: usize = 2 * COPIED;
 
 /// With less room than this a chunk is as good as full.
 const ROOM: usize = 2048;
+
+/// A frame of at least so many bytes isn't begun where it doesn't fit: what was
+/// read of it would have to be moved.
+const MOVED: usize = 4 * 1024;
 
 /// So much of a frame larger than a chunk must have arrived before memory is
 /// reserved for all of it.
@@ -112,9 +116,9 @@ impl Reader {
         if self.large > 0 && self.buffer.is_empty() {
             self.give_back();
         }
-        self.make_room();
+        let room = self.make_room();
         let before = self.buffer.len();
-        let result = poll_read_buf(stream, cx, &mut self.buffer);
+        let result = poll_read_buf(stream, cx, &mut (&mut self.buffer).limit(room));
         if self.buffer.is_empty() {
             self.give_back();
         }
@@ -167,8 +171,8 @@ impl Reader {
         }
     }
 
-    fn make_room(&mut self) {
-        let room = self.buffer.capacity() - self.buffer.len();
+    /// Makes room, and says for how many bytes.
+    fn make_room(&mut self) -> usize {
         let missing = match self.header() {
             // A frame that is too long is refused as soon as somebody takes it
             // out, which isn't always before the next read.
@@ -177,34 +181,70 @@ impl Reader {
             }
             _ => 0,
         };
-        // A frame that was begun and fits needs no more than its rest.
-        if room >= ROOM || (missing > 0 && room >= missing) {
-            return;
+        match self.room(missing) {
+            0 => {
+                self.move_on(missing);
+                match self.room(missing) {
+                    0 => EARNEST.min(self.buffer.capacity() - self.buffer.len()),
+                    room => room,
+                }
+            }
+            room => room,
         }
-        let whole = self.buffer.len() + missing;
+    }
+
+    /// How much to read into the buffer: none if another one would do better.
+    /// So many bytes are `missing` of the frame that was begun.
+    fn room(&self, missing: usize) -> usize {
+        let room = self.buffer.capacity() - self.buffer.len();
+        let Some(behind) = room.checked_sub(missing) else {
+            return 0;
+        };
+        // The next frame is probably as long as the last.
+        let next = HEADER + self.weight;
+        let begins = self.buffer.is_empty() || missing > 0;
+        if self.large > 0 && missing > 0 {
+            missing
+        } else if next >= MOVED && begins {
+            missing + behind - behind % next
+        } else if room >= ROOM || missing > 0 {
+            room
+        } else {
+            0
+        }
+    }
+
+    /// Goes on in another buffer, in which there is room.
+    fn move_on(&mut self, missing: usize) {
+        let length = self.buffer.len();
+        let wanted = if missing > 0 { missing } else { ROOM };
+        let a_chunk_will_do = length < EARNEST || length + wanted <= CHUNK;
         if self.buffer.capacity() == 0 {
-            self.buffer = pool::take_part();
-            self.small = false;
-        } else if whole > CHUNK && self.buffer.len() >= EARNEST {
-            // A buffer for this frame alone.
-            let mut exact = pool::take_large(whole);
-            exact.extend_from_slice(&self.buffer);
-            self.give_back();
-            self.buffer = exact;
-            self.large = whole;
-            self.small = false;
-        } else if !self.small && self.buffer.try_reclaim(CHUNK - self.buffer.len()) {
+            self.buffer = match HEADER + self.weight < MOVED {
+                true => pool::take_part(),
+                false => pool::take(),
+            };
+        } else if a_chunk_will_do && !self.small && self.buffer.try_reclaim(CHUNK - length) {
             // Nobody holds what was taken out: the same chunk again.
-        } else if self.buffer.len() < CHUNK {
-            let mut chunk = pool::take();
-            chunk.extend_from_slice(&self.buffer);
-            self.give_back();
-            self.buffer = chunk;
-            self.small = false;
+        } else if a_chunk_will_do {
+            let chunk = pool::take();
+            self.replace_buffer(chunk, 0);
+        } else if missing > 0 {
+            // A buffer for this frame alone.
+            let whole = length + missing;
+            self.replace_buffer(pool::take_large(whole), whole);
         } else {
             // Several whole frames that nobody takes out.
             self.buffer.reserve(CHUNK);
         }
+        self.small = false;
+    }
+
+    fn replace_buffer(&mut self, mut buffer: BytesMut, large: usize) {
+        buffer.extend_from_slice(&self.buffer);
+        self.give_back();
+        self.buffer = buffer;
+        self.large = large;
     }
 
     /// The length and, if it is there, the tag of the first frame.

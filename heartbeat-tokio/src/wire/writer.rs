@@ -9,13 +9,17 @@ use std::{
     collections::VecDeque,
     future::Future,
     io::{self, IoSlice},
+    mem::MaybeUninit,
     pin::{Pin, pin},
     task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use heartbeat_core::Control;
-use tokio::{io::AsyncWrite, task::yield_now};
+use tokio::{
+    io::{AsyncWrite, ReadBuf},
+    task::yield_now,
+};
 
 use super::{HEADER, header};
 use crate::{SendError, pool, transport::Scope};
@@ -38,14 +42,17 @@ const LITTLE: usize = 260;
 ///
 /// Who goes on until a socket is full fills the window of the peer's kernel,
 /// and the connection then lives on window probes.
-const BURST: usize = 192 * 1024;
+const BURST: u32 = 192 * 1024;
+
+/// A message that is longer than a burst is written in longer ones, but no
+/// longer than this: a megabyte at once is too much again.
+const LONGEST_BURST: u32 = 640 * 1024;
 
 /// As many pieces as one system call takes.
 const PIECES: usize = 64;
 
-/// Fewer pieces than this are few: a header, a large message, and the same
-/// again.
-const FEW: usize = 5;
+/// Fewer pieces than this are few: four large messages and their headers.
+const FEW: usize = 9;
 
 /// The sending half of [`Wire`](super::Wire).
 #[derive(Debug)]
@@ -69,7 +76,9 @@ pub(super) struct Writer {
     goodbye: bool,
     /// Bytes written since the stream was last full, or somebody else had a
     /// turn.
-    burst: usize,
+    burst: u32,
+    /// As many may be.
+    longest_burst: u32,
     /// Somebody else is to have a turn.
     resting: bool,
 }
@@ -86,6 +95,7 @@ impl Writer {
             begun: 0,
             goodbye: false,
             burst: 0,
+            longest_burst: BURST,
             resting: false,
         }
     }
@@ -159,6 +169,7 @@ impl Writer {
         self.reserve(HEADER);
         self.tail.extend_from_slice(&header(payload.len()));
         let header = self.tail.split().freeze();
+        self.longest_burst = longest_burst_with(&payload).max(self.longest_burst);
         self.push_piece(header);
         self.push_piece(payload);
     }
@@ -229,8 +240,8 @@ impl Writer {
             if self.in_scope(scope) == 0 {
                 break stream.poll_flush(cx);
             }
-            if self.burst >= self.longest_burst() {
-                self.burst = 0;
+            if self.burst >= self.longest_burst {
+                self.end_long_burst();
                 self.resting = true;
                 // Wakes this task when all others had a turn.
                 let _ = pin!(yield_now()).poll(cx);
@@ -239,7 +250,8 @@ impl Writer {
             match self.poll_write_once(stream.as_mut(), cx, scope) {
                 Poll::Ready(Ok(written)) => {
                     taken += written;
-                    self.burst += written;
+                    let written = u32::try_from(written).unwrap_or(u32::MAX);
+                    self.burst = self.burst.saturating_add(written);
                 }
                 Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
                 Poll::Pending => {
@@ -251,12 +263,12 @@ impl Writer {
         (taken, result)
     }
 
-    /// A message that is larger than a burst is written in fewer, longer ones.
-    fn longest_burst(&self) -> usize {
-        let mut front = self.pieces.iter().take(2);
-        match front.any(|piece| piece.len() >= BURST) {
-            true => 2 * BURST,
-            false => BURST,
+    /// Somebody else has a turn, and then there may be another burst.
+    fn end_long_burst(&mut self) {
+        self.burst = 0;
+        self.longest_burst = BURST;
+        for piece in &self.pieces {
+            self.longest_burst = longest_burst_with(piece).max(self.longest_burst);
         }
     }
 
@@ -319,7 +331,7 @@ impl Writer {
         scope: Scope,
     ) -> Poll<io::Result<usize>> {
         self.unite();
-        let room = self.longest_burst().saturating_sub(self.burst);
+        let room = self.longest_burst.saturating_sub(self.burst) as usize;
         if self.control.is_empty() && self.pieces.is_empty() {
             // What there is most often: small frames behind each other.
             let some = self.tail.get(..room).unwrap_or(&self.tail);
@@ -511,6 +523,11 @@ impl<'a, const N: usize> Slices<'a, N> {
     }
 }
 
+/// How long a burst may be to carry such a message.
+fn longest_burst_with(payload: &Bytes) -> u32 {
+    u32::try_from(HEADER + payload.len()).map_or(LONGEST_BURST, |frame| frame.min(LONGEST_BURST))
+}
+
 /// Writes header and payload, of `N` bytes at most, behind each other.
 #[inline]
 fn poll_write_copy<const N: usize>(
@@ -519,14 +536,11 @@ fn poll_write_copy<const N: usize>(
     header: &[u8; HEADER],
     payload: &[u8],
 ) -> Poll<io::Result<usize>> {
-    let mut memory = [0; N];
-    let (start, body) = memory.split_at_mut(HEADER);
-    start.copy_from_slice(header);
-    if let Some(body) = body.get_mut(..payload.len()) {
-        body.copy_from_slice(payload);
-    }
-    let frame = memory.get(..HEADER + payload.len()).unwrap_or_default();
-    stream.poll_write(cx, frame)
+    let mut memory = [const { MaybeUninit::uninit() }; N];
+    let mut memory = ReadBuf::uninit(&mut memory);
+    memory.put_slice(header);
+    memory.put_slice(payload);
+    stream.poll_write(cx, memory.filled())
 }
 
 /// A stream that takes no bytes and isn't pending never will.

@@ -344,7 +344,7 @@ impl<S, C: Transport<S>> Drop for Serve<S, C> {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.finish();
-        self.0.note_room(&state);
+        self.0.note_hints(&state);
         Shared::<S, C>::wake_waiting(state);
         self.0.turns.receiver.wake();
     }
@@ -396,6 +396,8 @@ struct Turns {
     called: AtomicBool,
     /// There is room for a message; a hint, for senders that would only look.
     room: AtomicBool,
+    /// Messages may lie there; a hint, for the receiver.
+    unread: AtomicBool,
 }
 
 impl Turns {
@@ -471,14 +473,18 @@ impl<S, C: Transport<S>> Shared<S, C> {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    /// Remembers for senders whether there is room.
-    fn note_room(&self, state: &State<S, C>) {
-        let room = match &state.served {
-            Some(heartbeat) => heartbeat.has_room() && heartbeat.ended().is_none(),
-            None => false,
+    /// Remembers for the handles what they would only look for.
+    fn note_hints(&self, state: &State<S, C>) {
+        let (room, unread) = match &state.served {
+            Some(heartbeat) if heartbeat.ended().is_none() => {
+                (heartbeat.has_room(), heartbeat.has_unread())
+            }
+            _ => (false, false),
         };
-        if room != self.turns.room.load(Acquire) {
-            self.turns.room.store(room, Release);
+        for (hint, now) in [(&self.turns.room, room), (&self.turns.unread, unread)] {
+            if now != hint.load(Acquire) {
+                hint.store(now, Release);
+            }
         }
     }
 
@@ -513,7 +519,7 @@ impl<S, C: Transport<S>> Shared<S, C> {
         let served = state.serve(&mut Context::from_waker(&self.waker));
         state.tell();
         let has_events = state.has_events();
-        self.note_room(&state);
+        self.note_hints(&state);
         Self::wake_waiting(state);
         if has_events {
             self.turns.receiver.wake();
@@ -618,14 +624,18 @@ where
     C::Message: Send,
 {
     fn poll_event(&self, cx: &mut Context<'_>) -> Poll<Option<PeerEvent<C::Message>>> {
-        let mut state = self.lock();
-        if let Some(message) = state.served.as_mut().and_then(Heartbeat::next_message) {
-            drop(state);
-            // There may be more behind it, and we may not be polled for long.
-            self.turns.call_task();
-            return Poll::Ready(Some(PeerEvent::Message(message)));
+        if self.turns.unread.load(Acquire) {
+            let mut state = self.lock();
+            if let Some(heartbeat) = &mut state.served {
+                if let Some(message) = heartbeat.next_message() {
+                    drop(state);
+                    // There may be more behind it, and we may not be polled
+                    // for long.
+                    self.turns.call_task();
+                    return Poll::Ready(Some(PeerEvent::Message(message)));
+                }
+            }
         }
-        drop(state);
         self.turns.receiver.register(cx.waker());
         let mut state = self.lock();
         let closing = state.closing;
@@ -640,7 +650,7 @@ where
         }
         let event = Pin::new(heartbeat).poll_next(&mut Context::from_waker(&self.waker));
         state.tell();
-        self.note_room(&state);
+        self.note_hints(&state);
         let woken = state.satisfied();
         drop(state);
         if event.is_ready() {
@@ -660,13 +670,13 @@ where
 
     fn post(&self, message: C::Message) -> Result<(), SendError> {
         let mut state = self.lock();
-        if let Some(ended) = state.ended() {
-            return Err(ended.into());
+        let Some(heartbeat) = &mut state.served else {
+            return state.over().map_or(Ok(()), |ended| Err(ended.into()));
+        };
+        heartbeat.post(message)?;
+        if !heartbeat.has_room() {
+            self.turns.room.store(false, Release);
         }
-        if let Some(heartbeat) = &mut state.served {
-            heartbeat.post(message)?;
-        }
-        self.note_room(&state);
         drop(state);
         self.turns.call_task();
         Ok(())
@@ -682,7 +692,7 @@ where
                 self.turns.call_task();
             }
         }
-        self.note_room(&state);
+        self.note_hints(&state);
         self.poll_until(cx, state, Heartbeat::is_flushed)
     }
 

@@ -952,6 +952,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
+    /// Whether something lies there that may be a message.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.transport.unread() > 0
+    }
+
     /// Whether a message may be queued.
     pub(crate) fn has_room(&self) -> bool {
         self.transport.has_room()

@@ -116,7 +116,7 @@ pub struct Driver<M> {
 /// The sending side of a connection that a [`Driver`] serves.
 ///
 /// A message is written as soon as the driver comes to it. Several that are
-/// sent in a row leave together. While 32 KiB of small messages or 192 KiB in all
+/// sent in a row leave together. While 48 KiB of small messages or 192 KiB in all
 /// are queued (8 KiB with a codec or frames of your own) a sender waits.
 ///
 /// It is a [`Sink`] too.

@@ -1200,7 +1200,7 @@ where
     }
 }
 
-/// Sending waits while 32 KiB of small messages or 192 KiB in all are queued (8
+/// Sending waits while 48 KiB of small messages or 192 KiB in all are queued (8
 /// KiB with a codec or frames of your own), and ends with an error as soon as
 /// the connection does.
 impl<S, C> Sink<C::Message> for Heartbeat<S, C>

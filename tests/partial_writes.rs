@@ -101,6 +101,46 @@ fn overtakes(sizes: &[usize], stuck: usize, vectored: bool, buffered: bool) {
     assert_eq!(ping, Some(boundary), "{sizes:?}, {stuck}: {frames:?}");
 }
 
+// ---- a stream that is never done -------------------------------------------------
+
+/// Whoever feeds it is always ahead: buffers fill up, and are replaced.
+#[test]
+fn a_stream_that_takes_less_than_there_is_gets_all_of_it() {
+    for sizes in [
+        &[16][..],
+        &[250],
+        &[3000],
+        &[250, 260, 5000],
+        &[4000, 30_000],
+    ] {
+        for takes in [&[1000, 0][..], &[20_000, 0], &[5000, 0, 1]] {
+            for vectored in [true, false] {
+                let mut queued = Vec::new();
+                let sent = runtime().block_on(async {
+                    let (mut heartbeat, script) = greeted(calm()).await;
+                    heartbeat.flush().await.unwrap();
+                    script.set_vectored(vectored);
+                    script.take_each(takes);
+                    let mut bytes = 0;
+                    for (nth, &size) in sizes.iter().cycle().enumerate() {
+                        let message = filler(nth, size);
+                        heartbeat.feed(message.clone()).await.unwrap();
+                        queued.push(message);
+                        bytes += size;
+                        if bytes > 1_500_000 {
+                            break;
+                        }
+                    }
+                    heartbeat.flush().await.unwrap();
+                    script.sent()
+                });
+                let sent = messages(&frames(&sent));
+                assert!(sent == queued, "{sizes:?}, {takes:?}, {vectored}");
+            }
+        }
+    }
+}
+
 // ---- any stream -----------------------------------------------------------------
 
 #[test]

@@ -211,9 +211,7 @@ impl Writer {
 
     #[inline]
     fn reserve(&mut self, bytes: usize) {
-        let room = self.tail.capacity() - self.tail.len();
-        // What was written of it may have made room.
-        if room < bytes && !self.tail.try_reclaim(bytes) {
+        if self.tail.capacity() - self.tail.len() < bytes {
             self.begin_another_tail();
         }
     }

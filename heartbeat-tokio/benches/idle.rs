@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo bench -p heartbeat-tokio --bench idle -- [--quick] [--turns N] [--json FILE]
+//!     [--aligned]
 //! ```
 //!
 //! This process holds one end of 10,000 connections over loopback, a task each,
@@ -10,7 +11,8 @@
 //! side (the kernel's figure for the whole process), and, when the child is
 //! stopped with SIGSTOP, when the deaths of all connections are known. The
 //! other side of each comparison is what people write: a `Framed` and an
-//! unaligned timer for each connection.
+//! timer for each connection: an unaligned one, or with `--aligned` one on the
+//! same grid as ours, which shows what else there is.
 
 #![allow(
     clippy::cast_possible_truncation,
@@ -38,8 +40,8 @@ mod linux {
         net::SocketAddr,
         process::{Child, Command, Stdio},
         sync::{
-            Mutex, PoisonError,
-            atomic::{AtomicUsize, Ordering::Relaxed},
+            Mutex, OnceLock, PoisonError,
+            atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
         },
         thread,
         time::{Duration, Instant},
@@ -82,6 +84,9 @@ mod linux {
                 watched: Duration::from_secs(15),
             },
         };
+        if arguments.iter().any(|argument| argument == "--aligned") {
+            ALIGNED.store(true, Relaxed);
+        }
         if value("--turns").is_some() {
             bench.turns = count(&value("--turns")).max(1);
         }
@@ -295,6 +300,7 @@ mod linux {
     // ---- this process ---------------------------------------------------
 
     static BEATS: AtomicUsize = AtomicUsize::new(0);
+    static ALIGNED: AtomicBool = AtomicBool::new(false);
     static DEATHS: Mutex<Vec<Duration>> = Mutex::new(Vec::new());
 
     fn deaths() -> std::sync::MutexGuard<'static, Vec<Duration>> {
@@ -341,11 +347,22 @@ mod linux {
                         return;
                     }
                     dice = (dice + 0.618_034) % 1.0;
-                    let next = INTERVAL.mul_f64(1.0 - dice / 4.0);
-                    sleep.as_mut().reset(TokioInstant::now() + next);
+                    let next = TokioInstant::now() + INTERVAL.mul_f64(1.0 - dice / 4.0);
+                    sleep.as_mut().reset(next - beyond_the_grid(next));
                     0
                 }
             };
+        }
+    }
+
+    /// By how much a moment is after one on a grid of 131 ms, if such a grid is
+    /// asked for.
+    fn beyond_the_grid(at: TokioInstant) -> Duration {
+        static ORIGIN: OnceLock<TokioInstant> = OnceLock::new();
+        let origin = *ORIGIN.get_or_init(TokioInstant::now);
+        match ALIGNED.load(Relaxed) {
+            true => Duration::from_micros((at - origin).as_micros() as u64 % (1 << 17)),
+            false => Duration::ZERO,
         }
     }
 

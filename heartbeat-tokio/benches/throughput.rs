@@ -9,8 +9,9 @@
 //! [`Heartbeat`](heartbeat_tokio::Heartbeat), over messages per second through
 //! what people have without one, a `Framed<_, LengthDelimitedCodec>` (plus a
 //! far `Sleep`, because any timer at all costs a few per cent). The last rows
-//! compare a spawned heartbeat with one that isn't. The two take turns, and the
-//! medians are compared. Payloads are compared with what was sent.
+//! compare a spawned heartbeat with one that isn't, and with what the stream
+//! allows by itself. The two take turns, and the medians are compared. Payloads
+//! are compared with what was sent.
 //!
 //! `--only` chooses the rows that begin with a text such as `feed tcp`.
 //! `--at-least 0.8` fails if a row in memory and on one thread is below 0.8 of
@@ -33,6 +34,25 @@ use harness::{
 const PLAIN: Subject = subject!("framed", harness::plain);
 const INLINE: Subject = subject!("inline", harness::inline);
 const SPAWNED: Subject = subject!("spawned", harness::spawned);
+
+/// Bytes, and nothing else.
+const BARE: Subject = Subject {
+    name: "bare",
+    run: |job| {
+        Box::pin(async move {
+            match job.io {
+                Duplex => {
+                    let (ours, theirs) = harness::duplex();
+                    harness::carry_bytes(job, ours, theirs).await
+                }
+                Tcp => {
+                    let (ours, theirs) = harness::tcp().await;
+                    harness::carry_bytes(job, ours, theirs).await
+                }
+            }
+        })
+    },
+};
 
 /// Both ends on one thread, against the plain codec.
 const fn row(name: &'static str, work: Work, io: harness::Io, ratios: [f64; 5]) -> Target {
@@ -68,8 +88,19 @@ const fn spawned(target: Target) -> Target {
     }
 }
 
+/// Small messages are far from it.
+const LIMIT: [f64; 5] = [0.0, 0.0, 0.0, 0.7, 0.7];
+
+/// Against the stream itself, where most of the time is its.
+const fn of_the_limit(target: Target) -> Target {
+    Target {
+        theirs: BARE,
+        ..target
+    }
+}
+
 /// What is to be reached.
-const TARGETS: [Target; 14] = [
+const TARGETS: [Target; 16] = [
     reaching(
         [1.20, 1.20, 1.05, 1.25, 1.25],
         row("feed", Feed, Duplex, [1.20, 1.20, 1.10, 1.45, 1.80]),
@@ -99,6 +130,8 @@ const TARGETS: [Target; 14] = [
         spawned(row("echo-spawned", Echo, Duplex, [0.85; 5])),
     ),
     spawned(row("echo-spawned", Echo, Tcp, [0.85; 5])),
+    of_the_limit(row("feed-of-the-limit", Feed, Duplex, LIMIT)),
+    of_the_limit(row("feed-of-the-limit", Feed, Tcp, LIMIT)),
 ];
 
 fn main() -> io::Result<()> {

@@ -26,7 +26,7 @@ use bytes::Bytes;
 use futures::{Sink, SinkExt, Stream, StreamExt, future::LocalBoxFuture};
 use heartbeat_tokio::{Config, Driver, Heartbeat, PeerEvent, Receiver, SendError, Sender};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, DuplexStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream},
     net::{TcpListener, TcpStream},
     runtime::Runtime,
     time::Sleep,
@@ -229,6 +229,42 @@ fn verify(message: &[u8], payload: &[u8], nth: usize) {
     };
     let all = [0, nth % windows, windows - 1].into_iter().all(same);
     assert!(all, "another payload");
+}
+
+/// As many bytes one way, without messages: what a stream allows by itself. It
+/// is written and read in the pieces with which that was fastest.
+pub async fn carry_bytes<S>(job: Job, mut ours: S, mut theirs: S) -> Duration
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let all = job.count * job.payload.len();
+    let start = Instant::now();
+    let writing = tokio::spawn(async move {
+        let piece = vec![7; 192 * KIB];
+        let mut left = all;
+        while left > 0 {
+            let piece = &piece[..left.min(piece.len())];
+            ours.write_all(piece).await.expect("the peer lives");
+            left -= piece.len();
+            tokio::task::yield_now().await;
+        }
+        ours
+    });
+    let reading = tokio::spawn(async move {
+        let mut piece = vec![0; 64 * KIB];
+        let mut left = all;
+        while left > 0 {
+            let read = theirs.read(&mut piece).await.expect("the peer lives");
+            assert!(read > 0, "the peer lives");
+            left -= read;
+        }
+        theirs
+    });
+    let theirs = reading.await.expect("it doesn't panic");
+    let ours = writing.await.expect("it doesn't panic");
+    let took = start.elapsed();
+    drop((ours, theirs));
+    took
 }
 
 /// A stream of messages in both directions.

@@ -212,6 +212,16 @@ impl Flags {
         self.0 & flag.bit() != 0
     }
 
+    const fn disturb(self) -> bool {
+        self.0 & Self::DISTURBING != 0
+    }
+
+    /// There may be messages, and nothing else.
+    const fn tell_of_messages(self) -> bool {
+        let messages = Flag::NewBytes.bit();
+        self.0 & (Self::DISTURBING | messages) == messages
+    }
+
     const fn set(&mut self, flag: Flag, value: bool) {
         self.0 = match value {
             true => self.0 | flag.bit(),
@@ -412,14 +422,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// Queues a message, to be written as soon as somebody polls.
     pub(crate) fn post(&mut self, message: C::Message) -> Result<(), SendError> {
-        match self.ended() {
-            Some(ended) => Err(ended.into()),
-            None => {
-                self.transport.push(message)?;
-                self.flags.raise(Flag::FlushWanted);
-                Ok(())
-            }
-        }
+        self.check_open()?;
+        self.transport.push(message)?;
+        self.flags.raise(Flag::FlushWanted);
+        Ok(())
     }
 
     /// Whether everything was written.
@@ -430,6 +436,21 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// How it ended, if it has.
     pub(crate) fn ended(&self) -> Option<Ended> {
         self.ending.as_ref()?.ended
+    }
+
+    #[inline]
+    fn is_open(&self) -> bool {
+        let ending = self.ending.as_ref();
+        ending.is_none_or(|ending| ending.ended.is_none())
+    }
+
+    /// How sending fails once the connection has ended.
+    #[inline]
+    fn check_open(&self) -> Result<(), SendError> {
+        match &self.ending {
+            None => Ok(()),
+            Some(ending) => ending.ended.map_or(Ok(()), |ended| Err(ended.into())),
+        }
     }
 
     /// Whether the terminal event was handed out, or lies in the inbox.
@@ -481,9 +502,15 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// see to.
     #[inline(always)] // so that the message is moved once
     pub(crate) fn next_message(&mut self) -> Option<C::Message> {
-        if !self.is_undisturbed() || self.has_events() {
+        if !self.flags.tell_of_messages() || self.timer.has_fired() || self.has_events() {
             return None;
         }
+        self.take_message()
+    }
+
+    /// A message, if one lies there.
+    #[inline(always)]
+    fn take_message(&mut self) -> Option<C::Message> {
         let message = self.transport.next_message()?;
         self.note_message();
         if self.transport.unread() == 0 && !self.flags.has(Flag::Bulk) {
@@ -500,8 +527,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             // that lay there were handed out before this was called.
             if self.is_undisturbed() && !self.flags.has(Flag::NewBytes) {
                 if self.poll_read(cx).is_ready() {
-                    if let Some(message) = self.next_message() {
-                        return Poll::Ready(Some(PeerEvent::Message(message)));
+                    if self.flags.tell_of_messages() {
+                        if let Some(message) = self.take_message() {
+                            return Poll::Ready(Some(PeerEvent::Message(message)));
+                        }
                     }
                 } else if self.is_waiting(cx) {
                     return Poll::Pending;
@@ -534,7 +563,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Whether there is nothing to see to but messages.
     #[inline]
     fn is_undisturbed(&self) -> bool {
-        self.flags.0 & Flags::DISTURBING == 0 && !self.timer.has_fired()
+        !self.flags.disturb() && !self.timer.has_fired()
     }
 
     /// Everything there may be to do. `None` if something was read, of which
@@ -832,14 +861,14 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// Writes as much as the stream takes, and tells the monitor.
     fn write(&mut self, cx: &mut Context<'_>) {
-        if self.ended().is_some() || self.write_end().is_some() {
+        if self.has_write_ended() {
             return;
         }
         let scope = match self.flags.has(Flag::FlushWanted) {
             true => Scope::All,
             false => Scope::Control,
         };
-        let had_room = self.has_room();
+        let waits_for_room = self.writer.is_some() && !self.has_room();
         let (taken, result) = self.transport.poll_write(&mut self.stream, cx, scope);
         match result {
             Poll::Ready(Ok(())) => {
@@ -867,7 +896,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             }
             Poll::Pending => self.write_blocked(taken, cx),
         }
-        if !had_room && self.has_room() {
+        if waits_for_room && self.has_room() {
             self.wake_writer();
         }
     }
@@ -963,6 +992,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     }
 
     /// Writes what is queued, as far as the stream takes it.
+    #[inline]
     pub(crate) fn write_now(&mut self, cx: &mut Context<'_>) {
         self.flags.raise(Flag::FlushWanted);
         if self.flags.has(Flag::Outputs) {
@@ -980,22 +1010,30 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         enough: impl Fn(&Self) -> bool,
     ) -> Poll<Result<(), SendError>> {
         self.writer = None;
-        if self.ended().is_none() && !enough(self) {
+        match enough(self) {
+            true => Poll::Ready(self.check_open()),
+            false => self.poll_write_more(cx, enough),
+        }
+    }
+
+    fn poll_write_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        enough: impl Fn(&Self) -> bool,
+    ) -> Poll<Result<(), SendError>> {
+        if self.is_open() {
             self.write_now(cx);
             if !enough(self) {
                 self.flags.raise(Flag::Written);
                 self.serve(cx);
                 self.flags.clear(Flag::Written);
+                if self.is_open() && !enough(self) {
+                    self.writer = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
             }
         }
-        match self.ended() {
-            Some(ended) => Poll::Ready(Err(ended.into())),
-            None if enough(self) => Poll::Ready(Ok(())),
-            None => {
-                self.writer = Some(cx.waker().clone());
-                Poll::Pending
-            }
-        }
+        Poll::Ready(self.check_open())
     }
 
     /// Ends our direction of the stream and waits for the peer to end its own,
@@ -1096,6 +1134,12 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     fn ending(&mut self) -> &mut Ending {
         self.ending.get_or_insert_default()
+    }
+
+    /// Whether nothing is written any more.
+    fn has_write_ended(&self) -> bool {
+        let ending = self.ending.as_ref();
+        ending.is_some_and(|ending| ending.ended.is_some() || ending.write_end.is_some())
     }
 
     fn write_end(&self) -> Option<End> {
@@ -1215,10 +1259,8 @@ where
 
     fn start_send(self: Pin<&mut Self>, message: C::Message) -> Result<(), SendError> {
         let this = self.get_mut();
-        match this.ended() {
-            Some(ended) => Err(ended.into()),
-            None => this.transport.push(message),
-        }
+        this.check_open()?;
+        this.transport.push(message)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {

@@ -72,6 +72,7 @@ impl Protocol for Wire {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> for Wire {
+    #[inline]
     fn poll_read(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let read = self.reader.poll_fill(Pin::new(stream), cx);
         if read.is_ready() {

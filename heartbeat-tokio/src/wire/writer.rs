@@ -125,23 +125,25 @@ impl Writer {
     #[inline]
     pub(super) fn push(&mut self, payload: Bytes) -> Result<(), SendError> {
         let length = payload.len();
-        if self.queued == 0 || self.lone.is_some() || length >= UNCOPIED {
-            return self.push_first_or_large(payload);
+        if self.lone.is_some() || length >= UNCOPIED {
+            return self.push_second_or_large(payload);
         }
         self.check(length)?;
-        self.push_copied(&payload);
+        if self.queued == 0 {
+            self.lone = Some(payload);
+        } else {
+            self.push_copied(&payload);
+        }
         self.queued += HEADER + length;
         Ok(())
     }
 
-    fn push_first_or_large(&mut self, payload: Bytes) -> Result<(), SendError> {
+    fn push_second_or_large(&mut self, payload: Bytes) -> Result<(), SendError> {
         let length = payload.len();
         self.check(length)?;
         self.unite();
         if length >= UNCOPIED {
             self.push_uncopied(payload);
-        } else if self.queued == 0 {
-            self.lone = Some(payload);
         } else {
             self.push_copied(&payload);
         }
@@ -158,7 +160,7 @@ impl Writer {
         }
     }
 
-    #[inline]
+    #[inline(always)] // where it is called once for each message
     fn push_copied(&mut self, payload: &[u8]) {
         self.reserve(HEADER + payload.len());
         self.tail.extend_from_slice(&header(payload.len()));

@@ -37,8 +37,8 @@ const ROOM: usize = 2048;
 /// read of it would have to be moved.
 const MOVED: usize = 4 * 1024;
 
-/// So much of a frame larger than a chunk must have arrived before memory is
-/// reserved for all of it.
+/// More than this of a frame larger than a chunk must have arrived before
+/// memory is reserved for all of it, in bytes.
 const EARNEST: usize = 16 * 1024;
 
 /// The receiving half of [`Wire`](super::Wire).
@@ -185,7 +185,8 @@ impl Reader {
             0 => {
                 self.move_on(missing);
                 match self.room(missing) {
-                    0 => EARNEST.min(self.buffer.capacity() - self.buffer.len()),
+                    // A frame larger than a chunk: until it is begun in earnest.
+                    0 => (EARNEST + 1).min(self.buffer.capacity() - self.buffer.len()),
                     room => room,
                 }
             }
@@ -218,7 +219,7 @@ impl Reader {
     fn move_on(&mut self, missing: usize) {
         let length = self.buffer.len();
         let wanted = if missing > 0 { missing } else { ROOM };
-        let a_chunk_will_do = length < EARNEST || length + wanted <= CHUNK;
+        let a_chunk_will_do = length <= EARNEST || length + wanted <= CHUNK;
         if self.buffer.capacity() == 0 {
             self.buffer = match HEADER + self.weight < MOVED {
                 true => pool::take_part(),

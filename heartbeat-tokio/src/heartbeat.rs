@@ -438,18 +438,12 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.ending.as_ref()?.ended
     }
 
-    #[inline]
-    fn is_open(&self) -> bool {
-        let ending = self.ending.as_ref();
-        ending.is_none_or(|ending| ending.ended.is_none())
-    }
-
     /// How sending fails once the connection has ended.
     #[inline]
     fn check_open(&self) -> Result<(), SendError> {
-        match &self.ending {
+        match self.ended() {
+            Some(ended) => Err(ended.into()),
             None => Ok(()),
-            Some(ending) => ending.ended.map_or(Ok(()), |ended| Err(ended.into())),
         }
     }
 
@@ -861,7 +855,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// Writes as much as the stream takes, and tells the monitor.
     fn write(&mut self, cx: &mut Context<'_>) {
-        if self.has_write_ended() {
+        if self.ended().is_some() || self.write_end().is_some() {
             return;
         }
         let scope = match self.flags.has(Flag::FlushWanted) {
@@ -1021,13 +1015,13 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         cx: &mut Context<'_>,
         enough: impl Fn(&Self) -> bool,
     ) -> Poll<Result<(), SendError>> {
-        if self.is_open() {
+        if self.ended().is_none() {
             self.write_now(cx);
             if !enough(self) {
                 self.flags.raise(Flag::Written);
                 self.serve(cx);
                 self.flags.clear(Flag::Written);
-                if self.is_open() && !enough(self) {
+                if self.ended().is_none() && !enough(self) {
                     self.writer = Some(cx.waker().clone());
                     return Poll::Pending;
                 }
@@ -1134,12 +1128,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     fn ending(&mut self) -> &mut Ending {
         self.ending.get_or_insert_default()
-    }
-
-    /// Whether nothing is written any more.
-    fn has_write_ended(&self) -> bool {
-        let ending = self.ending.as_ref();
-        ending.is_some_and(|ending| ending.ended.is_some() || ending.write_end.is_some())
     }
 
     fn write_end(&self) -> Option<End> {

@@ -220,7 +220,7 @@ impl Writer {
 
     fn begin_another_tail(&mut self) {
         let mut another = pool::take();
-        if self.pieces.is_empty() {
+        if self.pieces.is_empty() && self.tail.len() < COPIES {
             // The stream takes little at a time. A copy of what is left costs
             // less than a buffer that can't be used again.
             another.extend_from_slice(&self.tail);

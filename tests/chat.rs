@@ -19,7 +19,7 @@ mod devtools;
 
 use std::{
     collections::BTreeSet,
-    fs, io,
+    fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -63,9 +63,6 @@ const DETECT_WITHIN: Duration = secs(4);
 
 /// How late processes may be on a machine under load.
 const SLACK: Duration = secs(8);
-
-/// How an answer begins.
-const OK: &str = "HTTP/1.1 200";
 
 /// What happens at once may take so long.
 const SOON: Duration = secs(20);
@@ -814,19 +811,8 @@ struct Chat(Server);
 
 impl Chat {
     async fn start(options: &[&str]) -> Self {
-        for _ in 0..5 {
-            let chat = Self(Server::start(GUARD, |port| command(port, options)).await);
-            // Who listens on a port that was free a moment ago may be somebody
-            // else.
-            if chat
-                .try_metrics()
-                .await
-                .is_ok_and(|page| page.starts_with(OK))
-            {
-                return chat;
-            }
-        }
-        panic!("the chat doesn't answer");
+        let server = Server::start(GUARD, |port| command(port, options)).await;
+        Self(server)
     }
 
     async fn at(address: SocketAddr, options: &[&str]) -> Self {
@@ -852,22 +838,14 @@ impl Chat {
     }
 
     async fn metrics(&self) -> String {
-        let read = self.try_metrics().await;
-        let answer = read.unwrap();
-        assert!(answer.starts_with(OK), "{answer}");
+        let mut stream = self.0.connect().await;
+        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let read = timeout(SOON, stream.read_to_string(&mut answer)).await;
+        read.expect("in time").unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         answer
-    }
-
-    async fn try_metrics(&self) -> io::Result<String> {
-        let reading = async {
-            let mut stream = TcpStream::connect(self.0.address).await?;
-            let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-            stream.write_all(request.as_bytes()).await?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await?;
-            Ok(answer)
-        };
-        timeout(SOON, reading).await.expect("in time")
     }
 
     /// Where it listens for terminals: next to the page, in these tests.

@@ -20,7 +20,7 @@ use heartbeat_core::{
     Event,
     testkit::{Direction, Link, Side, Simulation, minutes},
 };
-use heartbeat_tests::{example, ms, secs};
+use heartbeat_tests::{example, free_address, ms, secs};
 use heartbeat_tokio::{Config, Heartbeat, SafetyNet};
 use serde_json::Value;
 
@@ -278,10 +278,7 @@ async fn a_peer_that_runs_this_crate_is_measured() {
 
 #[test]
 fn a_peer_that_is_not_there_is_told() {
-    // Nobody listens on the port that was free a moment ago.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    drop(listener);
+    let address = free_address().unwrap().to_string();
     let error = refused(&format!("--measure {address} --detect-within 2s"));
     assert!(error.contains(&address), "{error}");
 }

@@ -4,6 +4,7 @@
 use std::{
     cell::RefCell,
     env, io,
+    net::{Ipv4Addr, SocketAddr},
     pin::Pin,
     sync::atomic::{AtomicBool, Ordering},
     task::{Context, Poll},
@@ -21,6 +22,7 @@ use proptest::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf},
+    net::TcpSocket,
     time::Instant,
 };
 
@@ -165,6 +167,19 @@ pub fn lateness(done: &AtomicBool) -> Duration {
 pub fn patient() -> Config {
     let quick = quick().to_builder();
     quick.timeout(secs(1)).build().expect("valid timings")
+}
+
+/// A port on which nobody listens. It is bound and closed without listening: a
+/// process that another thread is about to start has all that is open here open
+/// too until it runs its program, and would listen in our place for so long.
+///
+/// # Errors
+///
+/// If there is none.
+pub fn free_address() -> io::Result<SocketAddr> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+    socket.local_addr()
 }
 
 /// A heartbeat over an in-memory stream whose other end is `RawPeer`.

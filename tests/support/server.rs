@@ -1,13 +1,13 @@
 //! Somebody else's server, in a process and on a port of its own.
 
-use std::{io, net::SocketAddr, process::Command};
+use std::{net::SocketAddr, process::Command};
 
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     time::{sleep, timeout},
 };
 
-use crate::{ms, process::PeerProcess, secs};
+use crate::{free_address, ms, process::PeerProcess, secs};
 
 /// A server that is gone when this is dropped.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl Server {
     /// If it doesn't start.
     pub async fn start(guard: &str, command: impl Fn(u16) -> Command) -> Self {
         for _ in 0..5 {
-            let address = free_address().await.expect("a free port");
+            let address = free_address().expect("a free port");
             if let Some(server) = Self::start_at(address, guard, &command).await {
                 return server;
             }
@@ -62,10 +62,6 @@ impl Server {
         let connected = timeout(secs(20), TcpStream::connect(self.address)).await;
         connected.expect("in time").expect("it listens")
     }
-}
-
-async fn free_address() -> io::Result<SocketAddr> {
-    TcpListener::bind("127.0.0.1:0").await?.local_addr()
 }
 
 /// Waits until it does, or has ended.

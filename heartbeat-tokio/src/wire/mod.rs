@@ -42,6 +42,13 @@ fn header(length: usize) -> [u8; HEADER] {
     [a, b, c, d, Tag::Data.to_byte()]
 }
 
+/// The bytes of a frame, those of its `length` included. The longest saturate where
+/// addresses have 32 bits: such a frame is never whole.
+#[inline]
+fn frame_size(length: u32) -> usize {
+    (length as usize).saturating_add(4)
+}
+
 /// The default transport of a [`Heartbeat`](crate::Heartbeat): messages are
 /// [`Bytes`], framed as `docs/protocol.md` says.
 ///

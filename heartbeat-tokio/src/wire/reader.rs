@@ -17,7 +17,7 @@ use heartbeat_core::{Control, ProtocolError, Tag};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
-use super::HEADER;
+use super::{HEADER, frame_size};
 use crate::{
     pool::{self, CHUNK},
     transport::Frame,
@@ -177,7 +177,7 @@ impl Reader {
             // A frame that is too long is refused as soon as somebody takes it
             // out, which isn't always before the next read.
             Some((length, tag)) if self.check(length, tag).is_ok() => {
-                (length as usize + 4).saturating_sub(self.buffer.len())
+                frame_size(length).saturating_sub(self.buffer.len())
             }
             _ => 0,
         };
@@ -269,7 +269,7 @@ impl Reader {
     fn whole_message(&self, bytes: &[u8]) -> Option<usize> {
         let &[a, b, c, d, tag] = bytes.first_chunk()?;
         let length = u32::from_be_bytes([a, b, c, d]);
-        let end = length as usize + 4;
+        let end = frame_size(length);
         let body = length.wrapping_sub(1); // of no bytes: not a message
         let whole = tag == Tag::Data.to_byte()
             && self.greeted
@@ -313,7 +313,7 @@ impl Reader {
             return Ok(None);
         };
         let tag = self.check(length, tag)?;
-        let end = length as usize + 4;
+        let end = frame_size(length);
         let Some(tag) = tag.filter(|_| self.buffer.len() >= end) else {
             return Ok(None);
         };

@@ -21,7 +21,7 @@ use tokio::{
     task::yield_now,
 };
 
-use super::{HEADER, header};
+use super::{HEADER, frame_size, header};
 use crate::{SendError, pool, transport::Scope};
 
 /// A payload of at least so many bytes isn't copied.
@@ -458,7 +458,7 @@ impl Writer {
         let mut pieces = pieces.chain([&*self.tail]);
         let front = pieces.find(|piece| !piece.is_empty()).unwrap_or_default();
         match front.first_chunk::<4>() {
-            Some(length) => u32::from_be_bytes(*length) as usize + 4,
+            Some(length) => frame_size(u32::from_be_bytes(*length)),
             None => self.queued,
         }
     }

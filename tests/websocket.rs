@@ -9,7 +9,6 @@
 mod http;
 
 use std::{
-    ffi::OsString,
     fs,
     process::Command,
     time::{Duration, Instant},
@@ -19,7 +18,7 @@ use bytes::Bytes;
 use futures::SinkExt;
 use heartbeat_examples::websocket::{Beats, ControlFrames, Message, OrdinaryFrames, WebSocket};
 use heartbeat_tests::{
-    Throttled, Watched, is_cut_off, ms, needs_one_of, needs_python_with, patient,
+    Throttled, Watched, is_cut_off, ms, needs_browser, needs_python_with, patient,
     process::PeerProcess, quick, secs,
 };
 use heartbeat_tokio::{Cause, CloseReason, Config, Frames, Heartbeat, NetStatus, PeerEvent};
@@ -346,18 +345,10 @@ struct Browser<B: Beats> {
 impl<B: Page> Browser<B> {
     /// The browser has opened the page, and the page its socket.
     async fn start(config: Config) -> Option<Self> {
-        let program = needs_one_of(&["chromium", "google-chrome"])?;
+        let profile = tempfile::tempdir().unwrap();
+        let mut command = needs_browser(profile.path())?;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let profile = tempfile::tempdir().unwrap();
-
-        let mut command = Command::new(program);
-        command.args(BROWSER_OPTIONS);
-        let mut folder = OsString::from("--user-data-dir=");
-        folder.push(profile.path());
-        command.arg(folder);
-        // It leaves things there when it is killed.
-        command.env("TMPDIR", profile.path());
         let search = B::SEARCH;
         command.arg(format!("http://{address}/{search}"));
         let process = PeerProcess::guarded(GUARD, &command).unwrap();
@@ -423,22 +414,6 @@ impl Page for ControlFrames {
 impl Page for OrdinaryFrames {
     const SEARCH: &'static str = "?ordinary";
 }
-
-/// Without a screen, and without a word to anybody but us.
-const BROWSER_OPTIONS: [&str; 12] = [
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--disable-breakpad",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-default-apps",
-    "--disable-sync",
-    "--disable-extensions",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-];
 
 /// What the browser loads.
 const PAGE: &str = concat!(

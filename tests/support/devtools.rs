@@ -6,16 +6,14 @@
 //! content security policy forbade.
 
 use std::{
-    ffi::OsString,
     fs,
     path::Path,
-    process::Command,
     time::{Duration, Instant},
 };
 
 use data_encoding::BASE64;
 use futures::{SinkExt, StreamExt};
-use heartbeat_tests::{ms, needs_one_of, process::PeerProcess, secs};
+use heartbeat_tests::{ms, needs_browser, process::PeerProcess, secs};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
@@ -23,23 +21,6 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
-
-/// Without a screen, and without a word to anybody but us.
-const OPTIONS: [&str; 13] = [
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-breakpad",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-default-apps",
-    "--disable-sync",
-    "--disable-extensions",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-];
 
 /// How long the browser may take for anything.
 const PATIENCE: Duration = secs(60);
@@ -60,16 +41,9 @@ pub struct Browser {
 impl Browser {
     /// Opens `url`. `None` if there is no browser here.
     pub async fn open(guard: &str, url: &str) -> Option<Self> {
-        let program = needs_one_of(&["chromium", "google-chrome"])?;
         let profile = tempfile::tempdir().unwrap();
-        let mut command = Command::new(program);
-        command.args(OPTIONS);
-        let mut folder = OsString::from("--user-data-dir=");
-        folder.push(profile.path());
-        command.arg(folder);
+        let mut command = needs_browser(profile.path())?;
         command.args(["--remote-debugging-port=0", "--window-size=1280,860"]);
-        // It leaves things there when it is killed.
-        command.env("TMPDIR", profile.path());
         command.arg("about:blank");
         let process = PeerProcess::guarded(guard, &command).unwrap();
 

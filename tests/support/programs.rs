@@ -5,7 +5,9 @@
 
 use std::{
     env,
+    ffi::OsString,
     io::{self, Write as _},
+    path::Path,
     process::{Command, Stdio},
 };
 
@@ -24,21 +26,43 @@ pub fn needs(program: &str) -> bool {
     found
 }
 
-/// The first of `programs` that is installed, as [`needs`].
+/// Chromium or Chrome, as [`needs`]: without a screen, without a word to anybody but
+/// us, and whatever it writes goes into the folder `profile`.
 ///
 /// # Panics
 ///
 /// If there is none and `HEARTBEAT_REQUIRE` is set.
 #[must_use]
-pub fn needs_one_of<'p>(programs: &[&'p str]) -> Option<&'p str> {
-    let mut programs_there = programs
-        .iter()
-        .filter(|program| succeeds(program, &["--version"]));
-    let found = programs_there.next().copied();
-    if found.is_none() {
-        skip(&programs.join(" or "));
-    }
-    found
+pub fn needs_browser(profile: &Path) -> Option<Command> {
+    let found = ["chromium", "google-chrome"]
+        .into_iter()
+        .find(|program| succeeds(program, &["--version"]));
+    let Some(program) = found else {
+        skip("chromium");
+        return None;
+    };
+    let mut command = Command::new(program);
+    command.args([
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-breakpad",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-default-apps",
+        "--disable-sync",
+        "--disable-extensions",
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    ]);
+    let mut folder = OsString::from("--user-data-dir=");
+    folder.push(profile);
+    command.arg(folder);
+    // It leaves things there when it is killed.
+    command.env("TMPDIR", profile);
+    Some(command)
 }
 
 /// A Python that can import `module`, as [`needs`]: the one in the path, or the

@@ -29,6 +29,10 @@ where
     /// line of defence, with times derived from `config`; see
     /// [`SafetyNet`]. If that fails the heartbeat works all the same, and
     /// [`status`](Self::status) says so, and the log with the feature `tracing`.
+    ///
+    /// `TCP_NODELAY` is left as it is. Set it before
+    /// ([`TcpStream::set_nodelay`]), or a ping waits until what was sent before it
+    /// is acknowledged (RFC 9293, section 3.7.4).
     pub fn new(stream: S, config: Config) -> Self {
         Self::with_transport(stream, Wire::new(&config), config, itself)
     }

@@ -1,0 +1,300 @@
+//! The next event of a connection.
+//!
+//! This module decides the order: what the monitor has to send and to tell, frames
+//! that were read, the verdict, the terminal event, reading, writing, and the timer
+//! when there is nothing else. The clock is compared with the deadline before the
+//! timer is polled, and the peer is judged when what had arrived was read. Whether
+//! it lives is the monitor's to say.
+
+use std::{
+    future::Future,
+    pin::pin,
+    task::{Context, Poll},
+};
+
+use heartbeat_core::{Cause, CloseReason, Event, Evidence, Instant};
+use tokio::task::yield_now;
+
+use super::{Heartbeat, READS_AT_ONCE, flags::Flag};
+use crate::{
+    PeerEvent,
+    error::Ended,
+    inbox::READ_AHEAD,
+    transport::{Frame, Transport},
+};
+
+impl<S, C: Transport<S>> Heartbeat<S, C> {
+    /// What there is most often: a message that lies there, and nothing else to
+    /// see to.
+    #[inline(always)] // so that the message is moved once
+    pub(crate) fn next_message(&mut self) -> Option<C::Message> {
+        if !self.flags.tell_of_messages() || self.timer.has_fired() || self.has_events() {
+            return None;
+        }
+        self.take_message()
+    }
+
+    /// A message, if one lies there.
+    #[inline(always)]
+    fn take_message(&mut self) -> Option<C::Message> {
+        let message = self.transport.next_message()?;
+        self.note_message();
+        if self.transport.unread() == 0 && !self.flags.has(Flag::Bulk) {
+            // There is no backlog, and so nothing more to learn of this read.
+            self.flags.clear(Flag::NewBytes);
+        }
+        Some(message)
+    }
+
+    /// The next event, straight from the connection.
+    pub(super) fn poll_event(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<PeerEvent<C::Message>>> {
+        for _ in 0..READS_AT_ONCE {
+            // Most often there is nothing to do until bytes arrive: messages
+            // that lay there were handed out before this was called.
+            if self.is_undisturbed() && !self.flags.has(Flag::NewBytes) {
+                if self.poll_read(cx).is_ready() {
+                    if self.flags.tell_of_messages() {
+                        if let Some(message) = self.take_message() {
+                            return Poll::Ready(Some(PeerEvent::Message(message)));
+                        }
+                    }
+                } else if self.is_waiting(cx) {
+                    return Poll::Pending;
+                }
+            }
+            if let Some(event) = self.poll_other_event(cx) {
+                return event;
+            }
+        }
+        self.yield_to_others(cx)
+    }
+
+    /// There was always more to read. What waits to be written may leave all the
+    /// same.
+    #[cold]
+    fn yield_to_others(&mut self, cx: &mut Context<'_>) -> Poll<Option<PeerEvent<C::Message>>> {
+        if self.flags.has(Flag::FlushWanted) && !self.flags.has(Flag::Written) {
+            self.write(cx);
+        }
+        // Wakes this task when all others had a turn.
+        let _ = pin!(yield_now()).poll(cx);
+        Poll::Pending
+    }
+
+    /// Whether the monitor wants something, or the end has come.
+    pub(crate) fn is_disturbed(&self) -> bool {
+        self.flags.has(Flag::Outputs) || self.flags.has(Flag::Ending)
+    }
+
+    /// Whether there is nothing to see to but messages.
+    #[inline]
+    fn is_undisturbed(&self) -> bool {
+        !self.flags.disturb() && !self.timer.has_fired()
+    }
+
+    /// Everything there may be to do. `None` if something was read, of which
+    /// nothing was taken out yet.
+    fn poll_other_event(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Option<Poll<Option<PeerEvent<C::Message>>>> {
+        if self.flags.has(Flag::Finished) {
+            return Some(Poll::Ready(None));
+        }
+        loop {
+            if self.flags.has(Flag::Outputs) {
+                self.write_outputs(cx);
+                if let Some(event) = self.next_output() {
+                    return Some(Poll::Ready(Some(event)));
+                }
+            }
+            if self.timer.has_fired() && self.ended().is_none() && !self.flags.has(Flag::Judging) {
+                self.read_before_judging(cx);
+                continue;
+            }
+            if !self.flags.has(Flag::Paused) && self.flags.has(Flag::NewBytes) {
+                match self.next_frame() {
+                    Some(Frame::Data(message)) => {
+                        self.note_message();
+                        return Some(Poll::Ready(Some(PeerEvent::Message(message))));
+                    }
+                    Some(frame) => self.note_control(frame),
+                    None => self.note_backlog(),
+                }
+                if self.flags.has(Flag::Outputs) {
+                    continue;
+                }
+            }
+            if self.flags.has(Flag::Judging) {
+                self.judge(cx);
+                continue;
+            }
+            if let Some(terminal) = self.take_terminal() {
+                self.flags.raise(Flag::Finished);
+                let left = matches!(self.ended(), Some(Ended::Closed(CloseReason::Peer)));
+                if left && !self.flags.has(Flag::Shut) {
+                    // Who said goodbye waits for it. An error changes nothing,
+                    // and if it takes time, dropping the stream will do.
+                    let done = self.transport.poll_shutdown(&mut self.stream, cx);
+                    self.flags.set(Flag::Shut, done.is_ready());
+                }
+                return Some(Poll::Ready(PeerEvent::from_core(terminal)));
+            }
+            if !self.flags.has(Flag::Paused) && self.poll_read(cx).is_ready() {
+                return None;
+            }
+            let unwritten = self.flags.has(Flag::FlushWanted) || self.flags.has(Flag::Flushing);
+            if unwritten && !self.flags.has(Flag::Written) {
+                self.write(cx);
+            }
+            if let Some(end) = self.write_end() {
+                self.end_after_reading(end, cx);
+            }
+            if self.flags.has(Flag::Outputs) {
+                continue;
+            }
+            if self.timer.arm(self.clock, self.next_deadline(), cx) {
+                self.wait();
+                return Some(Poll::Pending);
+            }
+        }
+    }
+
+    /// The next of the monitor's events; a terminal one is put aside, for
+    /// messages that arrived before it.
+    pub(super) fn next_output(&mut self) -> Option<PeerEvent<C::Message>> {
+        self.observe.look(&self.monitor, &self.net, &self.stream);
+        while let Some(mut event) = self.monitor.poll_event() {
+            self.note_news();
+            self.observe.event(&event);
+            match event {
+                Event::Closed { reason } => {
+                    self.ending().ended = Some(Ended::Closed(reason));
+                    if reason == CloseReason::Peer {
+                        self.flags.raise(Flag::Deaf);
+                    }
+                }
+                Event::Dead(ref mut death) => {
+                    self.net.diagnose(&self.stream, death);
+                    self.ending().ended = Some(Ended::Dead(*death));
+                    if matches!(death.cause, Cause::Protocol(_) | Cause::PingFlood) {
+                        self.flags.raise(Flag::Deaf);
+                    }
+                }
+                Event::Connected { .. } => {
+                    let interval = self.monitor.status().interval;
+                    self.net
+                        .adapt(&self.stream, self.monitor.config(), interval);
+                    return PeerEvent::from_core(event);
+                }
+                event => match PeerEvent::from_core(event) {
+                    Some(event) => return Some(event),
+                    None => continue,
+                },
+            }
+            let ending = self.ending.get_or_insert_default();
+            self.observe.end(&event, ending.io_error.as_deref());
+            ending.terminal = Some(event);
+            self.flags.raise(Flag::Ending);
+            // Messages that wait in the inbox and behind come before it.
+            self.flags.clear(Flag::Paused);
+            self.net.end_looking();
+            self.wake_writer();
+        }
+        self.flags.clear(Flag::Outputs);
+        None
+    }
+
+    /// Judges, and arms the timer again.
+    fn judge(&mut self, cx: &mut Context<'_>) {
+        self.flags.clear(Flag::Judging);
+        self.settle_arrivals();
+        self.ask_the_kernel();
+        self.monitor.handle_timeout(self.clock.now());
+        self.flags.raise(Flag::Outputs);
+        // If that is over already, the timer has fired again.
+        self.timer.served();
+        self.timer.arm(self.clock, self.next_deadline(), cx);
+    }
+
+    /// The timer has fired. What is there is read before anybody is judged,
+    /// and if bytes alone are no evidence, its frames are taken out too.
+    fn read_before_judging(&mut self, cx: &mut Context<'_>) {
+        if self.flags.has(Flag::Paused) {
+            if self.net.is_gone(&self.stream, self.clock.now()) {
+                self.flags.raise(Flag::LastWords);
+                self.resume();
+            }
+        } else if self.transport.unread() > READ_AHEAD {
+            // The application is behind with what lies here, and behind that
+            // there may be more: nothing can be held against the peer.
+            self.monitor.handle_bytes(self.clock.now());
+        } else {
+            // Whether there was anything, the monitor knows now.
+            let _ = self.read_regardless(cx);
+        }
+        self.flags.raise(Flag::Judging);
+        if !matches!(self.config().evidence(), Evidence::Frame | Evidence::Echo) {
+            self.judge(cx);
+        }
+    }
+
+    /// An acknowledgement of the peer's kernel counts, if that was asked for.
+    fn ask_the_kernel(&mut self) {
+        if self.config().evidence() == Evidence::Acknowledgement && !self.flags.has(Flag::Paused) {
+            let heard_at = self.monitor.status().last_heard;
+            let now = self.clock.now();
+            if let Some(at) = self.net.acknowledged_at(&self.stream, heard_at, now) {
+                self.monitor.handle_acknowledged(at, now);
+            }
+        }
+    }
+
+    #[inline]
+    fn next_deadline(&self) -> Option<Instant> {
+        let mut deadline = self.monitor.poll_timeout();
+        let at_latest = |deadline: Option<Instant>, at: Instant| {
+            Some(deadline.map_or(at, |deadline| deadline.min(at)))
+        };
+        if let Some(look_at) = self.net.look_at() {
+            deadline = at_latest(deadline, look_at);
+        }
+        if self.needs_no_times() {
+            deadline = at_latest(deadline, self.arrivals.deadline(self.config()));
+        }
+        deadline
+    }
+
+    /// Whether the timer is armed already, and wakes this task. As long as
+    /// arrivals aren't timed nothing has moved the deadline.
+    #[inline]
+    fn is_waiting(&mut self, cx: &Context<'_>) -> bool {
+        if self.arrivals.are_relaxed() {
+            return self.timer.wakes(cx);
+        }
+        let armed = self.timer.is_armed(self.next_deadline(), cx);
+        if armed {
+            self.wait();
+        }
+        armed
+    }
+
+    /// Nothing is to be done until the timer fires or bytes arrive.
+    #[inline]
+    pub(super) fn wait(&mut self) {
+        if self.needs_no_times() {
+            self.arrivals.relax();
+        }
+    }
+
+    /// Whether reads needn't be timed until the timer fires: there are many,
+    /// and nothing but silence is waited for.
+    #[inline]
+    fn needs_no_times(&self) -> bool {
+        let any_bytes = || !matches!(self.config().evidence(), Evidence::Frame | Evidence::Echo);
+        self.arrivals.are_many() && self.monitor.is_idle() && any_bytes()
+    }
+}

@@ -1,0 +1,472 @@
+//! A stream that knows whether its other end lives.
+//!
+//! This module decides what its users can ask and do, and what is kept for whoever
+//! polls next. The order in which one connection is served is in `events`, what is
+//! read in `reading`, what is written in `writing`, and how it ends in `ending`.
+//! What is alive and what is dead is the monitor's to say, and how frames lie on the
+//! wire is the transport's.
+
+mod ending;
+mod events;
+mod flags;
+mod reading;
+mod writing;
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    hash::{BuildHasher, Hasher, RandomState},
+    io,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{Sink, Stream, stream::FusedStream};
+use heartbeat_core::{Config, Monitor};
+
+pub(crate) use self::ending::Remains;
+use self::{
+    ending::Ending,
+    flags::{Flag, Flags},
+};
+use crate::{
+    PeerEvent, SendError,
+    arrivals::Arrivals,
+    error::Ended,
+    inbox::Inbox,
+    net::{Net, NetStatus, SocketOf},
+    observe::Observe,
+    safety_net::SafetyNet,
+    timer::{Clock, Timer},
+    transport::{Buffered, Protocol, Transport},
+    wire::Wire,
+};
+
+/// So often is read in one poll in which there is nothing to hand out, before
+/// everybody else has a turn. Streams of tokio's stop by themselves after twice
+/// as many; others may never.
+const READS_AT_ONCE: usize = 64;
+
+/// A stream with a heartbeat.
+///
+/// It is a [`Stream`] of [`PeerEvent`]s and a [`Sink`] of messages. Wrap a
+/// stream on both ends, poll for events, and a peer that hangs, loses power or
+/// loses its network is reported as [`PeerEvent::Dead`] within
+/// [`Config::detection_time`].
+///
+/// ```
+/// use futures::{SinkExt, StreamExt};
+/// use heartbeat_tokio::{Config, Heartbeat, PeerEvent};
+/// use std::time::Duration;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (ours, theirs) = tokio::io::duplex(1024);
+/// let config = Config::detect_within(Duration::from_millis(200))?;
+/// let mut peer = Heartbeat::new(ours, config);
+/// # let mut other = Heartbeat::new(theirs, config);
+/// # tokio::spawn(async move {
+/// #     other.next().await;
+/// #     other.send("hello".into()).await.unwrap();
+/// #     other.next().await;
+/// #     std::future::pending::<()>().await; // and here it hangs
+/// # });
+///
+/// peer.send("hello?".into()).await?;
+/// while let Some(event) = peer.next().await {
+///     match event {
+///         PeerEvent::Message(bytes) => println!("{} bytes", bytes.len()),
+///         PeerEvent::Dead(death) => println!("dead: {death}"),
+///         other => println!("{other:?}"),
+///     }
+/// }
+/// # Ok(()) }
+/// ```
+///
+/// # How it behaves
+///
+/// * **Errors are events.** The stream of events ends with exactly one
+///   terminal event, then `None`. Every message that arrived before the end
+///   is delivered before it. [`io_error`](Self::io_error) keeps the operating
+///   system's words.
+/// * **Poll it.** Beats are answered and deadlines are kept while this is
+///   polled, as a stream or by a pending `send`, `flush` or `close`. An
+///   application that works for long between two reads looks hung to its peer
+///   and is told of its own [`LocalStall`](PeerEvent::LocalStall).
+///   Give each connection a task of its own: many busy ones in one task share
+///   its turns.
+/// * **No write is awaited** by the stream of events. A peer that stops
+///   reading doesn't stop the timer, nor does a `send` that waits for it: it
+///   ends with [`SendError::Dead`].
+/// * **Control frames overtake** queued messages.
+/// * **Cancel safe.** Dropping the future of `next`, `send`, `flush` or
+///   `close` loses nothing; a dropped `send` may or may not have queued its
+///   message, as with any `Sink`.
+/// * **Dropping** it closes the stream without a goodbye, which the peer sees
+///   as [`Cause::Eof`](crate::Cause::Eof). [`SinkExt::close`](futures::SinkExt::close) says
+///   goodbye first, behind everything that was queued, and waits for the peer to
+///   close too. It gives up if writes make no progress for
+///   `max_missed · timeout`, or the peer's end doesn't come within that time.
+///
+/// A `send` that waits takes in up to 256 KiB of messages for later. If the
+/// application goes on sending without reading then, and the peer does the
+/// same, each waits for the other and both are alive: give
+/// [`write_stall`](heartbeat_core::ConfigBuilder::write_stall) a limit if your
+/// protocol can get there.
+///
+/// # Panics
+///
+/// None. But tokio's timer needs a runtime with time enabled: polling this
+/// outside of one panics in tokio.
+pub struct Heartbeat<S, C: Protocol = Wire> {
+    stream: S,
+    transport: C,
+    monitor: Monitor,
+    clock: Clock,
+    timer: Timer,
+    net: Net<S>,
+    arrivals: Arrivals,
+    observe: Observe,
+
+    /// What `poll_next` has to hand out before anything newer.
+    inbox: Inbox<C::Message>,
+    /// What there is only at the end of a connection.
+    ending: Option<Box<Ending>>,
+    /// What there was to tell so far, messages aside; wraps.
+    news: u32,
+
+    /// Whoever waits for events, and whoever waits to write: they may be two
+    /// tasks.
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+    flags: Flags,
+}
+
+/// What is known about a connection.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive] // later versions may know more
+pub struct Status {
+    /// The monitor's view of the peer.
+    pub peer: heartbeat_core::Status,
+    /// Since the last evidence of life. On a busy connection, where not every
+    /// read is timed, up to [`Config::arrival_slack`] more than it was.
+    pub silent_for: Duration,
+    /// The second line of defence, in the kernel.
+    pub safety_net: NetStatus,
+}
+
+/// What a [`Heartbeat`] consists of.
+#[derive(Debug)]
+#[non_exhaustive] // later versions may hold more
+pub struct Parts<S, M> {
+    /// The stream itself.
+    pub stream: S,
+    /// Events that weren't handed out yet, in their order.
+    pub events: VecDeque<PeerEvent<M>>,
+    /// Bytes that were read after those events.
+    pub read: Bytes,
+    /// Bytes that were to be written.
+    pub write: Bytes,
+    /// Messages that were to be sent after those bytes. There are some only
+    /// [with frames](Heartbeat::with_frames).
+    pub unsent: VecDeque<M>,
+}
+
+impl<S, C: Transport<S>> Heartbeat<S, C> {
+    /// Over any transport; see `wrap.rs`.
+    pub(crate) fn with_transport(
+        stream: S,
+        transport: C,
+        config: Config,
+        socket: SocketOf<S>,
+    ) -> Self {
+        let net = Net::derived(socket, &stream, &config);
+        let clock = Clock::start();
+        // Keyed by the operating system's randomness.
+        let seed = RandomState::new().build_hasher().finish();
+        let monitor = Monitor::new(config, seed, clock.now());
+        Self {
+            stream,
+            transport,
+            monitor: match C::HELLO {
+                true => monitor,
+                false => monitor.without_hello(),
+            },
+            clock,
+            timer: Timer::with_step(config.interval() / 2),
+            net,
+            arrivals: Arrivals::new(),
+            observe: Observe::new(),
+            inbox: Inbox::new(),
+            ending: None,
+            news: 0,
+            reader: None,
+            writer: None,
+            flags: Flags::of(Flag::Outputs), // our Hello
+        }
+    }
+
+    /// Asks the peer now, without waiting for the interval. The answer comes
+    /// as [`PeerEvent::Beat`], or else the verdict within
+    /// `max_missed · timeout`. See [`Monitor::probe`].
+    pub fn probe(&mut self) {
+        self.monitor.probe(self.clock.now());
+        self.outputs_due();
+    }
+
+    /// What is known about the connection right now.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let peer = self.monitor.status();
+        Status {
+            silent_for: self.clock.now().saturating_duration_since(peer.last_heard),
+            peer,
+            safety_net: self.net.status(),
+        }
+    }
+
+    /// The silence after which the peer is dead at the latest:
+    /// [`Config::detection_time`], or longer if the peer accepts only slower
+    /// pings.
+    #[must_use]
+    pub fn detection_time(&self) -> Duration {
+        self.monitor.status().detection_time
+    }
+
+    /// The configuration that this was made with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        self.monitor.config()
+    }
+
+    /// The operating system's error behind [`PeerEvent::Dead`], if there was
+    /// one.
+    #[must_use]
+    pub fn io_error(&self) -> Option<&io::Error> {
+        self.ending.as_ref()?.io_error.as_deref()
+    }
+
+    /// The stream itself. Reading from it or writing to it breaks the
+    /// framing; looking at it is fine.
+    #[must_use]
+    pub fn get_ref(&self) -> &S {
+        &self.stream
+    }
+
+    /// Takes it apart. Nothing that was buffered is lost.
+    #[must_use]
+    pub fn into_parts(self) -> Parts<S, C::Message> {
+        let Buffered {
+            received,
+            unsent,
+            read,
+            write,
+        } = self.transport.into_buffered();
+        let received = received.into_iter().map(PeerEvent::Message);
+        let terminal = self
+            .ending
+            .and_then(|ending| ending.terminal)
+            .and_then(PeerEvent::from_core);
+        Parts {
+            stream: self.stream,
+            events: self
+                .inbox
+                .into_events()
+                .chain(received)
+                .chain(terminal)
+                .collect(),
+            read,
+            write,
+            unsent,
+        }
+    }
+
+    pub(crate) fn move_net(&mut self, socket: SocketOf<S>) {
+        self.net
+            .move_to(socket, &self.stream, self.monitor.config());
+    }
+
+    pub(crate) fn replace_net(&mut self, net: &SafetyNet) {
+        self.net.replace(&self.stream, self.monitor.config(), net);
+    }
+
+    /// Counts what there was to tell, messages aside. Wraps.
+    pub(crate) fn news(&self) -> u32 {
+        self.news
+    }
+
+    /// Whether something waits in the inbox.
+    pub(crate) fn has_events(&self) -> bool {
+        !self.inbox.is_empty()
+    }
+
+    /// Nobody will read what waits in the inbox.
+    pub(crate) fn discard(&mut self) {
+        self.inbox = Inbox::new();
+        self.resume();
+    }
+
+    /// Somebody must look at the monitor's outputs.
+    fn outputs_due(&mut self) {
+        self.flags.raise(Flag::Outputs);
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+
+    fn note_news(&mut self) {
+        self.news = self.news.wrapping_add(1);
+    }
+
+    /// Whether the monitor has something that can be dealt with now.
+    fn note_outputs(&mut self) {
+        let transmit = self.monitor.has_transmit() && !self.transport.control_unwritten();
+        if transmit || self.monitor.has_event() {
+            self.flags.raise(Flag::Outputs);
+        }
+    }
+
+    /// While a sender waits the connection is served all the same; what
+    /// arrives is kept for whoever reads.
+    fn serve(&mut self, cx: &mut Context<'_>) {
+        self.take_in(cx);
+        if let Some(reader) = self.reader.take() {
+            // If it is another task, it has to ask for its wake-ups again.
+            if !reader.will_wake(cx.waker()) || !self.inbox.is_empty() {
+                reader.wake();
+            }
+        }
+    }
+
+    /// Serves the connection as long as there is something to do, and keeps
+    /// what there is to tell.
+    pub(crate) fn take_in(&mut self, cx: &mut Context<'_>) {
+        loop {
+            if self.inbox.is_full()
+                && self.write_end().is_none()
+                && !self.flags.has(Flag::LastWords)
+            {
+                self.pause();
+            }
+            let Poll::Ready(Some(event)) = self.poll_event(cx) else {
+                break;
+            };
+            let message = match event {
+                PeerEvent::Message(_) => self.transport.weight(),
+                _ => 0,
+            };
+            self.inbox.push(event, message);
+        }
+    }
+
+    /// Whoever waits for events is called.
+    fn note_reader(&mut self, cx: &Context<'_>) {
+        let reader = self.reader.as_ref();
+        if !reader.is_some_and(|waker| waker.will_wake(cx.waker())) {
+            self.reader = Some(cx.waker().clone());
+        }
+    }
+
+    fn take_from_inbox(&mut self) -> Option<PeerEvent<C::Message>> {
+        let event = self.inbox.pop();
+        if self.inbox.is_empty() {
+            self.resume();
+        }
+        event
+    }
+}
+
+/// Nothing in it is pinned: what is polled is `Unpin` by itself.
+impl<S, C: Protocol> Unpin for Heartbeat<S, C> {}
+
+impl<S, C> Stream for Heartbeat<S, C>
+where
+    C: Transport<S>,
+{
+    type Item = PeerEvent<C::Message>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if let Some(message) = this.next_message() {
+            return Poll::Ready(Some(PeerEvent::Message(message)));
+        }
+        if this.has_events() {
+            return Poll::Ready(this.take_from_inbox());
+        }
+        let event = this.poll_event(cx);
+        if event.is_pending() {
+            this.note_reader(cx);
+        }
+        event
+    }
+}
+
+impl<S, C> FusedStream for Heartbeat<S, C>
+where
+    C: Transport<S>,
+{
+    fn is_terminated(&self) -> bool {
+        self.flags.has(Flag::Finished) && self.inbox.is_empty()
+    }
+}
+
+/// Sending waits while 48 KiB of small messages or 192 KiB in all are queued (8
+/// KiB with a codec or frames of your own), and ends with an error as soon as
+/// the connection does.
+impl<S, C> Sink<C::Message> for Heartbeat<S, C>
+where
+    C: Transport<S>,
+{
+    type Error = SendError;
+
+    fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        self.get_mut().poll_write_until(cx, Self::has_room)
+    }
+
+    fn start_send(self: Pin<&mut Self>, message: C::Message) -> Result<(), SendError> {
+        let this = self.get_mut();
+        this.check_open()?;
+        this.transport.push(message)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        self.get_mut().poll_write_until(cx, Self::is_flushed)
+    }
+
+    /// Says goodbye behind everything that was queued, ends our direction of
+    /// the stream, and waits for the peer to end its own: until then what
+    /// waits in the kernel could be lost. Gives up if writes make no progress
+    /// for `max_missed · timeout`, and if the peer's end doesn't come within
+    /// that time.
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        let this = self.get_mut();
+        this.writer = None;
+        if this.ended().is_none() {
+            this.monitor.close(this.clock.now());
+            this.flags.raise(Flag::Outputs);
+            this.flags.raise(Flag::FlushWanted);
+            this.serve(cx);
+        }
+        match this.ended() {
+            None => {
+                this.writer = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            Some(Ended::Closed(_)) if this.transport.unwritten() == 0 => {
+                this.poll_shutdown(cx).map(Ok)
+            }
+            Some(ended) => Poll::Ready(Err(ended.into())),
+        }
+    }
+}
+
+impl<S: fmt::Debug, C: Transport<S>> fmt::Debug for Heartbeat<S, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Heartbeat")
+            .field("stream", &self.stream)
+            .field("status", &self.status())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,167 @@
+//! What comes from the peer.
+//!
+//! This module decides what the monitor is told of it, which arrivals are timed, and
+//! when reading pauses. How frames lie on the wire is the transport's to know, and
+//! what they mean the monitor's.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use heartbeat_core::{Control, End, Nonce};
+use tokio::task::unconstrained;
+
+use super::{Heartbeat, flags::Flag};
+use crate::{
+    safety_net,
+    transport::{Broken, Frame, Transport},
+};
+
+/// After a read of so many bytes there is probably more.
+const BULK: usize = 16 * 1024;
+
+impl<S, C: Transport<S>> Heartbeat<S, C> {
+    /// Reads once; `Pending` if there is nothing.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match ready!(self.transport.poll_read(&mut self.stream, cx)) {
+            Ok(0) => {
+                self.flags.raise(Flag::NewBytes); // a codec may have something to say of the end
+                self.end(self.write_end().unwrap_or(End::Eof));
+            }
+            Ok(read) => {
+                self.flags.raise(Flag::NewBytes);
+                self.flags.set(Flag::Bulk, read >= BULK);
+                if self.arrivals.is_to_be_timed() {
+                    self.time_arrival();
+                }
+            }
+            Err(error) => {
+                let end = safety_net::end_of(&error);
+                self.ending().io_error = Some(Arc::new(error));
+                self.end(end);
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Reads once, also when tokio's cooperative budget is used up: that this
+    /// task has had its turn says nothing about the peer.
+    pub(super) fn read_regardless(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        pin!(unconstrained(poll_fn(|cx| self.poll_read(cx)))).poll(cx)
+    }
+
+    /// What was read came now.
+    fn time_arrival(&mut self) {
+        let now = self.clock.now();
+        self.arrivals.time(self.monitor.config(), now);
+        self.flags.raise(Flag::NewMessage);
+        self.monitor.handle_bytes(now);
+        self.note_outputs();
+    }
+
+    /// From here on arrivals are to be known exactly.
+    pub(super) fn settle_arrivals(&mut self) {
+        if self.arrivals.are_relaxed() {
+            let now = self.clock.now();
+            if let Some(at) = self.arrivals.settle(self.monitor.config(), now) {
+                self.monitor.handle_bytes(at);
+            }
+        }
+    }
+
+    /// A frame out of what was read, as long as frames are of interest.
+    pub(super) fn next_frame(&mut self) -> Option<Frame<C::Message>> {
+        while !self.flags.has(Flag::Deaf) {
+            match self.transport.next_frame() {
+                Ok(Some(Frame::Data(message))) => return Some(Frame::Data(message)),
+                // After the end only messages are.
+                Ok(Some(_)) if self.ended().is_some() => {}
+                Ok(frame) => return frame,
+                Err(Broken { error, words }) => {
+                    self.flags.raise(Flag::Deaf);
+                    if let Some(words) = words {
+                        self.ending().io_error.get_or_insert(Arc::new(words));
+                    }
+                    self.end(End::Protocol(error));
+                }
+            }
+        }
+        None
+    }
+
+    /// A frame was taken out that isn't a message.
+    pub(super) fn note_control(&mut self, frame: Frame<C::Message>) {
+        self.note_news(); // a pong, perhaps
+        self.settle_arrivals();
+        // In a protocol whose pings carry nothing, so do the pongs.
+        let or_empty = |nonce: Option<Nonce>| nonce.unwrap_or(Nonce([0; 8]));
+        let control = match frame {
+            Frame::Hello(hello) => Control::Hello(hello),
+            Frame::Ping(nonce) => Control::Ping(or_empty(nonce)),
+            Frame::Pong(Some(nonce)) => Control::Pong(nonce),
+            Frame::Goodbye => Control::Goodbye,
+            Frame::Pong(None) => {
+                self.monitor.handle_unnumbered_pong(self.arrivals.last());
+                self.flags.raise(Flag::Outputs);
+                return;
+            }
+            Frame::Data(_) | Frame::Other => {
+                self.monitor.handle_message(self.arrivals.last());
+                return self.note_outputs();
+            }
+        };
+        self.monitor.handle_frame(control, self.arrivals.last());
+        self.flags.raise(Flag::Outputs);
+    }
+
+    /// A message was taken out. One for each read is enough to know of.
+    #[inline]
+    pub(super) fn note_message(&mut self) {
+        if self.flags.has(Flag::NewMessage) {
+            self.flags.clear(Flag::NewMessage);
+            self.monitor.handle_message(self.arrivals.last());
+            self.note_outputs();
+        }
+    }
+
+    /// Every whole frame was taken out.
+    pub(super) fn note_backlog(&mut self) {
+        self.flags.clear(Flag::NewBytes);
+        if self.flags.has(Flag::Bulk) || self.transport.unread() > 0 {
+            self.monitor.handle_backlog(self.arrivals.last());
+            self.note_outputs();
+        }
+    }
+
+    /// Stops reading.
+    pub(super) fn pause(&mut self) {
+        if !self.flags.has(Flag::Paused) {
+            self.flags.raise(Flag::Paused);
+            self.note_news();
+            self.settle_arrivals();
+            let now = self.clock.now();
+            self.monitor.handle_paused(now);
+            self.net.begin_looking(&self.stream, now);
+            self.flags.raise(Flag::Outputs);
+        }
+    }
+
+    /// Reads again.
+    pub(super) fn resume(&mut self) {
+        if self.flags.has(Flag::Paused) {
+            self.flags.clear(Flag::Paused);
+            self.note_news();
+            self.monitor.handle_resumed(self.clock.now());
+            self.net.end_looking();
+            self.flags.raise(Flag::Outputs);
+        }
+    }
+
+    /// Whether something lies there that may be a message.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.transport.unread() > 0
+    }
+}

@@ -1,0 +1,189 @@
+//! What goes to the peer.
+//!
+//! This module decides when the transport writes and how much of it, and tells the
+//! monitor what has left. In which order frames leave is the transport's to say. No
+//! write is awaited by whoever waits for events.
+
+use std::{
+    io,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use heartbeat_core::End;
+use tokio::task::coop;
+
+use super::{Heartbeat, flags::Flag};
+use crate::{
+    SendError, safety_net,
+    transport::{Scope, Transport},
+};
+
+impl<S, C: Transport<S>> Heartbeat<S, C> {
+    /// Queues a message, to be written as soon as somebody polls.
+    pub(crate) fn post(&mut self, message: C::Message) -> Result<(), SendError> {
+        self.check_open()?;
+        self.transport.push(message)?;
+        self.flags.raise(Flag::FlushWanted);
+        Ok(())
+    }
+
+    /// Whether everything was written.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.transport.unwritten() == 0 && !self.flags.has(Flag::FlushWanted)
+    }
+
+    /// Whether a message may be queued.
+    pub(crate) fn has_room(&self) -> bool {
+        self.transport.has_room()
+    }
+
+    /// Writes what is queued, as far as the stream takes it.
+    #[inline]
+    pub(crate) fn write_now(&mut self, cx: &mut Context<'_>) {
+        self.flags.raise(Flag::FlushWanted);
+        if self.flags.has(Flag::Outputs) {
+            // Our Hello comes before any message.
+            self.queue_outputs();
+        }
+        self.write(cx);
+    }
+
+    /// Writes the control frames that the monitor wants sent.
+    pub(super) fn write_outputs(&mut self, cx: &mut Context<'_>) {
+        self.queue_outputs();
+        if self.flags.has(Flag::Flushing) {
+            self.write(cx);
+        }
+    }
+
+    fn queue_outputs(&mut self) {
+        // One batch at a time, so that what hasn't left can't pile up.
+        if !self.transport.control_unwritten() {
+            while let Some(control) = self.monitor.poll_transmit() {
+                self.observe.sent(&control);
+                self.transport.push_control(control);
+                self.flags.raise(Flag::Flushing);
+                // Its answer's round trip is measured.
+                self.settle_arrivals();
+            }
+        }
+    }
+
+    /// Writes as much as the stream takes, and tells the monitor.
+    pub(super) fn write(&mut self, cx: &mut Context<'_>) {
+        if self.ended().is_some() || self.write_end().is_some() {
+            return;
+        }
+        let scope = match self.flags.has(Flag::FlushWanted) {
+            true => Scope::All,
+            false => Scope::Control,
+        };
+        let waits_for_room = self.writer.is_some() && !self.has_room();
+        let (taken, result) = self.transport.poll_write(&mut self.stream, cx, scope);
+        match result {
+            Poll::Ready(Ok(())) => {
+                if scope == Scope::All {
+                    self.flags.clear(Flag::FlushWanted);
+                    self.wake_writer();
+                }
+                if self.flags.has(Flag::Flushing) || self.flags.has(Flag::Blocked) {
+                    self.flushed();
+                }
+            }
+            Poll::Ready(Err(error)) => {
+                self.flags.raise(Flag::Ending);
+                let end = match error.kind() {
+                    // The peer had closed before we wrote: what it looks like
+                    // from the reading side is the better description.
+                    io::ErrorKind::BrokenPipe => End::Eof,
+                    _ => safety_net::end_of(&error),
+                };
+                let ending = self.ending();
+                ending.write_end = Some(end);
+                ending.io_error = Some(Arc::new(error));
+                // Whatever arrived before is read first.
+                self.resume();
+            }
+            Poll::Pending => self.write_blocked(taken, cx),
+        }
+        if waits_for_room && self.has_room() {
+            self.wake_writer();
+        }
+    }
+
+    fn write_blocked(&mut self, taken: usize, cx: &mut Context<'_>) {
+        if taken == 0 && !coop::has_budget_remaining() {
+            // Not the stream: this task has had its turn.
+            return;
+        }
+        if self.monitor.is_idle() && self.config().write_stall().is_none() {
+            // How long writing takes is of no interest.
+            return;
+        }
+        let now = self.clock.now();
+        if taken > 0 {
+            self.monitor.handle_progress(now);
+        }
+        if self.flags.has(Flag::Flushing) && !self.transport.control_unwritten() {
+            // Only messages wait. The control frames have left, unless the
+            // stream has a buffer of its own.
+            let (_, flushed) = self
+                .transport
+                .poll_write(&mut self.stream, cx, Scope::Control);
+            if let Poll::Ready(Ok(())) = flushed {
+                self.flushed();
+            }
+        }
+        self.monitor.handle_blocked(now);
+        self.flags.raise(Flag::Blocked);
+        self.note_outputs();
+    }
+
+    fn flushed(&mut self) {
+        self.monitor.handle_flushed(self.clock.now());
+        self.flags.clear(Flag::Flushing);
+        self.flags.clear(Flag::Blocked);
+        self.note_outputs();
+    }
+
+    /// Writes until `enough`, and serves the connection while that takes
+    /// time.
+    pub(super) fn poll_write_until(
+        &mut self,
+        cx: &mut Context<'_>,
+        enough: impl Fn(&Self) -> bool,
+    ) -> Poll<Result<(), SendError>> {
+        self.writer = None;
+        match enough(self) {
+            true => Poll::Ready(self.check_open()),
+            false => self.poll_write_more(cx, enough),
+        }
+    }
+
+    fn poll_write_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        enough: impl Fn(&Self) -> bool,
+    ) -> Poll<Result<(), SendError>> {
+        if self.ended().is_none() {
+            self.write_now(cx);
+            if !enough(self) {
+                self.flags.raise(Flag::Written);
+                self.serve(cx);
+                self.flags.clear(Flag::Written);
+                if self.ended().is_none() && !enough(self) {
+                    self.writer = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(self.check_open())
+    }
+
+    pub(super) fn wake_writer(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            writer.wake();
+        }
+    }
+}

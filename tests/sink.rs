@@ -1,6 +1,11 @@
 //! A `Heartbeat` as a `Stream` and a `Sink`: nothing is lost, repeated or
 //! reordered, however it is polled, split or taken apart.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use heartbeat_tests::{
@@ -10,9 +15,9 @@ use heartbeat_tokio::{
     CloseReason, Config, Heartbeat, NetStatus, PeerEvent, SafetyNet, SendError, State,
 };
 use tokio::{
-    io::AsyncWriteExt,
-    io::BufStream,
+    io::{AsyncReadExt, AsyncWriteExt, BufStream},
     net::{TcpListener, TcpStream},
+    time::sleep,
 };
 
 /// Messages of many sizes, around every limit that the buffers have.
@@ -294,6 +299,33 @@ async fn messages_that_arrive_while_a_send_waits_are_kept_and_bounded() {
         }
     }
     talking.await.unwrap();
+}
+
+/// Whoever sends in another task goes on when there is room, and not only when
+/// everything was written.
+#[tokio::test(start_paused = true)]
+async fn a_sender_that_waits_for_room_goes_on_as_soon_as_there_is_some() {
+    let (ours, mut theirs) = tokio::io::duplex(4096);
+    let (mut sink, mut stream) = Heartbeat::new(ours, Config::default()).split();
+    let queued = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&queued);
+    let sending = tokio::spawn(async move {
+        loop {
+            sink.feed(vec![1; 16 * 1024].into()).await.unwrap();
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let reading = tokio::spawn(async move { while stream.next().await.is_some() {} });
+    sleep(ms(10)).await;
+    let at_first = queued.load(Ordering::Relaxed);
+
+    // Of some 200 KiB that lie there half are taken.
+    theirs.read_exact(&mut [0; 6 * 16 * 1024]).await.unwrap();
+    sleep(ms(10)).await;
+    let later = queued.load(Ordering::Relaxed);
+    assert!(later >= at_first + 5, "{at_first}, then {later}");
+    sending.abort();
+    reading.abort();
 }
 
 #[tokio::test]

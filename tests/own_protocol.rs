@@ -10,7 +10,8 @@
 )]
 
 use std::{
-    io,
+    error::Error,
+    fmt, io,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -41,6 +42,8 @@ impl Dialect for Lines {
     type Message = String;
 }
 
+const STRANGE: ProtocolError = ProtocolError::UnknownTag { tag: b'?' };
+
 fn frame(line: String) -> Frame<String> {
     match &*line {
         "PING" => Frame::Ping(None),
@@ -50,21 +53,64 @@ fn frame(line: String) -> Frame<String> {
     }
 }
 
+/// Why a line is none.
+#[derive(Debug)]
+enum BadLine {
+    Lines(LinesCodecError),
+    Strange(io::Error),
+}
+
+impl fmt::Display for BadLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lines(error) => error.fmt(f),
+            Self::Strange(_) => f.write_str("a line that nobody understands"),
+        }
+    }
+}
+
+impl Error for BadLine {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Lines(_) => None,
+            Self::Strange(error) => Some(error),
+        }
+    }
+}
+
+impl From<io::Error> for BadLine {
+    fn from(error: io::Error) -> Self {
+        Self::Lines(error.into())
+    }
+}
+
+impl From<LinesCodecError> for BadLine {
+    fn from(error: LinesCodecError) -> Self {
+        Self::Lines(error)
+    }
+}
+
 impl Decoder for Lines {
     type Item = Frame<String>;
-    type Error = LinesCodecError;
+    type Error = BadLine;
 
-    fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<Self::Item>, LinesCodecError> {
-        Ok(self.0.decode(bytes)?.map(frame))
+    fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<Self::Item>, BadLine> {
+        match self.0.decode(bytes)? {
+            Some(line) if line == "?" => {
+                let error = io::Error::new(io::ErrorKind::InvalidData, STRANGE);
+                Err(BadLine::Strange(error))
+            }
+            line => Ok(line.map(frame)),
+        }
     }
 
-    fn decode_eof(&mut self, bytes: &mut BytesMut) -> Result<Option<Self::Item>, LinesCodecError> {
+    fn decode_eof(&mut self, bytes: &mut BytesMut) -> Result<Option<Self::Item>, BadLine> {
         Ok(self.0.decode_eof(bytes)?.map(frame))
     }
 }
 
 impl Encoder<Frame<String>> for Lines {
-    type Error = LinesCodecError;
+    type Error = BadLine;
 
     fn encode(&mut self, frame: Frame<String>, bytes: &mut BytesMut) -> Result<(), Self::Error> {
         match frame {
@@ -73,9 +119,9 @@ impl Encoder<Frame<String>> for Lines {
                 self.0.encode("half of", bytes)?;
                 Err(io::Error::other("a line has no line break in it").into())
             }
-            Frame::Data(line) => self.0.encode(line, bytes),
-            Frame::Ping(_) => self.0.encode("PING", bytes),
-            Frame::Pong(_) => self.0.encode("PONG", bytes),
+            Frame::Data(line) => Ok(self.0.encode(line, bytes)?),
+            Frame::Ping(_) => Ok(self.0.encode("PING", bytes)?),
+            Frame::Pong(_) => Ok(self.0.encode("PONG", bytes)?),
             Frame::Hello(_) | Frame::Goodbye | Frame::Other => {
                 panic!("this dialect has no such frame")
             }
@@ -95,7 +141,7 @@ impl Dialect for Socket {
 }
 
 impl Stream for Socket {
-    type Item = Result<Frame<String>, LinesCodecError>;
+    type Item = Result<Frame<String>, BadLine>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.0.poll_next_unpin(cx)
@@ -103,7 +149,7 @@ impl Stream for Socket {
 }
 
 impl Sink<Frame<String>> for Socket {
-    type Error = LinesCodecError;
+    type Error = BadLine;
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.0.poll_ready_unpin(cx)
@@ -303,6 +349,19 @@ async fn what_can_not_be_decoded_ends_it_and_the_codec_says_why() {
             rest(driver.receiver).await,
             [message, PeerEvent::Dead(death)]
         );
+    }
+}
+
+/// Wherever it stands among the reasons that a codec gives.
+#[tokio::test(start_paused = true)]
+async fn a_rule_that_the_codec_names_is_the_cause() {
+    for by in BOTH {
+        let (driver, mut peer) = wrap(by, quick());
+        peer.write_all(b"?\n").await.unwrap();
+        let death = driver.sender.closed().await.unwrap_err();
+        assert_eq!(death.cause, Cause::Protocol(STRANGE), "{by:?}");
+        let words = driver.sender.io_error().expect("the codec's").to_string();
+        assert_eq!(words, "a line that nobody understands");
     }
 }
 

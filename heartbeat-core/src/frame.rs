@@ -158,7 +158,8 @@ pub enum ProtocolError {
     /// A Hello announces times that contradict each other or have no end.
     #[error("the hello announces impossible times")]
     ImpossibleHello,
-    /// The application's own codec can't read what arrived.
+    /// The application's own codec can't read what arrived, and names none of
+    /// the others.
     #[error("the codec can't read it")]
     Undecodable,
 }

@@ -120,7 +120,7 @@ where
             false => self.codec.decode(&mut self.read),
         };
         self.weight = before.saturating_sub(self.read.len());
-        frame.map_err(Broken::undecodable)
+        frame.map_err(Broken::by_codec)
     }
 
     fn weight(&self) -> usize {

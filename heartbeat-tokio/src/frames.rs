@@ -12,11 +12,11 @@ use std::{
 };
 
 use futures::{Sink, Stream};
-use heartbeat_core::Control;
+use heartbeat_core::{Control, ProtocolError};
 
 use crate::{
     SendError,
-    transport::{Broken, Buffered, Dialect, Frame, Protocol, Scope, Transport},
+    transport::{Broken, Buffered, Dialect, Frame, Protocol, Scope, Transport, reason},
 };
 
 /// The transport of [`Heartbeat::with_frames`](crate::Heartbeat::with_frames).
@@ -222,31 +222,21 @@ enum Meaning {
 }
 
 fn meaning(error: Box<dyn Error + Send + Sync>) -> Meaning {
-    match io_below(&*error) {
-        Some(_) => Meaning::Io(into_io(error)),
-        None => Meaning::Protocol(Broken::undecodable(error)),
+    let by_peer = reason::<ProtocolError>(&*error).is_some();
+    match reason::<io::Error>(&*error) {
+        Some(_) if !by_peer => Meaning::Io(into_io(error)),
+        _ => Meaning::Protocol(Broken::by_codec(error)),
     }
 }
 
 /// The operating system's error, if that is what is at the bottom of it: as it
 /// is, since its code says what happened to the connection.
 fn into_io(error: Box<dyn Error + Send + Sync>) -> io::Error {
-    match io_below(&*error) {
+    match reason::<io::Error>(&*error) {
         Some(io) => match io.raw_os_error() {
             Some(code) => io::Error::from_raw_os_error(code),
             None => io::Error::new(io.kind(), error),
         },
         None => io::Error::other(error),
     }
-}
-
-fn io_below<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e io::Error> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(io) = error.downcast_ref() {
-            return Some(io);
-        }
-        next = error.source();
-    }
-    None
 }

@@ -8,7 +8,7 @@
 use std::{
     collections::VecDeque,
     error::Error,
-    io,
+    io, iter,
     task::{Context, Poll},
 };
 
@@ -157,9 +157,14 @@ pub struct Broken {
 }
 
 impl Broken {
-    pub(crate) fn undecodable(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+    /// By the application's codec. A [`ProtocolError`] that is the reason for its
+    /// error keeps its name.
+    pub(crate) fn by_codec(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        let error = error.into();
         Self {
-            error: ProtocolError::Undecodable,
+            error: reason(&*error)
+                .copied()
+                .unwrap_or(ProtocolError::Undecodable),
             words: Some(io::Error::new(io::ErrorKind::InvalidData, error)),
         }
     }
@@ -169,6 +174,19 @@ impl From<ProtocolError> for Broken {
     fn from(error: ProtocolError) -> Self {
         Self { error, words: None }
     }
+}
+
+/// The first `E` among an error, what it wraps, and its sources.
+pub(crate) fn reason<'e, E: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e E> {
+    let mut chain = iter::successors(Some(error), |&error| {
+        // The source of an `io::Error` is that of the error in it.
+        let wrapped = error.downcast_ref().and_then(io::Error::get_ref);
+        match wrapped {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        }
+    });
+    chain.find_map(|error| error.downcast_ref())
 }
 
 /// What kind of messages there are, whatever carries them.

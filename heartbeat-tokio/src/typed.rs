@@ -53,7 +53,7 @@ where
 
     fn next_frame(&mut self) -> Result<Option<Frame<T>>, Broken> {
         let frame: Option<Frame<Bytes>> = Transport::<S>::next_frame(&mut self.wire)?;
-        let decode = |bytes: Bytes| postcard::from_bytes(&bytes).map_err(Broken::undecodable);
+        let decode = |bytes: Bytes| postcard::from_bytes(&bytes).map_err(Broken::by_codec);
         frame.map(|frame| frame.try_map(decode)).transpose()
     }
 

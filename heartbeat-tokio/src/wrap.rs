@@ -100,6 +100,9 @@ where
     /// [`Config::max_frame`] isn't looked at: how long a frame may be is the
     /// codec's to say. What it can't decode ends the connection with
     /// [`Cause::Protocol`](crate::Cause::Protocol), and [`io_error`](Self::io_error) has its words.
+    /// The cause names the [`ProtocolError`](crate::ProtocolError) that the codec's error is, or
+    /// has among its sources, and otherwise
+    /// [`Undecodable`](crate::ProtocolError::Undecodable).
     ///
     /// ```
     /// use bytes::BytesMut;
@@ -168,7 +171,11 @@ where
     /// * A message that takes longer to arrive than the detection time is a
     ///   silence, unless the transport gives a [`Frame::Other`](crate::Frame::Other) for each part
     ///   of it that arrived.
-    /// * An error of the sink is the end. A message that can't be sent has to
+    /// * An error of the stream or the sink is the end. One that is an
+    ///   [`io::Error`](std::io::Error), or has one among its sources, says how the
+    ///   connection ended; any other of the stream, and each with a
+    ///   [`ProtocolError`](crate::ProtocolError), is [`Cause::Protocol`](crate::Cause::Protocol)
+    ///   as [with a codec](Self::with_codec). A message that can't be sent has to
     ///   be refused before it is one of `M`.
     /// * After [`Frame::Goodbye`](crate::Frame::Goodbye) it isn't polled again: if the protocol
     ///   answers a goodbye, that has to be flushed before it is handed on.

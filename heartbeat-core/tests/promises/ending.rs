@@ -70,8 +70,8 @@ proptest! {
             script.perform(step);
         }
         script.drain();
-        let reason = CloseReason::Peer;
-        prop_assert_eq!(script.events.last(), Some(&Event::Closed { reason }));
+        let goodbye = Event::Closed { reason: CloseReason::Peer };
+        prop_assert_eq!(script.events.last(), Some(&goodbye));
     }
 
     #[test]

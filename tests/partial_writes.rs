@@ -15,10 +15,12 @@ use futures::{SinkExt, StreamExt, future::poll_immediate};
 use heartbeat_core::{Control, Nonce};
 use heartbeat_tests::{
     for_each, ms, quick,
-    scripted::{OnWire, Read, control_frame, filler, frames, greeted, messages, runtime},
+    scripted::{
+        OnWire, Read, Script, Scripted, control_frame, filler, frames, greeted, messages, runtime,
+    },
     secs,
 };
-use heartbeat_tokio::Config;
+use heartbeat_tokio::{Config, Heartbeat};
 use proptest::{collection::vec, prelude::*};
 
 /// Nothing but what a test does: beats are far away.
@@ -99,6 +101,53 @@ fn overtakes(sizes: &[usize], stuck: usize, vectored: bool, buffered: bool) {
         .find(|&begin| begin >= begun)
         .unwrap();
     assert_eq!(ping, Some(boundary), "{sizes:?}, {stuck}: {frames:?}");
+}
+
+// ---- a frame that waits for another ----------------------------------------------
+
+/// The ping was stuck. When it leaves, so does what had to wait for it, and
+/// nobody has to call again for that.
+#[test]
+fn a_pong_that_waits_for_a_ping_leaves_right_behind_it() {
+    for buffered in [false, true] {
+        runtime().block_on(async {
+            let (mut heartbeat, script) = stuck_with_a_ping(buffered).await;
+            let nonce = Nonce([7; 8]);
+            script.give_bytes(control_frame(Control::Ping(nonce)));
+            script.take_only(usize::MAX);
+            let event = tokio::time::timeout(ms(10), heartbeat.next()).await;
+            assert!(event.is_err(), "{event:?}");
+            assert_eq!(last(&script), Control::Pong(nonce), "{buffered}");
+        });
+    }
+}
+
+#[test]
+fn a_goodbye_that_waits_for_a_ping_leaves_right_behind_it() {
+    runtime().block_on(async {
+        let (mut heartbeat, script) = stuck_with_a_ping(false).await;
+        assert!(poll_immediate(heartbeat.close()).await.is_none());
+        script.take_only(usize::MAX);
+        assert!(poll_immediate(heartbeat.close()).await.is_none());
+        assert_eq!(last(&script), Control::Goodbye);
+    });
+}
+
+async fn stuck_with_a_ping(buffered: bool) -> (Heartbeat<Scripted>, Script) {
+    let (mut heartbeat, script) = greeted(calm()).await;
+    heartbeat.flush().await.unwrap();
+    script.set_buffered(buffered);
+    script.take_only(0);
+    heartbeat.probe();
+    assert!(poll_immediate(heartbeat.next()).await.is_none());
+    (heartbeat, script)
+}
+
+fn last(script: &Script) -> Control {
+    match frames(&script.sent()).pop() {
+        Some((_, OnWire::Control(control))) => control,
+        other => panic!("{other:?}"),
+    }
 }
 
 // ---- a stream that is never done -------------------------------------------------

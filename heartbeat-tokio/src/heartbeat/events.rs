@@ -106,8 +106,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
         loop {
             if self.flags.has(Flag::Outputs) {
+                // What leaves now may make room for more.
+                self.flags.clear(Flag::Outputs);
                 self.write_outputs(cx);
                 if let Some(event) = self.next_output() {
+                    self.flags.raise(Flag::Outputs);
                     return Some(Poll::Ready(Some(event)));
                 }
             }
@@ -204,7 +207,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             self.net.end_looking();
             self.wake_writer();
         }
-        self.flags.clear(Flag::Outputs);
         None
     }
 

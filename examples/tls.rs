@@ -27,6 +27,7 @@ async fn main() -> Fallible {
 
     tokio::spawn(async move {
         let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
         let tls = connector
             .connect(ServerName::try_from("localhost")?, stream)
             .await?;
@@ -44,7 +45,9 @@ async fn main() -> Fallible {
         Fallible::Ok(())
     });
 
-    let tls = acceptor.accept(listener.accept().await?.0).await?;
+    let (stream, _) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    let tls = acceptor.accept(stream).await?;
     let mut client = Heartbeat::new(tls, config).with_socket(|tls| Some(tls.get_ref().0));
     if let NetStatus::Applied(options) = client.status().safety_net {
         println!(

@@ -92,6 +92,7 @@ async fn client(address: SocketAddr, config: Config) -> Vec<String> {
     let backoff = Backoff::default().max(Duration::from_millis(500));
     let mut server = Reconnect::new(backoff, || async move {
         let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
         Ok::<_, io::Error>(Heartbeat::new(stream, config).spawn())
     });
     let mut answered = Vec::new();

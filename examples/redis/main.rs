@@ -22,6 +22,7 @@ use resp::{Resp, command};
 async fn main() -> Result<(), Box<dyn Error>> {
     let address = env::args().nth(1).unwrap_or("127.0.0.1:6379".into());
     let stream = TcpStream::connect(&address).await?;
+    stream.set_nodelay(true)?;
     let config = Config::detect_within(Duration::from_secs(5))?;
     let mut redis = Heartbeat::with_codec(stream, Resp::default(), config);
 

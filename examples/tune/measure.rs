@@ -78,6 +78,8 @@ async fn beats(peer: &str, samples: u32) -> Result<Vec<Duration>, String> {
     let connected = timeout(PATIENCE, TcpStream::connect(peer)).await;
     let connected = connected.map_err(|_| format!("no connection within {PATIENCE:?}"))?;
     let stream = connected.map_err(|error| error.to_string())?;
+    let set = stream.set_nodelay(true);
+    set.map_err(|error| error.to_string())?;
     // We ask as often as the peer accepts; it needn't.
     let config = Config::builder()
         .interval(Duration::from_millis(10))

@@ -301,7 +301,9 @@ impl Session {
             if matches!(death.cause, Cause::Silent | Cause::WriteStalled) {
                 let least = self.tolerated_silence(peer);
                 assert!(gap >= least, "dead after {gap:?}, not {least:?}: {self:#?}");
-                assert_eq!(death.silent_for, gap, "{self:#?}");
+                // A busy connection doesn't time each read.
+                let told = gap..=gap + self.config.arrival_slack();
+                assert!(told.contains(&death.silent_for), "{told:?}: {self:#?}");
             }
         }
     }

@@ -38,7 +38,7 @@ pub enum Event {
         /// Beats missed in a row so far. Zero when the beat is only later
         /// than the measured round trip lets expect.
         missed: u32,
-        /// Since the last evidence of life.
+        /// Since the last evidence of life, as it was reported.
         silent_for: Duration,
     },
     /// Evidence of life came after [`Suspect`](Event::Suspect).
@@ -152,7 +152,8 @@ impl fmt::Display for CloseReason {
 pub struct Death {
     /// What ended it.
     pub cause: Cause,
-    /// From the last evidence of life to the verdict.
+    /// From the last evidence of life to the verdict: as it was reported, which may
+    /// be up to [`Config::arrival_slack`](crate::Config::arrival_slack) early.
     pub silent_for: Duration,
     /// Beats missed in a row.
     pub missed: u32,

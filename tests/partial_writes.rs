@@ -217,11 +217,14 @@ fn any_stream_any_calls_and_futures_that_are_dropped() {
         assert!(outcome.certain.is_subset(&numbers));
 
         let mut pings = outcome.pings.iter();
+        let mut answered = None;
         for (_, frame) in &frames {
             if let OnWire::Control(Control::Pong(nonce)) = frame {
                 assert!(pings.any(|ping| ping == nonce), "not asked, or twice");
+                answered = Some(nonce);
             }
         }
+        assert_eq!(answered, outcome.pings.last());
         dropped += outcome.dropped;
         arrived += numbers.len();
     });
@@ -355,6 +358,8 @@ async fn play(case: &Case) -> Outcome {
             None => outcome.dropped += 1,
         }
     }
+    // Whatever is owed leaves.
+    while tokio::time::timeout(ms(1), heartbeat.next()).await.is_ok() {}
     let leaving = async {
         tokio::time::sleep(ms(100)).await;
         script.give([Read::End]);

@@ -9,7 +9,7 @@
     reason = "helpers of tests may panic too"
 )]
 
-use std::time::Duration;
+use std::{future::poll_fn, time::Duration};
 
 use bytes::Bytes;
 use futures::{FutureExt, SinkExt, StreamExt};
@@ -374,6 +374,22 @@ async fn close_says_goodbye_behind_what_was_queued() {
         driver.sender.send("?".into()).await,
         Err(SendError::Closed(CloseReason::Local))
     ));
+}
+
+/// The peer hears the goodbye and doesn't hang up. Closing as a `Sink` waits for it
+/// without keeping a processor busy.
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_is_closed_waits_and_does_not_ask_again_and_again() {
+    let (ours, theirs) = pair(1 << 16, quick());
+    let mut peer = ours.spawn();
+    let _theirs = theirs; // hears nothing
+    let mut polls = 0;
+    let closed = poll_fn(|cx| {
+        polls += 1;
+        assert!(polls < 100, "asked {polls} times");
+        peer.sender.poll_close_unpin(cx)
+    });
+    assert_eq!(closed.await, Ok(()));
 }
 
 #[tokio::test(start_paused = true)]

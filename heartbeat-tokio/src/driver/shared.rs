@@ -7,7 +7,7 @@
 
 use std::{
     future::Future,
-    io,
+    io, mem,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -280,7 +280,7 @@ impl<S, C: Transport<S>> State<S, C> {
             None => true,
         };
         match satisfied {
-            true => std::mem::take(&mut self.waiting),
+            true => mem::take(&mut self.waiting),
             false => Vec::new(),
         }
     }
@@ -426,8 +426,11 @@ where
     }
 
     fn close(&self) {
-        self.lock().closing = true;
-        self.turns.call_task();
+        // Who waits for the end is woken when the task has served, and asks again:
+        // that must not be a reason to serve.
+        if !mem::replace(&mut self.lock().closing, true) {
+            self.turns.call_task();
+        }
     }
 
     fn status(&self) -> Status {

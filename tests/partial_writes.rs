@@ -1,27 +1,34 @@
 //! However few bytes a stream takes at a time, with or without vectored writes
 //! and a buffer of its own: what is on the wire are whole frames, the messages
 //! in their order, and control frames at the next boundary, ahead of messages
-//! that wait. In virtual time.
+//! that wait. With any transport, inline and with a driver; in virtual time.
+
+#[path = "support/own_frames.rs"]
+mod own_frames;
 
 use std::{
     collections::BTreeSet,
     future::{Future, poll_fn},
-    pin::pin,
-    task::Poll,
+    pin::{Pin, pin},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use futures::{SinkExt, StreamExt, future::poll_immediate};
+use futures::{Sink, SinkExt, Stream, StreamExt, future::poll_immediate};
 use heartbeat_core::{Control, Nonce};
 use heartbeat_tests::{
     for_each, ms, quick,
     scripted::{
         OnWire, Read, Script, Scripted, control_frame, filler, frames, greeted, messages, runtime,
+        scripted,
     },
     secs,
 };
-use heartbeat_tokio::{Config, Heartbeat};
+use heartbeat_tokio::{Config, Driver, Heartbeat, PeerEvent, Receiver, SendError, Sender};
 use proptest::{collection::vec, prelude::*};
+use tokio_util::codec::Framed;
+
+use own_frames::{OwnCodec, OwnFrames};
 
 /// Nothing but what a test does: beats are far away.
 fn calm() -> Config {
@@ -194,10 +201,39 @@ fn a_stream_that_takes_less_than_there_is_gets_all_of_it() {
 
 #[test]
 fn any_stream_any_calls_and_futures_that_are_dropped() {
+    any_stream(|stream| Heartbeat::new(stream, calm()), Heartbeat::probe);
+}
+
+#[test]
+fn any_stream_by_a_codec() {
+    let wrap = |stream| Heartbeat::with_codec(stream, OwnCodec, calm());
+    any_stream(wrap, Heartbeat::probe);
+}
+
+#[test]
+fn any_stream_as_whole_frames() {
+    let framed = |stream| OwnFrames(Framed::new(stream, OwnCodec));
+    let wrap = |stream| Heartbeat::with_frames(framed(stream), calm());
+    any_stream(wrap, Heartbeat::probe);
+}
+
+#[test]
+fn any_stream_that_a_driver_serves() {
+    let wrap = |stream| Handles::of(Heartbeat::new(stream, calm()).spawn());
+    any_stream(wrap, Handles::probe);
+}
+
+#[test]
+fn any_stream_by_a_codec_that_a_driver_serves() {
+    let wrap = |stream| Heartbeat::with_codec(stream, OwnCodec, calm()).spawn();
+    any_stream(|stream| Handles::of(wrap(stream)), Handles::probe);
+}
+
+fn any_stream<H: Side>(wrap: impl Fn(Scripted) -> H, probe: fn(&mut H)) {
     let (mut dropped, mut arrived) = (0, 0);
     for_each(600, case(), |case| {
         let outcome = runtime().block_on(async {
-            let play = tokio::time::timeout(secs(600), play(&case));
+            let play = tokio::time::timeout(secs(600), play(&case, &wrap, probe));
             play.await.expect("it got stuck")
         });
         let frames = frames(&outcome.sent);
@@ -230,6 +266,52 @@ fn any_stream_any_calls_and_futures_that_are_dropped() {
     });
     println!("{dropped} futures were dropped, {arrived} messages arrived");
     assert!(dropped > 500 && arrived > 2000, "{dropped}, {arrived}");
+}
+
+trait Side: Stream<Item = PeerEvent<Bytes>> + Sink<Bytes, Error = SendError> + Unpin {}
+
+impl<H> Side for H where H: Stream<Item = PeerEvent<Bytes>> + Sink<Bytes, Error = SendError> + Unpin {}
+
+/// A driver's, as one.
+struct Handles(Sender<Bytes>, Receiver<Bytes>);
+
+impl Handles {
+    fn of(driver: Driver<Bytes>) -> Self {
+        Self(driver.sender, driver.receiver)
+    }
+
+    fn probe(&mut self) {
+        let sender = self.0.clone();
+        tokio::spawn(async move { sender.probe().await });
+    }
+}
+
+impl Stream for Handles {
+    type Item = PeerEvent<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.1.poll_next_unpin(cx)
+    }
+}
+
+impl Sink<Bytes> for Handles {
+    type Error = SendError;
+
+    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        self.0.poll_ready_unpin(cx)
+    }
+
+    fn start_send(mut self: Pin<&mut Self>, message: Bytes) -> Result<(), SendError> {
+        self.0.start_send_unpin(message)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        self.0.poll_flush_unpin(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        self.0.poll_close_unpin(cx)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -308,9 +390,13 @@ struct Outcome {
     dropped: usize,
 }
 
-async fn play(case: &Case) -> Outcome {
+async fn play<H: Side>(case: &Case, wrap: impl Fn(Scripted) -> H, probe: fn(&mut H)) -> Outcome {
     let mut outcome = Outcome::default();
-    let (mut heartbeat, script) = greeted(calm()).await;
+    let (stream, script) = scripted();
+    let mut heartbeat = wrap(stream);
+    script.give_bytes(control_frame(Control::Hello(calm().hello())));
+    let first = heartbeat.next().await;
+    assert!(matches!(first, Some(PeerEvent::Connected { .. })));
     script.take_each(case.takes.clone());
     script.set_vectored(case.vectored);
     script.set_buffered(case.buffered);
@@ -332,7 +418,7 @@ async fn play(case: &Case) -> Outcome {
                 continue;
             }
             Call::Probe => {
-                heartbeat.probe();
+                probe(&mut heartbeat);
                 continue;
             }
             Call::Pinged => {

@@ -54,6 +54,7 @@ async fn serve<B>(stream: TcpStream, welcome: B::Message) -> Result<(), Box<dyn 
 where
     B: Beats,
 {
+    stream.set_nodelay(true)?;
     let config = Config::detect_within(Duration::from_secs(5))?;
     if timeout(config.timeout(), http::path(&stream)).await?? != "/socket" {
         return Ok(timeout(config.timeout(), http::hand_out(stream, PAGE)).await??);

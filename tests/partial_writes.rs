@@ -19,8 +19,8 @@ use heartbeat_core::{Control, Nonce};
 use heartbeat_tests::{
     for_each, ms, quick,
     scripted::{
-        OnWire, Read, Script, Scripted, control_frame, filler, frames, greeted, messages, runtime,
-        scripted,
+        OnWire, Read, Script, Scripted, control_frame, filler, frames, greeted, greeted_by,
+        messages, runtime,
     },
     secs,
 };
@@ -392,11 +392,7 @@ struct Outcome {
 
 async fn play<H: Side>(case: &Case, wrap: impl Fn(Scripted) -> H, probe: fn(&mut H)) -> Outcome {
     let mut outcome = Outcome::default();
-    let (stream, script) = scripted();
-    let mut heartbeat = wrap(stream);
-    script.give_bytes(control_frame(Control::Hello(calm().hello())));
-    let first = heartbeat.next().await;
-    assert!(matches!(first, Some(PeerEvent::Connected { .. })));
+    let (mut heartbeat, script) = greeted_by(calm(), wrap).await;
     script.take_each(case.takes.clone());
     script.set_vectored(case.vectored);
     script.set_buffered(case.buffered);

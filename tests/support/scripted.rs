@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use heartbeat_core::Control;
 use heartbeat_tokio::{Config, Heartbeat, PeerEvent};
 use tokio::{
@@ -172,9 +172,21 @@ impl Script {
 ///
 /// If it says something else first.
 pub async fn greeted(config: Config) -> (Heartbeat<Scripted>, Script) {
+    greeted_by(config, |stream| Heartbeat::new(stream, config)).await
+}
+
+/// The same, however it is made of the stream.
+///
+/// # Panics
+///
+/// If it says something else first.
+pub async fn greeted_by<H>(peer: Config, make: impl FnOnce(Scripted) -> H) -> (H, Script)
+where
+    H: Stream<Item = PeerEvent<Bytes>> + Unpin,
+{
     let (stream, script) = scripted();
-    let mut heartbeat = Heartbeat::new(stream, config);
-    script.give_bytes(control_frame(Control::Hello(config.hello())));
+    let mut heartbeat = make(stream);
+    script.give_bytes(control_frame(Control::Hello(peer.hello())));
     let first = heartbeat.next().await;
     assert!(matches!(first, Some(PeerEvent::Connected { .. })));
     (heartbeat, script)

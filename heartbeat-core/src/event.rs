@@ -221,6 +221,10 @@ pub enum Cause {
     Protocol(ProtocolError),
     /// The peer pinged far more often than it had been told to.
     PingFlood,
+    /// The peer announced timings that we don't go along with: a detection
+    /// time below 100 ms, while ours is longer. A peer with such timings would
+    /// make us send without end.
+    Refused,
     /// Any other failure of the transport.
     Io,
 }
@@ -236,6 +240,7 @@ impl fmt::Display for Cause {
             Self::Unreachable => f.write_str("peer unreachable"),
             Self::Protocol(error) => write!(f, "protocol violated: {error}"),
             Self::PingFlood => f.write_str("ping flood"),
+            Self::Refused => f.write_str("its detection time is too short for us"),
             Self::Io => f.write_str("transport failed"),
         }
     }

@@ -2,99 +2,74 @@
 //!
 //! This module decides when pings have become a flood. It doesn't slow anyone
 //! down: what we accept is announced in our Hello, and a peer that keeps to it
-//! can't trip this limit, whatever the network does to its pings.
+//! can't trip this limit, whatever the network or our own slowness does to its
+//! pings, and for however long they are held back.
 //!
-//! It is a token bucket. A compliant peer starts a round of pings at most once
-//! in `min_interval`, and a round is at most 2·N pings: N (the peer's
-//! `max_missed`), and one more for each stall that the peer forgives itself.
-//! The network may hold them back, but not for longer than our detection time,
-//! because the peer would be dead to us by then, nor for longer than TCP goes on
-//! trying. Hence
+//! A compliant peer sends *groups* of pings: a group begins at least
+//! `min_interval` after the last ping, and has at most 2·N pings (N, the peer's
+//! `max_missed`, and one more for each stall that the peer forgives itself). So
+//! by the time T after the connection began it has sent at most
 //!
 //! ```text
-//! refill    2·N tokens per min_interval
-//! capacity  2·N · (detection time / min_interval + 2)
+//! 2·N · (T / min_interval + 1)
 //! ```
 //!
-//! and as many more as could come while we didn't read, which is no fault of
-//! the peer's.
+//! pings, and one `min_interval` more is allowed for clocks that differ. All of
+//! that may arrive at once, so credit never expires. It costs nothing to be so
+//! patient: at most one pong is pending, whatever arrives.
+
+use core::num::NonZeroU8;
 
 use crate::time::Instant;
 
-/// Longer than TCP retransmits before it gives a connection up: 924.6 s with
-/// Linux' 15 retries (RFC 1122, section 4.2.3.5, asks for 100 s at least).
-const TCP_GIVES_UP: u64 = 1_200_000_000;
-
-/// For how many microseconds the network can hold pings back, with these
-/// detection times, as configured and as negotiated. A peer that asks for slow
-/// pings makes the second as long as it likes, and mustn't so buy itself a
-/// bucket without a bottom.
-pub(crate) fn longest_gap(configured: u64, negotiated: u64) -> u64 {
-    negotiated.min(configured.max(TCP_GIVES_UP))
-}
-
-/// What a bucket is filled by; all the same between two calls except when the
-/// peer's Hello arrives.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Allowance {
-    /// Our announced `min_interval`, microseconds.
-    pub(crate) min_interval: u64,
-    /// For so long the network can hold pings back, microseconds.
-    pub(crate) longest_gap: u64,
-    /// The peer's `max_missed`.
-    pub(crate) max_missed: u8,
-}
-
-impl Allowance {
-    /// Tokens that flow back in each microsecond.
-    fn rate(self) -> u64 {
-        2 * u64::from(self.max_missed)
-    }
-
-    fn capacity(self) -> i64 {
-        let window = self.min_interval.saturating_mul(2);
-        signed(
-            window
-                .saturating_add(self.longest_gap)
-                .saturating_mul(self.rate()),
-        )
-    }
-}
-
-/// The bucket. One ping costs `min_interval` tokens.
+/// A token bucket without a bottom. One ping costs `min_interval` tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limiter {
-    /// Below zero there is credit, which doesn't expire.
-    spent: i64,
-    refilled_at: Instant,
+    /// Tokens that flowed in, less those that pings took out.
+    credit: i64,
+    settled_at: Instant,
+    /// What the peer announced last; nothing yet gives it the most.
+    max_missed: Option<NonZeroU8>,
+    /// The most that it ever announced: what was allowed stays allowed.
+    largest: Option<NonZeroU8>,
 }
 
 impl Limiter {
     pub(crate) const fn new(now: Instant) -> Self {
         Self {
-            spent: 0,
-            refilled_at: now,
+            credit: 0,
+            settled_at: now,
+            max_missed: None,
+            largest: None,
         }
+    }
+
+    /// The peer announced its `max_missed`.
+    pub(crate) fn announce(&mut self, max_missed: Option<NonZeroU8>, now: Instant) {
+        self.settle(now);
+        self.max_missed = max_missed;
+        self.largest = self.largest.max(max_missed);
     }
 
     /// Pays for one ping. `false` is a flood.
-    pub(crate) fn admit(&mut self, allowance: Allowance, now: Instant) -> bool {
-        let elapsed = now.micros_since(self.refilled_at);
-        self.refilled_at = self.refilled_at.max(now);
-        if self.spent > 0 {
-            let refill = signed(elapsed.saturating_mul(allowance.rate()));
-            self.spent = self.spent.saturating_sub(refill).max(0);
-        }
-        self.spent = self.spent.saturating_add(signed(allowance.min_interval));
-        self.spent <= allowance.capacity()
+    pub(crate) fn admit(&mut self, min_interval: u64, now: Instant) -> bool {
+        self.settle(now);
+        self.credit = self.credit.saturating_sub(signed(min_interval));
+        let at_once = rate(self.largest).saturating_mul(min_interval.saturating_mul(2));
+        self.credit >= -signed(at_once)
     }
 
-    /// We didn't read for so many microseconds: what the peer sent meanwhile
-    /// will come all at once.
-    pub(crate) fn excuse(&mut self, allowance: Allowance, micros: u64) {
-        let credit = signed(micros.saturating_mul(allowance.rate()));
-        self.spent = self.spent.saturating_sub(credit);
+    fn settle(&mut self, now: Instant) {
+        let elapsed = now.micros_since(self.settled_at);
+        let tokens = elapsed.saturating_mul(rate(self.max_missed));
+        self.credit = self.credit.saturating_add(signed(tokens));
+        self.settled_at = self.settled_at.max(now);
     }
+}
+
+/// Tokens that flow in each microsecond.
+fn rate(max_missed: Option<NonZeroU8>) -> u64 {
+    2 * u64::from(max_missed.unwrap_or(NonZeroU8::MAX).get())
 }
 
 fn signed(tokens: u64) -> i64 {

@@ -33,6 +33,11 @@ impl Random {
         u32::from_be_bytes([a, b, c, d])
     }
 
+    /// Sixty-four random bits for the first interval.
+    pub(crate) fn first(self) -> u64 {
+        self.draw(DICE, 0)
+    }
+
     fn draw(self, purpose: u64, index: u32) -> u64 {
         let mut hasher = SipHasher24::new_with_keys(self.seed, purpose);
         hasher.write_u32(index);

@@ -61,6 +61,10 @@ impl Instant {
         self.0 <= now.0 && self.0 < u64::MAX
     }
 
+    pub(crate) const fn is_before(self, other: Self) -> bool {
+        self.0 < other.0
+    }
+
     pub(crate) const fn micros_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }

@@ -17,8 +17,9 @@ use serde::{
 };
 
 use super::{
-    Config, ConfigBuilder, ConfigError, Evidence, Role, Rule, checked, checked_frame,
-    checked_jitter, checked_misses,
+    Config, ConfigBuilder, ConfigError, Evidence, Role,
+    builder::{checked, checked_frame, checked_jitter, checked_misses},
+    error::Rule,
 };
 
 /// How a limit is spelled that there isn't.

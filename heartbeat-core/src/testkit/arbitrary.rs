@@ -48,7 +48,7 @@ arbitrary! {
         Just(Self::Frame),
         Just(Self::Echo),
     ];
-    Role => prop_oneof![Just(Self::Both), Just(Self::Active), Just(Self::Passive)];
+    Role => prop_oneof![Just(Self::Both), Just(Self::Passive)];
     ConfigBuilder => builder(prop_oneof![
         9 => duration(),
         1 => Just(Duration::ZERO),

@@ -5,12 +5,19 @@
 //! holds. It doesn't decide what your network needs: `docs/timings.md` helps
 //! with that.
 
-use core::{fmt, time::Duration};
+use core::time::Duration;
 
-use crate::{Instant, frame::Hello, time::micros};
+use crate::frame::Hello;
 
+mod builder;
+mod error;
 #[cfg(feature = "serde")]
 mod serialized;
+
+pub use builder::ConfigBuilder;
+pub use error::ConfigError;
+use builder::checked;
+use error::Rule;
 
 /// The longest duration that any knob takes: 365 days.
 pub(crate) const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -139,34 +146,25 @@ pub enum Evidence {
     Echo,
 }
 
-/// Who of the two asks.
+/// Whether we leave the asking to the peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
     serde(rename_all = "snake_case")
 )]
-#[expect(clippy::exhaustive_enums, reason = "we ask, the peer asks, or both do")]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "we ask as soon as anybody, or as late as the bound allows"
+)]
 pub enum Role {
-    /// Both sides ping when they hear nothing.
+    /// We ping when we hear nothing, after an interval that jitter shortens.
     #[default]
     Both,
-    /// We ping when we hear nothing, and the peer is expected not to: the
-    /// counterpart of [`Passive`](Self::Passive). Our own judgement is the
-    /// same as with [`Both`](Self::Both).
-    Active,
-    /// The peer is expected to ping, at the interval that it announced. We
-    /// ping only when its pings stop coming. For servers with many
-    /// connections, which then send nothing of their own accord.
+    /// We ping only after the whole, unshortened interval, so that a peer with
+    /// the same timings usually asks first. For servers with many connections.
     ///
-    /// Its interval takes the place of ours if it is the longer one. The ping
-    /// that the peer owes us takes the place of our first one: it has
-    /// `timeout` to come, and its absence is the first miss, so the detection
-    /// time is the same as with [`Both`](Self::Both).
-    ///
-    /// With `max_missed` of 1 there is no beat to spare, and with
-    /// [`Evidence::Echo`] the peer's pings are no evidence: in both cases this
-    /// is the same as [`Both`](Self::Both).
+    /// Bounds and the number of our pings are those of [`Both`](Self::Both).
     Passive,
 }
 
@@ -248,7 +246,7 @@ impl Config {
         Self {
             interval,
             timeout,
-            min_interval: default_min_interval(interval),
+            min_interval: default_min_interval(interval, probe_budget(timeout, max_missed)),
             stall_tolerance: timeout,
             adaptive_floor: default_adaptive_floor(timeout),
             write_stall: 0,
@@ -267,7 +265,7 @@ impl Config {
     /// interval + `max_missed` · timeout.
     #[must_use]
     pub const fn detection_time(&self) -> Duration {
-        Duration::from_micros(self.interval + self.budget())
+        Duration::from_micros(self.interval + self.probe_budget())
     }
 
     /// See [`ConfigBuilder::interval`].
@@ -362,10 +360,11 @@ impl Config {
         }
     }
 
-    /// N·W in microseconds: how long a ping and its repetitions may go
-    /// unanswered.
-    pub(crate) const fn budget(&self) -> u64 {
-        self.max_missed as u64 * self.timeout
+    /// The probe budget N·W, in microseconds: how long a ping and its
+    /// repetitions may go unanswered.
+    #[inline]
+    pub(crate) const fn probe_budget(&self) -> u64 {
+        probe_budget(self.timeout, self.max_missed)
     }
 
     /// How much earlier than it happened an arrival may be reported without
@@ -403,13 +402,16 @@ impl Config {
         at_least_one(interval.saturating_sub(cut))
     }
 
-    /// `instant`, or up to an eighth of the jitter earlier: on a grid that all
-    /// monitors with such an interval share, so that whoever drives many of
-    /// them wakes up once for several. Its width is a power of two.
-    #[inline]
-    pub(crate) const fn on_grid(&self, instant: Instant) -> Instant {
-        instant.rounded_down(self.grid)
+    /// The logarithm of the grid to which the end of an interval is rounded
+    /// down: up to an eighth of the jitter, and shared by all monitors with such
+    /// an interval, so that a driver of many wakes up once for several.
+    pub(crate) const fn grid(&self) -> u8 {
+        self.grid
     }
+}
+
+const fn probe_budget(timeout: u64, max_missed: u8) -> u64 {
+    max_missed as u64 * timeout
 }
 
 /// An eighth of jitter (in millionths) times interval.
@@ -428,349 +430,12 @@ const fn at_least_one(micros: u64) -> u64 {
     if micros == 0 { 1 } else { micros }
 }
 
-fn default_min_interval(interval: u64) -> u64 {
-    (interval / 2).clamp(1, 1_000_000)
+fn default_min_interval(interval: u64, probe_budget: u64) -> u64 {
+    (interval / 2).clamp(1, 1_000_000).min(probe_budget)
 }
 
 fn default_adaptive_floor(timeout: u64) -> u64 {
     timeout.min(200_000)
-}
-
-/// Collects the knobs of a [`Config`]; [`build`](Self::build) checks them.
-#[derive(Clone, Debug)]
-#[must_use = "a builder does nothing until it is built"]
-pub struct ConfigBuilder {
-    interval: Duration,
-    timeout: Duration,
-    max_missed: u32,
-    jitter: f64,
-    adaptive: bool,
-    adaptive_floor: Option<Duration>,
-    evidence: Evidence,
-    role: Role,
-    min_interval: Option<Duration>,
-    stall_tolerance: Option<Duration>,
-    write_stall: Option<Duration>,
-    max_frame: usize,
-    beat_events: bool,
-}
-
-impl Default for ConfigBuilder {
-    fn default() -> Self {
-        let mut builder = Config::default().to_builder();
-        // These follow other knobs unless they are set.
-        builder.adaptive_floor = None;
-        builder.min_interval = None;
-        builder.stall_tolerance = None;
-        builder
-    }
-}
-
-impl ConfigBuilder {
-    /// Silence from the peer after which we ping. Default 5 s; from 1 µs to
-    /// 365 days.
-    ///
-    /// Shorter finds a death sooner and costs more pings on idle connections.
-    /// Connections with traffic aren't pinged at all.
-    pub fn interval(mut self, interval: Duration) -> Self {
-        self.interval = interval;
-        self
-    }
-
-    /// How long one ping may go unanswered. Default 3 s; from 1 µs to 365
-    /// days.
-    ///
-    /// `max_missed · timeout` is the outage that a connection survives: an
-    /// idle connection is given up only if nothing came through for that
-    /// long.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
-    }
-
-    /// Misses in a row until the peer is dead. Default 3; from 1 to 255.
-    ///
-    /// Each miss sends one more ping, so that one lost answer decides
-    /// nothing.
-    pub fn max_missed(mut self, max_missed: u32) -> Self {
-        self.max_missed = max_missed;
-        self
-    }
-
-    /// Each interval is shortened by a random part of it, up to this. Default
-    /// 0.25; from 0 to 1.
-    ///
-    /// Keeps many connections from pinging in step. An eighth of it goes into
-    /// rounding the end of an interval down to a grid, so that one wake-up can
-    /// serve several connections. The first interval is
-    /// shortened by anything up to the whole of it, so that connections which
-    /// were opened together spread at once. Zero switches off all randomness:
-    /// the detection time is then exact.
-    pub fn jitter(mut self, jitter: f64) -> Self {
-        self.jitter = jitter;
-        self
-    }
-
-    /// Whether [`Suspect`](crate::Event::Suspect) follows the measured round
-    /// trip. Default on.
-    ///
-    /// The timer is the one of RFC 6298: smoothed round trip plus four times
-    /// its variation. It only makes suspicion come earlier; the verdict keeps
-    /// its deadline, which is what a detector with a bound does best (Chen,
-    /// Toueg, Aguilera 2002, theorem 5).
-    pub fn adaptive(mut self, adaptive: bool) -> Self {
-        self.adaptive = adaptive;
-        self
-    }
-
-    /// The earliest that a beat is suspicious, however short the round trips
-    /// are. Default 200 ms, or `timeout` if that is shorter; from 1 µs to
-    /// `timeout`.
-    pub fn adaptive_floor(mut self, floor: Duration) -> Self {
-        self.adaptive_floor = Some(floor);
-        self
-    }
-
-    /// What counts as a sign of life. Default [`Evidence::AnyBytes`].
-    pub fn evidence(mut self, evidence: Evidence) -> Self {
-        self.evidence = evidence;
-        self
-    }
-
-    /// Who asks. Default [`Role::Both`].
-    pub fn role(mut self, role: Role) -> Self {
-        self.role = role;
-        self
-    }
-
-    /// The fastest idle pings that we accept. Default half of `interval`, at
-    /// most 1 s; from 1 µs to 365 days.
-    ///
-    /// It is announced, and a peer with a shorter interval slows down to it.
-    /// A peer that pings faster all the same is cut off with
-    /// [`PingFlood`](crate::Cause::PingFlood), after a bounded number and
-    /// with room for bunched and repeated pings.
-    pub fn min_interval(mut self, min_interval: Duration) -> Self {
-        self.min_interval = Some(min_interval);
-        self
-    }
-
-    /// How late a wake-up may be before it is our own stall. Default
-    /// `timeout`; from 1 µs to 365 days.
-    ///
-    /// After a stall the peer isn't blamed for silence that nobody listened
-    /// to: it is pinged afresh. A lateness up to this adds to the detection
-    /// time instead. If that uses up all of `max_missed · timeout` the peer is
-    /// dead without having been asked, so keep the tolerance below it where
-    /// wake-ups can be that late. (The default is below it unless
-    /// `max_missed` is 1, and is equal to it then.)
-    pub fn stall_tolerance(mut self, tolerance: Duration) -> Self {
-        self.stall_tolerance = Some(tolerance);
-        self
-    }
-
-    /// How long writes may make no progress at all while bytes still arrive,
-    /// before the peer counts as dead
-    /// ([`WriteStalled`](crate::Cause::WriteStalled)). Default: no limit;
-    /// from 1 µs to 365 days.
-    ///
-    /// A peer that sends but doesn't read is alive. Set this if it is of no
-    /// use to you all the same.
-    pub fn write_stall(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.write_stall = limit.into();
-        self
-    }
-
-    /// The largest application frame, in bytes, that is accepted or sent.
-    /// Default 8 MiB; from 1 byte to 4 GiB − 2 bytes.
-    ///
-    /// Bounds the memory that a peer can make us hold.
-    pub fn max_frame(mut self, bytes: usize) -> Self {
-        self.max_frame = bytes;
-        self
-    }
-
-    /// Whether each pong is reported as [`Beat`](crate::Event::Beat). Default
-    /// on.
-    pub fn beat_events(mut self, report: bool) -> Self {
-        self.beat_events = report;
-        self
-    }
-
-    /// Checks every knob.
-    ///
-    /// # Errors
-    ///
-    /// A [`ConfigError`] that names the first knob which breaks a rule, its
-    /// value and the rule.
-    pub fn build(self) -> Result<Config, ConfigError> {
-        let interval = checked("interval", self.interval)?;
-        let timeout = checked("timeout", self.timeout)?;
-        let or = |field, value: Option<Duration>, default| {
-            value.map_or(Ok(default), |value| checked(field, value))
-        };
-
-        let max_missed = checked_misses(self.max_missed.into())?;
-        let jitter = checked_jitter(self.jitter)?;
-
-        let default_floor = default_adaptive_floor(timeout);
-        let adaptive_floor = or("adaptive_floor", self.adaptive_floor, default_floor)?;
-        if adaptive_floor > timeout {
-            let floor = Duration::from_micros(adaptive_floor);
-            let rule = Rule::UpToTimeout(Duration::from_micros(timeout));
-            return Err(ConfigError::new("adaptive_floor", floor, rule));
-        }
-        let max_frame = checked_frame(self.max_frame as u64)?;
-
-        Ok(Config {
-            interval,
-            timeout,
-            min_interval: or(
-                "min_interval",
-                self.min_interval,
-                default_min_interval(interval),
-            )?,
-            stall_tolerance: or("stall_tolerance", self.stall_tolerance, timeout)?,
-            adaptive_floor,
-            write_stall: or("write_stall", self.write_stall, 0)?,
-            jitter,
-            max_frame,
-            max_missed,
-            grid: grid(interval, jitter),
-            adaptive: self.adaptive,
-            beat_events: self.beat_events,
-            evidence: self.evidence,
-            role: self.role,
-        })
-    }
-}
-
-/// The microseconds of a duration that every timer can live with.
-fn checked(field: &'static str, value: Duration) -> Result<u64, ConfigError> {
-    if value > MAX_DURATION {
-        return Err(ConfigError::new(field, value, Rule::AtMostAYear));
-    }
-    match micros(value) {
-        0 => Err(ConfigError::new(field, value, Rule::AtLeastAMicrosecond)),
-        micros => Ok(micros),
-    }
-}
-
-fn checked_misses(misses: u64) -> Result<u8, ConfigError> {
-    let value = Value::Count(misses);
-    u8::try_from(misses)
-        .ok()
-        .filter(|&misses| misses > 0)
-        .ok_or(ConfigError::new("max_missed", value, Rule::OneTo255))
-}
-
-/// In millionths.
-fn checked_jitter(jitter: f64) -> Result<u32, ConfigError> {
-    // The comparison is false for NaN, which so is refused too.
-    if !(0.0..=1.0).contains(&jitter) {
-        let value = Value::Ratio(jitter);
-        return Err(ConfigError::new("jitter", value, Rule::ZeroToOne));
-    }
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "from 0 to 1,000,000, as just checked"
-    )]
-    let millionths = (jitter * f64::from(MILLION) + 0.5) as u32;
-    Ok(millionths)
-}
-
-fn checked_frame(bytes: u64) -> Result<u32, ConfigError> {
-    let value = Value::Bytes(bytes);
-    // Room for the tag within a length of 32 bits.
-    u32::try_from(bytes)
-        .ok()
-        .filter(|bytes| (1..u32::MAX).contains(bytes))
-        .ok_or(ConfigError::new("max_frame", value, Rule::FrameSize))
-}
-
-/// A knob was set to a value that makes no sense. Nothing was built.
-#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
-#[error("{field} = {value}: must be {rule}")]
-pub struct ConfigError {
-    field: &'static str,
-    value: Value,
-    rule: Rule,
-}
-
-impl ConfigError {
-    fn new(field: &'static str, value: impl Into<Value>, rule: Rule) -> Self {
-        Self {
-            field,
-            value: value.into(),
-            rule,
-        }
-    }
-
-    /// The knob, by the name of its builder method.
-    #[must_use]
-    pub const fn field(&self) -> &'static str {
-        self.field
-    }
-
-    /// What it was set to.
-    #[must_use]
-    pub fn value(&self) -> impl fmt::Display + use<> {
-        self.value
-    }
-
-    /// What it must be, as the end of the sentence "it must be …".
-    #[must_use]
-    pub fn rule(&self) -> impl fmt::Display + use<> {
-        self.rule
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Value {
-    Time(Duration),
-    Count(u64),
-    Ratio(f64),
-    Bytes(u64),
-}
-
-impl From<Duration> for Value {
-    fn from(time: Duration) -> Self {
-        Self::Time(time)
-    }
-}
-
-impl fmt::Display for Value {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Time(time) => write!(f, "{time:?}"),
-            Self::Count(count) => write!(f, "{count}"),
-            Self::Ratio(ratio) => write!(f, "{ratio}"),
-            Self::Bytes(bytes) => write!(f, "{bytes} bytes"),
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-enum Rule {
-    #[error("at least 1µs")]
-    AtLeastAMicrosecond,
-    #[error("at most 365 days")]
-    AtMostAYear,
-    #[error("at least 5µs, for an interval and three timeouts")]
-    BudgetTooShort,
-    #[error("from 1 to 255")]
-    OneTo255,
-    #[error("from 0 to 1")]
-    ZeroToOne,
-    #[error("at most the timeout, {0:?}")]
-    UpToTimeout(Duration),
-    /// In a file, where both can be said.
-    #[cfg(feature = "serde")]
-    #[error("without {0}, because both set the timings")]
-    Alone(&'static str),
-    #[error("from 1 to 4294967294 bytes")]
-    FrameSize,
 }
 
 #[cfg(test)]

@@ -1,0 +1,362 @@
+//! What callers tell: arrivals, writes, time, and the application's wishes.
+//!
+//! Each input looks first whether it comes so late that we must have slept,
+//! before anything moves the deadline that says so.
+
+use crate::{
+    config::Evidence,
+    event::{Cause, CloseReason, End},
+    frame::{Control, Hello, Nonce},
+    time::Instant,
+};
+
+use super::{
+    Monitor,
+    life::{Idle, Leaving, Life, Paused, Probe},
+    outbox::Purpose,
+    rounds::Moment,
+    timing::Greeting,
+};
+
+impl Monitor {
+    // ---- arrivals ------------------------------------------------------
+
+    /// Some bytes arrived from the peer, perhaps in the middle of a frame.
+    ///
+    /// Evidence of life unless [`Evidence::Frame`] or [`Evidence::Echo`] is
+    /// asked for. Call it at least once for each batch of reads, before the
+    /// frames in it.
+    pub fn handle_bytes(&mut self, now: Instant) {
+        let at = self.observe(now);
+        self.handle_evidence(Evidence::AnyBytes, at);
+    }
+
+    /// The peer's kernel acknowledged something of ours at `at`.
+    ///
+    /// Evidence of life for [`Evidence::Acknowledgement`] only, and only if it
+    /// is newer than the last. Call it before
+    /// [`handle_timeout`](Self::handle_timeout), with the same `now`.
+    pub fn handle_acknowledged(&mut self, at: Instant, now: Instant) {
+        let wanted = self.timing.config().evidence() == Evidence::Acknowledgement;
+        if !wanted || at <= self.last_heard {
+            return;
+        }
+        let moment = self.observe(now);
+        self.heard(at.min(moment.now));
+        self.ask_after_stall(moment);
+        // So old a sign of life may leave deadlines in the past: that of the
+        // interval, and that of the round that begins then.
+        if moment.late.is_some() {
+            self.begin_round_if_over(moment.now, moment.now);
+        } else {
+            self.serve(moment.now);
+            self.serve(moment.now);
+        }
+    }
+
+    /// What arrived isn't all that is coming: a frame is incomplete, or there
+    /// was more than one read takes. Call it after
+    /// [`handle_bytes`](Self::handle_bytes).
+    ///
+    /// The peer's pings wait behind what it sends, in its buffers and in the
+    /// network's, and its patience may end before we get to read them. So,
+    /// although we hear it, we send a keepalive ping once in a while: it hears
+    /// that we live.
+    pub fn handle_backlog(&mut self, now: Instant) {
+        let now = self.observe(now).now;
+        let due = self.ledger.last_left().map_or(now, |left| {
+            left.plus(self.timing.keepalive_interval())
+        });
+        match &self.life {
+            // A probe that waits will show the same.
+            Life::Idle(idle) if idle.probe == Probe::None && due.is_due(now) => {
+                self.outbox.want(Purpose::Keepalive);
+            }
+            _ => {}
+        }
+    }
+
+    /// A whole application frame arrived.
+    ///
+    /// Evidence of life unless only [`Evidence::Echo`] is.
+    pub fn handle_message(&mut self, now: Instant) {
+        let at = self.observe(now);
+        self.handle_evidence(Evidence::Frame, at);
+    }
+
+    /// A whole control frame arrived.
+    ///
+    /// Evidence of life unless only [`Evidence::Echo`] is; a pong that
+    /// answers one of our pings always is. A second Hello replaces the first.
+    pub fn handle_frame(&mut self, control: Control, now: Instant) {
+        let at = self.observe(now);
+        let evidence = match control {
+            Control::Pong(nonce) if self.match_pong(nonce, at) => Evidence::Echo,
+            _ => Evidence::Frame,
+        };
+        self.handle_evidence(evidence, at);
+        if self.life.is_watching() {
+            self.take(control, at.now);
+        } else if matches!(self.life, Life::Leaving(_)) && control == Control::Goodbye {
+            self.close_with(CloseReason::Peer);
+        }
+    }
+
+    /// A pong without a nonce arrived, in a protocol that numbers none and
+    /// answers in order: it is for the oldest ping that is unanswered.
+    ///
+    /// Evidence of life like any frame, and for [`Evidence::Echo`] if there is
+    /// such a ping.
+    pub fn handle_unnumbered_pong(&mut self, now: Instant) {
+        match self.ledger.oldest_unanswered(self.random, self.window()) {
+            Some(nonce) => self.handle_frame(Control::Pong(nonce), now),
+            None => self.handle_message(now),
+        }
+    }
+
+    /// A frame while the peer is watched.
+    fn take(&mut self, control: Control, now: Instant) {
+        match control {
+            Control::Hello(hello) => self.meet(hello, now),
+            Control::Ping(nonce) if self.admits_ping(now) => self.outbox.owe_pong(nonce),
+            Control::Ping(_) => self.die(Cause::PingFlood, now),
+            Control::Pong(_) => {}
+            Control::Goodbye => self.close_with(CloseReason::Peer),
+        }
+    }
+
+    fn admits_ping(&mut self, now: Instant) -> bool {
+        let accepted = crate::time::micros(self.timing.config().min_interval());
+        self.limiter
+            .as_mut()
+            .is_none_or(|limiter| limiter.admit(accepted, now))
+    }
+
+    /// How many of the latest pings a pong may answer: N in a round, and one
+    /// more for each stall forgiven.
+    fn window(&self) -> u32 {
+        2 * u32::from(self.timing.max_missed())
+    }
+
+    /// Whether a pong answers a ping of ours that is unanswered so far.
+    fn match_pong(&mut self, nonce: Nonce, at: Moment) -> bool {
+        if !self.life.is_watching() {
+            return false;
+        }
+        if at.late.is_some() {
+            self.ledger.forget_times();
+        }
+        let window = self.window();
+        let Some(answer) = self.ledger.answer(nonce, self.random, window, at.now) else {
+            return false;
+        };
+        if answer.is_latest {
+            self.outbox.answer_in_flight();
+        }
+        match answer.round_trip {
+            Some(micros) if self.timing.config().beat_events() => self.notices.beat(micros),
+            _ => {}
+        }
+        true
+    }
+
+    /// What the peer announces takes the place of what it announced before.
+    fn meet(&mut self, hello: Hello, now: Instant) {
+        let end = match &self.life {
+            Life::Idle(idle) => idle.interval_end(&self.timing, self.last_heard),
+            _ => Instant::MAX,
+        };
+        match self.timing.greet(hello) {
+            Greeting::Known => return,
+            Greeting::Refused => return self.die(Cause::Refused, now),
+            Greeting::News => self.notices.connected(),
+        }
+        if let Some(limiter) = &mut self.limiter {
+            limiter.announce(self.timing.peer_max_missed(), now);
+        }
+        let next_accepted = self.next_accepted();
+        let keepalive_at = self.keepalive_at(now);
+        match &mut self.life {
+            Life::Idle(idle) => {
+                idle.ping_after = self.timing.ping_after(idle.draw, self.random);
+                if idle.probe != Probe::None {
+                    idle.probe = Probe::WaitsUntil(next_accepted);
+                }
+                // What wasn't due by the former Hello is due now at the
+                // earliest.
+                self.begin_round_if_over(end.min(now), now);
+            }
+            Life::Paused(paused) if paused.keepalive_at < Instant::MAX => {
+                paused.keepalive_at = keepalive_at;
+            }
+            _ => return,
+        }
+        self.serve(now);
+    }
+
+    // ---- writes --------------------------------------------------------
+
+    /// All that [`poll_transmit`](Self::poll_transmit) gave has left for the
+    /// kernel. From here on the ping that was among it is timed.
+    pub fn handle_flushed(&mut self, now: Instant) {
+        let at = self.observe(now);
+        self.forgive(at);
+        self.writes.clear();
+        match &self.life {
+            Life::Leaving(leaving) if !leaving.is_goodbye_due() => {
+                self.close_with(CloseReason::Local);
+            }
+            _ => {}
+        }
+        if let Some(purpose) = self.outbox.left() {
+            self.ping_left(purpose, at.now);
+        }
+    }
+
+    /// A write took some bytes, though not all.
+    ///
+    /// The time of [`write_stall`](crate::ConfigBuilder::write_stall) and of a
+    /// goodbye counts from here. It is no evidence of life: kernels take
+    /// bytes for a peer that hangs.
+    pub fn handle_progress(&mut self, now: Instant) {
+        let at = self.observe(now);
+        self.forgive(at);
+        self.writes.progress(self.timing.config(), at.now);
+        if let Life::Leaving(leaving) = &mut self.life {
+            leaving.extend(self.timing.probe_budget(), at.now);
+        }
+    }
+
+    /// A write could take nothing now. The time from here to the next
+    /// [`handle_progress`](Self::handle_progress) or
+    /// [`handle_flushed`](Self::handle_flushed) counts for
+    /// [`write_stall`](crate::ConfigBuilder::write_stall).
+    pub fn handle_blocked(&mut self, now: Instant) {
+        let at = self.observe(now);
+        self.forgive(at);
+        if self.life.is_watching() {
+            self.writes.block(self.timing.config(), at.now);
+        }
+    }
+
+    // ---- time ----------------------------------------------------------
+
+    /// Time has passed. Does nothing before the deadline of
+    /// [`poll_timeout`](Self::poll_timeout).
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let at = self.observe(now);
+        if !self.deadline().is_due(at.now) || self.forgive(at) {
+            return;
+        }
+        if let Some(late) = at.late {
+            self.tell_stall(late, at.now);
+        }
+        self.serve(at.now);
+        if self.writes.limit_at().is_due(at.now) {
+            self.die(Cause::WriteStalled, at.now);
+        }
+    }
+
+    /// The transport ended.
+    ///
+    /// Gives [`Event::Dead`](crate::Event::Dead) with the matching cause; after our own goodbye
+    /// it gives [`Event::Closed`](crate::Event::Closed). Frames that arrived before the end are to
+    /// be handled before it.
+    pub fn handle_end(&mut self, end: End, now: Instant) {
+        let now = self.observe(now).now;
+        match self.life {
+            Life::Leaving(_) => self.close_with(CloseReason::Local),
+            _ => self.die(end.into(), now),
+        }
+    }
+
+    // ---- the application's wishes --------------------------------------
+
+    /// We stopped reading, because the application is busy.
+    ///
+    /// No verdict is given until [`handle_resumed`](Self::handle_resumed): the
+    /// peer's signs of life lie unread. It gets a keepalive ping once an
+    /// interval, or more often if it pings more often itself or wouldn't wait
+    /// that long, so that it hears that we live.
+    ///
+    /// Read its Hello before the first pause: until then nobody knows how
+    /// soon it gives up, and how often it accepts pings.
+    pub fn handle_paused(&mut self, now: Instant) {
+        let at = self.observe(now);
+        let waiting = match self.life {
+            Life::Idle(Idle { probe, .. }) => probe != Probe::None,
+            Life::Round(_) => false,
+            _ => return,
+        };
+        if let Some(late) = at.late {
+            self.tell_stall(late, at.now);
+        }
+        let probe = self.outbox.pause() || waiting;
+        self.ledger.forget_times();
+        self.life = Life::Paused(Paused {
+            keepalive_at: Instant::MAX,
+            probe,
+        });
+        let keepalive_at = self.keepalive_at(at.now);
+        if let Life::Paused(paused) = &mut self.life {
+            paused.keepalive_at = keepalive_at;
+        }
+        self.serve(at.now);
+    }
+
+    /// We read again: the peer is judged afresh, as if it had just been
+    /// heard.
+    pub fn handle_resumed(&mut self, now: Instant) {
+        let at = self.observe(now);
+        let Life::Paused(paused) = self.life else {
+            return;
+        };
+        if let Some(late) = at.late {
+            self.tell_stall(late, at.now);
+        }
+        self.ledger.forget_times();
+        self.last_heard = at.now;
+        self.enter_idle();
+        if paused.probe {
+            self.probe_idle(at.now);
+        } else if at.late.is_some() {
+            self.keepalive_if_accepted(at.now);
+        }
+    }
+
+    /// Asks the peer now, without waiting for the interval.
+    ///
+    /// A round begins, so the verdict comes N·W after this at the latest: a
+    /// probe shortens the silence that is tolerated. If a round is under way
+    /// already this changes nothing, and if the last ping is more recent than
+    /// what the peer accepts (its `min_interval`), the new one waits until
+    /// then.
+    pub fn probe(&mut self, now: Instant) {
+        let at = self.observe(now);
+        if self.forgive(at) {
+            return;
+        }
+        match self.life {
+            Life::Idle(_) => self.probe_idle(at.now),
+            Life::Paused(ref mut paused) => {
+                paused.probe = true;
+                self.hasten_keepalive(at.now);
+            }
+            Life::Round(_) | Life::Leaving(_) | Life::Closed | Life::Dead { .. } => {}
+        }
+    }
+
+    /// Says goodbye.
+    ///
+    /// Send it behind everything that the application has queued.
+    /// [`Event::Closed`](crate::Event::Closed) comes when it has left, or when writes made no
+    /// progress for N·W: leaving a dead peer is bounded too.
+    pub fn close(&mut self, now: Instant) {
+        let now = self.observe(now).now;
+        if self.life.is_watching() {
+            self.life = Life::Leaving(Leaving::new(self.timing.probe_budget(), now));
+            self.outbox.leave();
+            self.writes.clear();
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The pings that were sent, which of them were answered, and round trips.
+//!
+//! This module decides which pong answers which ping, and whether its round
+//! trip is measured. It doesn't decide what an answer means for the peer.
+
+use crate::{frame::Nonce, random::Random, rtt::RoundTrip, time::Instant};
+
+/// Pings by their indices, which wrap at 2³².
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ledger {
+    /// The latest ping that was handed out.
+    sent: u32,
+    /// The latest ping that was answered.
+    answered: u32,
+    /// Pongs that matched.
+    pongs: u32,
+    timed: Timed,
+    last_left: Option<Instant>,
+    rtt: RoundTrip,
+}
+
+/// The pings that a round trip can be measured with. None of them left before
+/// a stall or a pause of ours.
+#[derive(Clone, Copy, Debug)]
+enum Timed {
+    None,
+    /// The latest ping that left.
+    Last(u32),
+    /// That, and the first of the round: when round trips exceed the timeout,
+    /// its pong is the first to come back.
+    FirstAndLast {
+        first: u32,
+        first_left: Instant,
+        last: u32,
+    },
+}
+
+/// A pong that answers one of our pings.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answer {
+    /// Microseconds, if it could be measured.
+    pub(super) round_trip: Option<u64>,
+    /// Whether it answers the latest ping.
+    pub(super) is_latest: bool,
+}
+
+impl Ledger {
+    pub(super) const fn new() -> Self {
+        Self {
+            sent: 0,
+            answered: 0,
+            pongs: 0,
+            timed: Timed::None,
+            last_left: None,
+            rtt: RoundTrip::new(),
+        }
+    }
+
+    pub(super) const fn sent(&self) -> u32 {
+        self.sent
+    }
+
+    pub(super) const fn pongs(&self) -> u32 {
+        self.pongs
+    }
+
+    pub(super) const fn rtt(&self) -> &RoundTrip {
+        &self.rtt
+    }
+
+    /// When the latest ping that left did so.
+    pub(super) const fn last_left(&self) -> Option<Instant> {
+        self.last_left
+    }
+
+    /// Whether the latest ping was answered.
+    pub(super) const fn is_settled(&self) -> bool {
+        self.sent == self.answered
+    }
+
+    /// One more ping is handed out. Gives its index.
+    pub(super) const fn send(&mut self) -> u32 {
+        self.sent = self.sent.wrapping_add(1);
+        self.sent
+    }
+
+    /// The ping that was handed out last left at `now`.
+    pub(super) const fn left(&mut self, is_first_of_round: bool, now: Instant) {
+        let last = self.sent;
+        self.timed = match (self.timed, self.last_left) {
+            (Timed::Last(first), Some(first_left)) if !is_first_of_round => Timed::FirstAndLast {
+                first,
+                first_left,
+                last,
+            },
+            (Timed::FirstAndLast { first, first_left, .. }, _) if !is_first_of_round => {
+                Timed::FirstAndLast {
+                    first,
+                    first_left,
+                    last,
+                }
+            }
+            _ => Timed::Last(last),
+        };
+        self.last_left = Some(now);
+    }
+
+    /// Matches a pong with the pings that are unanswered, of which the latest
+    /// `window` are remembered. It answers those before it too.
+    pub(super) fn answer(
+        &mut self,
+        nonce: Nonce,
+        random: Random,
+        window: u32,
+        now: Instant,
+    ) -> Option<Answer> {
+        let index = (0..self.unanswered(window))
+            .map(|back| self.sent.wrapping_sub(back))
+            .find(|&index| random.nonce(index) == nonce)?;
+        self.answered = index;
+        self.pongs = self.pongs.wrapping_add(1);
+        let left = match self.timed {
+            Timed::Last(last) | Timed::FirstAndLast { last, .. } if last == index => self.last_left,
+            Timed::FirstAndLast { first, first_left, .. } if first == index => Some(first_left),
+            Timed::None | Timed::Last(_) | Timed::FirstAndLast { .. } => None,
+        };
+        let round_trip = left.map(|left| now.micros_since(left));
+        if let Some(micros) = round_trip {
+            self.rtt.sample(micros);
+        }
+        Some(Answer {
+            round_trip,
+            is_latest: index == self.sent,
+        })
+    }
+
+    /// The nonce of the oldest ping that is unanswered, within `window`.
+    pub(super) fn oldest_unanswered(&self, random: Random, window: u32) -> Option<Nonce> {
+        let unanswered = self.unanswered(window).checked_sub(1)?;
+        Some(random.nonce(self.sent.wrapping_sub(unanswered)))
+    }
+
+    /// We slept or didn't read: no pong to what left before says anything about
+    /// a round trip.
+    pub(super) const fn forget_times(&mut self) {
+        self.timed = Timed::None;
+    }
+
+    fn unanswered(&self, window: u32) -> u32 {
+        self.sent.wrapping_sub(self.answered).min(window)
+    }
+
+    /// As if so many pings had been sent and answered.
+    #[cfg(feature = "testkit")]
+    pub(super) const fn set_sent(&mut self, pings: u32) {
+        self.sent = pings;
+        self.answered = pings;
+    }
+}

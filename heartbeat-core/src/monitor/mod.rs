@@ -1,0 +1,254 @@
+//! The state machine that judges one peer.
+//!
+//! This module says what callers may ask and tell, and which part handles it:
+//!
+//! | part | decides |
+//! |---|---|
+//! | `timing` | how long each thing may take, from both sides' timings |
+//! | `life` | what the peer counts as; deadlines |
+//! | `outbox` | which frames we owe, and what each ping is for |
+//! | `ledger` | which pings were answered; round trips |
+//! | `notices` | which events are pending |
+//! | `writes` | since when writes are blocked |
+//!
+//! No part touches the fields of another. `inputs` and `rounds` connect them.
+//! Nothing here does I/O or reads a clock: the caller tells what happened and
+//! when, and carries out what is asked for.
+
+use core::time::Duration;
+
+use crate::{
+    config::Config,
+    event::Event,
+    frame::Control,
+    limiter::Limiter,
+    random::Random,
+    status::Status,
+    time::Instant,
+};
+
+mod inputs;
+mod ledger;
+mod life;
+mod notices;
+mod outbox;
+mod rounds;
+mod timing;
+mod writes;
+
+use ledger::Ledger;
+use life::Life;
+use notices::Notices;
+use outbox::Outbox;
+use timing::{Draw, Timing};
+use writes::Writes;
+
+/// Judges whether one peer lives.
+///
+/// # How to drive it
+///
+/// Tell it what happened with the `handle_*` methods; after each of them (one
+/// or several), drain the outputs in this order:
+///
+/// 1. [`poll_transmit`](Self::poll_transmit) until `None`: frames to send, in
+///    this order. When all of them have left for the kernel, call
+///    [`handle_flushed`](Self::handle_flushed).
+/// 2. [`poll_event`](Self::poll_event) until `None`. What isn't drained is
+///    merged: a suspicion that was taken back before anybody asked is never
+///    told.
+/// 3. [`poll_timeout`](Self::poll_timeout): when to call
+///    [`handle_timeout`](Self::handle_timeout) if nothing else happens first.
+///    It replaces every earlier answer.
+///
+/// When reading and a deadline fall together, read first: evidence and
+/// deadline at the same instant mean alive.
+///
+/// # What the caller may get wrong
+///
+/// Nothing here panics, whatever the order or the time. A call that is early
+/// or repeated does nothing. A call that is late makes the verdict late by as
+/// much, up to [`stall_tolerance`](crate::ConfigBuilder::stall_tolerance);
+/// beyond that it is taken for a stall of our own and the peer gets a fresh
+/// chance. Time that goes backwards stands still. After a terminal event
+/// every input is ignored and every output is `None`.
+///
+/// An arrival may be reported up to
+/// [`Config::arrival_slack`](crate::Config::arrival_slack) earlier than it was.
+///
+/// # The times
+///
+/// With interval I, timeout W and `max_missed` N: after I of silence
+/// (shortened by jitter) a *round* begins. It sends a ping, another one W
+/// after that one had left if nothing came, and so on; N·W after it began the
+/// peer is dead. Any [`Evidence`](crate::Evidence) ends the round. So the verdict comes after
+/// I + N·W of silence at the latest, and pings that couldn't leave use up the
+/// same N·W. `docs/state-machine.md` has each input in each state.
+#[derive(Clone, Debug)]
+pub struct Monitor {
+    timing: Timing,
+    life: Life,
+    outbox: Outbox,
+    ledger: Ledger,
+    notices: Notices,
+    writes: Writes,
+    /// None for a peer that was told no limit.
+    limiter: Option<Limiter>,
+    random: Random,
+    /// The latest time that an input had: time doesn't run backwards.
+    clock: Instant,
+    /// The last evidence of life, the start, or when reading resumed.
+    /// Invariant: not after `clock`.
+    last_heard: Instant,
+}
+
+impl Monitor {
+    /// Starts to judge a peer at `now`, as if it had just been heard.
+    ///
+    /// The seed makes nonces and jitter: take it from a good source of
+    /// randomness, and a new one for each connection. The same seed and the
+    /// same inputs give the same outputs.
+    #[must_use]
+    pub fn new(config: Config, seed: u64, now: Instant) -> Self {
+        let timing = Timing::new(config);
+        let random = Random::new(seed);
+        Self {
+            life: Life::idle(timing.ping_after(Draw::First, random), Draw::First),
+            timing,
+            outbox: Outbox::new(true),
+            ledger: Ledger::new(),
+            notices: Notices::new(),
+            writes: Writes::Moving,
+            limiter: Some(Limiter::new(now)),
+            random,
+            clock: now,
+            last_heard: now,
+        }
+    }
+
+    /// For a protocol that has a ping of its own and no Hello: none is sent,
+    /// and none is expected. The peer can't know how often it may ping then,
+    /// so it isn't held to `min_interval`.
+    #[must_use]
+    pub fn without_hello(mut self) -> Self {
+        self.outbox = Outbox::new(false);
+        self.limiter = None;
+        self
+    }
+
+    // ---- what is known -------------------------------------------------
+
+    /// The timings that this monitor was made with.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        self.timing.config()
+    }
+
+    /// What is known about the peer and about the connection's times.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let rtt = self.ledger.rtt();
+        Status {
+            state: self.life.state(self.notices.is_suspect()),
+            missed: self.life.missed().into(),
+            last_heard: self.last_heard,
+            last_rtt: rtt.last(),
+            smoothed_rtt: rtt.smoothed(),
+            pings: self.ledger.sent(),
+            pongs: self.ledger.pongs(),
+            peer: self.timing.peer(),
+            interval: Duration::from_micros(self.timing.interval()),
+            detection_time: Duration::from_micros(self.timing.detection_time()),
+        }
+    }
+
+    /// Whether a terminal event was given or waits in
+    /// [`poll_event`](Self::poll_event).
+    #[must_use]
+    pub const fn has_ended(&self) -> bool {
+        self.life.has_ended()
+    }
+
+    /// Whether nothing but silence is waited for: the peer was heard lately,
+    /// and answered our latest ping if there was one.
+    #[must_use]
+    pub const fn is_idle(&self) -> bool {
+        matches!(self.life, Life::Idle(_)) && self.outbox.has_no_ping() && self.ledger.is_settled()
+    }
+
+    // ---- outputs -------------------------------------------------------
+
+    /// Whether [`poll_transmit`](Self::poll_transmit) has something: a cheap
+    /// question for drivers that are called often.
+    #[must_use]
+    pub const fn has_transmit(&self) -> bool {
+        match &self.life {
+            Life::Idle(_) | Life::Round(_) | Life::Paused(_) => self.outbox.has_frame(),
+            Life::Leaving(leaving) => self.outbox.has_frame() || leaving.is_goodbye_due(),
+            Life::Closed | Life::Dead { .. } => false,
+        }
+    }
+
+    /// The next frame to send, until there is none.
+    pub fn poll_transmit(&mut self) -> Option<Control> {
+        if self.life.has_ended() {
+            return None;
+        }
+        if self.outbox.take_hello() {
+            return Some(Control::Hello(self.timing.config().hello()));
+        }
+        if let Some(nonce) = self.outbox.take_pong() {
+            return Some(Control::Pong(nonce));
+        }
+        if self.outbox.take_ping() {
+            let index = self.ledger.send();
+            return Some(Control::Ping(self.random.nonce(index)));
+        }
+        match &mut self.life {
+            Life::Leaving(leaving) => leaving.take_goodbye().then_some(Control::Goodbye),
+            _ => None,
+        }
+    }
+
+    /// Whether [`poll_event`](Self::poll_event) has something.
+    #[must_use]
+    pub const fn has_event(&self) -> bool {
+        self.notices.has_event()
+    }
+
+    /// The next event, until there is none.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.notices.poll(&self.timing)
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called; `None`
+    /// for never.
+    #[inline]
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        Some(self.deadline()).filter(|&deadline| deadline < Instant::MAX)
+    }
+
+    #[inline]
+    fn deadline(&self) -> Instant {
+        let deadline = self.life.deadline(&self.timing, self.last_heard);
+        deadline.min(self.writes.limit_at())
+    }
+
+    /// As if so many pings had been sent and answered: their count wraps at
+    /// 2³².
+    #[cfg(feature = "testkit")]
+    #[doc(hidden)]
+    pub fn set_pings_sent(&mut self, pings: u32) {
+        self.ledger.set_sent(pings);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_monitor_is_at_most_320_bytes_its_configuration_included() {
+        assert!(size_of::<Monitor>() <= 320, "{}", size_of::<Monitor>());
+    }
+}

@@ -1,0 +1,166 @@
+//! The frames that we owe the peer, and what each ping is for.
+//!
+//! This module decides which frame leaves next, and what becomes of a ping
+//! when evidence overtakes it. It doesn't decide when to ping.
+
+use crate::frame::Nonce;
+
+/// The frames that wait to be handed out, and the ping that was handed out and
+/// hasn't left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Outbox {
+    hello_due: bool,
+    /// For the peer's latest ping only.
+    pong: Option<Nonce>,
+    ping: Ping,
+}
+
+/// The one ping that is on its way to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ping {
+    /// None is: the last one has left.
+    None,
+    /// To be handed out.
+    Due(Purpose),
+    /// Handed out, and hasn't left.
+    InFlight(Purpose),
+}
+
+/// What a ping is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// It asks in a round. Not sent if evidence comes before it is handed out.
+    Round,
+    /// It asks in a round after a stall of ours, and gets a whole timeout.
+    Fresh,
+    /// The application asked for it: a round depends on it, even if evidence
+    /// comes before it leaves.
+    Probe,
+    /// It shows that we live; no round depends on it.
+    Keepalive,
+}
+
+impl Outbox {
+    pub(super) const fn new(hello_due: bool) -> Self {
+        Self {
+            hello_due,
+            pong: None,
+            ping: Ping::None,
+        }
+    }
+
+    /// Whether no ping is on its way.
+    pub(super) const fn has_no_ping(&self) -> bool {
+        matches!(self.ping, Ping::None)
+    }
+
+    /// Whether the ping on its way was handed out.
+    pub(super) const fn has_ping_in_flight(&self) -> bool {
+        matches!(self.ping, Ping::InFlight(_))
+    }
+
+    /// Whether there is a frame to hand out.
+    pub(super) const fn has_frame(&self) -> bool {
+        self.hello_due || self.pong.is_some() || matches!(self.ping, Ping::Due(_))
+    }
+
+    // ---- what is owed --------------------------------------------------
+
+    /// Owes the answer to a ping, in the place of one that is owed still.
+    pub(super) const fn owe_pong(&mut self, nonce: Nonce) {
+        self.pong = Some(nonce);
+    }
+
+    /// Wants a ping, unless one is on its way.
+    pub(super) const fn want(&mut self, purpose: Purpose) {
+        if self.has_no_ping() {
+            self.ping = Ping::Due(purpose);
+        }
+    }
+
+    /// Wants a ping for `purpose`; one that is on its way serves it.
+    pub(super) const fn want_for(&mut self, purpose: Purpose) {
+        self.ping = match self.ping {
+            Ping::None | Ping::Due(_) => Ping::Due(purpose),
+            Ping::InFlight(_) => Ping::InFlight(purpose),
+        };
+    }
+
+    // ---- what becomes of it --------------------------------------------
+
+    /// The round that the ping was for is over: evidence came.
+    pub(super) const fn end_round(&mut self) {
+        self.ping = match self.ping {
+            Ping::Due(Purpose::Round) => Ping::None,
+            Ping::Due(Purpose::Fresh) => Ping::Due(Purpose::Keepalive),
+            Ping::InFlight(Purpose::Round | Purpose::Fresh) => Ping::InFlight(Purpose::Keepalive),
+            other => other,
+        };
+    }
+
+    /// The ping in flight was answered: nothing depends on it any more.
+    pub(super) const fn answer_in_flight(&mut self) {
+        if self.has_ping_in_flight() {
+            self.ping = Ping::InFlight(Purpose::Keepalive);
+        }
+    }
+
+    /// Nothing is judged any more. Says whether a probe was on its way.
+    pub(super) fn pause(&mut self) -> bool {
+        let probe = Ping::Due(Purpose::Probe) == self.ping
+            || Ping::InFlight(Purpose::Probe) == self.ping;
+        self.ping = match self.ping {
+            Ping::None | Ping::Due(_) => Ping::None,
+            Ping::InFlight(_) => Ping::InFlight(Purpose::Keepalive),
+        };
+        probe
+    }
+
+    /// We leave: nothing is asked or answered any more.
+    pub(super) const fn leave(&mut self) {
+        self.pong = None;
+        if let Ping::Due(_) = self.ping {
+            self.ping = Ping::None;
+        }
+    }
+
+    // ---- what leaves ---------------------------------------------------
+
+    pub(super) const fn take_hello(&mut self) -> bool {
+        let due = self.hello_due;
+        self.hello_due = false;
+        due
+    }
+
+    pub(super) const fn take_pong(&mut self) -> Option<Nonce> {
+        self.pong.take()
+    }
+
+    /// Hands the ping out. It is in flight until [`left`](Self::left).
+    pub(super) const fn take_ping(&mut self) -> bool {
+        let Ping::Due(purpose) = self.ping else {
+            return false;
+        };
+        self.ping = Ping::InFlight(purpose);
+        true
+    }
+
+    /// Everything that was handed out has left. Says what the ping among it
+    /// was for.
+    pub(super) const fn left(&mut self) -> Option<Purpose> {
+        let Ping::InFlight(purpose) = self.ping else {
+            return None;
+        };
+        self.ping = Ping::None;
+        Some(purpose)
+    }
+
+    /// Whether the ping on its way, if there is one, fits into a round.
+    pub(super) const fn asks_in_a_round(&self) -> bool {
+        matches!(
+            self.ping,
+            Ping::Due(Purpose::Round | Purpose::Fresh)
+                | Ping::InFlight(Purpose::Round | Purpose::Fresh)
+        )
+    }
+}

@@ -1,0 +1,241 @@
+//! Intervals, bounds and allowances, from both sides' timings.
+//!
+//! This module decides how long each thing may take, given our configuration
+//! and what the peer announced. It keeps no time and no state of the
+//! connection: all of it is arithmetic. Times are microseconds.
+
+use core::{num::NonZeroU8, time::Duration};
+
+use crate::{
+    config::{Config, Evidence, Role},
+    frame::Hello,
+    random::Random,
+    time::{Instant, micros},
+};
+
+/// Signs of life leave no faster than this, whatever the peer asks for.
+const SHORTEST_KEEPALIVE: u64 = 20_000;
+
+/// The shortest detection time that a peer may announce, unless ours is as
+/// short.
+const SHORTEST_DETECTION: u64 = 100_000;
+
+/// Both sides' timings.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timing {
+    config: Config,
+    peer: Option<Peer>,
+}
+
+/// A peer's [`Hello`], smaller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Peer {
+    interval: u64,
+    /// Invariant: not less than `interval`.
+    detection_time: u64,
+    min_interval: u64,
+    max_missed: NonZeroU8,
+}
+
+/// What a Hello brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Greeting {
+    /// Nothing that wasn't known.
+    Known,
+    News,
+    /// Timings that would make us send without end. They were not taken.
+    Refused,
+}
+
+/// Which random part shortens an interval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Draw {
+    /// The first interval of a connection: any part of it.
+    First,
+    /// The interval after so many pings: a part of the jitter.
+    After(u32),
+}
+
+/// How long a silence lasts until a ping is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct PingAfter {
+    micros: u64,
+    /// The logarithm of the grid that its end is rounded down to.
+    grid: u8,
+}
+
+impl Timing {
+    pub(super) const fn new(config: Config) -> Self {
+        Self { config, peer: None }
+    }
+
+    pub(super) const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(super) fn peer(&self) -> Option<Hello> {
+        self.peer.map(Hello::from)
+    }
+
+    /// Takes a Hello in the place of a former one.
+    pub(super) fn greet(&mut self, hello: Hello) -> Greeting {
+        let peer = Peer::from(hello);
+        let ours = micros(self.config.detection_time());
+        if peer.detection_time < SHORTEST_DETECTION && ours >= SHORTEST_DETECTION {
+            return Greeting::Refused;
+        }
+        if self.peer == Some(peer) {
+            return Greeting::Known;
+        }
+        self.peer = Some(peer);
+        Greeting::News
+    }
+
+    /// The interval I*: ours, or the peer's minimum if that is longer.
+    pub(super) fn interval(&self) -> u64 {
+        micros(self.config.interval()).max(self.min_gap())
+    }
+
+    /// The probe budget N·W.
+    #[inline]
+    pub(super) const fn probe_budget(&self) -> u64 {
+        self.config.probe_budget()
+    }
+
+    pub(super) fn timeout(&self) -> u64 {
+        micros(self.config.timeout())
+    }
+
+    /// How often a stall may be forgiven in a row: N.
+    pub(super) fn max_missed(&self) -> u8 {
+        u8::try_from(self.config.max_missed()).unwrap_or(u8::MAX)
+    }
+
+    /// The detection time, slowed down for the peer.
+    pub(super) fn detection_time(&self) -> u64 {
+        self.interval().saturating_add(self.probe_budget())
+    }
+
+    /// The fastest pings that the peer accepts, as far as it told us.
+    #[inline]
+    pub(super) fn min_gap(&self) -> u64 {
+        self.peer.map_or(0, |peer| peer.min_interval)
+    }
+
+    /// The `max_missed` that the peer announced.
+    pub(super) fn peer_max_missed(&self) -> Option<NonZeroU8> {
+        self.peer.map(|peer| peer.max_missed)
+    }
+
+    /// Draws an interval.
+    pub(super) fn ping_after(&self, draw: Draw, random: Random) -> PingAfter {
+        let interval = self.interval();
+        let exactly = |micros| PingAfter { micros, grid: 0 };
+        if self.config.role() == Role::Passive || self.config.jitter() == 0.0 {
+            // A passive side lets the peer ask first.
+            return exactly(interval);
+        }
+        match draw {
+            Draw::First => exactly(uniform(interval, random.first())),
+            Draw::After(pings) => PingAfter {
+                micros: self
+                    .config
+                    .shortened(interval, random.dice(pings))
+                    .max(self.min_gap()),
+                grid: self.config.grid(),
+            },
+        }
+    }
+
+    /// When the interval that began at `since` is over: on the grid, but not
+    /// before the peer accepts a ping.
+    #[inline]
+    pub(super) fn end_of(&self, ping_after: PingAfter, since: Instant) -> Instant {
+        let exact = since.plus(ping_after.micros);
+        let on_grid = exact.rounded_down(ping_after.grid);
+        if on_grid > since.plus(self.min_gap()) {
+            on_grid
+        } else {
+            exact
+        }
+    }
+
+    /// From when on a round's probe budget may be counted: no earlier than
+    /// I*·(1 − J) after the last evidence, which may have been reported
+    /// `arrival_slack` too early.
+    pub(super) fn earliest_base(&self, last_heard: Instant) -> Instant {
+        let slack = micros(self.config.arrival_slack());
+        let shortest = self.config.shortest(self.interval());
+        last_heard.plus(shortest.saturating_add(slack))
+    }
+
+    /// So far apart are pings that begin a round: max(m′, I*·(1 − max(J, ¼))).
+    pub(super) fn spacing(&self) -> u64 {
+        let interval = self.interval();
+        let most_cut = self.config.shortest(interval).min(interval - interval / 4);
+        most_cut.max(self.min_gap())
+    }
+
+    /// Between two signs of life: as often as we ping, or as the peer needs if
+    /// it is the more impatient.
+    pub(super) fn keepalive_interval(&self) -> u64 {
+        let ours = self.interval();
+        let needed = self.peer.map_or(ours, |peer| {
+            // What it tolerates in an interval of which jitter, which it
+            // doesn't announce, leaves nothing.
+            let least = peer.detection_time - peer.interval;
+            ours.min(peer.interval).min(least)
+        });
+        needed.max(SHORTEST_KEEPALIVE).max(self.min_gap())
+    }
+
+    /// A call later than this after its deadline was a stall of ours.
+    ///
+    /// One that is late by the whole probe budget always is: the peer would be
+    /// dead without having been asked.
+    #[inline]
+    pub(super) fn tolerated_lateness(&self) -> u64 {
+        micros(self.config.stall_tolerance()).min(self.probe_budget() - 1)
+    }
+
+    /// Whether the configuration counts `grade` as evidence.
+    #[inline]
+    pub(super) fn accepts(&self, grade: Evidence) -> bool {
+        match self.config.evidence() {
+            Evidence::Acknowledgement | Evidence::AnyBytes => true,
+            Evidence::Frame => grade != Evidence::AnyBytes,
+            Evidence::Echo => grade == Evidence::Echo,
+        }
+    }
+}
+
+/// From 1 to `interval`, each as likely.
+fn uniform(interval: u64, random: u64) -> u64 {
+    let scaled = (u128::from(interval) * u128::from(random)) >> 64;
+    u64::try_from(scaled).unwrap_or(u64::MAX).saturating_add(1)
+}
+
+impl From<Hello> for Peer {
+    fn from(hello: Hello) -> Self {
+        let interval = micros(hello.interval);
+        Self {
+            interval,
+            detection_time: micros(hello.detection_time).max(interval),
+            min_interval: micros(hello.min_interval),
+            max_missed: u8::try_from(hello.max_missed).map_or(NonZeroU8::MAX, |count| {
+                NonZeroU8::new(count).unwrap_or(NonZeroU8::MIN)
+            }),
+        }
+    }
+}
+
+impl From<Peer> for Hello {
+    fn from(peer: Peer) -> Self {
+        Self {
+            interval: Duration::from_micros(peer.interval),
+            detection_time: Duration::from_micros(peer.detection_time),
+            min_interval: Duration::from_micros(peer.min_interval),
+            max_missed: peer.max_missed.get().into(),
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Since when writes are blocked.
+//!
+//! This module decides when blocked writes alone end a connection, for whoever
+//! set `write_stall`. Only the driver knows whether writes are blocked, and
+//! only bytes that were written end that time.
+
+use crate::{config::Config, time::Instant};
+
+/// What the driver told of its writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Writes {
+    /// Nothing waits, as far as we were told; or nobody limits it.
+    Moving,
+    /// A write could take nothing, and none has taken anything since.
+    Blocked {
+        until: Instant,
+        /// Stalls of our own that moved `until`.
+        excused: u8,
+    },
+}
+
+impl Writes {
+    /// When the limit is reached.
+    #[inline]
+    pub(super) const fn limit_at(&self) -> Instant {
+        match self {
+            Self::Moving => Instant::MAX,
+            Self::Blocked { until, .. } => *until,
+        }
+    }
+
+    /// A write could take nothing.
+    pub(super) fn block(&mut self, config: &Config, now: Instant) {
+        if *self == Self::Moving {
+            self.restart(config, now);
+        }
+    }
+
+    /// A write took some bytes, though not all.
+    pub(super) fn progress(&mut self, config: &Config, now: Instant) {
+        if *self != Self::Moving {
+            self.restart(config, now);
+        }
+    }
+
+    /// Everything was written, or nobody judges any more.
+    #[inline]
+    pub(super) const fn clear(&mut self) {
+        *self = Self::Moving;
+    }
+
+    fn restart(&mut self, config: &Config, now: Instant) {
+        if let Some(limit) = config.write_stall() {
+            *self = Self::Blocked {
+                until: now + limit,
+                excused: 0,
+            };
+        }
+    }
+
+    /// We slept: the writes get until `at`, `most` times at most.
+    pub(super) fn excuse(&mut self, at: Instant, most: u8) {
+        match self {
+            Self::Blocked { until, excused } if *excused < most => {
+                *until = (*until).max(at);
+                *excused += 1;
+            }
+            Self::Blocked { .. } | Self::Moving => {}
+        }
+    }
+}

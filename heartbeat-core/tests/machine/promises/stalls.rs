@@ -3,7 +3,7 @@
 use heartbeat_core::{Cause, Config, Event, State};
 use proptest::{collection::vec, prelude::*};
 
-use crate::support::{
+use super::support::{
     MICROSECOND, Rig, budget, cases, hello, history, lenient, part, share, start, time,
 };
 

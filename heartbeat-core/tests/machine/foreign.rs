@@ -8,9 +8,7 @@
     reason = "helpers of tests may panic too"
 )]
 
-mod common;
-
-use common::{ms, secs};
+use crate::common::{ms, secs};
 use heartbeat_core::{
     Config, ConfigBuilder, Control, Event, Evidence, Instant, Monitor, Nonce, State,
 };

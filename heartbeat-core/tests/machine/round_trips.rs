@@ -7,11 +7,9 @@
     reason = "helpers of tests may panic too"
 )]
 
-mod common;
-
 use core::time::Duration;
 
-use common::{Run, ms, secs, us};
+use crate::common::{Run, ms, secs, us};
 use heartbeat_core::{Config, Control, Event, Monitor};
 
 /// Pings at 10 s, 12 s and 14 s, dead at 16 s.

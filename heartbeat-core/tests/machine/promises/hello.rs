@@ -6,7 +6,7 @@ use heartbeat_core::{
 };
 use proptest::{collection::vec, prelude::*};
 
-use crate::support::{
+use super::support::{
     MICROSECOND, Rig, Script, What, budget, cases, forward_step, hello, history, lenient, part,
     share, shortest, start, steady,
 };

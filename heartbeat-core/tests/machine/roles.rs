@@ -7,9 +7,7 @@
     reason = "helpers of tests may panic too"
 )]
 
-mod common;
-
-use common::{Run, ms, secs};
+use crate::common::{Run, ms, secs};
 use heartbeat_core::{Config, ConfigBuilder, Event, Monitor, Role};
 
 /// Dead after 16 s.

@@ -3,7 +3,7 @@
 use heartbeat_core::{CloseReason, Config, Control, Event, State};
 use proptest::{collection::vec, prelude::*};
 
-use crate::support::{
+use super::support::{
     MICROSECOND, Rig, Script, Step, What, budget, cases, ending, forward_step, hello, history,
     start, step,
 };

@@ -10,11 +10,9 @@
     reason = "what a test needs, it needs"
 )]
 
-mod common;
-
 use core::time::Duration;
 
-use common::{YEAR, YEAR_MICROS, us};
+use crate::common::{YEAR, YEAR_MICROS, us};
 use heartbeat_core::{BufferTooShort, Config, Control, Hello, Nonce, ProtocolError, Tag};
 use proptest::prelude::*;
 

@@ -7,9 +7,7 @@
     reason = "helpers of tests may panic too"
 )]
 
-mod common;
-
-use common::{Run, ms, secs, us};
+use crate::common::{Run, ms, secs, us};
 use heartbeat_core::{
     Cause, CloseReason, Config, Control, Death, Diagnosis, End, Event, Instant, Monitor,
     ProtocolError,

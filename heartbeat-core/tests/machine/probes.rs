@@ -8,9 +8,7 @@
     reason = "helpers of tests may panic too"
 )]
 
-mod common;
-
-use common::{Run, at, secs};
+use crate::common::{Run, at, secs};
 use heartbeat_core::{Config, Control};
 
 /// Dead after 16 s.

@@ -5,7 +5,7 @@
 //! are made by this file (`seeds` and `frames` below):
 //!
 //! ```text
-//! HEARTBEAT_SAVE_SEEDS=1 cargo test -p heartbeat-core --test fuzz_corpus
+//! HEARTBEAT_SAVE_SEEDS=1 cargo test -p heartbeat-core --test machine fuzz_corpus::
 //! ```
 //!
 //! What a fuzzer finds is saved next to them, under a name that says what it
@@ -13,7 +13,7 @@
 
 #![expect(clippy::expect_used, reason = "how a test fails")]
 
-#[path = "../fuzz/src/lib.rs"]
+#[path = "../../fuzz/src/lib.rs"]
 mod checks;
 
 use std::{collections::HashSet, env, fs, path::PathBuf};

@@ -7,9 +7,7 @@
     reason = "helpers of tests may panic too"
 )]
 
-mod common;
-
-use common::{Run, at, secs};
+use crate::common::{Run, at, secs};
 use heartbeat_core::{CloseReason, Config, Control, End, Event, Instant, Monitor, Nonce, State};
 
 /// I = 10 s, W = 2 s, N = 3.

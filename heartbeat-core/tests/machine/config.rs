@@ -3,11 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "what a test needs, it needs")]
 
-mod common;
-
 use core::time::Duration;
 
-use common::{MICRO, YEAR, YEAR_MICROS, ms, secs, us};
+use crate::common::{MICRO, YEAR, YEAR_MICROS, ms, secs, us};
 use heartbeat_core::{Config, ConfigBuilder, Evidence, Role};
 use proptest::prelude::*;
 

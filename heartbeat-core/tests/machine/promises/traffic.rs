@@ -5,7 +5,7 @@ use std::time::Duration;
 use heartbeat_core::{Cause, Config, Control, Evidence, Hello, Instant, Nonce, Role, testkit::us};
 use proptest::{collection::vec, prelude::*, test_runner::TestCaseError};
 
-use crate::support::{
+use super::support::{
     MICROSECOND, Rig, Script, What, budget, cases, hello, history, lenient, micros, part, share,
     shortest, start, steady, step,
 };

@@ -3,7 +3,7 @@
 use heartbeat_core::{Cause, Config, Evidence, Role};
 use proptest::{collection::vec, prelude::*};
 
-use crate::support::{
+use super::support::{
     MICROSECOND, Rig, budget, cases, hello, history, lenient, part, share, shortest, start, steady,
     time,
 };

@@ -7,9 +7,7 @@
     reason = "helpers of tests may panic too"
 )]
 
-mod common;
-
-use common::{Run, at, converse, ms, secs};
+use crate::common::{Run, at, converse, ms, secs};
 use heartbeat_core::{Config, ConfigBuilder, Control, Event, Monitor, Nonce, State};
 
 /// Dead after 16 s.

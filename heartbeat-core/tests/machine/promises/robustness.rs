@@ -5,7 +5,7 @@ use heartbeat_core::{
 };
 use proptest::{collection::vec, prelude::*};
 
-use crate::support::{
+use super::support::{
     MICROSECOND, Rig, Script, Step, What, budget, cases, ending, hello, history, part, share,
     shortest, start, step,
 };

@@ -7,9 +7,7 @@
     reason = "helpers of tests may panic too"
 )]
 
-mod common;
-
-use common::{Run, secs};
+use crate::common::{Run, secs};
 use heartbeat_core::{Config, ConfigBuilder, Control, Event, Evidence, Monitor};
 
 /// Dead after 16 s.

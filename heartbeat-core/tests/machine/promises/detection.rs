@@ -7,7 +7,7 @@ use heartbeat_core::{
 };
 use proptest::{collection::vec, prelude::*};
 
-use crate::support::{
+use super::support::{
     MICROSECOND, Rig, budget, cases, hello, history, lenient, micros, part, patient, share,
     shortest, start, steady,
 };

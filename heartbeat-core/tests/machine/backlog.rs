@@ -8,9 +8,7 @@
     reason = "helpers of tests may panic too"
 )]
 
-mod common;
-
-use common::{Run, ms, secs};
+use crate::common::{Run, ms, secs};
 use heartbeat_core::{Config, ConfigBuilder, Control, Instant, Monitor};
 
 fn timings() -> ConfigBuilder {

@@ -17,11 +17,9 @@
     reason = "what a test needs, it needs"
 )]
 
-mod common;
-
 use core::time::Duration;
 
-use common::{MICRO, Run, YEAR, at, converse, ms, secs, us};
+use crate::common::{MICRO, Run, YEAR, at, converse, ms, secs, us};
 use heartbeat_core::{
     Cause, CloseReason, Config, ConfigBuilder, Control, End, Event, Evidence, Hello, Instant,
     Monitor, Nonce, ProtocolError, Role, State,

@@ -1,36 +1,34 @@
 //! What the tests share: short names for times, and a little driver for
 //! monitors in virtual time.
 
-#![allow(
-    dead_code,
-    unreachable_pub,
+#![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "each test file is a crate of its own and uses a part of this"
+    reason = "helpers of tests may panic too"
 )]
 
 use core::time::Duration;
 
 use heartbeat_core::{Config, Control, Death, Event, Instant, Monitor, Nonce};
 
-pub const MICRO: Duration = us(1);
-pub const YEAR: Duration = us(YEAR_MICROS);
-pub const YEAR_MICROS: u64 = 365 * 24 * 60 * 60 * 1_000_000;
+pub(crate) const MICRO: Duration = us(1);
+pub(crate) const YEAR: Duration = us(YEAR_MICROS);
+pub(crate) const YEAR_MICROS: u64 = 365 * 24 * 60 * 60 * 1_000_000;
 
-pub const fn us(micros: u64) -> Duration {
+pub(crate) const fn us(micros: u64) -> Duration {
     Duration::from_micros(micros)
 }
 
-pub const fn ms(millis: u64) -> Duration {
+pub(crate) const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-pub const fn secs(secs: u64) -> Duration {
+pub(crate) const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
 /// The moment `after` the start.
-pub fn at(after: Duration) -> Instant {
+pub(crate) fn at(after: Duration) -> Instant {
     Instant::ORIGIN + after
 }
 
@@ -38,28 +36,28 @@ pub fn at(after: Duration) -> Instant {
 ///
 /// Deadlines are served exactly when they come, and frames leave at once,
 /// unless a test says otherwise.
-pub struct Run {
-    pub monitor: Monitor,
+pub(crate) struct Run {
+    pub(crate) monitor: Monitor,
     /// Since the start.
-    pub now: Duration,
-    pub sent: Vec<(Duration, Control)>,
-    pub told: Vec<(Duration, Event)>,
+    pub(crate) now: Duration,
+    pub(crate) sent: Vec<(Duration, Control)>,
+    pub(crate) told: Vec<(Duration, Event)>,
     /// What is sent leaves at once; otherwise it waits.
-    pub writable: bool,
+    pub(crate) writable: bool,
     /// Timers fire at multiples of this only, if it isn't zero.
-    pub timer: Duration,
+    pub(crate) timer: Duration,
     /// What [`converse`] brings is read; otherwise it waits.
-    pub reads: bool,
+    pub(crate) reads: bool,
     delivered: usize,
 }
 
 impl Run {
     /// From the start, with the Hello sent.
-    pub fn new(config: Config) -> Self {
+    pub(crate) fn new(config: Config) -> Self {
         Self::seeded(config, 1)
     }
 
-    pub fn seeded(config: Config, seed: u64) -> Self {
+    pub(crate) fn seeded(config: Config, seed: u64) -> Self {
         let mut run = Self {
             monitor: Monitor::new(config, seed, Instant::ORIGIN),
             now: Duration::ZERO,
@@ -75,7 +73,7 @@ impl Run {
     }
 
     /// Time passes, and nothing comes.
-    pub fn until(&mut self, end: Duration) {
+    pub(crate) fn until(&mut self, end: Duration) {
         while let Some(deadline) = self.next_timer().filter(|&deadline| deadline <= end) {
             assert!(deadline >= self.now, "a deadline in the past");
             self.now = deadline;
@@ -86,12 +84,12 @@ impl Run {
     }
 
     /// The last microsecond before `end`.
-    pub fn just_before(&mut self, end: Duration) {
+    pub(crate) fn just_before(&mut self, end: Duration) {
         self.until(end - MICRO);
     }
 
     /// Something happens, ahead of a deadline at the same instant.
-    pub fn at(&mut self, when: Duration, input: impl FnOnce(&mut Monitor, Instant)) {
+    pub(crate) fn at(&mut self, when: Duration, input: impl FnOnce(&mut Monitor, Instant)) {
         if when > self.now {
             self.just_before(when);
             self.now = when;
@@ -101,12 +99,12 @@ impl Run {
     }
 
     /// Time passes, and nobody serves a deadline.
-    pub fn asleep_until(&mut self, end: Duration) {
+    pub(crate) fn asleep_until(&mut self, end: Duration) {
         self.now = end;
     }
 
     /// What a driver does at each wake-up, once it has read.
-    pub fn wake(&mut self) {
+    pub(crate) fn wake(&mut self) {
         self.monitor.handle_timeout(at(self.now));
         self.drain();
     }
@@ -145,7 +143,7 @@ impl Run {
     }
 
     /// When pings were sent.
-    pub fn pings(&self) -> Vec<Duration> {
+    pub(crate) fn pings(&self) -> Vec<Duration> {
         let pings = self.sent.iter();
         pings
             .filter(|(_, control)| matches!(control, Control::Ping(_)))
@@ -154,7 +152,7 @@ impl Run {
     }
 
     /// The nonces of all pings.
-    pub fn nonces(&self) -> Vec<Nonce> {
+    pub(crate) fn nonces(&self) -> Vec<Nonce> {
         let nonce = |&(_, control): &(_, Control)| match control {
             Control::Ping(nonce) => Some(nonce),
             _ => None,
@@ -163,12 +161,12 @@ impl Run {
     }
 
     /// The answer to the last ping.
-    pub fn answer(&self) -> Control {
+    pub(crate) fn answer(&self) -> Control {
         Control::Pong(*self.nonces().last().unwrap())
     }
 
     /// The peer's death, and when it was told.
-    pub fn death(&self) -> Option<(Duration, Death)> {
+    pub(crate) fn death(&self) -> Option<(Duration, Death)> {
         self.told.iter().find_map(|&(when, event)| match event {
             Event::Dead(death) => Some((when, death)),
             _ => None,
@@ -176,7 +174,7 @@ impl Run {
     }
 
     /// How often the peer was suspected.
-    pub fn suspicions(&self) -> usize {
+    pub(crate) fn suspicions(&self) -> usize {
         let events = self.told.iter();
         events
             .filter(|(_, event)| matches!(event, Event::Suspect { .. }))
@@ -184,14 +182,14 @@ impl Run {
     }
 
     #[track_caller]
-    pub fn assert_alive(&self) {
+    pub(crate) fn assert_alive(&self) {
         assert_eq!(self.death(), None);
         assert!(!self.monitor.has_ended());
     }
 
     /// It isn't dead one microsecond before `when`, and is at `when`.
     #[track_caller]
-    pub fn assert_dies_at(&mut self, when: Duration) -> Death {
+    pub(crate) fn assert_dies_at(&mut self, when: Duration) -> Death {
         self.just_before(when);
         self.assert_alive();
         self.until(when);
@@ -202,7 +200,7 @@ impl Run {
 }
 
 /// Two peers talk over a link that takes `delay` each way.
-pub fn converse(a: &mut Run, b: &mut Run, delay: Duration, end: Duration) {
+pub(crate) fn converse(a: &mut Run, b: &mut Run, delay: Duration, end: Duration) {
     loop {
         let arrivals = [next_arrival(a, b, delay), next_arrival(b, a, delay)];
         let timers = [a.next_timer(), b.next_timer()];

@@ -8,11 +8,9 @@
     reason = "helpers of tests may panic too"
 )]
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Run, secs};
+use crate::common::{Run, secs};
 use heartbeat_core::{Config, Monitor};
 
 /// What promise 2 says of a peer that was heard last at `heard_at`.

@@ -1,4 +1,5 @@
-//! The safety net on real sockets over loopback.
+//! The safety net over loopback: what a look at a socket tells, what is set on
+//! one, and what an error means.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "how a test fails")]
 

@@ -1,7 +1,7 @@
 //! Settings from files and the environment, by `examples/config`; and that
 //! docs/configuration.md says of them what is so.
 
-#[path = "../examples/config/settings.rs"]
+#[path = "../../examples/config/settings.rs"]
 mod settings;
 
 use std::{collections::HashMap, fs, path::Path};
@@ -11,7 +11,7 @@ use heartbeat_tokio::{Config, Evidence, Role, SafetyNet};
 use serde_json::json;
 use settings::Settings;
 
-const PAGE: &str = include_str!("../docs/configuration.md");
+const PAGE: &str = include_str!("../../docs/configuration.md");
 
 // ---- one on top of the other ------------------------------------------------
 

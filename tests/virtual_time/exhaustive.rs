@@ -41,7 +41,7 @@
 //! shortest ways to a state, in actions.
 //!
 //! ```text
-//! cargo test -p heartbeat-tests --test exhaustive -- --nocapture --test-threads 1
+//! cargo test -p heartbeat-tests --test virtual_time exhaustive:: -- --nocapture --test-threads 1
 //!
 //!          one fault:    204560 states, depth  69
 //! stall, slow writes:    228134 states, depth  95

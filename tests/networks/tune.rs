@@ -290,7 +290,7 @@ fn a_peer_that_is_not_there_is_told() {
 ///
 /// ```text
 /// HEARTBEAT_TUNE="400 10" HEARTBEAT_TUNE_DAYS=50 \
-///     cargo test --release -p heartbeat-tests --test tune prediction -- --nocapture
+///     cargo test --release -p heartbeat-tests --test networks prediction -- --nocapture
 /// ```
 #[test]
 fn the_prediction_holds_in_an_independent_simulation() {

@@ -44,7 +44,7 @@ fn it_understands_every_vector_of_the_page() {
         .unwrap();
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{told}");
-    let vectors = include_str!("../docs/protocol.md")
+    let vectors = include_str!("../../docs/protocol.md")
         .split("```vectors")
         .skip(1)
         .map(|block| block.lines().skip(1).take_while(|line| *line != "```"))

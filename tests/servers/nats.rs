@@ -5,7 +5,7 @@
 //! `SLACK`; what must not happen is far from the times that it could happen at.
 #![cfg(unix)]
 
-#[path = "../examples/nats/protocol.rs"]
+#[path = "../../examples/nats/protocol.rs"]
 mod protocol;
 
 use std::{

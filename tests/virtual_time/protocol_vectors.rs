@@ -8,7 +8,7 @@ use heartbeat_tests::{all_events, notable, quick, wrapped};
 use heartbeat_tokio::{Cause, PeerEvent};
 use tokio::io::AsyncWriteExt;
 
-const PAGE: &str = include_str!("../docs/protocol.md");
+const PAGE: &str = include_str!("../../docs/protocol.md");
 
 #[test]
 fn what_a_sender_writes_is_what_the_page_says() {

@@ -21,9 +21,9 @@ use std::{
 
 use heartbeat_tests::{example, ms, process::PeerProcess, secs};
 
-const PAGE: &str = include_str!("../docs/guide/getting-started.md");
-const SERVER: &str = include_str!("../examples/getting_started/server.rs");
-const CLIENT: &str = include_str!("../examples/getting_started/client.rs");
+const PAGE: &str = include_str!("../../docs/guide/getting-started.md");
+const SERVER: &str = include_str!("../../examples/getting_started/server.rs");
+const CLIENT: &str = include_str!("../../examples/getting_started/client.rs");
 
 /// Much longer than anything takes.
 const PATIENCE: Duration = secs(30);

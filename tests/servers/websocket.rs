@@ -5,7 +5,7 @@
 //! `SLACK`; what must not happen is far from the times that it could happen at.
 #![cfg(target_os = "linux")] // a browser's processes are found in /proc
 
-#[path = "../examples/websocket/http.rs"]
+#[path = "../../examples/websocket/http.rs"]
 mod http;
 
 use std::{
@@ -418,8 +418,8 @@ impl Page for OrdinaryFrames {
 /// What the browser loads.
 const PAGE: &str = concat!(
     "<!doctype html><title>Heartbeat</title><body><script>",
-    include_str!("../examples/websocket/beats.js"),
-    include_str!("support/browser.js"),
+    include_str!("../../examples/websocket/beats.js"),
+    include_str!("../support/browser.js"),
     "</script>"
 );
 

@@ -5,7 +5,7 @@
 //! `SLACK`; what must not happen is far from the times that it could happen at.
 #![cfg(unix)]
 
-#[path = "../examples/redis/resp.rs"]
+#[path = "../../examples/redis/resp.rs"]
 mod resp;
 
 use std::{

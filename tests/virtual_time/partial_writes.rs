@@ -3,9 +3,6 @@
 //! in their order, and control frames at the next boundary, ahead of messages
 //! that wait. With any transport, inline and with a driver; in virtual time.
 
-#[path = "support/own_frames.rs"]
-mod own_frames;
-
 use std::{
     collections::BTreeSet,
     future::{Future, poll_fn},
@@ -28,7 +25,7 @@ use heartbeat_tokio::{Config, Driver, Heartbeat, PeerEvent, Receiver, SendError,
 use proptest::{collection::vec, prelude::*};
 use tokio_util::codec::Framed;
 
-use own_frames::{OwnCodec, OwnFrames};
+use super::own_frames::{OwnCodec, OwnFrames};
 
 /// Nothing but what a test does: beats are far away.
 fn calm() -> Config {

@@ -14,9 +14,6 @@
     reason = "how a test fails"
 )]
 
-#[path = "support/devtools.rs"]
-mod devtools;
-
 use std::{
     collections::BTreeSet,
     fs,
@@ -54,7 +51,7 @@ use tokio_tungstenite::{
     },
 };
 
-use devtools::Browser;
+use super::devtools::Browser;
 
 const GUARD: &str = env!("CARGO_BIN_EXE_heartbeat-test-guard");
 
@@ -781,7 +778,7 @@ const FAKE: &str = r"
 
 /// Name, bytes and meaning of each of them.
 fn vectors(kind: &str) -> Vec<[String; 3]> {
-    let page = include_str!("../docs/protocol.md");
+    let page = include_str!("../../docs/protocol.md");
     let mut vectors = Vec::new();
     for block in page.split(&format!("```{kind}\n")).skip(1) {
         let block = block.split("```").next().unwrap();

@@ -1,7 +1,7 @@
 //! What must hold for any bytes and for any use of a monitor.
 //!
 //! The fuzz targets call these functions with bytes that a fuzzer found, and
-//! `tests/fuzz_corpus.rs` with the saved ones and with dice. Each panics if
+//! `tests/machine/fuzz_corpus.rs` with the saved ones and with dice. Each panics if
 //! something doesn't hold.
 
 #![allow(

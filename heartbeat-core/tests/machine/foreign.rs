@@ -1,0 +1,156 @@
+//! Protocols that have a ping of their own: no Hello, pongs without numbers;
+//! and what a kernel knows of the peer.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may panic too"
+)]
+
+use crate::common::{ms, secs};
+use heartbeat_core::{
+    Config, ConfigBuilder, Control, Event, Evidence, Instant, Monitor, Nonce, State,
+};
+
+/// 10 s, 2 s, 3 misses: dead after 16 s.
+fn timings() -> ConfigBuilder {
+    Config::builder()
+        .interval(secs(10))
+        .timeout(secs(2))
+        .max_missed(3)
+        .adaptive(false)
+        .jitter(0.0)
+}
+
+fn at(seconds: u64) -> Instant {
+    Instant::ORIGIN + secs(seconds)
+}
+
+/// Wakes up on time until `end`, and sends at once what is to be sent.
+fn wait_until(monitor: &mut Monitor, end: Instant) -> Vec<Control> {
+    let mut sent = Vec::new();
+    let drain = |monitor: &mut Monitor, now, sent: &mut Vec<Control>| {
+        sent.extend(std::iter::from_fn(|| monitor.poll_transmit()));
+        monitor.handle_flushed(now);
+    };
+    while let Some(deadline) = monitor.poll_timeout().filter(|&deadline| deadline <= end) {
+        monitor.handle_timeout(deadline);
+        drain(monitor, deadline, &mut sent);
+    }
+    drain(monitor, end, &mut sent);
+    sent
+}
+
+fn events(monitor: &mut Monitor) -> Vec<Event> {
+    std::iter::from_fn(|| monitor.poll_event()).collect()
+}
+
+#[test]
+fn without_a_hello_none_is_sent() {
+    let mut monitor = Monitor::new(timings().build().unwrap(), 1, at(0)).without_hello();
+    assert!(!monitor.has_transmit());
+    assert_eq!(wait_until(&mut monitor, at(9)), []);
+    let sent = wait_until(&mut monitor, at(10));
+    assert!(matches!(sent[..], [Control::Ping(_)]), "{sent:?}");
+}
+
+#[test]
+fn a_peer_that_was_told_no_limit_is_held_to_none() {
+    let flood = |mut monitor: Monitor| {
+        for _ in 0..100_000 {
+            monitor.handle_frame(Control::Ping(Nonce([1; 8])), at(1));
+        }
+        monitor.has_ended()
+    };
+    let config = timings().build().unwrap();
+    assert!(!flood(Monitor::new(config, 1, at(0)).without_hello()));
+    assert!(flood(Monitor::new(config, 1, at(0))));
+}
+
+#[test]
+fn an_unnumbered_pong_answers_the_ping_and_tells_its_round_trip() {
+    let mut monitor = Monitor::new(timings().build().unwrap(), 1, at(0)).without_hello();
+    wait_until(&mut monitor, at(10));
+    monitor.handle_unnumbered_pong(at(10) + ms(30));
+    assert_eq!(events(&mut monitor), [Event::Beat { rtt: ms(30) }]);
+    assert_eq!(monitor.status().pongs, 1);
+    // There is no ping that another one could answer.
+    monitor.handle_unnumbered_pong(at(11));
+    assert_eq!(events(&mut monitor), []);
+    assert_eq!(monitor.status().pongs, 1);
+    assert_eq!(monitor.status().last_heard, at(11));
+}
+
+#[test]
+fn unnumbered_pongs_answer_in_order() {
+    let config = timings().evidence(Evidence::Echo).build().unwrap();
+    let mut monitor = Monitor::new(config, 1, at(0)).without_hello();
+    // Pings at 10, 12 and 14 s.
+    assert_eq!(wait_until(&mut monitor, at(14)).len(), 3);
+    events(&mut monitor);
+    monitor.handle_unnumbered_pong(at(15));
+    assert_eq!(
+        events(&mut monitor),
+        [
+            Event::Recovered {
+                silent_for: secs(15)
+            },
+            Event::Beat { rtt: secs(5) },
+        ]
+    );
+    // Of the one in the middle nobody knows any more when it left.
+    monitor.handle_unnumbered_pong(at(15));
+    assert_eq!(events(&mut monitor), []);
+    monitor.handle_unnumbered_pong(at(15));
+    assert_eq!(events(&mut monitor), [Event::Beat { rtt: secs(1) }]);
+    assert_eq!(monitor.status().pongs, 3);
+    // With `Echo` a pong for nothing is no evidence.
+    monitor.handle_unnumbered_pong(at(16));
+    assert_eq!(monitor.status().last_heard, at(15));
+}
+
+#[test]
+fn an_acknowledgement_holds_the_verdict_back_only_for_who_asked_for_that() {
+    let died_at = |evidence| {
+        let config = timings().evidence(evidence).build().unwrap();
+        let mut monitor = Monitor::new(config, 1, at(0));
+        wait_until(&mut monitor, at(12));
+        // The ping of second 10 was acknowledged at once.
+        monitor.handle_acknowledged(at(10) + ms(1), at(13));
+        wait_until(&mut monitor, at(60));
+        match events(&mut monitor).pop() {
+            Some(Event::Dead(death)) => monitor.status().last_heard + death.silent_for,
+            other => panic!("{other:?}"),
+        }
+    };
+    for (evidence, since_start) in [
+        (Evidence::Acknowledgement, secs(26) + ms(1)),
+        (Evidence::AnyBytes, secs(16)),
+        (Evidence::Frame, secs(16)),
+        (Evidence::Echo, secs(16)),
+    ] {
+        assert_eq!(died_at(evidence), at(0) + since_start, "{evidence:?}");
+    }
+}
+
+#[test]
+fn an_acknowledgement_that_is_known_already_says_nothing_new() {
+    let config = timings()
+        .evidence(Evidence::Acknowledgement)
+        .build()
+        .unwrap();
+    let mut monitor = Monitor::new(config, 1, at(0));
+    wait_until(&mut monitor, at(12));
+    monitor.handle_acknowledged(at(10) + ms(1), at(13));
+    assert_eq!(monitor.status().last_heard, at(10) + ms(1));
+    assert_eq!(monitor.status().state, State::Alive);
+    wait_until(&mut monitor, at(22) + ms(1));
+    assert_eq!(monitor.status().state, State::Suspect);
+    monitor.handle_acknowledged(at(10) + ms(1), at(23));
+    assert_eq!(monitor.status().state, State::Suspect);
+    wait_until(&mut monitor, at(26));
+    assert_eq!(monitor.status().state, State::Suspect);
+    wait_until(&mut monitor, at(26) + ms(1));
+    assert_eq!(monitor.status().state, State::Dead);
+}

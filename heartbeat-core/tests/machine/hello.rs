@@ -1,0 +1,82 @@
+//! A second Hello replaces the first, and what was waited for goes on.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may panic too"
+)]
+
+use crate::common::{Run, secs};
+use heartbeat_core::{Config, ConfigBuilder, Control, Event, Evidence, Monitor};
+
+/// Dead after 16 s.
+fn timings() -> ConfigBuilder {
+    Config::builder()
+        .interval(secs(10))
+        .timeout(secs(2))
+        .jitter(0.0)
+}
+
+/// The Hello of a peer that accepts a ping in so many seconds.
+fn accepts(min_interval: u64) -> Control {
+    let peer = timings().min_interval(secs(min_interval));
+    Control::Hello(peer.build().unwrap().hello())
+}
+
+/// A Hello is no echo, so the silence goes on.
+#[test]
+fn a_shorter_interval_makes_nobody_late() {
+    let mut run = Run::new(timings().evidence(Evidence::Echo).build().unwrap());
+    run.at(secs(0), |monitor, now| {
+        monitor.handle_frame(accepts(60), now);
+    });
+    run.told.clear();
+    run.at(secs(40), |monitor, now| {
+        monitor.handle_frame(accepts(1), now);
+        // It pings now, and not as soon as it would have with this Hello.
+        assert_eq!(monitor.poll_timeout(), Some(now));
+    });
+    assert_eq!(run.pings(), [secs(40)]);
+    assert!(
+        matches!(run.told[..], [(_, Event::Connected { .. })]),
+        "{:?}",
+        run.told
+    );
+    run.assert_dies_at(secs(46));
+}
+
+#[test]
+fn a_shorter_interval_that_is_not_over_yet_is_kept_to() {
+    let mut run = Run::new(timings().evidence(Evidence::Echo).build().unwrap());
+    run.at(secs(0), |monitor, now| {
+        monitor.handle_frame(accepts(60), now);
+    });
+    run.at(secs(4), |monitor, now| {
+        monitor.handle_frame(accepts(1), now);
+    });
+    run.until(secs(12));
+    assert_eq!(run.pings(), [secs(10), secs(12)]);
+}
+
+#[test]
+fn a_probe_that_waited_is_sent_when_it_need_not_wait_any_longer() {
+    let mut run = Run::new(timings().build().unwrap());
+    run.at(secs(0), |monitor, now| {
+        monitor.handle_frame(accepts(60), now);
+        monitor.probe(now);
+    });
+    run.at(secs(1), Monitor::handle_bytes);
+    run.at(secs(2), Monitor::probe);
+    assert_eq!(run.pings(), [secs(0)]);
+    run.told.clear();
+    run.at(secs(40), |monitor, now| {
+        monitor.handle_frame(accepts(1), now);
+    });
+    assert_eq!(run.pings(), [secs(0), secs(40)]);
+    // Nobody was late: all that is told is what the Hello says.
+    assert_eq!(run.told.len(), 1, "{:?}", run.told);
+    run.just_before(secs(42));
+    assert_eq!(run.pings().len(), 2);
+    run.assert_dies_at(secs(46));
+}

@@ -1,0 +1,26 @@
+//! The state machine in virtual time, one behaviour a module.
+//!
+//! One program, because each links the core, the testkit and proptest anew.
+//!
+//! ```text
+//! cargo test -p heartbeat-core --test machine lessons::
+//! ```
+
+mod arrivals;
+mod backlog;
+mod common;
+mod config;
+mod events;
+mod farewell;
+mod foreign;
+mod frames;
+mod fuzz_corpus;
+mod hello;
+mod lessons;
+mod pauses;
+mod probes;
+mod promises;
+mod roles;
+mod round_trips;
+mod suspicion;
+mod testkit;

@@ -1,0 +1,45 @@
+//! A ping that somebody asked for is sent whatever comes; one that silence
+//! asked for isn't needed once there is a sign of life.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may panic too"
+)]
+
+use crate::common::{Run, at, secs};
+use heartbeat_core::{Config, Control};
+
+/// Dead after 16 s.
+fn start() -> Run {
+    let config = Config::builder()
+        .interval(secs(10))
+        .timeout(secs(2))
+        .jitter(0.0);
+    Run::new(config.build().unwrap())
+}
+
+#[test]
+fn the_ping_of_a_silence_is_not_sent_if_the_silence_ends_first() {
+    let mut run = start();
+    run.just_before(secs(10));
+    run.monitor.handle_timeout(at(secs(10)));
+    assert!(run.monitor.has_transmit());
+    run.monitor.handle_bytes(at(secs(10)));
+    assert_eq!(run.monitor.poll_transmit(), None);
+    run.assert_dies_at(secs(26));
+}
+
+#[test]
+fn a_probe_is_sent_although_the_peer_is_heard_first() {
+    let mut run = start();
+    run.monitor.probe(at(secs(5)));
+    run.monitor.handle_bytes(at(secs(5)));
+    let ping = run.monitor.poll_transmit();
+    assert!(matches!(ping, Some(Control::Ping(_))), "{ping:?}");
+
+    // Who asked learns within N·W whether there is an answer.
+    run.monitor.handle_flushed(at(secs(5)));
+    run.assert_dies_at(secs(11));
+}

@@ -1,0 +1,438 @@
+//! What goes over the wire: promises 7, 8 and 9.
+
+use std::time::Duration;
+
+use heartbeat_core::{Cause, Config, Control, Evidence, Hello, Instant, Nonce, Role, testkit::us};
+use proptest::{collection::vec, prelude::*, test_runner::TestCaseError};
+
+use super::support::{
+    MICROSECOND, Rig, Script, What, budget, cases, hello, history, lenient, micros, part, share,
+    shortest, start, steady, step,
+};
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn promise_07_no_echo_storms(
+        config: Config, seed: u64, start: Instant, steps in vec(step(), 0..60),
+    ) {
+        let mut script = Script::new(config, seed, start);
+        let mut pinged = 0;
+        let mut ponged = 0;
+        let mut latest = None;
+        for &step in &steps {
+            if let What::Frame(Control::Ping(nonce)) = step.what {
+                pinged += 1;
+                latest = Some(nonce);
+            }
+            script.perform(step);
+            for control in script.out.drain(..) {
+                if let Control::Pong(nonce) = control {
+                    ponged += 1;
+                    prop_assert_eq!(Some(nonce), latest, "not the latest ping's");
+                }
+            }
+            prop_assert!(ponged <= pinged, "{} pongs for {} pings", ponged, pinged);
+        }
+        script.drain();
+        let pongs = script.out.iter().filter(|control| matches!(control, Control::Pong(_)));
+        prop_assert!(pongs.count() <= 1, "more than one was pending");
+    }
+
+    #[test]
+    fn promise_07_a_pong_is_never_answered(
+        config: Config, seed: u64, start: Instant, steps in vec(step(), 0..30),
+        pongs in vec(any::<Option<Nonce>>(), 1..4),
+    ) {
+        let mut script = Script::new(config, seed, start);
+        for &step in &steps {
+            script.perform(step);
+        }
+        script.drain();
+        script.out.clear();
+        for pong in pongs {
+            let what = pong.map_or(What::Answer(0), |nonce| What::Frame(Control::Pong(nonce)));
+            script.call(what);
+            script.drain();
+        }
+        // At most our own ping, after a stall.
+        let ours = |control: &Control| matches!(control, Control::Ping(_));
+        prop_assert!(script.out.iter().all(ours) && script.out.len() <= 1, "{:?}", script.out);
+    }
+
+    #[test]
+    fn promise_07_two_monitors_fall_silent(
+        a in any::<Config>(), b in any::<Config>(), seed: u64, start in start(),
+        a_steps in vec(step(), 0..20), b_steps in vec(step(), 0..20),
+    ) {
+        let mut a = Script::new(a, seed, start);
+        let mut b = Script::new(b, !seed, start);
+        a_steps.iter().for_each(|&step| a.perform(step));
+        b_steps.iter().for_each(|&step| b.perform(step));
+        let mut frames = 0;
+        // Both may have a Hello, a pong, a ping and a goodbye; each ping is
+        // answered, and late news may make one ask once more.
+        loop {
+            let from_a = a.transmit();
+            let from_b = b.transmit();
+            a.call(What::Flushed);
+            b.call(What::Flushed);
+            if from_a.is_none() && from_b.is_none() {
+                break;
+            }
+            frames += 1;
+            prop_assert!(frames <= 16, "an echo storm: {:?} {:?}", a.out, b.out);
+            if let Some(control) = from_a {
+                b.call(What::Frame(control));
+            }
+            if let Some(control) = from_b {
+                a.call(What::Frame(control));
+            }
+        }
+    }
+
+    #[test]
+    fn promise_08_rate(
+        config: Config, seed: u64, start in start(), hello in hello(),
+        doings in vec((part(), 0..8_u8), 1..24),
+    ) {
+        let mut rig = Rig::new(config, seed, start);
+        rig.meet(hello);
+        let mut watch = Watch::new(&rig);
+        for (part, what) in doings {
+            let Some(deadline) = rig.monitor.poll_timeout() else { break };
+            match what {
+                // Evidence, after some silence.
+                0..4 => {
+                    let until = rig.now + share(rig.detection_time(), part);
+                    while rig.monitor.poll_timeout().is_some_and(|deadline| deadline <= until) {
+                        rig.wake_on_time();
+                        watch.look(&rig, false)?;
+                    }
+                    rig.now = rig.now.max(until);
+                    if !rig.monitor.has_ended() && rig.can_live() {
+                        rig.live();
+                        watch.look(&rig, false)?;
+                    }
+                }
+                // Late, but not too late.
+                4..6 => {
+                    rig.wake(deadline.max(rig.now) + share(config.stall_tolerance(), part));
+                    watch.look(&rig, false)?;
+                }
+                // A stall, sometimes with evidence in the buffer.
+                _ => {
+                    let late = config.stall_tolerance() + MICROSECOND + share(config.timeout(), part);
+                    rig.now = deadline.max(rig.now) + late;
+                    if what == 7 && rig.can_live() {
+                        rig.live();
+                    }
+                    rig.wake(rig.now);
+                    watch.look(&rig, true)?;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn promise_08_while_probing_pings_are_exactly_a_timeout_apart(
+        config in steady(), seed: u64, start in start(), hello in hello(), history in history(),
+    ) {
+        let mut rig = Rig::new(config, seed, start);
+        rig.meet(hello);
+        rig.prelude(&history);
+        let before = rig.pings.len();
+        rig.run_until(rig.last_heard() + rig.detection_time());
+        let first = rig.last_heard() + rig.monitor.status().interval;
+        // The peer's ping takes the place of a passive side's first one.
+        let passive = config.role() == Role::Passive
+            && config.max_missed() > 1
+            && config.evidence() != Evidence::Echo;
+        let expected: Vec<_> = (u32::from(passive)..config.max_missed())
+            .map(|missed| first + config.timeout() * missed)
+            .collect();
+        // A prelude may have ended in the middle of a round.
+        let pings: Vec<_> = rig.pings[before..].iter().map(|&(at, _)| at).collect();
+        prop_assert!(expected.ends_with(&pings), "{pings:?} {expected:?}");
+        if rig.last_heard() == rig.now || history.is_empty() {
+            prop_assert_eq!(pings, expected);
+        }
+    }
+
+    #[test]
+    fn promise_08_probing_at_will_keeps_to_what_the_peer_accepts(
+        config: Config, seed: u64, start in start(), peer in any::<Config>(),
+        waits in vec(part(), 1..24),
+    ) {
+        let mut rig = Rig::new(config, seed, start);
+        let accepted = peer.min_interval();
+        rig.meet(Some(peer.hello()));
+        for wait in waits {
+            // Each ping is answered at once, so that none is a repetition.
+            let answer = |rig: &mut Rig| {
+                if rig.answered < rig.pings.len() {
+                    rig.pong();
+                    rig.settle();
+                }
+            };
+            rig.monitor.probe(rig.now);
+            rig.settle();
+            answer(&mut rig);
+            let until = rig.now + share(accepted, wait);
+            while rig.monitor.poll_timeout().is_some_and(|deadline| deadline <= until) {
+                rig.wake_on_time();
+                answer(&mut rig);
+            }
+            rig.now = rig.now.max(until);
+            prop_assert!(!rig.monitor.has_ended());
+        }
+        for pair in rig.pings.windows(2) {
+            let gap = pair[1].0.saturating_duration_since(pair[0].0);
+            prop_assert!(gap >= accepted, "{gap:?}");
+        }
+    }
+
+    #[test]
+    fn promise_09_a_compliant_peer_never_trips_the_limiter(
+        sender in any::<Config>(), receiver in any::<Config>(), seed: u64, start in start(),
+        doings in vec((part(), 0..10_u8), 1..10), repeat in 1..30_usize,
+        held in part(), phase in part(),
+    ) {
+        let sender = lenient(sender);
+        // Pings are life to the receiver, so that it lives on them alone.
+        let receiver = lenient(receiver).to_builder().evidence(Evidence::AnyBytes).build().unwrap();
+        let pings = pings_of(sender, receiver, seed, start, doings.repeat(repeat));
+
+        let mut judge = Rig::new(receiver, !seed, start);
+        judge.meet(Some(sender.hello()));
+        // The network holds everything back, and lets it go in bunches.
+        let held = micros(share(longest_gap(&judge), held)).max(1);
+        let phase = micros(share(us(held), phase));
+        for ping in pings {
+            let age = micros(ping.saturating_duration_since(start));
+            let bunch = (age + phase).div_ceil(held) * held - phase;
+            judge.run_until(start + us(bunch).max(us(age)));
+            if judge.monitor.has_ended() {
+                break;
+            }
+            judge.monitor.handle_bytes(judge.now);
+            judge.monitor.handle_frame(Control::Ping(Nonce([7; 8])), judge.now);
+            judge.settle();
+        }
+        let flooded = judge.death().is_some_and(|(_, death)| death.cause == Cause::PingFlood);
+        prop_assert!(!flooded, "{:?}", judge.death());
+    }
+
+    // 2·N·(detection time / min_interval + 2), as the limiter says.
+    #[test]
+    fn promise_09_a_burst_is_cut_off_at_an_exact_number(
+        config: Config, seed: u64, start in start(), hello in hello(), ratio in 1..40_u32,
+    ) {
+        let config = finite(config, hello, ratio);
+        let mut judge = Rig::new(config, seed, start);
+        judge.meet(hello);
+        let accepted = burst_of(&judge);
+        if accepted > 2000 {
+            // Detection times of many years.
+            return Ok(());
+        }
+        for count in 1..=accepted + 1 {
+            prop_assert!(!judge.monitor.has_ended(), "after {} of {}", count - 1, accepted);
+            judge.monitor.handle_frame(Control::Ping(Nonce([7; 8])), judge.now);
+        }
+        judge.settle();
+        let (_, death) = judge.death().expect("a flood");
+        prop_assert_eq!(death.cause, Cause::PingFlood);
+    }
+
+    #[test]
+    fn promise_09_an_abuser_is_cut_off_after_a_bounded_number(
+        config in steady(), seed: u64, start in start(), hello in hello(), ratio in 1..20_u32,
+        times in 2..10_u64,
+    ) {
+        let config = finite(config, hello, ratio)
+            .to_builder().evidence(Evidence::AnyBytes).build().unwrap();
+        let mut judge = Rig::new(config, seed, start);
+        judge.meet(hello);
+        let accepted = burst_of(&judge);
+        if accepted > 2000 {
+            // Detection times of many years.
+            return Ok(());
+        }
+        // So many times faster than the bucket is refilled.
+        let every = us(micros(config.min_interval()) / (2 * max_missed(&judge) * times));
+        // Not slower than the judge's patience, or it was silent.
+        if every >= config.detection_time() {
+            return Ok(());
+        }
+        for _ in 0..2 * accepted + 2 {
+            judge.run_until(judge.now + every);
+            judge.monitor.handle_frame(Control::Ping(Nonce([7; 8])), judge.now);
+        }
+        judge.settle();
+        let (_, death) = judge.death().expect("a flood");
+        prop_assert_eq!(death.cause, Cause::PingFlood);
+    }
+}
+
+/// Checks each ping against the last one.
+struct Watch {
+    seen: usize,
+    last: Option<Instant>,
+    unanswered: u32,
+    stalls: u32,
+    heard_at: Instant,
+}
+
+impl Watch {
+    fn new(rig: &Rig) -> Self {
+        Self {
+            seen: rig.pings.len(),
+            last: None,
+            unanswered: 0,
+            stalls: 0,
+            heard_at: rig.last_heard(),
+        }
+    }
+
+    /// To be called after each wake-up.
+    fn look(&mut self, rig: &Rig, stalled: bool) -> Result<(), TestCaseError> {
+        let config = rig.config();
+        if rig.last_heard() > self.heard_at {
+            self.heard_at = rig.last_heard();
+            self.unanswered = 0;
+            self.stalls = 0;
+        }
+        self.stalls += u32::from(stalled);
+        let new = &rig.pings[self.seen..];
+        self.seen = rig.pings.len();
+        prop_assert!(new.len() <= 1, "a burst: {:?}", new);
+        let Some(&(at, _)) = new.first() else {
+            return Ok(());
+        };
+        self.unanswered += 1;
+        prop_assert!(
+            self.unanswered <= config.max_missed() + self.stalls,
+            "{} unanswered, {} stalls",
+            self.unanswered,
+            self.stalls
+        );
+        if let Some(last) = self.last.replace(at).filter(|_| !stalled) {
+            let gap = at.saturating_duration_since(last);
+            if self.heard_at >= last {
+                let accepted = rig.monitor.status().peer.map(|peer| peer.min_interval);
+                let least = shortest(config.interval(), &config).max(accepted.unwrap_or_default());
+                prop_assert!(gap >= least, "idle pings {:?} apart, not {:?}", gap, least);
+            } else {
+                prop_assert!(gap >= config.timeout(), "probes {:?} apart", gap);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// When a monitor sends pings that hears now and then, is asked to probe, lags
+/// behind, and is told to pause.
+fn pings_of(
+    sender: Config,
+    receiver: Config,
+    seed: u64,
+    start: Instant,
+    doings: Vec<(f64, u8)>,
+) -> Vec<Instant> {
+    let mut rig = Rig::new(sender, seed, start);
+    let mut met = false;
+    for (part, what) in doings {
+        let Some(deadline) = rig.monitor.poll_timeout() else {
+            break;
+        };
+        match what {
+            0..3 => rig.run_until(rig.now + share(rig.detection_time(), part)),
+            3 => rig.wake_on_time(),
+            4 => rig.wake(deadline.max(rig.now) + share(sender.stall_tolerance(), part)),
+            5 => {
+                let late = MICROSECOND + share(sender.timeout(), part);
+                rig.wake(deadline.max(rig.now) + sender.stall_tolerance() + late);
+                continue;
+            }
+            6..8 => {
+                rig.monitor.probe(rig.now);
+                rig.settle();
+            }
+            8 if met => {
+                rig.monitor.handle_paused(rig.now);
+                rig.settle();
+                let end = rig.now + share(rig.monitor.status().interval * 10, part);
+                // It beats as often as the peer accepts, if it wants to.
+                for _ in 0..20 {
+                    if rig
+                        .monitor
+                        .poll_timeout()
+                        .is_none_or(|deadline| deadline > end)
+                    {
+                        rig.now = rig.now.max(end);
+                        break;
+                    }
+                    rig.wake_on_time();
+                }
+                rig.monitor.handle_resumed(rig.now);
+                rig.settle();
+            }
+            _ => {}
+        }
+        if what % 3 == 0 && !rig.monitor.has_ended() {
+            // The receiver's first frame is its Hello.
+            if !met {
+                rig.meet(Some(receiver.hello()));
+                met = true;
+            }
+            if rig.can_live() {
+                rig.live();
+            }
+        }
+    }
+    rig.pings.iter().map(|&(at, _)| at).collect()
+}
+
+/// So that a flood is small enough to be tried: so many of the intervals that
+/// are accepted are as long as the longer detection time.
+fn finite(config: Config, hello: Option<Hello>, ratio: u32) -> Config {
+    let theirs = hello.map_or(Duration::ZERO, |hello| hello.detection_time);
+    let most = hello.map_or(255, |hello| hello.max_missed);
+    let ratio = ratio.min(500 / most).max(1);
+    // What the peer announces may make our own detection time longer.
+    let interval = hello.map_or(config.interval(), |hello| {
+        config
+            .interval()
+            .max(hello.min_interval)
+            .max(hello.interval)
+    });
+    let min_interval = (interval + budget(&config)).max(theirs) / ratio;
+    let year = Duration::from_secs(365 * 86_400);
+    lenient(config)
+        .to_builder()
+        .min_interval(min_interval.clamp(MICROSECOND, year))
+        .build()
+        .unwrap()
+}
+
+fn max_missed(judge: &Rig) -> u64 {
+    let peer = judge.monitor.status().peer;
+    peer.map_or(255, |peer| peer.max_missed.into())
+}
+
+/// For so long the network holds pings back at most: the peer would be dead by
+/// then, or TCP would have given up.
+fn longest_gap(judge: &Rig) -> Duration {
+    let tcp = Duration::from_secs(1200).max(judge.config().detection_time());
+    judge.detection_time().min(tcp)
+}
+
+/// The documented number of pings that are accepted at once.
+fn burst_of(judge: &Rig) -> u64 {
+    let longest = u128::from(micros(longest_gap(judge)));
+    let accepted = u128::from(micros(judge.config().min_interval()));
+    let tokens = 2 * u128::from(max_missed(judge)) * (longest + 2 * accepted);
+    u64::try_from(tokens / accepted).unwrap()
+}

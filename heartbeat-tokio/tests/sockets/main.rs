@@ -1,0 +1,4 @@
+//! The safety net on real sockets.
+
+mod safety_net;
+mod sweep;

@@ -1,0 +1,7 @@
+//! Real servers, real browsers and other people's clients.
+
+mod chat;
+mod devtools;
+mod nats;
+mod redis;
+mod websocket;

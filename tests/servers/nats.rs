@@ -1,0 +1,328 @@
+//! A heartbeat with a real NATS server, which pings too: the codec of
+//! `examples/nats`.
+//!
+//! Real processes, real TCP, real time. What is measured may be late by
+//! `SLACK`; what must not happen is far from the times that it could happen at.
+#![cfg(unix)]
+
+#[path = "../../examples/nats/protocol.rs"]
+mod protocol;
+
+use std::{
+    fs,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use futures::SinkExt;
+use heartbeat_tests::{Watched, is_cut_off, ms, needs, patient, quick, secs, server::Server};
+use heartbeat_tokio::{Cause, Codec, Config, Frame, Heartbeat, PeerEvent, SendError};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_util::codec::{Decoder, Encoder};
+
+use protocol::{Message, Nats};
+
+/// How late a process may be on a machine under load.
+const SLACK: Duration = ms(1500);
+
+// ---- alive -----------------------------------------------------------------
+
+#[tokio::test]
+async fn messages_go_from_one_client_to_another_while_beats_go_on() {
+    let Some(broker) = Broker::start("").await else {
+        return;
+    };
+    let mut alice = broker.client(patient()).await;
+    let mut bob = broker.client(patient()).await;
+    bob.peer.send(subscribe("news.*", 7)).await.unwrap();
+    // What was subscribed before a ping is in force when it is answered.
+    bob.peer.probe();
+    bob.until_beat().await;
+
+    let large = Bytes::from(vec![b'\n'; 300_000]);
+    let payloads = [
+        "hello".into(),
+        Bytes::new(),
+        "PING\r\nPONG\r\n".into(),
+        large,
+    ];
+    for round in 0..25 {
+        for payload in &payloads {
+            let subject = format!("news.{round}");
+            alice.peer.probe();
+            alice.peer.send(publish(&subject, payload)).await.unwrap();
+            bob.peer.probe();
+            let delivered = Message::Delivered {
+                subject,
+                id: 7,
+                payload: payload.clone(),
+            };
+            assert!(bob.message().await == delivered, "round {round}");
+            alice.until_beat().await;
+        }
+    }
+    assert!(bob.beats() >= 10, "{} beats", bob.beats());
+    alice.assert_alive();
+    bob.assert_alive();
+}
+
+#[tokio::test]
+async fn an_idle_connection_beats() {
+    let Some(broker) = Broker::start("").await else {
+        return;
+    };
+    let mut nats = broker.client(patient()).await;
+    nats.go_on_for(secs(3)).await;
+    // An interval is 200 ms.
+    assert!((5..=16).contains(&nats.beats()), "{:?}", nats.events);
+    nats.assert_alive();
+}
+
+#[tokio::test]
+async fn its_pings_are_answered() {
+    // It pings twice a second, and ends what answered neither of two.
+    let Some(broker) = Broker::start("ping_interval: \"500ms\"\nping_max: 2\n").await else {
+        return;
+    };
+    // We never ask.
+    let seldom = quick().to_builder().interval(secs(300)).build().unwrap();
+    let mut nats = broker.client(seldom).await;
+
+    // Somebody who doesn't answer, for comparison.
+    let mut mute = broker.server.connect().await;
+    mute.write_all(b"CONNECT {\"verbose\":false}\r\n")
+        .await
+        .unwrap();
+    let mut told = String::new();
+    let began = Instant::now();
+    let thrown_out = async { timeout(secs(20), mute.read_to_string(&mut told)).await };
+    let ((), thrown_out) = tokio::join!(nats.go_on_for(secs(5)), async {
+        let result = thrown_out.await;
+        (result, began.elapsed())
+    });
+    let (result, after) = thrown_out;
+    result.expect("it is thrown out").expect("with a word");
+    assert!(told.ends_with("-ERR 'Stale Connection'\r\n"), "{told}");
+    assert!(told.contains("PING\r\n"), "{told}");
+
+    // We live longer than that, and hear from it all the time.
+    nats.go_on_for(after).await;
+    assert_eq!(nats.beats(), 0, "we asked");
+    let silent_for = nats.peer.status().silent_for;
+    assert!(silent_for <= ms(500) + SLACK, "{silent_for:?}");
+    nats.assert_alive();
+}
+
+#[tokio::test]
+async fn what_is_no_message_is_refused() {
+    let Some(broker) = Broker::start("").await else {
+        return;
+    };
+    let mut nats = broker.client(patient()).await;
+    for refused in [
+        publish("two words", &Bytes::new()),
+        subscribe("", 1),
+        Message::Connect("{}\r\nPUB a 0\r\n".into()),
+        Message::Info("{}".into()),
+    ] {
+        let error = nats.peer.send(refused).await.unwrap_err();
+        assert!(matches!(error, SendError::Unencodable(_)), "{error}");
+    }
+    nats.until_beat().await;
+    nats.assert_alive();
+}
+
+// ---- what becomes of it ----------------------------------------------------
+
+#[tokio::test]
+async fn a_server_that_hangs_is_found_silent_in_time() {
+    let Some(broker) = Broker::start("").await else {
+        return;
+    };
+    let mut nats = broker.client(quick()).await;
+    nats.until_beat().await;
+    let stopped = Instant::now();
+    broker.server.process.stop().unwrap();
+    let death = nats.until_dead().await;
+    let measured = stopped.elapsed();
+
+    assert_eq!(death.cause, Cause::Silent);
+    assert!(measured >= ms(600), "{measured:?}: too early");
+    assert!(measured <= ms(800) + SLACK, "{measured:?}: too late");
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_for_a_while_recovers() {
+    let Some(broker) = Broker::start("").await else {
+        return;
+    };
+    let mut nats = broker.client(patient()).await;
+    nats.until_beat().await;
+    broker.server.process.stop().unwrap();
+    nats.until(|events| matches!(events.last(), Some(PeerEvent::Suspect { missed: 1, .. })))
+        .await;
+    broker.server.process.go_on().unwrap();
+    nats.until(|events| matches!(events.last(), Some(PeerEvent::Recovered { .. })))
+        .await;
+    nats.until_beat().await;
+    nats.assert_alive();
+}
+
+#[tokio::test]
+async fn a_server_that_is_killed_is_found_at_once() {
+    let Some(broker) = Broker::start("").await else {
+        return;
+    };
+    // Nothing is written that could fail.
+    let seldom = patient().to_builder().interval(secs(30)).build().unwrap();
+    let mut nats = broker.client(seldom).await;
+    nats.peer.probe();
+    nats.until_beat().await;
+    let killed = Instant::now();
+    broker.server.process.kill().unwrap();
+    let death = nats.until_dead().await;
+    let measured = killed.elapsed();
+
+    assert!(is_cut_off(death.cause), "{death}");
+    assert!(measured <= SLACK, "{measured:?}: too late");
+}
+
+#[tokio::test]
+async fn what_it_complains_about_comes_before_the_end() {
+    let Some(broker) = Broker::start("max_payload: 1024\n").await else {
+        return;
+    };
+    let mut nats = broker.client(patient()).await;
+    let too_much = Bytes::from(vec![0; 2000]);
+    nats.peer.send(publish("news", &too_much)).await.unwrap();
+    let complaint = Message::Error("'Maximum Payload Violation'".into());
+    assert_eq!(nats.message().await, complaint);
+    let death = nats.until_dead().await;
+    assert!(is_cut_off(death.cause), "{death}");
+}
+
+// ---- the codec alone -------------------------------------------------------
+
+#[test]
+fn frames_may_arrive_in_any_pieces() {
+    let transcript = b"INFO {\"max_payload\":9}\r\n+OK\r\nPING\r\nMSG a.b 7 4\r\n\r\n\r\n\r\n\
+        pong\r\nMSG a 8 reply.to 0\r\n\r\n-ERR 'why'\r\n";
+    let delivered = |subject: &str, id, payload: &'static [u8]| {
+        Frame::Data(Message::Delivered {
+            subject: subject.into(),
+            id,
+            payload: Bytes::from_static(payload),
+        })
+    };
+    let expected = [
+        Frame::Data(Message::Info("{\"max_payload\":9}".into())),
+        Frame::Other,
+        Frame::Ping(None),
+        delivered("a.b", 7, b"\r\n\r\n"),
+        Frame::Pong(None),
+        delivered("a", 8, b""),
+        Frame::Data(Message::Error("'why'".into())),
+    ];
+    for piece in [1, 2, 3, 7, transcript.len()] {
+        let mut codec = Nats::default();
+        let mut arrived = BytesMut::new();
+        let mut frames = Vec::new();
+        for bytes in transcript.chunks(piece) {
+            arrived.extend_from_slice(bytes);
+            while let Some(frame) = codec.decode(&mut arrived).unwrap() {
+                frames.push(frame);
+            }
+        }
+        assert_eq!(frames, expected, "in pieces of {piece}");
+    }
+}
+
+#[test]
+fn what_is_not_nats_is_an_error() {
+    let endless = vec![b'x'; 70_000];
+    for wrong in [
+        &b"HTTP/1.1 400 Bad Request\r\n"[..],
+        b"MSG a 7\r\n",
+        b"MSG a b c 4\r\n",
+        b"MSG a 7 99999999999\r\n",
+        b"MSG a 7 -1\r\n",
+        b"MSG a 7 2\r\nfour\r\n",
+        b"\xff\xfe\r\n",
+        &endless,
+    ] {
+        let decoded = Nats::default().decode(&mut BytesMut::from(wrong));
+        assert!(decoded.is_err(), "{decoded:?}");
+    }
+    let mut sent = BytesMut::new();
+    Nats::default()
+        .encode(Frame::Pong(None), &mut sent)
+        .unwrap();
+    assert_eq!(&sent[..], b"PONG\r\n");
+}
+
+// ---- the two of them -------------------------------------------------------
+
+/// A server of our own.
+struct Broker {
+    server: Server,
+    /// Its configuration lies there.
+    _folder: TempDir,
+}
+
+type Client = Watched<Heartbeat<TcpStream, Codec<Nats>>, Message>;
+
+impl Broker {
+    async fn start(options: &str) -> Option<Self> {
+        if !needs("nats-server") {
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("nats.conf");
+        fs::write(&file, options).unwrap();
+        let server = Server::start(env!("CARGO_BIN_EXE_heartbeat-test-guard"), |port| {
+            let mut command = Command::new("nats-server");
+            command.args(["--addr", "127.0.0.1", "--port", &port.to_string()]);
+            command.arg("--config").arg(&file);
+            command
+        })
+        .await;
+        Some(Self {
+            server,
+            _folder: folder,
+        })
+    }
+
+    /// A connection to it, on which both have introduced themselves.
+    async fn client(&self, config: Config) -> Client {
+        let stream = self.server.connect().await;
+        let peer = Heartbeat::with_codec(stream, Nats::default(), config);
+        let mut client = Watched::new(peer);
+        let info = client.message().await;
+        assert!(matches!(info, Message::Info(_)), "{info:?}");
+        let options = r#"{"verbose":false,"pedantic":true,"lang":"rust","version":"0"}"#;
+        client
+            .peer
+            .send(Message::Connect(options.into()))
+            .await
+            .unwrap();
+        client
+    }
+}
+
+fn subscribe(subject: &str, id: u64) -> Message {
+    let subject = subject.into();
+    Message::Subscribe { subject, id }
+}
+
+fn publish(subject: &str, payload: &Bytes) -> Message {
+    Message::Publish {
+        subject: subject.into(),
+        payload: payload.clone(),
+    }
+}

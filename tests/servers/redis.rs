@@ -1,0 +1,287 @@
+//! A heartbeat with a real Redis server, which knows nothing of it: the codec of
+//! `examples/redis`.
+//!
+//! Real processes, real TCP, real time. What is measured may be late by
+//! `SLACK`; what must not happen is far from the times that it could happen at.
+#![cfg(unix)]
+
+#[path = "../../examples/redis/resp.rs"]
+mod resp;
+
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use futures::SinkExt;
+use heartbeat_tests::{Watched, is_cut_off, ms, needs, patient, quick, secs, server::Server};
+use heartbeat_tokio::heartbeat_core::Nonce;
+use heartbeat_tokio::{Cause, Codec, Config, Driver, Frame, Heartbeat, PeerEvent, SendError};
+use redis_protocol::resp2::types::BytesFrame;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_util::codec::{Decoder, Encoder};
+
+use resp::{Resp, command};
+
+/// How late a process may be on a machine under load.
+const SLACK: Duration = ms(1500);
+
+// ---- alive -----------------------------------------------------------------
+
+#[tokio::test]
+async fn replies_find_their_commands_while_beats_go_on() {
+    let often = patient().to_builder().interval(ms(2)).build().unwrap();
+    let Some((_server, mut redis)) = visit(often, &[]).await else {
+        return;
+    };
+    for round in 0..500_u32 {
+        // As long as a nonce, so that only its place tells a reply from a pong.
+        let value = format!("{round:08}");
+        redis.peer.feed(set(&value)).await.unwrap();
+        // Goes between the two, or behind them.
+        redis.peer.probe();
+        if round % 2 == 0 {
+            redis.peer.flush().await.unwrap();
+        }
+        redis.peer.send(command(["GET", "key"])).await.unwrap();
+        assert_eq!(redis.message().await, BytesFrame::SimpleString("OK".into()));
+        assert_eq!(redis.message().await, BytesFrame::BulkString(value.into()));
+    }
+    let status = redis.peer.status().peer;
+    assert!(status.pongs >= 300, "{status:?}");
+    redis.assert_alive();
+}
+
+#[tokio::test]
+async fn an_idle_connection_beats() {
+    let Some((_server, mut redis)) = visit(patient(), &[]).await else {
+        return;
+    };
+    redis.go_on_for(secs(3)).await;
+    // An interval is 200 ms.
+    assert!((5..=16).contains(&redis.beats()), "{:?}", redis.events);
+    redis.assert_alive();
+}
+
+#[tokio::test]
+async fn beats_go_on_while_the_application_works() {
+    let Some((_server, redis)) = visit(patient(), &[]).await else {
+        return;
+    };
+    let Driver {
+        sender, receiver, ..
+    } = redis.peer.spawn();
+    let rtt = sender.probe().await.unwrap();
+    assert!(rtt < secs(3), "{rtt:?}");
+    sender.send(set("hello")).await.unwrap();
+    tokio::time::sleep(secs(4)).await; // longer than a death takes
+    let silent_for = sender.status().silent_for;
+    assert!(silent_for < secs(2), "{silent_for:?}");
+
+    let mut redis = Watched::new(receiver);
+    assert_eq!(redis.message().await, BytesFrame::SimpleString("OK".into()));
+    redis.assert_alive();
+}
+
+#[tokio::test]
+async fn a_server_that_is_busy_for_a_while_recovers() {
+    let options = ["--enable-debug-command", "local"];
+    let Some((server, mut redis)) = visit(patient(), &options).await else {
+        return;
+    };
+    redis.until_beat().await;
+    let mut other = server.connect().await;
+    other.write_all(b"DEBUG SLEEP 1.5\r\n").await.unwrap();
+
+    redis
+        .until(|events| matches!(events.last(), Some(PeerEvent::Recovered { .. })))
+        .await;
+    let suspected = |event: &PeerEvent<_>| matches!(event, PeerEvent::Suspect { .. });
+    assert!(redis.events.iter().any(suspected), "{:?}", redis.events);
+    redis.peer.send(set("again")).await.unwrap();
+    assert_eq!(redis.message().await, BytesFrame::SimpleString("OK".into()));
+    redis.assert_alive();
+}
+
+#[tokio::test]
+async fn a_command_that_blocks_holds_the_answers_back() {
+    let Some((_server, mut redis)) = visit(patient(), &[]).await else {
+        return;
+    };
+    redis.until_beat().await;
+    redis
+        .peer
+        .send(command(["BLPOP", "list", "1.5"]))
+        .await
+        .unwrap();
+    assert_eq!(redis.message().await, BytesFrame::Null);
+    let suspected = |event: &PeerEvent<_>| matches!(event, PeerEvent::Suspect { .. });
+    assert!(redis.events.iter().any(suspected), "{:?}", redis.events);
+    redis.until_beat().await;
+    redis.assert_alive();
+}
+
+#[tokio::test]
+async fn a_refusal_is_an_answer_too() {
+    let Some((_server, mut redis)) = visit(patient(), &["--requirepass", "secret"]).await else {
+        return;
+    };
+    redis.until_beat().await;
+    redis.peer.send(set("hello")).await.unwrap();
+    let BytesFrame::Error(refusal) = redis.message().await else {
+        panic!("{:?}", redis.events);
+    };
+    assert!(refusal.starts_with("NOAUTH"), "{refusal}");
+    redis.until_beat().await;
+
+    redis.peer.send(command(["AUTH", "secret"])).await.unwrap();
+    assert_eq!(redis.message().await, BytesFrame::SimpleString("OK".into()));
+    redis.until_beat().await;
+    redis.assert_alive();
+}
+
+#[tokio::test]
+async fn commands_that_change_the_order_are_refused() {
+    let Some((_server, mut redis)) = visit(patient(), &[]).await else {
+        return;
+    };
+    let number = BytesFrame::Integer(3);
+    for refused in [command(["subscribe", "news"]), command([]), number] {
+        let error = redis.peer.send(refused).await.unwrap_err();
+        assert!(matches!(error, SendError::Unencodable(_)), "{error}");
+    }
+    redis.peer.send(set("hello")).await.unwrap();
+    assert_eq!(redis.message().await, BytesFrame::SimpleString("OK".into()));
+    redis.assert_alive();
+}
+
+// ---- what becomes of it ----------------------------------------------------
+
+#[tokio::test]
+async fn a_server_that_hangs_is_found_silent_in_time() {
+    let Some((server, mut redis)) = visit(quick(), &[]).await else {
+        return;
+    };
+    redis.until_beat().await;
+    let stopped = Instant::now();
+    server.process.stop().unwrap();
+    let death = redis.until_dead().await;
+    let measured = stopped.elapsed();
+
+    assert_eq!(death.cause, Cause::Silent);
+    assert!(measured >= ms(600), "{measured:?}: too early");
+    assert!(measured <= ms(800) + SLACK, "{measured:?}: too late");
+}
+
+#[tokio::test]
+async fn a_server_that_is_killed_is_found_at_once() {
+    let Some((server, mut redis)) = visit(seldom(), &[]).await else {
+        return;
+    };
+    redis.peer.send(set("hello")).await.unwrap();
+    redis.message().await;
+    let killed = Instant::now();
+    server.process.kill().unwrap();
+    let death = redis.until_dead().await;
+    let measured = killed.elapsed();
+
+    assert!(is_cut_off(death.cause), "{death}");
+    assert!(measured <= SLACK, "{measured:?}: too late");
+}
+
+#[tokio::test]
+async fn its_last_reply_comes_before_its_end() {
+    let Some((server, mut redis)) = visit(seldom(), &[]).await else {
+        return;
+    };
+    // Both replies lie there when we look.
+    redis.peer.feed(set("last")).await.unwrap();
+    redis.peer.send(command(["GET", "key"])).await.unwrap();
+    // When a later question is answered, so were these.
+    let mut other = server.connect().await;
+    other.write_all(b"PING\r\n").await.unwrap();
+    let mut pong = [0; 7];
+    other.read_exact(&mut pong).await.unwrap();
+    other.write_all(b"SHUTDOWN NOSAVE\r\n").await.unwrap();
+    other.read_to_end(&mut Vec::new()).await.unwrap();
+
+    let end = redis.until_dead().await;
+    assert!(is_cut_off(end.cause), "{end}");
+    let last = PeerEvent::Message(BytesFrame::BulkString("last".into()));
+    let place = redis.events.iter().position(|event| *event == last);
+    let behind = place.map(|place| redis.events.len() - place);
+    assert_eq!(behind, Some(2), "{:?}", redis.events);
+}
+
+// ---- the codec alone -------------------------------------------------------
+
+#[test]
+fn replies_may_arrive_in_any_pieces() {
+    let nonce = Nonce(*b"8 bytes!");
+    let mut resp = Resp::default();
+    let mut sent = BytesMut::new();
+    for frame in [
+        Frame::Data(command(["GET", "key"])),
+        Frame::Ping(Some(nonce)),
+        Frame::Data(command(["GET", "key"])),
+        Frame::Ping(Some(nonce)),
+        Frame::Ping(Some(nonce)),
+    ] {
+        resp.encode(frame, &mut sent).unwrap();
+    }
+    assert!(sent.ends_with(b"*2\r\n$4\r\nPING\r\n$8\r\n8 bytes!\r\n"));
+
+    let replies = b"$8\r\n8 bytes!\r\n$8\r\n8 bytes!\r\n$-1\r\n-LOADING wait\r\n$8\r\n8 bytes!\r\n";
+    let mut arrived = BytesMut::new();
+    let mut frames = Vec::new();
+    for byte in replies {
+        arrived.extend([byte]);
+        frames.extend(resp.decode(&mut arrived).unwrap());
+    }
+    let value = BytesFrame::BulkString(Bytes::from_static(b"8 bytes!"));
+    let expected = [
+        Frame::Data(value),
+        Frame::Pong(Some(nonce)),
+        Frame::Data(BytesFrame::Null),
+        Frame::Pong(None),
+        Frame::Pong(Some(nonce)),
+    ];
+    assert_eq!(frames, expected);
+}
+
+// ---- the two of them -------------------------------------------------------
+
+type Redis = Watched<Heartbeat<TcpStream, Codec<Resp>>, BytesFrame>;
+
+/// A server of our own, and a connection to it.
+async fn visit(config: Config, options: &[&str]) -> Option<(Server, Redis)> {
+    if !needs("redis-server") {
+        return None;
+    }
+    let server = Server::start(env!("CARGO_BIN_EXE_heartbeat-test-guard"), |port| {
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--port", &port.to_string()]);
+        // It writes nothing to the disk.
+        command.args(["--save", "", "--appendonly", "no"]);
+        command.args(options);
+        command
+    })
+    .await;
+    let stream = server.connect().await;
+    let redis = Heartbeat::with_codec(stream, Resp::default(), config);
+    Some((server, Watched::new(redis)))
+}
+
+/// Nothing is written that could fail.
+fn seldom() -> Config {
+    patient().to_builder().interval(secs(30)).build().unwrap()
+}
+
+fn set(value: &str) -> BytesFrame {
+    let words = ["SET", "key", value].map(|word| Bytes::copy_from_slice(word.as_bytes()));
+    BytesFrame::Array(words.map(BytesFrame::BulkString).to_vec())
+}

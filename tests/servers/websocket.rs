@@ -1,0 +1,470 @@
+//! A heartbeat in a WebSocket, with a Python client and with a real browser:
+//! `examples/websocket`.
+//!
+//! Real processes, real TCP, real time. What is measured may be late by
+//! `SLACK`; what must not happen is far from the times that it could happen at.
+#![cfg(target_os = "linux")] // a browser's processes are found in /proc
+
+#[path = "../../examples/websocket/http.rs"]
+mod http;
+
+use std::{
+    fs,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures::SinkExt;
+use heartbeat_examples::websocket::{Beats, ControlFrames, Message, OrdinaryFrames, WebSocket};
+use heartbeat_tests::{
+    Throttled, Watched, is_cut_off, ms, needs_browser, needs_python_with, patient,
+    process::PeerProcess, quick, secs,
+};
+use heartbeat_tokio::{Cause, CloseReason, Config, Frames, Heartbeat, NetStatus, PeerEvent};
+use rustix::process::{Pid, Signal, getpgid, kill_process};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    time::timeout,
+};
+
+/// How late a process may be on a machine under load.
+const SLACK: Duration = ms(1500);
+
+const GUARD: &str = env!("CARGO_BIN_EXE_heartbeat-test-guard");
+
+const BY_PEER: CloseReason = CloseReason::Peer;
+
+// ---- a client in Python ----------------------------------------------------
+
+#[tokio::test]
+async fn messages_go_both_ways_while_beats_go_on() {
+    let Some((_visitor, mut client)) = visit::<ControlFrames>(patient(), &[]).await else {
+        return;
+    };
+    let large = Bytes::from(vec![0xa5; 1_000_000]);
+    for round in 0..10 {
+        for message in [
+            text(&format!("round {round}")),
+            text(""),
+            Message::Binary(Bytes::new()),
+            Message::Binary(large.clone()),
+        ] {
+            client.peer.probe();
+            client.peer.send(message.clone()).await.unwrap();
+            assert!(client.message().await == message, "round {round}");
+        }
+    }
+    let status = client.peer.status();
+    assert!(status.peer.pongs >= 10, "{status:?}");
+    // The socket below was named.
+    assert!(matches!(status.safety_net, NetStatus::Applied(_)));
+    client.assert_alive();
+}
+
+#[tokio::test]
+async fn an_idle_client_beats() {
+    let Some((_visitor, mut client)) = visit::<ControlFrames>(patient(), &[]).await else {
+        return;
+    };
+    client.go_on_for(secs(3)).await;
+    // An interval is 200 ms.
+    assert!((5..=16).contains(&client.beats()), "{:?}", client.events);
+    client.assert_alive();
+}
+
+#[tokio::test]
+async fn a_clients_pings_are_answered() {
+    let Some((_visitor, mut client)) = visit::<ControlFrames>(patient(), &[]).await else {
+        return;
+    };
+    client.peer.send(text("ping us")).await.unwrap();
+    assert_eq!(client.message().await, text("we were answered"));
+}
+
+#[tokio::test]
+async fn a_message_that_arrives_slowly_is_no_silence() {
+    let throttled = |stream| Throttled::new(stream, 1_000_000);
+    let Some((_visitor, client)) = start::<ControlFrames, _>(patient(), &[], throttled).await
+    else {
+        return;
+    };
+    let mut client = Watched::new(client);
+    let began = Instant::now();
+    client.peer.send(text("slowly")).await.unwrap();
+    let large = client.message().await;
+    assert!(began.elapsed() > secs(5), "not slow enough");
+    assert!(large == Message::Binary(vec![0; 6_000_000].into()));
+    client.assert_alive();
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_is_found_silent_in_time() {
+    let Some((visitor, mut client)) = visit::<ControlFrames>(quick(), &[]).await else {
+        return;
+    };
+    client.until_beat().await;
+    let stopped = Instant::now();
+    visitor.stop().unwrap();
+    assert_silent_in_time(&mut client, stopped).await;
+}
+
+#[tokio::test]
+async fn a_client_that_is_killed_is_found_at_once() {
+    let Some((visitor, mut client)) = visit::<ControlFrames>(seldom(), &[]).await else {
+        return;
+    };
+    client.peer.send(text("hello")).await.unwrap();
+    client.message().await;
+    let killed = Instant::now();
+    visitor.kill().unwrap();
+    assert_cut_off_at_once(&mut client, killed).await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_is_no_death_and_is_answered() {
+    let Some((mut visitor, mut client)) = visit::<ControlFrames>(patient(), &[]).await else {
+        return;
+    };
+    client.peer.send(text("leave")).await.unwrap();
+    let end = client.until_ended().await;
+    assert_eq!(end, PeerEvent::Closed { reason: BY_PEER });
+    drop(client);
+    assert!(visitor.wait().unwrap().success(), "it saw no clean end");
+}
+
+#[tokio::test]
+async fn our_goodbye_is_a_clean_end_for_the_client() {
+    let Some((mut visitor, mut client)) = visit::<ControlFrames>(patient(), &[]).await else {
+        return;
+    };
+    client.peer.feed(text("the last word")).await.unwrap();
+    let closed = timeout(secs(20), client.peer.close()).await;
+    closed.expect("in time").unwrap();
+    drop(client);
+    assert!(visitor.wait().unwrap().success(), "it saw no clean end");
+}
+
+#[tokio::test]
+async fn our_goodbye_is_a_clean_end_for_a_client_that_goes_on_sending() {
+    let Some((mut visitor, mut client)) = visit::<ControlFrames>(patient(), &[]).await else {
+        return;
+    };
+    client.peer.send(text("flood")).await.unwrap();
+    client.message().await;
+    let closed = timeout(secs(20), client.peer.close()).await;
+    closed.expect("in time").unwrap();
+    drop(client);
+    assert!(visitor.wait().unwrap().success(), "it saw no clean end");
+}
+
+#[tokio::test]
+async fn lesson_53_beats_may_travel_as_ordinary_frames() {
+    // Pings don't get through to it, and it lives.
+    let swallowed = &["--no-pings"];
+    let Some((_visitor, mut client)) = visit::<ControlFrames>(quick(), swallowed).await else {
+        return;
+    };
+    let death = client.until_dead().await;
+    assert_eq!(death.cause, Cause::Silent);
+
+    let visit = visit::<OrdinaryFrames>(patient(), swallowed).await;
+    let (_visitor, mut client) = visit.expect("it was there before");
+    client.go_on_for(secs(4)).await;
+    assert!(client.beats() >= 5, "{:?}", client.events);
+    client.peer.send("hello".into()).await.unwrap();
+    assert_eq!(client.message().await.as_str(), "hello");
+    client.assert_alive();
+}
+
+// ---- a browser -------------------------------------------------------------
+
+#[tokio::test]
+async fn a_browser_answers_talks_and_closes() {
+    let Some(mut browser) = Browser::<ControlFrames>::start(patient()).await else {
+        return;
+    };
+    let page = &mut browser.page;
+    for message in [text("grüß dich"), Message::Binary(vec![7; 100_000].into())] {
+        page.peer.send(message.clone()).await.unwrap();
+        assert!(page.message().await == message);
+    }
+    page.go_on_for(secs(3)).await;
+    assert!(page.beats() >= 5, "{:?}", page.events);
+    page.assert_alive();
+
+    page.peer.send(text("close")).await.unwrap();
+    let end = page.until_ended().await;
+    assert_eq!(end, PeerEvent::Closed { reason: BY_PEER });
+    assert_eq!(browser.closed().await, "/closed/1000/true");
+}
+
+#[tokio::test]
+async fn a_page_answers_beats_that_are_ordinary_messages() {
+    let Some(mut browser) = Browser::<OrdinaryFrames>::start(patient()).await else {
+        return;
+    };
+    let page = &mut browser.page;
+    page.go_on_for(secs(3)).await;
+    assert!(page.beats() >= 5, "{:?}", page.events);
+    page.peer.send("hello".into()).await.unwrap();
+    assert_eq!(page.message().await.as_str(), "hello");
+    page.assert_alive();
+}
+
+#[tokio::test]
+async fn our_goodbye_is_a_clean_end_for_a_page() {
+    let Some(mut browser) = Browser::<ControlFrames>::start(patient()).await else {
+        return;
+    };
+    let closed = timeout(secs(20), browser.page.peer.close()).await;
+    closed.expect("in time").unwrap();
+    assert_eq!(browser.closed().await, "/closed/1000/true");
+}
+
+#[tokio::test]
+async fn a_page_that_is_left_says_goodbye() {
+    let Some(mut browser) = Browser::<ControlFrames>::start(patient()).await else {
+        return;
+    };
+    browser.page.peer.send(text("leave")).await.unwrap();
+    let end = browser.page.until_ended().await;
+    assert_eq!(end, PeerEvent::Closed { reason: BY_PEER });
+}
+
+#[tokio::test]
+async fn a_tab_that_is_killed_ends_at_once() {
+    let Some(mut browser) = Browser::<ControlFrames>::start(seldom()).await else {
+        return;
+    };
+    let killed = Instant::now();
+    browser.kill_tabs();
+    // The browser itself lives, and may say goodbye for it.
+    let end = browser.page.until_ended().await;
+    let measured = killed.elapsed();
+    match end {
+        PeerEvent::Closed { reason } => assert_eq!(reason, BY_PEER),
+        PeerEvent::Dead(death) => assert!(is_cut_off(death.cause), "{death}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(measured <= SLACK, "{measured:?}: too late");
+}
+
+#[tokio::test]
+async fn a_browser_that_is_killed_is_found_at_once() {
+    let Some(mut browser) = Browser::<ControlFrames>::start(seldom()).await else {
+        return;
+    };
+    let killed = Instant::now();
+    browser.process.kill().unwrap();
+    assert_cut_off_at_once(&mut browser.page, killed).await;
+}
+
+#[tokio::test]
+async fn a_browser_that_hangs_is_found_silent_in_time() {
+    let Some(mut browser) = Browser::<ControlFrames>::start(quick()).await else {
+        return;
+    };
+    browser.page.until_beat().await;
+    let stopped = Instant::now();
+    browser.process.stop().unwrap();
+    assert_silent_in_time(&mut browser.page, stopped).await;
+}
+
+#[tokio::test]
+async fn a_browser_answers_for_a_script_that_hangs() {
+    let Some(mut browser) = Browser::<ControlFrames>::start(patient()).await else {
+        return;
+    };
+    browser.page.peer.send(text("hang")).await.unwrap();
+    browser.page.go_on_for(secs(5)).await;
+    assert!(browser.page.beats() >= 5, "{:?}", browser.page.events);
+    browser.page.assert_alive();
+}
+
+#[tokio::test]
+async fn ordinary_messages_find_a_script_that_hangs() {
+    let Some(mut browser) = Browser::<OrdinaryFrames>::start(quick()).await else {
+        return;
+    };
+    browser.page.until_beat().await;
+    let hung = Instant::now();
+    browser.page.peer.send("hang".into()).await.unwrap();
+    assert_silent_in_time(&mut browser.page, hung).await;
+}
+
+// ---- the two of them -------------------------------------------------------
+
+type Served<B, S> = Heartbeat<WebSocket<S, B>, Frames<WebSocket<S, B>>>;
+
+/// The other end, as the server sees it.
+type Client<B> = Watched<Served<B, TcpStream>, <B as Beats>::Message>;
+
+/// A Python client that has connected.
+async fn visit<B: Beats>(config: Config, options: &[&str]) -> Option<(PeerProcess, Client<B>)> {
+    let (visitor, client) = start::<B, _>(config, options, |stream| stream).await?;
+    let client = client.with_socket(WebSocket::socket);
+    Some((visitor, Watched::new(client)))
+}
+
+/// The same over a stream of another kind.
+async fn start<B: Beats, S>(
+    config: Config,
+    options: &[&str],
+    wrap: impl Fn(TcpStream) -> S,
+) -> Option<(PeerProcess, Served<B, S>)>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let python = needs_python_with("websockets")?;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut command = Command::new(python);
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/support/visitor.py"));
+    command.arg(listener.local_addr().unwrap().to_string());
+    command.args(options);
+    let visitor = PeerProcess::guarded(GUARD, &command).unwrap();
+    let (stream, _) = timeout(secs(30), listener.accept()).await.unwrap().unwrap();
+    let socket = timeout(secs(30), WebSocket::accept(wrap(stream))).await;
+    let client = Heartbeat::with_frames(socket.expect("in time").unwrap(), config);
+    Some((visitor, client))
+}
+
+/// A browser that shows our page.
+struct Browser<B: Beats> {
+    process: PeerProcess,
+    page: Client<B>,
+    /// What else it asked for.
+    requests: mpsc::UnboundedReceiver<String>,
+    /// What it has of its own on the disk.
+    _profile: TempDir,
+}
+
+impl<B: Page> Browser<B> {
+    /// The browser has opened the page, and the page its socket.
+    async fn start(config: Config) -> Option<Self> {
+        let profile = tempfile::tempdir().unwrap();
+        let mut command = needs_browser(profile.path())?;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let search = B::SEARCH;
+        command.arg(format!("http://{address}/{search}"));
+        let process = PeerProcess::guarded(GUARD, &command).unwrap();
+
+        let (asked, requests) = mpsc::unbounded_channel();
+        let (opened, mut sockets) = mpsc::unbounded_channel();
+        tokio::spawn(hand_out(listener, asked, opened));
+        let stream = timeout(secs(60), sockets.recv()).await;
+        let socket = WebSocket::accept(stream.expect("in time").unwrap()).await;
+        let page = Heartbeat::with_frames(socket.unwrap(), config);
+        let mut page = Watched::new(page.with_socket(WebSocket::socket));
+        page.message().await; // its hello
+        Some(Self {
+            process,
+            page,
+            requests,
+            _profile: profile,
+        })
+    }
+
+    /// What the page says of the end of its socket.
+    async fn closed(&mut self) -> String {
+        let closed = async {
+            loop {
+                let request = self.requests.recv().await.expect("we serve on");
+                if request.starts_with("/closed/") {
+                    return request;
+                }
+            }
+        };
+        timeout(secs(20), closed).await.expect("in time")
+    }
+
+    /// Kills the processes in which pages live, and nothing else.
+    fn kill_tabs(&self) {
+        let mut killed = 0;
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let id = entry.file_name().to_string_lossy().parse().ok();
+            let Some(id) = id.and_then(Pid::from_raw) else {
+                continue;
+            };
+            let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let is_tab = String::from_utf8_lossy(&command).contains("--type=renderer");
+            let is_ours = || getpgid(Some(id)).is_ok_and(|group| group == self.process.group());
+            if is_tab && is_ours() {
+                kill_process(id, Signal::KILL).unwrap();
+                killed += 1;
+            }
+        }
+        assert!(killed > 0, "no tab found");
+    }
+}
+
+/// How a page is told which beats to answer.
+trait Page: Beats {
+    const SEARCH: &'static str;
+}
+
+impl Page for ControlFrames {
+    const SEARCH: &'static str = "";
+}
+
+impl Page for OrdinaryFrames {
+    const SEARCH: &'static str = "?ordinary";
+}
+
+/// What the browser loads.
+const PAGE: &str = concat!(
+    "<!doctype html><title>Heartbeat</title><body><script>",
+    include_str!("../../examples/websocket/beats.js"),
+    include_str!("../support/browser.js"),
+    "</script>"
+);
+
+/// Serves the page, and hands its socket over before the handshake.
+async fn hand_out(
+    listener: TcpListener,
+    asked: mpsc::UnboundedSender<String>,
+    opened: mpsc::UnboundedSender<TcpStream>,
+) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let (asked, opened) = (asked.clone(), opened.clone());
+        tokio::spawn(async move {
+            let path = http::path(&stream).await.unwrap_or_default();
+            match &*path {
+                // Nobody may want it any more.
+                "/socket" => drop(opened.send(stream)),
+                _ => {
+                    let _ = asked.send(path);
+                    let _ = http::hand_out(stream, PAGE).await;
+                }
+            }
+        });
+    }
+}
+
+async fn assert_silent_in_time<B: Beats>(client: &mut Client<B>, since: Instant) {
+    let death = client.until_dead().await;
+    let measured = since.elapsed();
+    assert_eq!(death.cause, Cause::Silent);
+    assert!(measured >= ms(600), "{measured:?}: too early");
+    assert!(measured <= ms(800) + SLACK, "{measured:?}: too late");
+}
+
+async fn assert_cut_off_at_once<B: Beats>(client: &mut Client<B>, since: Instant) {
+    let death = client.until_dead().await;
+    let measured = since.elapsed();
+    assert!(is_cut_off(death.cause), "{death}");
+    assert!(measured <= SLACK, "{measured:?}: too late");
+}
+
+/// Nothing is written that could fail.
+fn seldom() -> Config {
+    patient().to_builder().interval(secs(30)).build().unwrap()
+}
+
+fn text(text: &str) -> Message {
+    Message::Text(text.into())
+}

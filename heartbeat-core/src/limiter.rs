@@ -28,10 +28,17 @@ pub(crate) struct Limiter {
     /// Tokens that flowed in, less those that pings took out.
     credit: i64,
     settled_at: Instant,
-    /// What the peer announced last; nothing yet gives it the most.
-    max_missed: Option<NonZeroU8>,
-    /// The most that it ever announced: what was allowed stays allowed.
-    largest: Option<NonZeroU8>,
+    announced: Announced,
+}
+
+/// The peer's `max_missed`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Announced {
+    /// Nothing yet, which gives it the most.
+    Nothing,
+    /// Its last word, and the most that it ever said: what was allowed stays
+    /// allowed.
+    Last { last: u8, most: u8 },
 }
 
 impl Limiter {
@@ -39,37 +46,54 @@ impl Limiter {
         Self {
             credit: 0,
             settled_at: now,
-            max_missed: None,
-            largest: None,
+            announced: Announced::Nothing,
         }
     }
 
     /// The peer announced its `max_missed`.
-    pub(crate) fn announce(&mut self, max_missed: Option<NonZeroU8>, now: Instant) {
+    pub(crate) fn announce(&mut self, max_missed: NonZeroU8, now: Instant) {
         self.settle(now);
-        self.max_missed = max_missed;
-        self.largest = self.largest.max(max_missed);
+        let last = max_missed.get();
+        let most = match self.announced {
+            Announced::Nothing => last,
+            Announced::Last { most, .. } => most.max(last),
+        };
+        self.announced = Announced::Last { last, most };
     }
 
     /// Pays for one ping. `false` is a flood.
     pub(crate) fn admit(&mut self, min_interval: u64, now: Instant) -> bool {
         self.settle(now);
         self.credit = self.credit.saturating_sub(signed(min_interval));
-        let at_once = rate(self.largest).saturating_mul(min_interval.saturating_mul(2));
+        let at_once = rate(self.most()).saturating_mul(min_interval.saturating_mul(2));
         self.credit >= -signed(at_once)
+    }
+
+    fn last(&self) -> u8 {
+        match self.announced {
+            Announced::Nothing => u8::MAX,
+            Announced::Last { last, .. } => last,
+        }
+    }
+
+    fn most(&self) -> u8 {
+        match self.announced {
+            Announced::Nothing => u8::MAX,
+            Announced::Last { most, .. } => most,
+        }
     }
 
     fn settle(&mut self, now: Instant) {
         let elapsed = now.micros_since(self.settled_at);
-        let tokens = elapsed.saturating_mul(rate(self.max_missed));
+        let tokens = elapsed.saturating_mul(rate(self.last()));
         self.credit = self.credit.saturating_add(signed(tokens));
         self.settled_at = self.settled_at.max(now);
     }
 }
 
 /// Tokens that flow in each microsecond.
-fn rate(max_missed: Option<NonZeroU8>) -> u64 {
-    2 * u64::from(max_missed.unwrap_or(NonZeroU8::MAX).get())
+fn rate(max_missed: u8) -> u64 {
+    2 * u64::from(max_missed)
 }
 
 fn signed(tokens: u64) -> i64 {

@@ -192,8 +192,7 @@ impl Subject {
                 _ => Evidence::Acknowledgement,
             })
             .role(match input.or_zero() % 3 {
-                0 => Role::Both,
-                1 => Role::Active,
+                0 | 1 => Role::Both,
                 _ => Role::Passive,
             });
         let switches = input.or_zero();

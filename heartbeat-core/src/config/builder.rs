@@ -3,8 +3,7 @@
 use core::time::Duration;
 
 use super::{
-    Config, Evidence, MAX_DURATION, MILLION, Role, default_adaptive_floor,
-    default_min_interval,
+    Config, Evidence, MAX_DURATION, MILLION, Role, default_adaptive_floor, default_min_interval,
     error::{ConfigError, Rule, Value},
     grid, probe_budget,
 };

@@ -15,8 +15,8 @@ mod error;
 mod serialized;
 
 pub use builder::ConfigBuilder;
-pub use error::ConfigError;
 use builder::checked;
+pub use error::ConfigError;
 use error::Rule;
 
 /// The longest duration that any knob takes: 365 days.
@@ -441,6 +441,7 @@ fn default_adaptive_floor(timeout: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::micros;
 
     fn jittered(jitter: f64) -> Config {
         Config::builder().jitter(jitter).build().unwrap()

@@ -12,7 +12,7 @@ use crate::{
 
 use super::{
     Monitor,
-    life::{Idle, Leaving, Life, Paused, Probe},
+    life::{Leaving, Life, Paused},
     outbox::Purpose,
     rounds::Moment,
     timing::Greeting,
@@ -64,12 +64,13 @@ impl Monitor {
     /// that we live.
     pub fn handle_backlog(&mut self, now: Instant) {
         let now = self.observe(now).now;
-        let due = self.ledger.last_left().map_or(now, |left| {
-            left.plus(self.timing.keepalive_interval())
-        });
+        let due = self
+            .ledger
+            .last_left()
+            .map_or(now, |left| left.plus(self.timing.keepalive_interval()));
         match &self.life {
             // A probe that waits will show the same.
-            Life::Idle(idle) if idle.probe == Probe::None && due.is_due(now) => {
+            Life::Idle(idle) if !idle.probe_waits() && due.is_due(now) => {
                 self.outbox.want(Purpose::Keepalive);
             }
             _ => {}
@@ -171,17 +172,13 @@ impl Monitor {
             Greeting::Refused => return self.die(Cause::Refused, now),
             Greeting::News => self.notices.connected(),
         }
-        if let Some(limiter) = &mut self.limiter {
-            limiter.announce(self.timing.peer_max_missed(), now);
+        if let (Some(limiter), Some(count)) = (&mut self.limiter, self.timing.peer_max_missed()) {
+            limiter.announce(count, now);
         }
-        let next_accepted = self.next_accepted();
         let keepalive_at = self.keepalive_at(now);
         match &mut self.life {
             Life::Idle(idle) => {
-                idle.ping_after = self.timing.ping_after(idle.draw, self.random);
-                if idle.probe != Probe::None {
-                    idle.probe = Probe::WaitsUntil(next_accepted);
-                }
+                idle.draw_again(&self.timing, self.random);
                 // What wasn't due by the former Hello is due now at the
                 // earliest.
                 self.begin_round_if_over(end.min(now), now);
@@ -284,7 +281,7 @@ impl Monitor {
     pub fn handle_paused(&mut self, now: Instant) {
         let at = self.observe(now);
         let waiting = match self.life {
-            Life::Idle(Idle { probe, .. }) => probe != Probe::None,
+            Life::Idle(idle) => idle.probe_waits(),
             Life::Round(_) => false,
             _ => return,
         };

@@ -14,24 +14,32 @@ pub(super) struct Ledger {
     answered: u32,
     /// Pongs that matched.
     pongs: u32,
-    timed: Timed,
-    last_left: Option<Instant>,
+    left: Left,
     rtt: RoundTrip,
 }
 
-/// The pings that a round trip can be measured with. None of them left before
-/// a stall or a pause of ours.
+/// When the latest ping left, and which pings a round trip can be measured
+/// with: none that left before a stall or a pause of ours.
 #[derive(Clone, Copy, Debug)]
-enum Timed {
-    None,
-    /// The latest ping that left.
-    Last(u32),
-    /// That, and the first of the round: when round trips exceed the timeout,
+enum Left {
+    Never,
+    /// None can.
+    Untimed {
+        last_left: Instant,
+    },
+    /// The latest can.
+    Last {
+        last_left: Instant,
+        last: u32,
+    },
+    /// And so can the first of the round: when round trips exceed the timeout,
     /// its pong is the first to come back.
     FirstAndLast {
-        first: u32,
         first_left: Instant,
+        last_left: Instant,
         last: u32,
+        /// How many pings before the last the first was.
+        back: u16,
     },
 }
 
@@ -50,8 +58,7 @@ impl Ledger {
             sent: 0,
             answered: 0,
             pongs: 0,
-            timed: Timed::None,
-            last_left: None,
+            left: Left::Never,
             rtt: RoundTrip::new(),
         }
     }
@@ -70,7 +77,12 @@ impl Ledger {
 
     /// When the latest ping that left did so.
     pub(super) const fn last_left(&self) -> Option<Instant> {
-        self.last_left
+        match self.left {
+            Left::Never => None,
+            Left::Untimed { last_left }
+            | Left::Last { last_left, .. }
+            | Left::FirstAndLast { last_left, .. } => Some(last_left),
+        }
     }
 
     /// Whether the latest ping was answered.
@@ -85,24 +97,29 @@ impl Ledger {
     }
 
     /// The ping that was handed out last left at `now`.
-    pub(super) const fn left(&mut self, is_first_of_round: bool, now: Instant) {
+    pub(super) fn left(&mut self, is_first_of_round: bool, now: Instant) {
         let last = self.sent;
-        self.timed = match (self.timed, self.last_left) {
-            (Timed::Last(first), Some(first_left)) if !is_first_of_round => Timed::FirstAndLast {
-                first,
+        let (first, first_left) = match self.left {
+            Left::Last { last_left, last } if !is_first_of_round => (last, last_left),
+            Left::FirstAndLast {
                 first_left,
                 last,
-            },
-            (Timed::FirstAndLast { first, first_left, .. }, _) if !is_first_of_round => {
-                Timed::FirstAndLast {
-                    first,
-                    first_left,
-                    last,
-                }
+                back,
+                ..
+            } if !is_first_of_round => (last.wrapping_sub(back.into()), first_left),
+            _ => {
+                let last_left = now;
+                self.left = Left::Last { last_left, last };
+                return;
             }
-            _ => Timed::Last(last),
         };
-        self.last_left = Some(now);
+        self.left = Left::FirstAndLast {
+            first_left,
+            last_left: now,
+            last,
+            // A round has at most 2·255 pings.
+            back: u16::try_from(last.wrapping_sub(first)).unwrap_or(u16::MAX),
+        };
     }
 
     /// Matches a pong with the pings that are unanswered, of which the latest
@@ -119,10 +136,18 @@ impl Ledger {
             .find(|&index| random.nonce(index) == nonce)?;
         self.answered = index;
         self.pongs = self.pongs.wrapping_add(1);
-        let left = match self.timed {
-            Timed::Last(last) | Timed::FirstAndLast { last, .. } if last == index => self.last_left,
-            Timed::FirstAndLast { first, first_left, .. } if first == index => Some(first_left),
-            Timed::None | Timed::Last(_) | Timed::FirstAndLast { .. } => None,
+        let left = match self.left {
+            Left::Last { last_left, last } if last == index => Some(last_left),
+            Left::FirstAndLast {
+                last_left, last, ..
+            } if last == index => Some(last_left),
+            Left::FirstAndLast {
+                first_left,
+                last,
+                back,
+                ..
+            } if last.wrapping_sub(back.into()) == index => Some(first_left),
+            _ => None,
         };
         let round_trip = left.map(|left| now.micros_since(left));
         if let Some(micros) = round_trip {
@@ -142,8 +167,10 @@ impl Ledger {
 
     /// We slept or didn't read: no pong to what left before says anything about
     /// a round trip.
-    pub(super) const fn forget_times(&mut self) {
-        self.timed = Timed::None;
+    pub(super) fn forget_times(&mut self) {
+        if let Some(last_left) = self.last_left() {
+            self.left = Left::Untimed { last_left };
+        }
     }
 
     fn unanswered(&self, window: u32) -> u32 {

@@ -4,13 +4,9 @@
 //! up of its probe budget. It doesn't decide when a state is entered, nor what
 //! is sent in it.
 
-use crate::{
-    event::Cause,
-    status::State,
-    time::Instant,
-};
+use crate::{event::Cause, random::Random, status::State, time::Instant};
 
-use super::timing::{Draw, PingAfter, Timing};
+use super::timing::{Draw, Timing};
 
 /// The states, each with the facts that matter only in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,18 +31,12 @@ pub(super) enum Life {
 /// See [`Life::Idle`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Idle {
-    pub(super) ping_after: PingAfter,
-    /// The random part of `ping_after`, to draw it anew for other timings.
-    pub(super) draw: Draw,
-    pub(super) probe: Probe,
-}
-
-/// A probe that the application asked for, and that hasn't begun.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Probe {
-    None,
-    /// The peer accepts no ping yet.
-    WaitsUntil(Instant),
+    /// Microseconds of silence until a ping is due.
+    ping_after: u64,
+    /// The random part of it.
+    draw: Draw,
+    /// Whether a probe waits until the peer accepts another ping.
+    probe_waits: bool,
 }
 
 /// See [`Life::Round`].
@@ -56,23 +46,17 @@ pub(super) struct Round {
     verdict_at: Instant,
     /// The next miss, or the verdict. Invariant: not after `verdict_at`.
     step_at: Instant,
-    /// Whether the lateness of the ping that is out was reported.
-    beat: Beat,
+    /// From then on the beat is suspicious, if round trips say so; `MAX` if
+    /// not.
+    suspect_at: Instant,
+    /// Whether this beat's lateness was reported.
+    suspect_reported: bool,
     /// Beats missed. Invariant: fewer than N.
     missed: u8,
     /// Stalls of our own forgiven. Invariant: at most N.
     forgiven: u8,
     /// Whether a ping of this round left.
     asked: bool,
-}
-
-/// The beat that a round waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Beat {
-    /// It is suspicious from then on, if round trips say so; never if not.
-    InTime { suspect_at: Instant },
-    /// It was reported as late.
-    Reported,
 }
 
 /// What comes of a step of a round.
@@ -115,19 +99,28 @@ enum Goodbye {
 
 impl Life {
     /// Idle, with a fresh interval.
-    pub(super) const fn idle(ping_after: PingAfter, draw: Draw) -> Self {
+    pub(super) fn idle(timing: &Timing, draw: Draw, random: Random) -> Self {
         Self::Idle(Idle {
-            ping_after,
+            ping_after: timing.ping_after(draw, random),
             draw,
-            probe: Probe::None,
+            probe_waits: false,
         })
     }
 
-    /// When this state wants to be woken; `MAX` for never.
+    /// When this state wants to be woken; `MAX` for never. The peer accepts
+    /// another ping at `next_accepted`.
     #[inline]
-    pub(super) fn deadline(&self, timing: &Timing, last_heard: Instant) -> Instant {
+    pub(super) fn deadline(
+        &self,
+        timing: &Timing,
+        last_heard: Instant,
+        next_accepted: impl FnOnce() -> Instant,
+    ) -> Instant {
         match self {
-            Self::Idle(idle) => idle.deadline(timing, last_heard),
+            Self::Idle(idle) if idle.probe_waits => {
+                idle.interval_end(timing, last_heard).min(next_accepted())
+            }
+            Self::Idle(idle) => idle.interval_end(timing, last_heard),
             Self::Round(round) => round.deadline(),
             Self::Paused(paused) => paused.keepalive_at,
             Self::Leaving(leaving) => leaving.until,
@@ -170,21 +163,21 @@ impl Idle {
     /// When the interval is over.
     #[inline]
     pub(super) fn interval_end(&self, timing: &Timing, last_heard: Instant) -> Instant {
-        timing.end_of(self.ping_after, last_heard)
+        timing.interval_end(self.ping_after, self.draw, last_heard)
     }
 
-    /// When a probe may leave that waits for that.
-    #[inline]
-    pub(super) const fn probe_at(&self) -> Instant {
-        match self.probe {
-            Probe::None => Instant::MAX,
-            Probe::WaitsUntil(at) => at,
-        }
+    /// Timings changed: the same random part of another interval.
+    pub(super) fn draw_again(&mut self, timing: &Timing, random: Random) {
+        self.ping_after = timing.ping_after(self.draw, random);
     }
 
-    #[inline]
-    fn deadline(&self, timing: &Timing, last_heard: Instant) -> Instant {
-        self.interval_end(timing, last_heard).min(self.probe_at())
+    pub(super) const fn probe_waits(&self) -> bool {
+        self.probe_waits
+    }
+
+    /// A probe waits until the peer accepts another ping.
+    pub(super) const fn let_probe_wait(&mut self) {
+        self.probe_waits = true;
     }
 }
 
@@ -195,9 +188,8 @@ impl Round {
         Self {
             verdict_at,
             step_at: base.max(now).plus(timing.timeout()).min(verdict_at),
-            beat: Beat::InTime {
-                suspect_at: Instant::MAX,
-            },
+            suspect_at: Instant::MAX,
+            suspect_reported: false,
             missed: 0,
             forgiven: 0,
             asked: false,
@@ -216,9 +208,10 @@ impl Round {
 
     #[inline]
     const fn deadline(&self) -> Instant {
-        match self.beat {
-            Beat::InTime { suspect_at } if suspect_at.is_before(self.step_at) => suspect_at,
-            Beat::InTime { .. } | Beat::Reported => self.step_at,
+        if self.suspect_at.is_before(self.step_at) {
+            self.suspect_at
+        } else {
+            self.step_at
         }
     }
 
@@ -240,9 +233,7 @@ impl Round {
             self.verdict_at = self.verdict_at.max(step_at);
         }
         self.step_at = self.step_at.max(step_at).min(self.verdict_at);
-        self.beat = Beat::InTime {
-            suspect_at: expected.map_or(Instant::MAX, |micros| now.plus(micros)),
-        };
+        self.await_beat(expected.map_or(Instant::MAX, |micros| now.plus(micros)));
         self.asked = true;
     }
 
@@ -260,7 +251,8 @@ impl Round {
             if !self.deadline().is_due(now) {
                 return Step::None;
             }
-            self.beat = Beat::Reported;
+            self.suspect_at = Instant::MAX;
+            self.suspect_reported = true;
             return Step::Late {
                 missed: self.missed,
             };
@@ -271,11 +263,12 @@ impl Round {
         }
         // It was on the wire for a whole timeout.
         self.missed = self.missed.saturating_add(1);
-        debug_assert!(self.missed < timing.max_missed(), "the last miss is the verdict");
-        let report = (self.beat != Beat::Reported).then_some(self.missed);
-        self.beat = Beat::InTime {
-            suspect_at: Instant::MAX,
-        };
+        debug_assert!(
+            self.missed < timing.max_missed(),
+            "the last miss is the verdict"
+        );
+        let report = (!self.suspect_reported).then_some(self.missed);
+        self.await_beat(Instant::MAX);
         Step::Missed { report }
     }
 
@@ -290,10 +283,14 @@ impl Round {
         self.forgiven += 1;
         self.verdict_at = self.verdict_at.plus(late).max(step_at);
         self.step_at = step_at;
-        self.beat = Beat::InTime {
-            suspect_at: Instant::MAX,
-        };
+        self.await_beat(Instant::MAX);
         true
+    }
+
+    /// Another beat is waited for, suspicious from `suspect_at` on.
+    const fn await_beat(&mut self, suspect_at: Instant) {
+        self.suspect_at = suspect_at;
+        self.suspect_reported = false;
     }
 
     /// Holds what the type doesn't say.

@@ -18,12 +18,7 @@
 use core::time::Duration;
 
 use crate::{
-    config::Config,
-    event::Event,
-    frame::Control,
-    limiter::Limiter,
-    random::Random,
-    status::Status,
+    config::Config, event::Event, frame::Control, limiter::Limiter, random::Random, status::Status,
     time::Instant,
 };
 
@@ -112,7 +107,7 @@ impl Monitor {
         let timing = Timing::new(config);
         let random = Random::new(seed);
         Self {
-            life: Life::idle(timing.ping_after(Draw::First, random), Draw::First),
+            life: Life::idle(&timing, Draw::First, random),
             timing,
             outbox: Outbox::new(true),
             ledger: Ledger::new(),
@@ -217,7 +212,8 @@ impl Monitor {
 
     /// The next event, until there is none.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.notices.poll(&self.timing)
+        self.notices
+            .poll(|| self.timing.peer(), || self.ledger.rtt().last())
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called; `None`
@@ -230,7 +226,9 @@ impl Monitor {
 
     #[inline]
     fn deadline(&self) -> Instant {
-        let deadline = self.life.deadline(&self.timing, self.last_heard);
+        let deadline = self
+            .life
+            .deadline(&self.timing, self.last_heard, || self.next_accepted());
         deadline.min(self.writes.limit_at())
     }
 

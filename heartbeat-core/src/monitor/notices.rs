@@ -4,32 +4,41 @@
 //! while nobody asks. Each of them has values of its own. It doesn't decide
 //! what is worth an event.
 
-use core::{num::NonZeroU64, time::Duration};
+use core::{
+    num::{NonZeroU32, NonZeroU64},
+    time::Duration,
+};
 
-use crate::event::{Cause, CloseReason, Death, Diagnosis, Event};
-
-use super::timing::Timing;
+use crate::{
+    event::{Cause, CloseReason, Death, Diagnosis, Event},
+    frame::Hello,
+};
 
 /// At most one pending event of each kind.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Notices {
     connected: bool,
-    /// A `Suspect` was given, and evidence hasn't come since.
-    suspect_given: bool,
     /// How late we were.
     stall: Option<Span>,
     /// The silence that evidence ended.
     recovered: Option<Span>,
-    /// The round trip.
-    beat: Option<Span>,
-    suspect: Option<Suspect>,
+    beat: Option<RoundTrip>,
+    suspicion: Suspicion,
     end: Option<End>,
 }
 
+/// What was reported of a suspicion that evidence hasn't taken back.
 #[derive(Clone, Copy, Debug)]
-struct Suspect {
-    silence: Span,
-    missed: u8,
+enum Suspicion {
+    None,
+    /// `Suspect` was given.
+    Given,
+    /// It is to be given, perhaps not for the first time.
+    Pending {
+        silence: Span,
+        missed: u8,
+        given_before: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +48,6 @@ enum End {
         cause: Cause,
         silence: Span,
         missed: u8,
-        last_rtt: Option<Span>,
     },
 }
 
@@ -57,15 +65,29 @@ impl Span {
     }
 }
 
+/// A round trip in microseconds, at most 71 minutes.
+#[derive(Clone, Copy, Debug)]
+struct RoundTrip(NonZeroU32);
+
+impl RoundTrip {
+    fn from_micros(micros: u64) -> Self {
+        let micros = u32::try_from(micros).unwrap_or(u32::MAX);
+        Self(NonZeroU32::MIN.saturating_add(micros))
+    }
+
+    fn to_duration(self) -> Duration {
+        Duration::from_micros(u64::from(self.0.get()) - 1)
+    }
+}
+
 impl Notices {
     pub(super) const fn new() -> Self {
         Self {
             connected: false,
-            suspect_given: false,
             stall: None,
             recovered: None,
             beat: None,
-            suspect: None,
+            suspicion: Suspicion::None,
             end: None,
         }
     }
@@ -81,60 +103,62 @@ impl Notices {
         self.stall = self.stall.max(Some(Span::from_micros(late)));
     }
 
-    pub(super) const fn beat(&mut self, round_trip: u64) {
-        self.beat = Some(Span::from_micros(round_trip));
+    /// Of several beats the latest is told.
+    pub(super) fn beat(&mut self, round_trip: u64) {
+        self.beat = Some(RoundTrip::from_micros(round_trip));
     }
 
+    /// Of several suspicions the latest is told.
     pub(super) const fn suspect(&mut self, missed: u8, silence: u64) {
-        self.suspect = Some(Suspect {
+        self.suspicion = Suspicion::Pending {
             silence: Span::from_micros(silence),
             missed,
-        });
+            given_before: self.was_suspect_given(),
+        };
     }
 
     /// Evidence came after `silence`. Takes a suspicion back: one that was
     /// given with `Recovered`, one that wasn't by never giving it.
     #[inline]
     pub(super) const fn heard(&mut self, silence: u64) {
-        self.suspect = None;
-        if self.suspect_given {
-            self.suspect_given = false;
+        if self.was_suspect_given() {
             self.recovered = Some(Span::from_micros(silence));
         }
+        self.suspicion = Suspicion::None;
     }
 
     pub(super) fn closed(&mut self, reason: CloseReason) {
         self.end_with(End::Closed(reason));
     }
 
-    pub(super) fn dead(
-        &mut self,
-        cause: Cause,
-        silence: u64,
-        missed: u8,
-        last_rtt: Option<Duration>,
-    ) {
+    pub(super) fn dead(&mut self, cause: Cause, silence: u64, missed: u8) {
         self.end_with(End::Dead {
             cause,
             silence: Span::from_micros(silence),
             missed,
-            last_rtt: last_rtt.map(|rtt| Span::from_micros(crate::time::micros(rtt))),
         });
     }
 
     fn end_with(&mut self, end: End) {
         debug_assert!(self.end.is_none(), "a monitor ends once");
         // The terminal event says it all.
-        self.suspect = None;
-        self.suspect_given = false;
+        self.suspicion = Suspicion::None;
         self.end = Some(end);
+    }
+
+    const fn was_suspect_given(&self) -> bool {
+        match self.suspicion {
+            Suspicion::None => false,
+            Suspicion::Given => true,
+            Suspicion::Pending { given_before, .. } => given_before,
+        }
     }
 
     // ---- what is told --------------------------------------------------
 
     /// Whether a suspicion was reported that evidence hasn't taken back.
     pub(super) const fn is_suspect(&self) -> bool {
-        self.suspect_given || self.suspect.is_some()
+        !matches!(self.suspicion, Suspicion::None)
     }
 
     pub(super) const fn has_event(&self) -> bool {
@@ -142,14 +166,19 @@ impl Notices {
             || self.stall.is_some()
             || self.recovered.is_some()
             || self.beat.is_some()
-            || self.suspect.is_some()
+            || matches!(self.suspicion, Suspicion::Pending { .. })
             || self.end.is_some()
     }
 
-    /// The next event. `timing` knows what the peer announced.
-    pub(super) fn poll(&mut self, timing: &Timing) -> Option<Event> {
+    /// The next event. `peer` is what was announced last, and `last_rtt` the
+    /// last round trip; both are what they were when the event became pending.
+    pub(super) fn poll(
+        &mut self,
+        peer: impl FnOnce() -> Option<Hello>,
+        last_rtt: impl FnOnce() -> Option<Duration>,
+    ) -> Option<Event> {
         if core::mem::take(&mut self.connected) {
-            if let Some(peer) = timing.peer() {
+            if let Some(peer) = peer() {
                 return Some(Event::Connected { peer });
             }
         }
@@ -165,31 +194,33 @@ impl Notices {
             let rtt = round_trip.to_duration();
             return Some(Event::Beat { rtt });
         }
-        if let Some(suspect) = self.suspect.take() {
-            self.suspect_given = true;
+        if let Suspicion::Pending {
+            silence, missed, ..
+        } = self.suspicion
+        {
+            self.suspicion = Suspicion::Given;
             return Some(Event::Suspect {
-                missed: suspect.missed.into(),
-                silent_for: suspect.silence.to_duration(),
+                missed: missed.into(),
+                silent_for: silence.to_duration(),
             });
         }
-        self.end.take().map(Event::from)
+        self.end.take().map(|end| end.tell(last_rtt()))
     }
 }
 
-impl From<End> for Event {
-    fn from(end: End) -> Self {
-        match end {
-            End::Closed(reason) => Self::Closed { reason },
-            End::Dead {
+impl End {
+    fn tell(self, last_rtt: Option<Duration>) -> Event {
+        match self {
+            Self::Closed(reason) => Event::Closed { reason },
+            Self::Dead {
                 cause,
                 silence,
                 missed,
-                last_rtt,
-            } => Self::Dead(Death {
+            } => Event::Dead(Death {
                 cause,
                 silent_for: silence.to_duration(),
                 missed: missed.into(),
-                last_rtt: last_rtt.map(Span::to_duration),
+                last_rtt,
                 diagnosis: Diagnosis::Unknown,
             }),
         }

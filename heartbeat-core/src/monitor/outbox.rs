@@ -107,8 +107,8 @@ impl Outbox {
 
     /// Nothing is judged any more. Says whether a probe was on its way.
     pub(super) fn pause(&mut self) -> bool {
-        let probe = Ping::Due(Purpose::Probe) == self.ping
-            || Ping::InFlight(Purpose::Probe) == self.ping;
+        let probe =
+            Ping::Due(Purpose::Probe) == self.ping || Ping::InFlight(Purpose::Probe) == self.ping;
         self.ping = match self.ping {
             Ping::None | Ping::Due(_) => Ping::None,
             Ping::InFlight(_) => Ping::InFlight(Purpose::Keepalive),

@@ -8,7 +8,7 @@ use crate::{
 
 use super::{
     Monitor,
-    life::{Life, Probe, Round, Step},
+    life::{Life, Round, Step},
     outbox::Purpose,
     timing::Draw,
 };
@@ -66,7 +66,7 @@ impl Monitor {
             None => Draw::First,
             Some(_) => Draw::After(self.ledger.sent()),
         };
-        self.life = Life::idle(self.timing.ping_after(draw, self.random), draw);
+        self.life = Life::idle(&self.timing, draw, self.random);
         self.outbox.end_round();
         debug_assert!(!self.outbox.asks_in_a_round());
     }
@@ -80,7 +80,7 @@ impl Monitor {
                 let end = idle.interval_end(&self.timing, self.last_heard);
                 if end.is_due(now) {
                     self.begin_round(end, Purpose::Round, now);
-                } else if idle.probe_at().is_due(now) {
+                } else if idle.probe_waits() && self.next_accepted() <= now {
                     self.begin_round(now, Purpose::Probe, now);
                 }
             }
@@ -133,9 +133,9 @@ impl Monitor {
     /// Whether a ping left since the last evidence, so lately that another one
     /// would come too soon.
     fn was_asked_lately(&self, now: Instant) -> bool {
-        self.ledger.last_left().is_some_and(|left| {
-            self.last_heard < left && now < left.plus(self.timing.spacing())
-        })
+        self.ledger
+            .last_left()
+            .is_some_and(|left| self.last_heard < left && now < left.plus(self.timing.spacing()))
     }
 
     fn take_step(&mut self, step: Step, now: Instant) {
@@ -205,7 +205,7 @@ impl Monitor {
             let base = end.max(self.timing.earliest_base(self.last_heard)).min(now);
             self.begin_round(base, Purpose::Probe, now);
         } else if self.outbox.has_no_ping() && next_accepted > now {
-            idle.probe = Probe::WaitsUntil(next_accepted);
+            idle.let_probe_wait();
         } else {
             // A ping that is on its way serves the probe.
             self.begin_round(now, Purpose::Probe, now);
@@ -218,9 +218,10 @@ impl Monitor {
         if !self.outbox.has_no_ping() {
             return Instant::MAX;
         }
-        let regular = self.ledger.last_left().map_or(now, |left| {
-            left.plus(self.timing.keepalive_interval())
-        });
+        let regular = self
+            .ledger
+            .last_left()
+            .map_or(now, |left| left.plus(self.timing.keepalive_interval()));
         match self.life {
             Life::Paused(paused) if paused.probe => regular.min(self.next_accepted()).max(now),
             _ => regular.max(now),
@@ -257,7 +258,7 @@ impl Monitor {
         let (Some(late), Life::Idle(idle)) = (at.late, &self.life) else {
             return;
         };
-        let probe_is_due = idle.probe_at().is_due(at.now);
+        let probe_is_due = idle.probe_waits() && self.next_accepted() <= at.now;
         self.tell_stall(late, at.now);
         if probe_is_due {
             self.begin_round(at.now, Purpose::Probe, at.now);
@@ -298,8 +299,7 @@ impl Monitor {
             _ => self.life.missed(),
         };
         let silence = now.micros_since(self.last_heard);
-        let last_rtt = self.ledger.rtt().last();
-        self.notices.dead(cause, silence, missed, last_rtt);
+        self.notices.dead(cause, silence, missed);
         self.life = Life::Dead { missed };
         self.writes.clear();
     }

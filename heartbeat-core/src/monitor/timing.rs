@@ -56,14 +56,6 @@ pub(super) enum Draw {
     After(u32),
 }
 
-/// How long a silence lasts until a ping is due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct PingAfter {
-    micros: u64,
-    /// The logarithm of the grid that its end is rounded down to.
-    grid: u8,
-}
-
 impl Timing {
     pub(super) const fn new(config: Config) -> Self {
         Self { config, peer: None }
@@ -127,37 +119,40 @@ impl Timing {
         self.peer.map(|peer| peer.max_missed)
     }
 
-    /// Draws an interval.
-    pub(super) fn ping_after(&self, draw: Draw, random: Random) -> PingAfter {
+    /// Draws how long a silence lasts until a ping is due.
+    pub(super) fn ping_after(&self, draw: Draw, random: Random) -> u64 {
         let interval = self.interval();
-        let exactly = |micros| PingAfter { micros, grid: 0 };
-        if self.config.role() == Role::Passive || self.config.jitter() == 0.0 {
-            // A passive side lets the peer ask first.
-            return exactly(interval);
+        if self.is_passive() || self.config.jitter() == 0.0 {
+            return interval;
         }
         match draw {
-            Draw::First => exactly(uniform(interval, random.first())),
-            Draw::After(pings) => PingAfter {
-                micros: self
-                    .config
-                    .shortened(interval, random.dice(pings))
-                    .max(self.min_gap()),
-                grid: self.config.grid(),
-            },
+            Draw::First => uniform(interval, random.first()),
+            Draw::After(pings) => self
+                .config
+                .shortened(interval, random.dice(pings))
+                .max(self.min_gap()),
         }
     }
 
     /// When the interval that began at `since` is over: on the grid, but not
     /// before the peer accepts a ping.
     #[inline]
-    pub(super) fn end_of(&self, ping_after: PingAfter, since: Instant) -> Instant {
-        let exact = since.plus(ping_after.micros);
-        let on_grid = exact.rounded_down(ping_after.grid);
+    pub(super) fn interval_end(&self, ping_after: u64, draw: Draw, since: Instant) -> Instant {
+        let exact = since.plus(ping_after);
+        if draw == Draw::First || self.is_passive() {
+            return exact;
+        }
+        let on_grid = exact.rounded_down(self.config.grid());
         if on_grid > since.plus(self.min_gap()) {
             on_grid
         } else {
             exact
         }
+    }
+
+    /// A passive side lets the peer ask first.
+    fn is_passive(&self) -> bool {
+        self.config.role() == Role::Passive
     }
 
     /// From when on a round's probe budget may be counted: no earlier than

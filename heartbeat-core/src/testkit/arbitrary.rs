@@ -57,13 +57,14 @@ arbitrary! {
     Config => builder(duration().boxed()).prop_filter_map(
         "a valid configuration", |builder| builder.build().ok(),
     );
-    ConfigError => (any::<ConfigBuilder>(), 0..6).prop_filter_map(
+    ConfigError => (any::<ConfigBuilder>(), 0..7).prop_filter_map(
         "an invalid configuration", |(builder, broken)| match broken {
             0 => builder.interval(Duration::ZERO),
             1 => builder.timeout(Duration::MAX),
             2 => builder.max_missed(0),
             3 => builder.jitter(f64::NAN),
             4 => builder.max_frame(0),
+            5 => builder.min_interval(Duration::MAX),
             _ => builder.adaptive_floor(MAX_DURATION),
         }.build().err(),
     );
@@ -106,6 +107,7 @@ arbitrary! {
         1 => Just(Self::Silent),
         1 => Just(Self::WriteStalled),
         1 => Just(Self::PingFlood),
+        1 => Just(Self::Refused),
     ];
     Death => (any::<Cause>(), duration(), missed(), option::of(round_trip()), any::<Diagnosis>())
         .prop_map(|(cause, silent_for, missed, last_rtt, diagnosis)| Self {
@@ -181,7 +183,7 @@ fn builder(times: BoxedStrategy<Duration>) -> impl Strategy<Value = ConfigBuilde
         .prop_map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     let required = (time(), time(), missed(), jitter, max_frame);
     let derived = (
-        option::of(time()),
+        option::of(0.0..=1.0),
         option::of(time()),
         option::of(time()),
         option::of(0.0..=1.0),
@@ -202,19 +204,26 @@ fn builder(times: BoxedStrategy<Duration>) -> impl Strategy<Value = ConfigBuilde
             .beat_events(beat_events)
             .evidence(evidence)
             .role(role);
-        if let Some(min_interval) = min_interval {
-            builder = builder.min_interval(min_interval);
+        if let Some(part) = min_interval {
+            // Above the interval or the probe budget it is contradictory.
+            let budget = timeout.saturating_mul(max_missed.max(1));
+            builder = builder.min_interval(part_of(interval.min(budget), part));
         }
         if let Some(tolerance) = stall_tolerance {
             builder = builder.stall_tolerance(tolerance);
         }
-        if let Some(floor) = floor {
+        if let Some(part) = floor {
             // A floor above the timeout is contradictory.
-            let floor = timeout.min(MAX_DURATION).mul_f64(floor);
-            builder = builder.adaptive_floor(floor.max(Duration::from_micros(1)).min(timeout));
+            builder = builder.adaptive_floor(part_of(timeout, part));
         }
         builder
     })
+}
+
+/// From a microsecond to `most`, unless that is less.
+fn part_of(most: Duration, part: f64) -> Duration {
+    let time = most.min(MAX_DURATION).mul_f64(part);
+    time.max(Duration::from_micros(1)).min(most)
 }
 
 /// From a microsecond to a year.

@@ -443,9 +443,9 @@ mod file {
         assert_eq!(from_toml("preset = 'mobile'"), Ok(Config::mobile()));
 
         // And others beside it.
-        let config = from_toml("detect_within = '6s'\nrole = 'active'\nmin_interval = '1ms'");
+        let config = from_toml("detect_within = '6s'\nrole = 'passive'\nmin_interval = '1ms'");
         let within = Config::detect_within(secs(6)).unwrap().to_builder();
-        let by_hand = within.role(Role::Active).min_interval(ms(1));
+        let by_hand = within.role(Role::Passive).min_interval(ms(1));
         assert_eq!(config, Ok(by_hand.build().unwrap()));
     }
 
@@ -576,7 +576,7 @@ prop_compose! {
         (adaptive, floor, beat_events, max_frame) in
             (any::<bool>(), 0.0..=1.0, any::<bool>(), 1..=4_294_967_294_usize),
         evidence in prop::sample::select(vec![Evidence::AnyBytes, Evidence::Frame, Evidence::Echo]),
-        role in prop::sample::select(vec![Role::Both, Role::Active, Role::Passive]),
+        role in prop::sample::select(vec![Role::Both, Role::Passive]),
         (min_interval, stall_tolerance, write_stall) in
             (durations(), durations(), prop::option::of(durations())),
     ) -> Config {
@@ -589,7 +589,7 @@ prop_compose! {
             .adaptive_floor(timeout.mul_f64(floor).clamp(MICRO, timeout))
             .evidence(evidence)
             .role(role)
-            .min_interval(min_interval)
+            .min_interval(min_interval.min(interval).min(timeout * max_missed))
             .stall_tolerance(stall_tolerance)
             .write_stall(write_stall)
             .max_frame(max_frame)

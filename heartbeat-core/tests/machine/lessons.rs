@@ -809,8 +809,8 @@ fn lesson_46_asymmetric_settings_live_together_and_know_of_each_other() {
     let with_role = |config: Config, role| config.to_builder().role(role).build().unwrap();
     for (quick_role, slow_role) in [
         (Role::Both, Role::Both),
-        (Role::Active, Role::Passive),
-        (Role::Passive, Role::Active),
+        (Role::Both, Role::Passive),
+        (Role::Passive, Role::Both),
         (Role::Passive, Role::Passive),
     ] {
         let mut quick = Run::seeded(with_role(Config::lan(), quick_role), 1);
@@ -968,7 +968,7 @@ fn a_whole_life(config: Config) -> String {
 #[test]
 fn lesson_51_a_passive_server_sends_nothing_of_its_own_accord() {
     let mut server = start_with(|timings| timings.role(Role::Passive));
-    let mut client = start_with(|timings| timings.role(Role::Active));
+    let mut client = start_with(|timings| timings.role(Role::Both));
     converse(&mut server, &mut client, ms(20), HOUR);
     assert_eq!(server.pings(), []);
     assert!(client.pings().len() > 350);
@@ -996,7 +996,7 @@ fn a_passive_side_that_believes_only_echoes_asks_like_any_other() {
 /// primus #348: browser timers are throttled.
 #[test]
 fn lesson_52_the_server_can_be_the_one_that_probes() {
-    let mut server = start_with(|timings| timings.role(Role::Active));
+    let mut server = start_with(|timings| timings.role(Role::Both));
     let mut browser = start_with(|timings| timings.role(Role::Passive));
     // A page in the background gets a timer once in a minute.
     browser.timer = secs(60);

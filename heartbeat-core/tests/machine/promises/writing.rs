@@ -21,7 +21,7 @@ proptest! {
         // The last W of the budget is cut short by the verdict.
         let missed = config.max_missed().max(2);
         let config = lenient(config).to_builder()
-            .role(Role::Active).max_missed(missed).adaptive(false).build().unwrap();
+            .role(Role::Both).max_missed(missed).adaptive(false).build().unwrap();
         let mut rig = Rig::new(config, seed, start);
         rig.meet(hello);
         rig.prelude(&history);

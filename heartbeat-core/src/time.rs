@@ -69,13 +69,11 @@ impl Instant {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// The latest multiple of `2^bits` microseconds that isn't later.
+    /// The latest multiple of `2^bits` microseconds that isn't later, for
+    /// `bits` below 64.
     #[inline]
     pub(crate) const fn rounded_down(self, bits: u8) -> Self {
-        match u64::MAX.checked_shl(bits as u32) {
-            Some(mask) => Self(self.0 & mask),
-            None => Self(0),
-        }
+        Self(self.0 & u64::MAX.wrapping_shl(bits as u32))
     }
 
     pub(crate) const fn plus(self, micros: u64) -> Self {

@@ -41,16 +41,16 @@ impl Monitor {
         if !wanted || at <= self.last_heard {
             return;
         }
-        let moment = self.observe(now);
-        self.heard(at.min(moment.now));
-        self.ask_after_stall(moment);
+        let Moment { now, late } = self.observe(now);
+        self.heard(at.min(now));
         // So old a sign of life may leave deadlines in the past: that of the
         // interval, and that of the round that begins then.
-        if moment.late.is_some() {
-            self.begin_round_if_over(moment.now, moment.now);
+        if let Some(late) = late {
+            self.ask_after_stall(late, now);
+            self.begin_round_if_over(now, now);
         } else {
-            self.serve(moment.now);
-            self.serve(moment.now);
+            self.serve(now);
+            self.serve(now);
         }
     }
 

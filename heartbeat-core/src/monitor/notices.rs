@@ -121,6 +121,12 @@ impl Notices {
     /// given with `Recovered`, one that wasn't by never giving it.
     #[inline]
     pub(super) const fn heard(&mut self, silence: u64) {
+        if self.is_suspect() {
+            self.recover(silence);
+        }
+    }
+
+    const fn recover(&mut self, silence: u64) {
         if self.was_suspect_given() {
             self.recovered = Some(Span::from_micros(silence));
         }

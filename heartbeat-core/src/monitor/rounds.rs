@@ -23,32 +23,43 @@ pub(super) struct Moment {
 
 impl Monitor {
     /// Takes the time of an input.
-    #[inline]
+    #[inline(always)]
     pub(super) fn observe(&mut self, now: Instant) -> Moment {
         let now = self.clock.max(now);
         self.clock = now;
-        let late = now.micros_since(self.deadline());
+        let deadline = self.deadline();
+        let late = if now <= deadline {
+            None
+        } else {
+            self.slept_through(deadline, now)
+        };
+        Moment { now, late }
+    }
+
+    /// How late it is at `now`, if that is more than can be tolerated.
+    #[cold]
+    fn slept_through(&self, deadline: Instant, now: Instant) -> Option<u64> {
+        let late = now.micros_since(deadline);
         let slept = late > self.timing.tolerated_lateness() && self.life.is_watching();
-        Moment {
-            now,
-            late: slept.then_some(late),
-        }
+        slept.then_some(late)
     }
 
     // ---- evidence ------------------------------------------------------
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn handle_evidence(&mut self, grade: Evidence, at: Moment) {
         if self.timing.accepts(grade) {
             self.heard(at.now);
-            self.ask_after_stall(at);
+            if let Some(late) = at.late {
+                self.ask_after_stall(late, at.now);
+            }
         } else {
             self.forgive(at);
         }
     }
 
     /// Evidence of `then` came.
-    #[inline]
+    #[inline(always)]
     pub(super) fn heard(&mut self, then: Instant) {
         match self.life {
             Life::Idle(_) | Life::Paused(_) => {}
@@ -254,28 +265,35 @@ impl Monitor {
 
     /// Evidence came, and may have lain in a buffer while we slept: the peer is
     /// asked at once, though it isn't judged by that.
-    pub(super) fn ask_after_stall(&mut self, at: Moment) {
-        let (Some(late), Life::Idle(idle)) = (at.late, &self.life) else {
+    #[cold]
+    pub(super) fn ask_after_stall(&mut self, late: u64, now: Instant) {
+        let Life::Idle(idle) = &self.life else {
             return;
         };
-        let probe_is_due = idle.probe_waits() && self.next_accepted() <= at.now;
-        self.tell_stall(late, at.now);
+        let probe_is_due = idle.probe_waits() && self.next_accepted() <= now;
+        self.tell_stall(late, now);
         if probe_is_due {
-            self.begin_round(at.now, Purpose::Probe, at.now);
+            self.begin_round(now, Purpose::Probe, now);
         } else {
-            self.keepalive_if_accepted(at.now);
+            self.keepalive_if_accepted(now);
         }
     }
 
     /// Forgives the peer a silence that we slept through. `true` if it did:
     /// then nothing is due any more. If not, what is due remains so until
     /// `handle_timeout`.
+    #[inline]
     pub(super) fn forgive(&mut self, at: Moment) -> bool {
-        let Some(late) = at.late else { return false };
+        at.late
+            .is_some_and(|late| self.forgive_lateness(late, at.now))
+    }
+
+    #[cold]
+    fn forgive_lateness(&mut self, late: u64, now: Instant) -> bool {
         match &mut self.life {
-            Life::Idle(_) => self.begin_round(at.now, Purpose::Fresh, at.now),
+            Life::Idle(_) => self.begin_round(now, Purpose::Fresh, now),
             Life::Round(round) => {
-                if !round.forgive(&self.timing, late, at.now) {
+                if !round.forgive(&self.timing, late, now) {
                     return false;
                 }
                 round.assert_invariants(&self.timing);
@@ -283,7 +301,7 @@ impl Monitor {
             }
             _ => return false,
         }
-        self.tell_stall(late, at.now);
+        self.tell_stall(late, now);
         true
     }
 

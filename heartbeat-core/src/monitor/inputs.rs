@@ -175,20 +175,17 @@ impl Monitor {
         if let (Some(limiter), Some(count)) = (&mut self.limiter, self.timing.peer_max_missed()) {
             limiter.announce(count, now);
         }
-        let keepalive_at = self.keepalive_at(now);
         match &mut self.life {
             Life::Idle(idle) => {
                 idle.draw_again(&self.timing, self.random);
                 // What wasn't due by the former Hello is due now at the
                 // earliest.
                 self.begin_round_if_over(end.min(now), now);
+                self.serve(now);
             }
-            Life::Paused(paused) if paused.keepalive_at < Instant::MAX => {
-                paused.keepalive_at = keepalive_at;
-            }
-            _ => return,
+            Life::Paused(_) => self.plan_keepalive(now),
+            _ => {}
         }
-        self.serve(now);
     }
 
     // ---- writes --------------------------------------------------------
@@ -280,7 +277,7 @@ impl Monitor {
     /// soon it gives up, and how often it accepts pings.
     pub fn handle_paused(&mut self, now: Instant) {
         let at = self.observe(now);
-        let waiting = match self.life {
+        let waits = match self.life {
             Life::Idle(idle) => idle.probe_waits(),
             Life::Round(_) => false,
             _ => return,
@@ -288,17 +285,10 @@ impl Monitor {
         if let Some(late) = at.late {
             self.tell_stall(late, at.now);
         }
-        let probe = self.outbox.pause() || waiting;
+        let was_on_its_way = self.outbox.pause();
         self.ledger.forget_times();
-        self.life = Life::Paused(Paused {
-            keepalive_at: Instant::MAX,
-            probe,
-        });
-        let keepalive_at = self.keepalive_at(at.now);
-        if let Life::Paused(paused) = &mut self.life {
-            paused.keepalive_at = keepalive_at;
-        }
-        self.serve(at.now);
+        self.life = Life::Paused(Paused::new(waits || was_on_its_way));
+        self.plan_keepalive(at.now);
     }
 
     /// We read again: the peer is judged afresh, as if it had just been
@@ -314,7 +304,7 @@ impl Monitor {
         self.ledger.forget_times();
         self.last_heard = at.now;
         self.enter_idle();
-        if paused.probe {
+        if paused.probe_waits() {
             self.probe_idle(at.now);
         } else if at.late.is_some() {
             self.keepalive_if_accepted(at.now);
@@ -336,8 +326,8 @@ impl Monitor {
         match self.life {
             Life::Idle(_) => self.probe_idle(at.now),
             Life::Paused(ref mut paused) => {
-                paused.probe = true;
-                self.hasten_keepalive(at.now);
+                paused.let_probe_wait();
+                self.plan_keepalive(at.now);
             }
             Life::Round(_) | Life::Leaving(_) | Life::Closed | Life::Dead { .. } => {}
         }

@@ -78,9 +78,9 @@ pub(super) enum Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Paused {
     /// When the next keepalive ping is due; never while one is on its way.
-    pub(super) keepalive_at: Instant,
+    keepalive_at: Instant,
     /// Whether the application asked for a probe, and nothing has left since.
-    pub(super) probe: bool,
+    probe_waits: bool,
 }
 
 /// See [`Life::Leaving`].
@@ -298,6 +298,39 @@ impl Round {
         debug_assert!(self.step_at <= self.verdict_at);
         debug_assert!(self.missed < timing.max_missed());
         debug_assert!(self.forgiven <= timing.max_missed());
+    }
+}
+
+impl Paused {
+    /// A pause whose keepalive pings aren't planned yet.
+    pub(super) const fn new(probe_waits: bool) -> Self {
+        Self {
+            keepalive_at: Instant::MAX,
+            probe_waits,
+        }
+    }
+
+    pub(super) const fn probe_waits(&self) -> bool {
+        self.probe_waits
+    }
+
+    pub(super) const fn let_probe_wait(&mut self) {
+        self.probe_waits = true;
+    }
+
+    /// The next keepalive ping is due at `keepalive_at`.
+    pub(super) const fn plan(&mut self, keepalive_at: Instant) {
+        self.keepalive_at = keepalive_at;
+    }
+
+    pub(super) const fn is_keepalive_due(&self, now: Instant) -> bool {
+        self.keepalive_at.is_due(now)
+    }
+
+    /// A ping left, and shows what a probe was to show.
+    pub(super) const fn ping_left(&mut self, keepalive_at: Instant) {
+        self.keepalive_at = keepalive_at;
+        self.probe_waits = false;
     }
 }
 

@@ -99,9 +99,9 @@ impl Monitor {
                 let step = round.step(&self.timing, self.outbox.has_no_ping(), now);
                 self.take_step(step, now);
             }
-            Life::Paused(ref mut paused) if paused.keepalive_at.is_due(now) => {
+            Life::Paused(ref mut paused) if paused.is_keepalive_due(now) => {
                 // Until it has left there is nothing to wait for.
-                paused.keepalive_at = Instant::MAX;
+                paused.plan(Instant::MAX);
                 self.outbox.want(Purpose::Keepalive);
             }
             Life::Leaving(leaving) if leaving.is_over(now) => self.close_with(CloseReason::Local),
@@ -188,10 +188,7 @@ impl Monitor {
                 round.ping_left(&self.timing, purpose == Purpose::Fresh, expected, now);
                 round.assert_invariants(&self.timing);
             }
-            Life::Paused(paused) => {
-                paused.keepalive_at = keepalive_at;
-                paused.probe = false;
-            }
+            Life::Paused(paused) => paused.ping_left(keepalive_at),
             Life::Idle(_) | Life::Leaving(_) | Life::Closed | Life::Dead { .. } => {}
         }
     }
@@ -223,27 +220,22 @@ impl Monitor {
         }
     }
 
-    /// When the next keepalive ping is due in a pause: never while one is on
-    /// its way.
-    pub(super) fn keepalive_at(&self, now: Instant) -> Instant {
-        if !self.outbox.has_no_ping() {
-            return Instant::MAX;
-        }
+    /// Plans the next keepalive ping of a pause: none while one is on its way.
+    /// A probe that waits makes it due as soon as the peer accepts one.
+    pub(super) fn plan_keepalive(&mut self, now: Instant) {
+        let next_accepted = self.next_accepted();
         let regular = self
             .ledger
             .last_left()
             .map_or(now, |left| left.plus(self.timing.keepalive_interval()));
-        match self.life {
-            Life::Paused(paused) if paused.probe => regular.min(self.next_accepted()).max(now),
-            _ => regular.max(now),
-        }
-    }
-
-    /// The keepalive ping of a pause is due as soon as the peer accepts one.
-    pub(super) fn hasten_keepalive(&mut self, now: Instant) {
-        let keepalive_at = self.keepalive_at(now);
         if let Life::Paused(paused) = &mut self.life {
-            paused.keepalive_at = keepalive_at;
+            paused.plan(if !self.outbox.has_no_ping() {
+                Instant::MAX
+            } else if paused.probe_waits() {
+                regular.min(next_accepted).max(now)
+            } else {
+                regular.max(now)
+            });
         }
         self.serve(now);
     }

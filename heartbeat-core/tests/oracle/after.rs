@@ -14,6 +14,8 @@ pub(crate) struct After {
     first: bool,
     lo: u64,
     hi: u64,
+    /// Its end, once it was shown, and since when the peer was silent then.
+    shown: Option<(u64, u64)>,
 }
 
 impl After {
@@ -31,6 +33,7 @@ impl After {
             first,
             lo,
             hi: star,
+            shown: None,
         }
     }
 
@@ -43,6 +46,7 @@ impl After {
         let scaled = |length: u64| {
             u64::try_from(u128::from(length) * u128::from(new) / u128::from(old)).unwrap_or(NEVER)
         };
+        self.shown = None;
         let fresh = Self::draw(after, self.first);
         self.lo = scaled(self.lo).saturating_sub(2).clamp(fresh.lo, fresh.hi);
         self.hi = scaled(self.hi).saturating_add(2).clamp(fresh.lo, fresh.hi);
@@ -62,6 +66,9 @@ impl After {
 
     /// When it may end, counted from `last`.
     pub(crate) fn ends(&self, terms: &Terms, last: u64) -> Span {
+        if let Some((_, end)) = self.shown.filter(|&(since, _)| since == last) {
+            return Span::exactly(end);
+        }
         let least = self.least(terms);
         let latest = last.saturating_add(self.hi.max(least));
         let earliest = last.saturating_add(self.lo.max(least));
@@ -97,6 +104,7 @@ impl After {
             return false;
         }
         (self.lo, self.hi) = (lo, hi);
+        self.shown = Some((last, end));
         true
     }
 

@@ -17,6 +17,7 @@ struct Stall {
     late: u64,
     /// When the ping after it left.
     left: Option<u64>,
+    idle: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -37,6 +38,8 @@ pub(crate) struct Promises {
     pongs_sent: u64,
     flushed: Option<u64>,
     asked: bool,
+    /// A ping was handed out and isn't flushed.
+    handed: bool,
     stalled_since_flush: bool,
 }
 
@@ -60,6 +63,7 @@ impl Promises {
             pongs_sent: 0,
             flushed: None,
             asked: false,
+            handed: false,
             stalled_since_flush: false,
         }
     }
@@ -89,11 +93,15 @@ impl Promises {
         self.shortest = self.shortest.min(world.terms.shortest());
         if world.stall && !matches!(before, State::Paused) {
             self.stalled_since_flush = true;
-            if world.heard.is_none() && self.stalls.len() < world.terms.misses as usize {
+            // With a call that means nothing it may be told or not.
+            let idle = op == Op::Resumed;
+            let counted = self.stalls.iter().filter(|stall| !stall.idle).count();
+            if world.heard.is_none() && (idle || counted < world.terms.misses as usize) {
                 self.stalls.push(Stall {
                     at: world.now,
                     late: world.late,
                     left: None,
+                    idle,
                 });
             }
         }
@@ -102,7 +110,7 @@ impl Promises {
                 self.probed = self.probed.or(Some(world.now));
                 self.asked = true;
             }
-            Op::Flushed if facts.left_at() == Some(world.now) => {
+            Op::Flushed if std::mem::take(&mut self.handed) => {
                 self.flushed = Some(world.now);
                 self.beats_left = true;
                 self.asked = false;
@@ -193,7 +201,7 @@ impl Promises {
             let detail = format!("dead at {now}, alive until {earliest}");
             return Err(broken(2, "accuracy", detail));
         }
-        if let Some(stall) = self.stalls.last() {
+        if let Some(stall) = self.stalls.iter().rfind(|stall| !stall.idle) {
             let asked = stall.left.unwrap_or(stall.at).saturating_add(terms.timeout);
             if now < asked {
                 let detail = format!("dead at {now}, asked until {asked}");
@@ -207,7 +215,8 @@ impl Promises {
     }
 
     /// A ping is handed out. 8: not too soon after the last one.
-    pub(crate) fn ping(&self, facts: &Facts) -> Result<(), Violation> {
+    pub(crate) fn ping(&mut self, facts: &Facts) -> Result<(), Violation> {
+        self.handed = true;
         let Some(flushed) = self.flushed else {
             return Ok(());
         };

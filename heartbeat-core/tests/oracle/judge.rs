@@ -129,7 +129,7 @@ impl Judge {
         self.compare(call, &world, counts)?;
         counts.tally.call(call.op, &world, state, &self.seen);
         self.promises
-            .after(call.op, &world, &self.facts, state, &self.seen, probing)
+            .after(call.op, &world, state, &self.seen, probing)
     }
 
     /// Makes the call, on the monitor and on its twin.

@@ -73,7 +73,6 @@ impl Promises {
         &mut self,
         op: Op,
         world: &World,
-        facts: &Facts,
         before: State,
         seen: &Seen,
         probing: bool,

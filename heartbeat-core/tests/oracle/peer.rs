@@ -1,0 +1,239 @@
+//! A peer that keeps to docs/protocol.md, is no `Monitor`, and pings as often
+//! as it may, over a path that holds its frames for however long and lets
+//! only enough through for the gaps to stay below the bound.
+//!
+//! Such a peer is never dead and never floods.
+//!
+//! What it may do: a group of pings begins at least m after the last ping of
+//! the group before had left; it has at most 2·N pings, W apart, of which N
+//! follow a stall and may come at once.
+
+use std::collections::VecDeque;
+
+use heartbeat_core::{Control, Event, Evidence, Hello};
+
+use crate::{
+    dice::{self, Dice, Scale},
+    judge::{Counts, Failure, Violation, failure},
+    ops::{Op, Script, announced, nonce},
+    side::Side,
+    terms::micros,
+};
+
+#[derive(Clone, Debug)]
+struct Peer {
+    hello: Hello,
+    timeout: u64,
+    min_interval: u64,
+    /// Pings of this group that are still to come.
+    left: u32,
+    next_at: u64,
+    pings: u64,
+}
+
+#[derive(Debug)]
+struct Scene {
+    side: Side,
+    peer: Peer,
+    path: VecDeque<Control>,
+    /// Until when the path is slow.
+    slow_until: u64,
+    /// How often it lets a frame through while it is.
+    trickle: u64,
+    trickled: u64,
+    lateness: u64,
+    now: u64,
+}
+
+pub(crate) fn play(seed: u64, counts: &mut Counts) -> Result<(), Failure> {
+    let mut dice = Dice::new(seed);
+    let mut scene = Scene::new(&mut dice);
+    for _ in 0..dice.within(20, 120) {
+        if let Err(violation) = scene.turn(&mut dice, counts) {
+            return Err(failure(&scene.side.script, violation));
+        }
+    }
+    Ok(())
+}
+
+impl Peer {
+    fn new(dice: &mut Dice, min_interval: u64) -> Self {
+        let mut peer = Self {
+            hello: announced([1, 2, 1, 1]),
+            timeout: 1,
+            min_interval,
+            left: 0,
+            next_at: 0,
+            pings: 0,
+        };
+        peer.announce(dice);
+        peer
+    }
+
+    /// Other timings, between two groups.
+    fn announce(&mut self, dice: &mut Dice) {
+        let misses: u32 = dice.one(&[1, 1, 2, 3, 40, 255]);
+        self.timeout = dice.one(&[1, 10, 1_000, 100_000]);
+        let interval = dice.one(&[100_000, 1_000_000]);
+        let detection = interval + self.timeout * u64::from(misses);
+        let min_interval = dice.one(&[1, 1_000]);
+        self.hello = announced([interval, detection, min_interval, misses.into()]);
+    }
+
+    /// One ping leaves.
+    fn ping(&mut self, now: u64) -> Control {
+        let misses = self.hello.max_missed;
+        if self.left == 0 {
+            self.left = 2 * misses;
+        }
+        self.left -= 1;
+        self.pings += 1;
+        self.next_at = if self.left == 0 {
+            now + self.min_interval
+        } else if self.left >= misses {
+            // A stall, and a fresh ping.
+            now
+        } else {
+            now + self.timeout
+        };
+        Control::Ping(nonce(self.pings))
+    }
+}
+
+impl Scene {
+    fn new(dice: &mut Dice) -> Self {
+        let scale = dice.one(&[Scale::Few, Scale::Millis, Scale::Millis]);
+        let config = loop {
+            let config = dice::config(dice, scale);
+            let fits = matches!(config.evidence(), Evidence::AnyBytes | Evidence::Frame);
+            if fits && config.write_stall().is_none() {
+                break config;
+            }
+        };
+        let script = Script {
+            config,
+            seed: dice.number(),
+            start: 0,
+            hello: true,
+            sent: 0,
+            calls: Vec::new(),
+        };
+        let side = Side::new(script);
+        let peer = Peer::new(dice, side.judge.facts.terms.min_interval);
+        let mut path = VecDeque::new();
+        path.push_back(Control::Hello(peer.hello));
+        Self {
+            side,
+            peer,
+            path,
+            slow_until: 0,
+            trickle: 1,
+            trickled: 0,
+            lateness: dice.one(&[0, 0, 10, 3_000_000]),
+            now: 0,
+        }
+    }
+
+    /// The longest that the path may say nothing.
+    fn bound(&self) -> u64 {
+        let terms = &self.side.judge.facts.terms;
+        // Before a Hello is read the monitor goes by its own interval.
+        terms.shortest().min(terms.interval) + terms.budget()
+    }
+
+    fn turn(&mut self, dice: &mut Dice, counts: &mut Counts) -> Result<(), Violation> {
+        let slow = self.slow_until > self.now;
+        if !slow && dice.chance(20) {
+            let bound = self.bound();
+            self.slow_until = self.now + dice.one(&[1, 10, 100, 1_000]) * self.peer.min_interval;
+            self.trickle = if dice.chance(50) {
+                bound - 1
+            } else {
+                (bound / 2).max(1)
+            };
+            self.trickled = self.now;
+            counts.tally.count("holds");
+        }
+        let deadline = self.side.judge.seen.deadline.unwrap_or(u64::MAX);
+        let trickles = if slow {
+            self.trickled + self.trickle
+        } else {
+            self.now
+        };
+        let mut next = self.peer.next_at.min(deadline);
+        if !self.path.is_empty() {
+            next = next.min(trickles);
+        }
+        self.now = next.max(self.now);
+        let mut burst = 0;
+        while self.peer.next_at <= self.now && burst < 200 {
+            let ping = self.peer.ping(self.peer.next_at);
+            self.path.push_back(ping);
+            burst += 1;
+            if self.peer.left == 0 && dice.chance(10) {
+                self.peer.announce(dice);
+                self.path.push_back(Control::Hello(self.peer.hello));
+            }
+        }
+        self.deliver(trickles, counts)?;
+        self.serve(dice, counts)
+    }
+
+    fn deliver(&mut self, trickles: u64, counts: &mut Counts) -> Result<(), Violation> {
+        let now = self.now;
+        let slow = self.slow_until > now;
+        if slow && trickles > now {
+            return Ok(());
+        }
+        let most = if slow { 1 } else { usize::MAX };
+        let mut delivered = 0;
+        while delivered < most {
+            let Some(frame) = self.path.pop_front() else {
+                break;
+            };
+            self.side.read(frame, now, counts)?;
+            delivered += 1;
+            self.trickled = now;
+        }
+        if delivered > 100 {
+            counts.tally.count("bursts above 100");
+        }
+        Ok(())
+    }
+
+    fn serve(&mut self, dice: &mut Dice, counts: &mut Counts) -> Result<(), Violation> {
+        let now = self.now;
+        let side = &mut self.side;
+        if side.judge.seen.deadline.is_some_and(|at| at <= now) {
+            side.look_at_the_clock(now, counts)?;
+        }
+        side.hand_out(now, counts)?;
+        for frame in side.flush(now, counts)? {
+            match frame {
+                Control::Ping(nonce) => self.path.push_back(Control::Pong(nonce)),
+                Control::Hello(hello) => self.peer.min_interval = micros(hello.min_interval),
+                _ => {}
+            }
+        }
+        if dice.chance(5) {
+            side.call(now, Op::Backlog, counts)?;
+        }
+        side.drain(now, counts)?;
+        if self.lateness > 0 && dice.chance(10) {
+            // We sleep. What the peer does meanwhile waits.
+            self.now = now + dice.below(self.lateness);
+            let waited = self.path.pop_front();
+            match waited {
+                Some(frame) => self.side.read(frame, self.now, counts)?,
+                None => self.side.call(self.now, Op::Message, counts)?,
+            }
+        }
+        match self.side.events.iter().find(|event| event.is_terminal()) {
+            Some(Event::Dead(death)) => {
+                let what = format!("promise 9: a compliant peer is dead, {}", death.cause);
+                Err(Violation::new(what, format!("{death:?}\n{:?}", self.peer)))
+            }
+            _ => Ok(()),
+        }
+    }
+}

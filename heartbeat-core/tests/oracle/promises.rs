@@ -1,0 +1,280 @@
+//! The promises of the design, straight from the history: coarser than the
+//! rules of the state machine, and independent of how those are read.
+
+use heartbeat_core::{Cause, Event, State};
+
+use crate::{
+    facts::{Facts, World},
+    judge::Violation,
+    ops::Op,
+    seen::Seen,
+};
+
+/// A stall of ours since the last arrival.
+#[derive(Clone, Copy, Debug)]
+struct Stall {
+    at: u64,
+    late: u64,
+    /// When the ping after it left.
+    left: Option<u64>,
+    idle: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Promises {
+    /// The last arrival, or what counts as one.
+    since: u64,
+    /// The longest and the shortest I* since then.
+    longest: u64,
+    shortest: u64,
+    stalls: Vec<Stall>,
+    probed: Option<u64>,
+    ended: bool,
+    told_end: bool,
+    /// Whether a suspicion was told that wasn't taken back.
+    suspected: bool,
+    beats_left: bool,
+    pings_received: u64,
+    pongs_sent: u64,
+    flushed: Option<u64>,
+    asked: bool,
+    /// A ping was handed out and isn't flushed.
+    handed: bool,
+    stalled_since_flush: bool,
+}
+
+fn broken(number: u8, what: &str, detail: String) -> Violation {
+    Violation::new(format!("promise {number}: {what}"), detail)
+}
+
+impl Promises {
+    pub(crate) fn new(facts: &Facts) -> Self {
+        Self {
+            since: facts.now,
+            longest: facts.terms.star(),
+            shortest: facts.terms.shortest(),
+            stalls: Vec::new(),
+            probed: None,
+            ended: false,
+            told_end: false,
+            suspected: false,
+            beats_left: false,
+            pings_received: 0,
+            pongs_sent: 0,
+            flushed: None,
+            asked: false,
+            handed: false,
+            stalled_since_flush: false,
+        }
+    }
+
+    /// A call was made.
+    pub(crate) fn after(
+        &mut self,
+        op: Op,
+        world: &World,
+        before: State,
+        seen: &Seen,
+        probing: bool,
+    ) -> Result<(), Violation> {
+        let state = seen.status.state;
+        let resumed = op == Op::Resumed && before == State::Paused;
+        if world.heard.is_some() || resumed {
+            self.since = world.last;
+            self.longest = world.terms.star();
+            self.shortest = world.terms.shortest();
+            self.stalls.clear();
+            // A probe that is still open begins its round after this.
+            self.probed = probing.then_some(world.now);
+            self.beats_left = false;
+        }
+        self.longest = self.longest.max(world.terms.star());
+        self.shortest = self.shortest.min(world.terms.shortest());
+        if world.stall && !matches!(before, State::Paused) {
+            self.stalled_since_flush = true;
+            // With a call that means nothing it may be told or not.
+            let idle = op == Op::Resumed;
+            let counted = self.stalls.iter().filter(|stall| !stall.idle).count();
+            if world.heard.is_none() && (idle || counted < world.terms.misses as usize) {
+                self.stalls.push(Stall {
+                    at: world.now,
+                    late: world.late,
+                    left: None,
+                    idle,
+                });
+            }
+        }
+        match op {
+            Op::Probe => {
+                self.probed = self.probed.or(Some(world.now));
+                self.asked = true;
+            }
+            Op::Flushed if std::mem::take(&mut self.handed) => {
+                self.flushed = Some(world.now);
+                self.beats_left = true;
+                self.asked = false;
+                self.stalled_since_flush = false;
+                for stall in &mut self.stalls {
+                    stall.left = stall.left.or(Some(world.now));
+                }
+            }
+            Op::Ping(_) => self.pings_received += 1,
+            _ => {}
+        }
+        self.deadline(op, world, seen)?;
+        if state == State::Dead && !self.ended {
+            self.death(op, world, seen)?;
+        }
+        if matches!(state, State::Dead | State::Closed) {
+            self.ended = true;
+        } else if self.ended {
+            return Err(broken(6, "alive after the end", format!("{state:?}")));
+        }
+        Ok(())
+    }
+
+    /// 1 and 12: the deadline is neither too late nor over already.
+    fn deadline(&self, op: Op, world: &World, seen: &Seen) -> Result<(), Violation> {
+        let Some(deadline) = seen.deadline else {
+            return Ok(());
+        };
+        if op == Op::Timeout && deadline <= world.now && world.now < u64::MAX {
+            return Err(broken(
+                12,
+                "no Zeno",
+                format!("{deadline} at {}", world.now),
+            ));
+        }
+        if !matches!(seen.status.state, State::Alive | State::Suspect) {
+            return Ok(());
+        }
+        let terms = &world.terms;
+        let mut bound = self.since;
+        bound = bound
+            .saturating_add(self.longest)
+            .saturating_add(terms.budget());
+        for stall in &self.stalls {
+            let waited = stall.left.map_or(0, |left| left - stall.at);
+            bound = bound.saturating_add(
+                stall
+                    .late
+                    .saturating_add(terms.timeout)
+                    .saturating_add(waited),
+            );
+        }
+        if deadline > bound {
+            let detail = format!("a deadline at {deadline}, the bound is {bound}");
+            return Err(broken(1, "completeness", detail));
+        }
+        Ok(())
+    }
+
+    /// 2, 4 and 5: no death before its time.
+    fn death(&self, op: Op, world: &World, seen: &Seen) -> Result<(), Violation> {
+        let cause = seen.events.iter().find_map(|event| match event {
+            Event::Dead(death) => Some(death.cause),
+            _ => None,
+        });
+        let Some(cause @ (Cause::Silent | Cause::WriteStalled)) = cause else {
+            return Ok(());
+        };
+        let terms = &world.terms;
+        if cause == Cause::WriteStalled && terms.write_stall.is_some() {
+            return Ok(());
+        }
+        if op != Op::Timeout && !matches!(op, Op::Acknowledged(_)) {
+            return Err(broken(
+                2,
+                "a verdict without handle_timeout",
+                format!("{op:?}"),
+            ));
+        }
+        let (now, budget) = (world.now, terms.budget());
+        let accurate = self
+            .since
+            .saturating_add(self.shortest)
+            .saturating_add(budget);
+        let probed = self.probed.map(|at| at.saturating_add(budget));
+        let earliest = probed.map_or(accurate, |probed| probed.min(accurate));
+        if now < earliest {
+            let detail = format!("dead at {now}, alive until {earliest}");
+            return Err(broken(2, "accuracy", detail));
+        }
+        if let Some(stall) = self.stalls.iter().rfind(|stall| !stall.idle) {
+            let asked = stall.left.unwrap_or(stall.at).saturating_add(terms.timeout);
+            if now < asked {
+                let detail = format!("dead at {now}, asked until {asked}");
+                return Err(broken(5, "a fresh ping has its whole W", detail));
+            }
+        }
+        if cause == Cause::Silent && !self.beats_left && self.flushed.is_none() {
+            return Err(broken(15, "Silent, but no ping ever left", String::new()));
+        }
+        Ok(())
+    }
+
+    /// A ping is handed out. 8: not too soon after the last one.
+    pub(crate) fn ping(&mut self, facts: &Facts) -> Result<(), Violation> {
+        self.handed = true;
+        let Some(flushed) = self.flushed else {
+            return Ok(());
+        };
+        if self.stalled_since_flush || facts.now == u64::MAX {
+            return Ok(());
+        }
+        let terms = &facts.terms;
+        let quarter = terms.jitter.max(250_000);
+        let idle = u128::from(terms.star()) * (1_000_000 - u128::from(quarter)) / 1_000_000;
+        let idle = u64::try_from(idle).unwrap_or(u64::MAX);
+        let idle = if self.asked {
+            0
+        } else {
+            idle.min(terms.keepalive())
+        };
+        let least = idle.max(terms.peers_min()).min(terms.timeout);
+        let gap = facts.now - flushed;
+        if gap.saturating_add(1) < least && !facts.changed_terms(flushed) {
+            let detail = format!("{gap} after the last one, at least {least}");
+            return Err(broken(8, "rate", detail));
+        }
+        Ok(())
+    }
+
+    /// 7: never more pongs than pings.
+    pub(crate) fn pong(&mut self) -> Result<(), Violation> {
+        self.pongs_sent += 1;
+        if self.pongs_sent > self.pings_received {
+            return Err(broken(7, "more pongs than pings", String::new()));
+        }
+        Ok(())
+    }
+
+    /// 3, 6: what is told is told once, and in order.
+    pub(crate) fn event(&mut self, event: Option<Event>, facts: &Facts) -> Result<(), Violation> {
+        let Some(event) = event else { return Ok(()) };
+        if self.told_end {
+            return Err(broken(6, "an event after the end", format!("{event:?}")));
+        }
+        self.told_end = event.is_terminal();
+        match event {
+            Event::Suspect { .. } => {
+                self.suspected = true;
+                if facts.left_at().is_none() {
+                    return Err(broken(
+                        3,
+                        "Suspect for a beat that was never sent",
+                        String::new(),
+                    ));
+                }
+            }
+            Event::Recovered { .. } => {
+                let told = std::mem::take(&mut self.suspected);
+                if !told {
+                    return Err(broken(3, "Recovered without Suspect", String::new()));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,103 @@
+//! One end of a connection: a judged monitor and a driver that reads, looks at
+//! the clock, writes and drains, in that order.
+
+use heartbeat_core::{Control, Event, Nonce};
+
+use crate::{
+    judge::{Counts, Judge, Violation},
+    ops::{Answer, Call, Op, Script},
+};
+
+#[derive(Clone, Debug)]
+pub(crate) struct Side {
+    pub(crate) judge: Judge,
+    pub(crate) script: Script,
+    /// Frames that were handed out and aren't flushed yet.
+    pub(crate) unsent: Vec<Control>,
+    /// The terminal event, and whatever came before it.
+    pub(crate) events: Vec<Event>,
+}
+
+fn number(nonce: Nonce) -> u64 {
+    u64::from_be_bytes(nonce.0)
+}
+
+impl Side {
+    pub(crate) fn new(script: Script) -> Self {
+        Self {
+            judge: Judge::new(&script),
+            script,
+            unsent: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    pub(crate) fn call(&mut self, now: u64, op: Op, counts: &mut Counts) -> Result<(), Violation> {
+        let call = Call { now, op };
+        self.script.calls.push(call);
+        self.judge.call(call, counts)
+    }
+
+    /// A frame arrived: its bytes, and then itself.
+    pub(crate) fn read(
+        &mut self,
+        frame: Control,
+        now: u64,
+        counts: &mut Counts,
+    ) -> Result<(), Violation> {
+        self.call(now, Op::Bytes, counts)?;
+        let op = match frame {
+            Control::Hello(hello) => Op::Hello(hello),
+            Control::Ping(nonce) => Op::Ping(number(nonce)),
+            Control::Pong(nonce) => {
+                let sent = &self.judge.pings;
+                let known = sent.iter().rposition(|&ping| ping == nonce);
+                Op::Pong(known.map_or(Answer::Nobody(number(nonce)), Answer::Ping))
+            }
+            _ => Op::Goodbye,
+        };
+        self.call(now, op, counts)
+    }
+
+    /// Serves the deadline if it is due.
+    pub(crate) fn look_at_the_clock(
+        &mut self,
+        now: u64,
+        counts: &mut Counts,
+    ) -> Result<(), Violation> {
+        if self.judge.seen.deadline.is_some_and(|at| at <= now) {
+            self.call(now, Op::Timeout, counts)?;
+        }
+        Ok(())
+    }
+
+    /// Takes all frames.
+    pub(crate) fn hand_out(&mut self, now: u64, counts: &mut Counts) -> Result<(), Violation> {
+        while let Some(&frame) = self.judge.seen.frames.first() {
+            self.call(now, Op::Transmit, counts)?;
+            self.unsent.push(frame);
+        }
+        Ok(())
+    }
+
+    /// All of them left. Returns them.
+    pub(crate) fn flush(
+        &mut self,
+        now: u64,
+        counts: &mut Counts,
+    ) -> Result<Vec<Control>, Violation> {
+        if self.unsent.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.call(now, Op::Flushed, counts)?;
+        Ok(std::mem::take(&mut self.unsent))
+    }
+
+    pub(crate) fn drain(&mut self, now: u64, counts: &mut Counts) -> Result<(), Violation> {
+        while let Some(&event) = self.judge.seen.events.first() {
+            self.call(now, Op::Event, counts)?;
+            self.events.push(event);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,45 @@
+//! Points in time that are known to lie between two others.
+
+/// The end of time. As a deadline it never comes.
+pub(crate) const NEVER: u64 = u64::MAX;
+
+/// Whether a deadline has come.
+pub(crate) const fn due(deadline: u64, now: u64) -> bool {
+    deadline <= now && deadline < NEVER
+}
+
+/// From `lo` to `hi`, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) lo: u64,
+    pub(crate) hi: u64,
+}
+
+impl Span {
+    pub(crate) const fn new(lo: u64, hi: u64) -> Self {
+        Self { lo, hi }
+    }
+
+    pub(crate) const fn exactly(at: u64) -> Self {
+        Self { lo: at, hi: at }
+    }
+
+    pub(crate) const fn contains(self, at: u64) -> bool {
+        self.lo <= at && at <= self.hi
+    }
+
+    pub(crate) const fn plus(self, micros: u64) -> Self {
+        Self::new(
+            self.lo.saturating_add(micros),
+            self.hi.saturating_add(micros),
+        )
+    }
+
+    pub(crate) fn at_least(self, at: u64) -> Self {
+        Self::new(self.lo.max(at), self.hi.max(at))
+    }
+
+    pub(crate) fn at_most(self, at: u64) -> Self {
+        Self::new(self.lo.min(at), self.hi.min(at))
+    }
+}

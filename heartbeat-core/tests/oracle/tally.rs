@@ -1,0 +1,96 @@
+//! What a run has met. A situation that never came up wasn't judged.
+
+use std::collections::BTreeMap;
+
+use heartbeat_core::{CloseReason, Control, Event, State};
+
+use crate::{facts::World, ops::Op, seen::Seen};
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tally(pub(crate) BTreeMap<&'static str, u64>);
+
+impl Tally {
+    pub(crate) fn count(&mut self, what: &'static str) {
+        *self.0.entry(what).or_default() += 1;
+    }
+
+    pub(crate) fn call(&mut self, op: Op, world: &World, before: State, seen: &Seen) {
+        self.count("steps");
+        let judged = matches!(before, State::Alive | State::Suspect);
+        if world.stall && before == State::Paused {
+            self.count("stalls in a pause");
+        } else if world.stall {
+            self.count(if world.heard.is_some() {
+                "stalls with evidence"
+            } else {
+                "stalls"
+            });
+        } else if world.late > 0 {
+            self.count("late calls");
+        } else if judged
+            && seen
+                .deadline
+                .is_some_and(|at| at == world.now.saturating_add(1))
+        {
+            self.count("calls 1 us early");
+        }
+        match op {
+            Op::Paused if judged => self.count("pauses"),
+            Op::Probe if judged => self.count("probes"),
+            Op::Probe if before == State::Paused => self.count("probes in a pause"),
+            Op::Hello(_) if judged && world.former.star() != world.terms.star() => {
+                self.count("Hellos that change I*");
+            }
+            Op::Backlog if judged => self.count("backlogs"),
+            Op::Acknowledged(_) if world.heard.is_some() => self.count("acknowledgements"),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn frame(&mut self, frame: Option<Control>) {
+        match frame {
+            Some(Control::Ping(_)) => self.count("pings"),
+            Some(Control::Pong(_)) => self.count("pongs"),
+            Some(Control::Goodbye) => self.count("goodbyes"),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn event(&mut self, event: Option<Event>) {
+        self.count(match event {
+            Some(Event::Connected { .. }) => "Connected",
+            Some(Event::Beat { .. }) => "Beat",
+            Some(Event::Suspect { missed: 0, .. }) => "Suspect (early)",
+            Some(Event::Suspect { .. }) => "Suspect",
+            Some(Event::Recovered { .. }) => "Recovered",
+            Some(Event::LocalStall { .. }) => "LocalStall",
+            Some(Event::Closed {
+                reason: CloseReason::Local,
+            }) => "Closed(Local)",
+            Some(Event::Closed { .. }) => "Closed(Peer)",
+            Some(Event::Dead(death)) => match format!("{:?}", death.cause).as_str() {
+                "Silent" => "Dead(Silent)",
+                "WriteStalled" => "Dead(WriteStalled)",
+                "PingFlood" => "Dead(PingFlood)",
+                "Refused" => "Dead(Refused)",
+                _ => "Dead(end)",
+            },
+            _ => return,
+        });
+    }
+
+    pub(crate) fn require(&self, wanted: &[&str]) {
+        for what in wanted {
+            assert!(self.0.contains_key(what), "never met: {what}\n{:?}", self.0);
+        }
+    }
+
+    pub(crate) fn line(&self) -> String {
+        let all: Vec<_> = self
+            .0
+            .iter()
+            .map(|(what, count)| format!("{what} {count}"))
+            .collect();
+        all.join(", ")
+    }
+}

@@ -42,16 +42,20 @@ impl Monitor {
             return;
         }
         let Moment { now, late } = self.observe(now);
+        let former = self.life;
         self.heard(at.min(now));
-        // So old a sign of life may leave deadlines in the past: that of the
-        // interval, and that of the round that begins then.
         if let Some(late) = late {
             self.ask_after_stall(late, now);
             self.begin_round_if_over(now, now);
-        } else {
-            self.serve(now);
-            self.serve(now);
+            return;
         }
+        // So old a sign of life may leave the end of the interval in the past.
+        // A round that begins therefore takes nothing away from the one before.
+        self.serve(now);
+        if let (Life::Round(round), Life::Round(former)) = (&mut self.life, former) {
+            round.last_as_long_as(&former);
+        }
+        self.serve(now);
     }
 
     /// What arrived isn't all that is coming: a frame is incomplete, or there
@@ -196,11 +200,12 @@ impl Monitor {
         let at = self.observe(now);
         self.forgive(at);
         self.writes.clear();
-        match &self.life {
-            Life::Leaving(leaving) if !leaving.is_goodbye_due() => {
+        if let Life::Leaving(leaving) = &mut self.life {
+            if leaving.is_goodbye_due() {
+                leaving.extend(self.timing.probe_budget(), at.now);
+            } else {
                 self.close_with(CloseReason::Local);
             }
-            _ => {}
         }
         if let Some(purpose) = self.outbox.left() {
             self.ping_left(purpose, at.now);

@@ -201,6 +201,11 @@ impl Round {
         self.asked = true;
     }
 
+    /// It gives its verdict no sooner than `former` would have.
+    pub(super) fn last_as_long_as(&mut self, former: &Self) {
+        self.verdict_at = self.verdict_at.max(former.verdict_at);
+    }
+
     /// It begins with a stall of ours, which is forgiven.
     pub(super) const fn count_stall(&mut self) {
         self.forgiven = 1;

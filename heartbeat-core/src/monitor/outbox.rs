@@ -31,7 +31,7 @@ enum Ping {
 pub(super) enum Purpose {
     /// It asks in a round. Not sent if evidence comes before it is handed out.
     Round,
-    /// It asks in a round after a stall of ours, and gets a whole timeout.
+    /// The same after a stall of ours: it gets a whole timeout.
     Fresh,
     /// The application asked for it: a round depends on it, even if evidence
     /// comes before it leaves.
@@ -91,8 +91,7 @@ impl Outbox {
     /// The round that the ping was for is over: evidence came.
     pub(super) const fn end_round(&mut self) {
         self.ping = match self.ping {
-            Ping::Due(Purpose::Round) => Ping::None,
-            Ping::Due(Purpose::Fresh) => Ping::Due(Purpose::Keepalive),
+            Ping::Due(Purpose::Round | Purpose::Fresh) => Ping::None,
             Ping::InFlight(Purpose::Round | Purpose::Fresh) => Ping::InFlight(Purpose::Keepalive),
             other => other,
         };

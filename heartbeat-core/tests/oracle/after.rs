@@ -48,8 +48,14 @@ impl After {
         };
         self.shown = None;
         let fresh = Self::draw(after, self.first);
-        self.lo = scaled(self.lo).saturating_sub(2).clamp(fresh.lo, fresh.hi);
-        self.hi = scaled(self.hi).saturating_add(2).clamp(fresh.lo, fresh.hi);
+        // What rounding hides of the random part grows with the interval.
+        let hidden = new / old + 2;
+        self.lo = scaled(self.lo)
+            .saturating_sub(hidden)
+            .clamp(fresh.lo, fresh.hi);
+        self.hi = scaled(self.hi)
+            .saturating_add(hidden)
+            .clamp(fresh.lo, fresh.hi);
     }
 
     fn grid(&self, terms: &Terms) -> u64 {

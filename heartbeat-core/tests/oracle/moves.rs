@@ -379,7 +379,7 @@ impl Candidate {
         }
         self.limit = None;
         self.life = Life::Leaving {
-            until: world.now.saturating_add(world.terms.budget()),
+            until: LAST.min(world.now.saturating_add(world.terms.budget())),
             goodbye: Goodbye::Due,
         };
     }

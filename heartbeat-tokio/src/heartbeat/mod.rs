@@ -23,7 +23,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{Sink, Stream, stream::FusedStream};
+use futures_core::{FusedStream, Stream};
+use futures_sink::Sink;
 use heartbeat_core::{Config, Monitor};
 
 pub(crate) use self::ending::Remains;

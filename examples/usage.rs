@@ -1,0 +1,64 @@
+//! A program that is a package of its own understands the command lines that
+//! the pages and its own documentation give. They end with `--help` here, so
+//! that nothing is done but to read them.
+//!
+//! This file is a test of each such package. Because of it `cargo test` builds
+//! the programs before it runs tests that start them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+const NAME: &str = env!("CARGO_PKG_NAME");
+const PROGRAM: &str = env!(concat!("CARGO_BIN_EXE_", env!("CARGO_PKG_NAME")));
+const FOLDER: &str = env!("CARGO_MANIFEST_DIR");
+
+#[test]
+fn every_command_line_in_the_pages_is_understood() {
+    let mut understood = 0;
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        let moved = format!("--example {NAME}");
+        assert!(!text.contains(&moved), "{page:?} says {moved}");
+        for command in commands(&text) {
+            let (cargo, arguments) = command.split_once(" -- ").unwrap_or((&command, ""));
+            if !cargo.ends_with(&format!(" -p {NAME}")) {
+                continue;
+            }
+            let read = Command::new(PROGRAM)
+                .args(arguments.split_whitespace())
+                .arg("--help")
+                .output()
+                .unwrap();
+            let complaint = String::from_utf8_lossy(&read.stderr);
+            assert!(read.status.success(), "{page:?}: {command}\n{complaint}");
+            understood += 1;
+        }
+    }
+    assert!(understood > 0, "no page says how to start it");
+}
+
+fn pages() -> Vec<PathBuf> {
+    let root = Path::new(FOLDER).join("../..");
+    let mut pages = vec![Path::new(FOLDER).join("main.rs")];
+    for folder in ["", "docs", "docs/guide"] {
+        let entries = fs::read_dir(root.join(folder)).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().path());
+        pages.extend(paths.filter(|path| path.extension().is_some_and(|it| it == "md")));
+    }
+    pages
+}
+
+/// From `cargo run` to the end of the line, which a backslash continues; or to
+/// that of the code in a sentence.
+fn commands(text: &str) -> Vec<String> {
+    let lines = text.lines().map(|line| line.trim_start_matches("//!"));
+    let text = lines.collect::<Vec<_>>().join("\n").replace("\\\n", " ");
+    let begun = text.match_indices("cargo run").map(|(at, _)| &text[at..]);
+    let whole = begun.filter_map(|text| text.split(['\n', '`', '#']).next());
+    whole
+        .map(|command| command.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect()
+}

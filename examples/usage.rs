@@ -1,9 +1,9 @@
-//! A program that is a package of its own understands the command lines that
-//! the pages and its own documentation give. They end with `--help` here, so
-//! that nothing is done but to read them.
+//! The command lines in the pages are valid: the program parses each of them.
+//! `--help` at their end keeps it from running.
 //!
-//! This file is a test of each such package. Because of it `cargo test` builds
-//! the programs before it runs tests that start them.
+//! Each package below `examples/` has this file as its test. It also makes
+//! `cargo test` build the program before it runs the tests that start it: cargo
+//! builds a binary for an integration test of its package only.
 
 use std::{
     fs,
@@ -52,12 +52,12 @@ fn pages() -> Vec<PathBuf> {
 }
 
 /// From `cargo run` to the end of the line, which a backslash continues; or to
-/// that of the code in a sentence.
+/// that of the code in a sentence, to a comment or to a redirection.
 fn commands(text: &str) -> Vec<String> {
     let lines = text.lines().map(|line| line.trim_start_matches("//!"));
     let text = lines.collect::<Vec<_>>().join("\n").replace("\\\n", " ");
     let begun = text.match_indices("cargo run").map(|(at, _)| &text[at..]);
-    let whole = begun.filter_map(|text| text.split(['\n', '`', '#']).next());
+    let whole = begun.filter_map(|text| text.split(['\n', '`', '#', '>']).next());
     whole
         .map(|command| command.split_whitespace().collect::<Vec<_>>().join(" "))
         .collect()

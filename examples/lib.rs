@@ -1,12 +1,14 @@
 //! Programs to run and to copy from; see the examples beside this file. What
-//! several of them use is in here.
+//! several of them use is in here, the larger parts behind features.
 
+#[cfg(feature = "arguments")]
 pub mod arguments;
-#[cfg(target_os = "linux")]
+#[cfg(all(feature = "network", target_os = "linux"))]
 pub mod network;
 pub mod process;
-#[cfg(target_os = "linux")]
+#[cfg(all(feature = "network", target_os = "linux"))]
 pub mod relay;
+#[cfg(feature = "websocket")]
 #[path = "websocket/websocket.rs"]
 pub mod websocket;
 pub mod witness;

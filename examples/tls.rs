@@ -1,5 +1,9 @@
 //! A heartbeat over TLS: client and server in one program, over a real socket.
 //!
+//! ```text
+//! cargo run --example tls --features tls
+//! ```
+//!
 //! The client says hello and is answered, then it hangs: its kernel goes on
 //! acknowledging, and TLS has nothing to say to that. The server finds out.
 

@@ -1,8 +1,8 @@
 //! A chat that knows who is there.
 //!
 //! ```text
-//! cargo run --example chat -- server
-//! cargo run --example chat -- client --name Ann
+//! cargo run -p chat -- server
+//! cargo run -p chat -- client --name Ann
 //! ```
 //!
 //! The first prints the address of a web page. People chat on the page and in

@@ -21,7 +21,7 @@ pub async fn run(options: ServerOptions) -> Result<(), Box<dyn Error>> {
     let pages = TcpListener::bind(options.http).await?;
     let address = terminals.local_addr()?;
     println!("http://{}/", pages.local_addr()?);
-    println!("cargo run --example chat -- client --server {address} --name YOURS");
+    println!("cargo run -p chat -- client --server {address} --name YOURS");
 
     let room = Room::new(config, address, options.quiet);
     for _ in 0..options.bots {

@@ -1,9 +1,9 @@
 //! Reads its settings from a file and the environment, and says what they mean.
 //!
 //! ```text
-//! cargo run --example config
-//! APP_HEARTBEAT__DETECT_WITHIN=1m cargo run --example config
-//! cargo run --example config -- my.toml
+//! cargo run --example config --features config
+//! APP_HEARTBEAT__DETECT_WITHIN=1m cargo run --example config --features config
+//! cargo run --example config --features config -- my.toml
 //! ```
 //!
 //! `settings.rs` is there to be copied; docs/configuration.md explains each key.

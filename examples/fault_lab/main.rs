@@ -2,8 +2,8 @@
 //! machine, at the same time.
 //!
 //! ```text
-//! cargo run --example fault_lab
-//! cargo run --example fault_lab -- --detect-within 3s --json found.json --svg found.svg
+//! cargo run -p fault_lab
+//! cargo run -p fault_lab -- --detect-within 3s --json found.json --svg found.svg
 //! ```
 //!
 //! For each fault it starts itself once more as a peer, connects to it once

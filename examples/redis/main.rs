@@ -1,7 +1,7 @@
 //! A Redis server whose death is noticed.
 //!
 //! ```text
-//! cargo run --example redis -- 127.0.0.1:6379
+//! cargo run --example redis --features redis -- 127.0.0.1:6379
 //! ```
 //!
 //! Stop the server (`kill -STOP`), let it go on, kill it, and see what is told.

@@ -2,8 +2,8 @@
 //! some of them is found.
 //!
 //! ```text
-//! cargo run --release --example swarm -- --connections 2000 --for 30s
-//! cargo run --release --example swarm -- --connections 100000 --for 5m --json found.json
+//! cargo run --release -p swarm -- --connections 2000 --for 30s
+//! cargo run --release -p swarm -- --connections 100000 --for 5m --json found.json
 //! ```
 //!
 //! It starts itself as often as file descriptors make necessary: as servers,

@@ -2,11 +2,11 @@
 //! does and what you want to know, and get a configuration to paste.
 //!
 //! ```text
-//! cargo run --release --example tune -- \
+//! cargo run --release -p tune -- \
 //!     --rtt 80ms --jitter 20ms --loss 2% --outage 2s --detect-within 6s --connections 50000
-//! cargo run --release --example tune -- --measured round_trips.txt --detect-within 6s
-//! cargo run --release --example tune -- --measure peer.example:7000 --detect-within 6s
-//! cargo run --release --example tune -- --rtt 80ms --loss 2% --config mine.toml --svg tune.svg
+//! cargo run --release -p tune -- --measured round_trips.txt --detect-within 6s
+//! cargo run --release -p tune -- --measure peer.example:7000 --detect-within 6s
+//! cargo run --release -p tune -- --rtt 80ms --loss 2% --config mine.toml --svg tune.svg
 //! ```
 //!
 //! It simulates two monitors, the real ones, on such a network in virtual time,

@@ -1,7 +1,7 @@
 //! A page in a browser that is known to live.
 //!
 //! ```text
-//! cargo run --example websocket
+//! cargo run --example websocket --features websocket
 //! ```
 //!
 //! Open the address that it prints. Close the page, kill the browser, or stop it

@@ -11,7 +11,8 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use futures::{Sink, Stream};
+use futures_core::Stream;
+use futures_sink::Sink;
 use heartbeat_core::{Control, ProtocolError};
 
 use crate::{

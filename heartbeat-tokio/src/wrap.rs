@@ -162,7 +162,7 @@ where
     Frames<T>: Transport<T>,
 {
     /// Wraps something that sends and receives whole frames already, such as
-    /// a WebSocket: a [`Stream`](futures::Stream) of `Result<Frame<M>, E>` that is a `Sink` of
+    /// a WebSocket: a [`Stream`](futures_core::Stream) of `Result<Frame<M>, E>` that is a `Sink` of
     /// [`Frame<M>`](crate::Frame) too. As a [`Dialect`] it says what its protocol lacks.
     ///
     /// What is below it isn't known here, so that three things are the

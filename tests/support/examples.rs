@@ -1,12 +1,20 @@
 //! The examples that tests run: where they are, and whether anything of them is
 //! left.
 
-use std::{env, fs, path::PathBuf, process::Command};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use serde_json::Value;
 
-/// The program of an example, built. It is another package's, so that cargo
-/// doesn't tell where it is unless it is asked.
+/// The program of an example, built: of a package below `examples/` that has
+/// this name, or an example of the package `examples/`. Cargo doesn't tell where
+/// another package's program is unless it is asked.
+///
+/// `cargo test --workspace` has built it already, and it is the same one: the
+/// same profile, and the features of all members with their dev-dependencies.
 ///
 /// # Panics
 ///
@@ -22,8 +30,16 @@ pub fn example(name: &str) -> PathBuf {
             cargo.env_remove(&variable);
         }
     }
+    cargo.args(["build", "--workspace", "--profile", "test"]);
+    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    if packages.join(name).join("Cargo.toml").exists() {
+        // The example beside it is any: only where there is one does cargo count
+        // the features of dev-dependencies, without which it would build all anew.
+        cargo.args(["--bin", name, "--example", "quickstart"]);
+    } else {
+        cargo.args(["--example", name]);
+    }
     let built = cargo
-        .args(["build", "--workspace", "--example", name])
         .arg("--message-format=json-render-diagnostics")
         .output()
         .expect("cargo runs us");

@@ -19,7 +19,8 @@ use std::{
     time::Duration,
 };
 
-use futures::{Sink, Stream, stream::FusedStream};
+use futures_core::{FusedStream, Stream};
+use futures_sink::Sink;
 use heartbeat_core::{CloseReason, Config, Death};
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 

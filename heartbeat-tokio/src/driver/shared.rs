@@ -19,7 +19,9 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-use futures::{Sink, Stream, task::AtomicWaker};
+use atomic_waker::AtomicWaker;
+use futures_core::Stream;
+use futures_sink::Sink;
 use heartbeat_core::Config;
 use tokio::sync::watch;
 

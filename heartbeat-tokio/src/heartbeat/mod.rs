@@ -23,7 +23,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{Sink, Stream, stream::FusedStream};
+use futures_core::{FusedStream, Stream};
+use futures_sink::Sink;
 use heartbeat_core::{Config, Monitor};
 
 pub(crate) use self::ending::Remains;
@@ -105,7 +106,7 @@ const READS_AT_ONCE: usize = 64;
 ///   `close` loses nothing; a dropped `send` may or may not have queued its
 ///   message, as with any `Sink`.
 /// * **Dropping** it closes the stream without a goodbye, which the peer sees
-///   as [`Cause::Eof`](crate::Cause::Eof). [`SinkExt::close`](futures::SinkExt::close) says
+///   as [`Cause::Eof`](crate::Cause::Eof). `SinkExt::close` says
 ///   goodbye first, behind everything that was queued, and waits for the peer to
 ///   close too. It gives up if writes make no progress for
 ///   `max_missed · timeout`, or the peer's end doesn't come within that time.

@@ -1,0 +1,48 @@
+"""Compiles each feature and each program by itself, as users do.
+
+Cargo unites the features of all packages that it builds at once. A feature that
+a manifest lacks goes unnoticed while another member of the workspace enables it.
+This runs clippy, with warnings as errors, over
+
+* each published library: with no feature, with each one and with all;
+* each package of examples, and each example that needs a feature with that one.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+
+def main():
+    metadata = json.loads(
+        subprocess.check_output(["cargo", "metadata", "--no-deps", "--format-version", "1"])
+    )
+    examples = pathlib.Path(metadata["workspace_root"], "examples")
+    libraries = programs = 0
+    for package in metadata["packages"]:
+        name = package["name"]
+        if package["publish"] is None:
+            libraries += 1
+            clippy(name, "--lib", "--no-default-features")
+            for feature in package["features"]:
+                clippy(name, "--lib", "--no-default-features", "--features", feature)
+            clippy(name, "--lib", "--all-features")
+        elif examples in pathlib.Path(package["manifest_path"]).parents:
+            programs += 1
+            clippy(name)
+            for target in package["targets"]:
+                for feature in target.get("required-features", []):
+                    clippy(name, "--example", target["name"], "--features", feature)
+    if not libraries or not programs:
+        sys.exit("There is nothing that this would check.")
+
+
+def clippy(package, *options):
+    command = ["cargo", "clippy", "--quiet", "-p", package, *options]
+    print(*command, flush=True)
+    if subprocess.run([*command, "--", "-D", "warnings"]).returncode:
+        sys.exit(1)
+
+
+main()

@@ -91,6 +91,25 @@ impl Limiter {
     }
 }
 
+#[cfg(feature = "testkit")]
+impl Limiter {
+    pub(crate) fn describe(&self, facts: &mut crate::testkit::Facts) {
+        // Only a flood tells how much credit there is.
+        let Self {
+            credit: _,
+            settled_at: _,
+            announced,
+        } = *self;
+        match announced {
+            Announced::Nothing => facts.number(0),
+            Announced::Last { last, most } => {
+                facts.number(last);
+                facts.number(most);
+            }
+        }
+    }
+}
+
 /// Tokens that flow in each microsecond.
 fn rate(max_missed: u8) -> u64 {
     2 * u64::from(max_missed)

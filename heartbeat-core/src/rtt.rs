@@ -63,6 +63,20 @@ impl RoundTrip {
     }
 }
 
+#[cfg(feature = "testkit")]
+impl RoundTrip {
+    pub(crate) fn describe(&self, facts: &mut crate::testkit::Facts) {
+        let Self {
+            smoothed,
+            variation,
+            last,
+        } = *self;
+        facts.number(smoothed);
+        facts.number(variation);
+        facts.number(last);
+    }
+}
+
 /// `old` moved towards `new` by one part in `parts`, rounded to nearest.
 fn weighted(old: u32, new: u32, parts: u64) -> u32 {
     let sum = u64::from(old) * (parts - 1) + u64::from(new) + parts / 2;

@@ -76,6 +76,7 @@ mod network;
 mod peer;
 mod report;
 mod simulation;
+mod snapshot;
 mod tcp;
 mod timeline;
 
@@ -85,6 +86,9 @@ use std::collections::VecDeque;
 pub use link::{Link, LinkStrategy};
 pub use report::{Failure, Report};
 pub use simulation::{Direction, Side, Simulation};
+pub(crate) use snapshot::Facts;
+#[doc(hidden)]
+pub use snapshot::Snapshot;
 pub use timeline::Timeline;
 
 /// So many microseconds.

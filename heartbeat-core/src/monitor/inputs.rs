@@ -139,7 +139,7 @@ impl Monitor {
 
     /// How many of the latest pings a pong may answer: N in a round, and one
     /// more for each stall forgiven.
-    fn window(&self) -> u32 {
+    pub(super) fn window(&self) -> u32 {
         2 * u32::from(self.timing.max_missed())
     }
 

@@ -184,3 +184,51 @@ impl Ledger {
         self.answered = pings;
     }
 }
+
+#[cfg(feature = "testkit")]
+impl Ledger {
+    /// The latest `window` pings may be answered. Round trips matter if
+    /// `is_adaptive`.
+    pub(super) fn describe(
+        &self,
+        window: u32,
+        is_adaptive: bool,
+        facts: &mut crate::testkit::Facts,
+    ) {
+        let Self {
+            sent,
+            answered,
+            pongs: _,
+            left,
+            rtt,
+        } = *self;
+        facts.ping(answered, sent, window);
+        match left {
+            Left::Never => facts.number(0),
+            Left::Untimed { last_left } => {
+                facts.number(1);
+                facts.instant(last_left);
+            }
+            Left::Last { last_left, last } => {
+                facts.number(2);
+                facts.instant(last_left);
+                facts.ping(last, sent, window);
+            }
+            Left::FirstAndLast {
+                first_left,
+                last_left,
+                last,
+                back,
+            } => {
+                facts.number(3);
+                facts.instant(first_left);
+                facts.instant(last_left);
+                facts.ping(last, sent, window);
+                facts.number(back);
+            }
+        }
+        if is_adaptive {
+            rtt.describe(facts);
+        }
+    }
+}

@@ -373,3 +373,63 @@ impl Leaving {
 fn bounded(now: Instant, budget: u64) -> Instant {
     now.plus(budget).min(Instant::from_micros(u64::MAX - 1))
 }
+
+#[cfg(feature = "testkit")]
+impl Life {
+    pub(super) fn describe(&self, facts: &mut crate::testkit::Facts) {
+        match *self {
+            Self::Idle(Idle {
+                ping_after,
+                draw,
+                probe_waits,
+            }) => {
+                facts.number(0);
+                facts.large(ping_after);
+                facts.number(draw == Draw::First);
+                facts.number(probe_waits);
+            }
+            Self::Round(round) => round.describe(facts),
+            Self::Paused(Paused {
+                keepalive_at,
+                probe_waits,
+            }) => {
+                facts.number(2);
+                facts.instant(keepalive_at);
+                facts.number(probe_waits);
+            }
+            Self::Leaving(Leaving { until, goodbye }) => {
+                facts.number(3);
+                facts.instant(until);
+                facts.number(goodbye == Goodbye::Due);
+            }
+            Self::Closed => facts.number(4),
+            Self::Dead { missed } => {
+                facts.number(5);
+                facts.number(missed);
+            }
+        }
+    }
+}
+
+#[cfg(feature = "testkit")]
+impl Round {
+    fn describe(self, facts: &mut crate::testkit::Facts) {
+        let Self {
+            verdict_at,
+            step_at,
+            suspect_at,
+            suspect_reported,
+            missed,
+            forgiven,
+            asked,
+        } = self;
+        facts.number(1);
+        facts.instant(verdict_at);
+        facts.instant(step_at);
+        facts.instant(suspect_at);
+        facts.number(suspect_reported);
+        facts.number(missed);
+        facts.number(forgiven);
+        facts.number(asked);
+    }
+}

@@ -239,6 +239,40 @@ impl Monitor {
     pub fn set_pings_sent(&mut self, pings: u32) {
         self.ledger.set_sent(pings);
     }
+
+    /// What the future depends on from `now` on, if no later input is earlier.
+    /// What is longer ago than `oldest` counts as that old.
+    #[cfg(feature = "testkit")]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn snapshot(&self, now: Instant, oldest: Duration) -> crate::testkit::Snapshot {
+        let Self {
+            timing,
+            life,
+            outbox,
+            ledger,
+            notices,
+            writes,
+            limiter,
+            random: _,
+            clock,
+            last_heard,
+        } = self;
+        let mut taken = crate::testkit::Facts::new(*timing.config(), now.max(*clock), oldest);
+        let facts = &mut taken;
+        timing.describe(facts);
+        life.describe(facts);
+        outbox.describe(facts);
+        ledger.describe(self.window(), timing.config().adaptive(), facts);
+        notices.describe(facts);
+        writes.describe(facts);
+        facts.number(limiter.is_some());
+        if let Some(limiter) = limiter {
+            limiter.describe(facts);
+        }
+        facts.instant(*last_heard);
+        taken.into_snapshot()
+    }
 }
 
 #[cfg(test)]

@@ -232,3 +232,62 @@ impl End {
         }
     }
 }
+
+#[cfg(feature = "testkit")]
+impl Notices {
+    pub(super) fn describe(&self, facts: &mut crate::testkit::Facts) {
+        let Self {
+            connected,
+            stall,
+            recovered,
+            beat,
+            suspicion,
+            end,
+        } = *self;
+        facts.number(connected);
+        for span in [stall, recovered] {
+            facts.span(span.map_or(0, |span| span.0.get()));
+        }
+        facts.number(beat.map_or(0, |beat| beat.0.get()));
+        match suspicion {
+            Suspicion::None => facts.number(0),
+            Suspicion::Given => facts.number(1),
+            Suspicion::Pending {
+                silence,
+                missed,
+                given_before,
+            } => {
+                facts.number(2);
+                facts.span(silence.0.get());
+                facts.number(missed);
+                facts.number(given_before);
+            }
+        }
+        facts.number(end.is_some());
+        if let Some(end) = end {
+            end.describe(facts);
+        }
+    }
+}
+
+#[cfg(feature = "testkit")]
+impl End {
+    fn describe(self, facts: &mut crate::testkit::Facts) {
+        match self {
+            Self::Closed(reason) => {
+                facts.number(0);
+                facts.number(reason == CloseReason::Peer);
+            }
+            Self::Dead {
+                cause,
+                silence,
+                missed,
+            } => {
+                facts.number(1);
+                facts.cause(cause);
+                facts.span(silence.0.get());
+                facts.number(missed);
+            }
+        }
+    }
+}

@@ -163,3 +163,31 @@ impl Outbox {
         )
     }
 }
+
+#[cfg(feature = "testkit")]
+impl Outbox {
+    pub(super) fn describe(&self, facts: &mut crate::testkit::Facts) {
+        let Self {
+            hello_due,
+            pong,
+            ping,
+        } = *self;
+        facts.number(hello_due);
+        facts.number(pong.is_some());
+        if let Some(Nonce(bytes)) = pong {
+            facts.number(i64::from_be_bytes(bytes));
+        }
+        let (is_in_flight, purpose) = match ping {
+            Ping::None => return facts.number(0),
+            Ping::Due(purpose) => (false, purpose),
+            Ping::InFlight(purpose) => (true, purpose),
+        };
+        facts.number(match purpose {
+            Purpose::Round => 1,
+            Purpose::Fresh => 2,
+            Purpose::Probe => 3,
+            Purpose::Keepalive => 4,
+        });
+        facts.number(is_in_flight);
+    }
+}

@@ -204,6 +204,27 @@ impl Timing {
     }
 }
 
+#[cfg(feature = "testkit")]
+impl Timing {
+    pub(super) fn describe(&self, facts: &mut crate::testkit::Facts) {
+        // The snapshot has the configuration.
+        let Self { config: _, peer } = self;
+        facts.number(peer.is_some());
+        if let Some(peer) = peer {
+            let Peer {
+                interval,
+                detection_time,
+                min_interval,
+                max_missed,
+            } = *peer;
+            facts.large(interval);
+            facts.large(detection_time);
+            facts.large(min_interval);
+            facts.number(max_missed.get());
+        }
+    }
+}
+
 /// From 1 to `interval`, each as likely.
 fn uniform(interval: u64, random: u64) -> u64 {
     let scaled = (u128::from(interval) * u128::from(random)) >> 64;

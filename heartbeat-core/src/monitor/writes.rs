@@ -69,3 +69,17 @@ impl Writes {
         }
     }
 }
+
+#[cfg(feature = "testkit")]
+impl Writes {
+    pub(super) fn describe(&self, facts: &mut crate::testkit::Facts) {
+        match *self {
+            Self::Moving => facts.number(0),
+            Self::Blocked { until, excused } => {
+                facts.number(1);
+                facts.instant(until);
+                facts.number(excused);
+            }
+        }
+    }
+}

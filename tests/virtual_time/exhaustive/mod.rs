@@ -1,0 +1,298 @@
+//! Every state that two monitors can get into.
+//!
+//! Other tests pick their schedules by hand or by dice. This one lets a model
+//! checker ([stateright](https://docs.rs/stateright)) try all of them: two
+//! real `Monitor`s talk over two queues, the clock advances tick by tick, and
+//! at every tick each message may arrive or be held back, each timer may be
+//! served or be late, each write may leave or wait, be reported at once or
+//! later, a side may fall asleep and wake up, stop reading, ask, hang, jam, be
+//! cut off, or say goodbye. After each input `record.rs` says what must come of
+//! it by docs/state-machine.md, to the tick: frames, events and their values,
+//! the deadline, the status. `verdicts.rs` compares.
+//!
+//! A tick is 20 ms, the shortest time between two keepalive pings; where round
+//! trips are measured it is a microsecond, as they are averaged to that.
+//!
+//! # There is no horizon
+//!
+//! The search has no depth limit: it ends when there is no new state. That
+//! works because two states count as one if they differ only in
+//!
+//! - *what time it is*: every instant is replaced by its age. The core
+//!   compares and subtracts instants and does nothing else with them. An age
+//!   beyond `LONG_AGO` ticks counts as that: it is more than twice the
+//!   longest time that any rule adds to an instant, so no rule can tell.
+//! - *how many pings there were*: a nonce is replaced by how many pings ago
+//!   it was handed out, and likewise the monitor's indices. Nonces are only
+//!   compared for equality, and without jitter (J = 0 everywhere here)
+//!   nothing else depends on the count.
+//! - the measured round trip, where `adaptive` is off.
+//! - how much credit the flood limiter gives: it can be told only by a peer
+//!   that floods, and these don't.
+//!
+//! A monitor's part of that is a `Snapshot`, which each part of the monitor
+//! writes its own fields to: one that is forgotten doesn't compile. And no
+//! state is made up: were this projection to merge too much, the search would
+//! see less, but it would never blame a monitor that is right.
+//!
+//! # Figures
+//!
+//! All interleavings of the scenarios below; "depth" is the longest of the
+//! shortest ways to a state, in actions.
+//!
+//! ```text
+//! cargo test -p heartbeat-tests --test virtual_time exhaustive:: -- --nocapture --test-threads 1
+//!
+//! ```
+//!
+//! The states are always as many; the depth varies a little, as two threads
+//! share the work. With `HEARTBEAT_EXHAUSTIVE=1` (and `--release`) delays are
+//! longer, and there are more stalls and more faults in one run.
+
+mod key;
+mod model;
+mod record;
+mod verdicts;
+
+use std::time::Duration;
+
+use heartbeat_core::{Config, ConfigBuilder, Evidence};
+
+use model::Rules;
+use verdicts::Seen;
+
+/// In microseconds: the shortest time between two keepalive pings.
+const TICK: u64 = 20_000;
+
+/// I = 3, W = 2, N = 2, m = 1, J = 0: dead after 7 ticks.
+fn timings(tick: u64) -> ConfigBuilder {
+    Config::builder()
+        .interval(Duration::from_micros(3 * tick))
+        .timeout(Duration::from_micros(2 * tick))
+        .min_interval(Duration::from_micros(tick))
+        .max_missed(2)
+        .jitter(0.0)
+        .adaptive(false)
+}
+
+fn ticks(count: u64) -> Duration {
+    Duration::from_micros(count * TICK)
+}
+
+/// The first without, the second with `HEARTBEAT_EXHAUSTIVE=1`.
+fn deeper<T>(usual: T, deep: T) -> T {
+    match std::env::var_os("HEARTBEAT_EXHAUSTIVE") {
+        Some(_) => deep,
+        None => usual,
+    }
+}
+
+#[test]
+fn without_faults_nobody_dies() {
+    let world = Rules {
+        delay: 1,
+        lateness: 1,
+        calm: true,
+        ..Rules::new(TICK, timings(TICK))
+    };
+    world.check("calm", &[Seen::Beat]);
+}
+
+#[test]
+fn a_fault_is_found_in_time_and_nothing_else_is() {
+    let world = Rules {
+        delay: 1,
+        lateness: 1,
+        faults: deeper(1, 2),
+        ..Rules::new(TICK, timings(TICK))
+    };
+    world.check("one fault", &[Seen::Dead, Seen::ClosedByPeer]);
+}
+
+#[test]
+fn two_faults_are_no_worse_than_one() {
+    let world = Rules {
+        delay: 1,
+        faults: 2,
+        ..Rules::new(TICK, timings(TICK))
+    };
+    world.check(
+        "two faults",
+        &[Seen::Dead, Seen::WriteStalled, Seen::ClosedByPeer],
+    );
+}
+
+#[test]
+fn late_timers_and_writes_that_wait_cost_no_more_than_they_are() {
+    let world = Rules {
+        delay: 1,
+        lateness: 1,
+        write_delay: [1, deeper(0, 1)],
+        faults: deeper(0, 1),
+        ..Rules::new(TICK, timings(TICK))
+    };
+    world.check("late", &[]);
+}
+
+#[test]
+fn long_delays_kill_only_who_was_silent_for_long_enough() {
+    let world = Rules {
+        delay: deeper(3, 4),
+        ..Rules::new(TICK, timings(TICK))
+    };
+    world.check("delays", &[Seen::Dead, Seen::Recovered]);
+}
+
+#[test]
+fn stalls_of_our_own_are_not_the_peers_fault() {
+    let world = Rules {
+        delay: 1,
+        stalls: deeper(1, 2),
+        longest_stall: deeper(8, 12),
+        ..Rules::new(TICK, timings(TICK))
+    };
+    world.check("stalls", &[Seen::LocalStall]);
+}
+
+#[test]
+fn a_ping_that_follows_a_stall_has_its_whole_timeout_once_it_was_written() {
+    let world = Rules {
+        delay: deeper(0, 1),
+        write_delay: [deeper(1, 2), 0],
+        stalls: 1,
+        longest_stall: deeper(4, 6),
+        faults: 1,
+        ..Rules::new(TICK, timings(TICK))
+    };
+    world.check("stall, slow writes", &[Seen::LocalStall, Seen::Dead]);
+}
+
+#[test]
+fn suspicion_that_follows_round_trips_is_taken_back() {
+    const MICROSECOND: u64 = 1;
+    let floor = Duration::from_micros(MICROSECOND);
+    let config = timings(MICROSECOND).adaptive(true).adaptive_floor(floor);
+    let world = Rules {
+        delay: 1,
+        faults: deeper(0, 1),
+        ..Rules::new(MICROSECOND, config)
+    };
+    world.check("adaptive", &[Seen::Recovered]);
+}
+
+#[test]
+fn greetings_that_come_late_or_twice_settle_on_the_slower_interval() {
+    let world = Rules {
+        delay: 1,
+        calm: true,
+        greetings: deeper(2, 3),
+        ..Rules::between(TICK, fast_and_slow(Evidence::AnyBytes))
+    };
+    world.check("greetings", &[]);
+}
+
+#[test]
+fn a_greeting_that_is_no_evidence_moves_the_round_that_it_makes_due() {
+    let world = Rules {
+        delay: 1,
+        lateness: 1,
+        greetings: deeper(1, 2),
+        ..Rules::between(TICK, fast_and_slow(Evidence::Echo))
+    };
+    world.check("greetings, echo", &[Seen::Beat]);
+}
+
+#[test]
+fn only_answers_count_where_only_answers_are_evidence() {
+    let world = Rules {
+        delay: deeper(1, 2),
+        flush_delay: 1,
+        stalls: deeper(0, 1),
+        longest_stall: 6,
+        faults: deeper(0, 1),
+        ..Rules::new(TICK, timings(TICK).evidence(Evidence::Echo))
+    };
+    world.check("echo", &[Seen::Beat]);
+}
+
+#[test]
+fn a_pause_is_no_silence_and_keeps_the_peer_content() {
+    let world = Rules {
+        delay: 1,
+        lateness: deeper(0, 1),
+        pauses: deeper(1, 2),
+        longest_pause: 9,
+        probes: deeper(0, 1),
+        calm: true,
+        ..Rules::new(TICK, timings(TICK))
+    };
+    world.check("pauses", &[Seen::Beat]);
+}
+
+#[test]
+fn a_probe_asks_once_and_as_soon_as_the_peer_accepts_it() {
+    let world = Rules {
+        delay: 1,
+        flush_delay: 1,
+        probes: deeper(1, 2),
+        faults: deeper(0, 1),
+        ..Rules::new(TICK, timings(TICK).min_interval(ticks(2)))
+    };
+    world.check("probes", &[Seen::Beat]);
+}
+
+#[test]
+fn probes_pauses_and_stalls_together() {
+    let world = Rules {
+        probes: deeper(1, 2),
+        pauses: 1,
+        longest_pause: 5,
+        stalls: 1,
+        longest_stall: 6,
+        write_delay: [1, 0],
+        ..Rules::new(TICK, timings(TICK).min_interval(ticks(2)))
+    };
+    world.check("together", &[Seen::LocalStall]);
+}
+
+#[test]
+fn a_backlog_delays_no_sign_of_life() {
+    let world = Rules {
+        delay: 1,
+        lateness: deeper(0, 1),
+        backlog: true,
+        calm: true,
+        ..Rules::between(TICK, fast_and_slow(Evidence::AnyBytes))
+    };
+    world.check("backlog", &[]);
+}
+
+#[test]
+fn blocked_writes_end_whatever_arrives() {
+    let world = Rules {
+        delay: 1,
+        faults: 1,
+        stalls: deeper(0, 1),
+        longest_stall: 6,
+        ..Rules::new(TICK, timings(TICK).write_stall(ticks(5)))
+    };
+    world.check("blocked", &[Seen::WriteStalled]);
+}
+
+#[test]
+fn the_only_ping_of_a_round_is_unanswered() {
+    let world = Rules {
+        delay: 2,
+        flush_delay: 1,
+        faults: deeper(0, 1),
+        ..Rules::new(TICK, timings(TICK).max_missed(1))
+    };
+    world.check("one beat", &[Seen::Dead]);
+}
+
+/// The one pings each tick, the other accepts a ping each second tick.
+fn fast_and_slow(evidence: Evidence) -> [ConfigBuilder; 2] {
+    let fast = timings(TICK).interval(ticks(1));
+    let slow = timings(TICK).min_interval(ticks(2));
+    [fast, slow].map(|config| config.evidence(evidence))
+}

@@ -1,0 +1,559 @@
+//! Two monitors, two queues between them, and all that may happen to them.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
+
+use heartbeat_core::{Config, ConfigBuilder, Control, End, Instant, Monitor, Nonce};
+use stateright::{Checker, Model, Property};
+
+use super::{
+    key::Key,
+    record::{Input, Phase, Record, Timings},
+    verdicts::{Broken, Seen},
+};
+
+/// What may happen in a world. Times are in ticks.
+#[derive(Clone)]
+pub(super) struct Rules {
+    /// In microseconds.
+    pub(super) tick: u64,
+    pub(super) configs: [Config; 2],
+    pub(super) timings: [Timings; 2],
+    /// The longest that a message is on its way.
+    pub(super) delay: u64,
+    /// The latest that a timer is served by a driver that isn't asleep.
+    pub(super) lateness: u64,
+    /// The longest that a frame of each side waits to be written.
+    pub(super) write_delay: [u64; 2],
+    /// The longest from there until the monitor is told.
+    pub(super) flush_delay: u64,
+    /// How many faults there may be in one run.
+    pub(super) faults: u8,
+    /// How many stalls there may be in one run, and how long each.
+    pub(super) stalls: u8,
+    pub(super) longest_stall: u64,
+    /// How many probes.
+    pub(super) probes: u8,
+    /// How many pauses, and how long each.
+    pub(super) pauses: u8,
+    pub(super) longest_pause: u64,
+    /// How often each Hello arrives. More than once: at any time, in any
+    /// order with the other frames.
+    pub(super) greetings: u8,
+    /// More is always coming than was read.
+    pub(super) backlog: bool,
+    /// Delays are so short that nobody may die.
+    pub(super) calm: bool,
+}
+
+#[derive(Clone)]
+pub(super) struct World {
+    pub(super) now: u64,
+    pub(super) sides: [Side; 2],
+    pub(super) faults: u8,
+    pub(super) stalls: u8,
+    pub(super) probes: u8,
+    pub(super) pauses: u8,
+    pub(super) broken: Option<Broken>,
+    pub(super) seen: Option<Seen>,
+    /// All of the above, as far as the future depends on it.
+    pub(super) key: Option<Arc<Key>>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Side {
+    pub(super) monitor: Monitor,
+    /// Handed out by the monitor, not yet written.
+    pub(super) outbox: Vec<Message>,
+    /// On their way to this side.
+    pub(super) inbox: VecDeque<Message>,
+    /// Greetings that come when they like.
+    pub(super) greetings: Vec<Control>,
+    /// Something was written, and the monitor wasn't told.
+    pub(super) unreported: Option<u64>,
+    pub(super) asleep_since: Option<u64>,
+    /// Will never do anything again, and nobody is told.
+    pub(super) hung: bool,
+    /// Can't write any more.
+    pub(super) jammed: bool,
+    /// Nothing arrives any more.
+    pub(super) deaf: bool,
+    pub(super) record: Record,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Message {
+    pub(super) frame: Frame,
+    pub(super) since: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Frame {
+    /// With the ping's number, by which its nonce is told.
+    Ping(Nonce, u32),
+    Pong(Nonce, u32),
+    Other(Control),
+    /// The connection was closed.
+    Eof,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    Tick,
+    Arrive(usize),
+    Greet(usize),
+    Timeout(usize),
+    Write(usize),
+    /// What was written is reported.
+    Flush(usize),
+    FallAsleep(usize),
+    WakeUp(usize),
+    Probe(usize),
+    Pause(usize),
+    Resume(usize),
+    Fault(usize, Fault),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    Hang,
+    /// What is sent to this side is lost from now on.
+    Deafen,
+    /// This side can't write from now on.
+    Jam,
+    /// No fault: it says goodbye.
+    Close,
+}
+
+impl Rules {
+    /// Nothing but time passes. The tick is in microseconds.
+    pub(super) fn new(tick: u64, config: ConfigBuilder) -> Self {
+        Self::between(tick, [config.clone(), config])
+    }
+
+    pub(super) fn between(tick: u64, configs: [ConfigBuilder; 2]) -> Self {
+        let configs = configs.map(|config| config.build().unwrap());
+        Self {
+            tick,
+            configs,
+            timings: configs.map(|config| Timings::new(&config, tick)),
+            delay: 0,
+            lateness: 0,
+            write_delay: [0, 0],
+            flush_delay: 0,
+            faults: 0,
+            stalls: 0,
+            longest_stall: 0,
+            probes: 0,
+            pauses: 0,
+            longest_pause: 0,
+            greetings: 1,
+            backlog: false,
+            calm: false,
+        }
+    }
+
+    pub(super) fn check(self, name: &str, expected: &[Seen]) {
+        let began = std::time::Instant::now();
+        let checker = self.checker().threads(2).spawn_bfs().join();
+        println!(
+            "{name:>18}: {:>9} states, depth {:>3}, {:.1?}",
+            checker.unique_state_count(),
+            checker.max_depth(),
+            began.elapsed()
+        );
+        for property in checker.model().properties() {
+            match property.expectation {
+                stateright::Expectation::Sometimes => {}
+                _ => checker.assert_no_discovery(property.name),
+            }
+        }
+        for seen in expected {
+            assert!(
+                checker.discovery(seen.name()).is_some(),
+                "{name}: never {seen:?}"
+            );
+        }
+    }
+
+    pub(super) const fn instant(&self, ticks: u64) -> Instant {
+        Instant::from_micros(ticks * self.tick)
+    }
+
+    /// The tick at which a deadline has come.
+    pub(super) const fn tick_of(&self, deadline: Instant) -> u64 {
+        deadline.as_micros().div_ceil(self.tick)
+    }
+}
+
+impl Model for Rules {
+    type State = World;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<World> {
+        let side = |index: usize| Side {
+            monitor: Monitor::new(self.configs[index], index as u64, Instant::ORIGIN),
+            outbox: Vec::new(),
+            inbox: VecDeque::new(),
+            greetings: Vec::new(),
+            unreported: None,
+            asleep_since: None,
+            hung: false,
+            jammed: false,
+            deaf: false,
+            record: Record::new(),
+        };
+        let mut world = World {
+            now: 0,
+            sides: [side(0), side(1)],
+            faults: self.faults,
+            stalls: self.stalls,
+            probes: self.probes,
+            pauses: self.pauses,
+            broken: None,
+            seen: None,
+            key: None,
+        };
+        for who in 0..2 {
+            let taken = world.take_frames(self, who);
+            world.broken = world.broken.or(taken.err());
+            world.settle(self, who);
+        }
+        world.key = Some(Arc::new(Key::new(&world, self)));
+        vec![world]
+    }
+
+    fn actions(&self, world: &World, actions: &mut Vec<Action>) {
+        let mut sides = world.sides.iter();
+        if world.broken.is_some() || !sides.any(Side::is_up) {
+            return;
+        }
+        if (0..2).all(|who| world.may_wait(self, who)) {
+            actions.push(Action::Tick);
+        }
+        for (who, side) in world.sides.iter().enumerate() {
+            if side.is_up() {
+                self.actions_of(world, who, side, actions);
+            }
+        }
+    }
+
+    fn next_state(&self, last: &World, action: Action) -> Option<World> {
+        let mut world = last.clone();
+        world.seen = None;
+        match action {
+            Action::Tick => world.tick(self),
+            Action::Arrive(who) => world.arrive(self, who),
+            Action::Greet(who) => {
+                if let Some(hello) = world.sides[who].greetings.pop() {
+                    world.hear(self, who, Input::Hello, hello);
+                }
+            }
+            Action::Timeout(who) => world.input(self, who, Input::Timeout),
+            Action::Write(who) => world.write(self, who),
+            Action::Flush(who) => world.flush(self, who),
+            Action::FallAsleep(who) => {
+                world.stalls -= 1;
+                world.sides[who].asleep_since = Some(world.now);
+            }
+            Action::WakeUp(who) => world.sides[who].asleep_since = None,
+            Action::Probe(who) => {
+                world.probes -= 1;
+                world.input(self, who, Input::Probe);
+            }
+            Action::Pause(who) => {
+                world.pauses -= 1;
+                world.input(self, who, Input::Paused);
+            }
+            Action::Resume(who) => world.input(self, who, Input::Resumed),
+            Action::Fault(who, fault) => world.fault(self, who, fault),
+        }
+        world.key = Some(Arc::new(Key::new(&world, self)));
+        Some(world)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        Broken::properties()
+            .into_iter()
+            .chain(Seen::properties())
+            .collect()
+    }
+}
+
+impl Rules {
+    fn actions_of(&self, world: &World, who: usize, side: &Side, actions: &mut Vec<Action>) {
+        if side.asleep_since.is_some() {
+            return actions.push(Action::WakeUp(who));
+        }
+        let is_paused = side.record.is_paused();
+        if !side.inbox.is_empty() && !is_paused {
+            actions.push(Action::Arrive(who));
+        }
+        if !side.greetings.is_empty() && !is_paused {
+            actions.push(Action::Greet(who));
+        }
+        if world.is_due(self, who) {
+            actions.push(Action::Timeout(who));
+        }
+        if !side.outbox.is_empty() && !side.jammed {
+            actions.push(Action::Write(who));
+        }
+        if side.unreported.is_some() && side.outbox.is_empty() {
+            actions.push(Action::Flush(who));
+        }
+        // If only one side stalls or has a fault, it is the first: the sides
+        // are alike, or the first is the one that has it harder.
+        let may = |left, in_all| left > 0 && (who == 0 || in_all > 1);
+        if may(world.stalls, self.stalls) {
+            actions.push(Action::FallAsleep(who));
+        }
+        if may(world.probes, self.probes) && !side.record.is_leaving() {
+            actions.push(Action::Probe(who));
+        }
+        if is_paused {
+            actions.push(Action::Resume(who));
+        } else if may(world.pauses, self.pauses) && !side.record.is_leaving() {
+            actions.push(Action::Pause(who));
+        }
+        if may(world.faults, self.faults) {
+            let faults = [Fault::Hang, Fault::Deafen, Fault::Jam, Fault::Close];
+            actions.extend(faults.map(|fault| Action::Fault(who, fault)));
+        }
+    }
+}
+
+impl Side {
+    pub(super) fn is_up(&self) -> bool {
+        !self.hung && !self.record.has_ended()
+    }
+
+    fn is_reachable(&self) -> bool {
+        self.is_up() && !self.deaf
+    }
+}
+
+impl World {
+    pub(super) fn deadline(&self, rules: &Rules, who: usize) -> Option<u64> {
+        let deadline = self.sides[who].monitor.poll_timeout();
+        deadline.map(|deadline| rules.tick_of(deadline))
+    }
+
+    fn is_due(&self, rules: &Rules, who: usize) -> bool {
+        self.deadline(rules, who)
+            .is_some_and(|deadline| deadline <= self.now)
+    }
+
+    /// Whether nothing that concerns this side has to happen before the next
+    /// tick.
+    fn may_wait(&self, rules: &Rules, who: usize) -> bool {
+        let side = &self.sides[who];
+        if !side.is_up() {
+            return true;
+        }
+        if let Some(since) = side.asleep_since {
+            return self.now - since < rules.longest_stall;
+        }
+        let paused_too_long = match side.record.phase {
+            Phase::Paused { since, .. } => self.now - since >= rules.longest_pause,
+            _ => false,
+        };
+        let has_arrived = |message: &Message| self.now - message.since >= rules.delay;
+        let is_overdue = self
+            .deadline(rules, who)
+            .is_some_and(|deadline| deadline + rules.lateness <= self.now);
+        let is_written = |message: &Message| self.now - message.since >= rules.write_delay[who];
+        let is_told = |since| self.now - since >= rules.flush_delay;
+        !paused_too_long
+            && (side.record.is_paused() || !side.inbox.front().is_some_and(has_arrived))
+            && !is_overdue
+            && (side.jammed || !side.outbox.first().is_some_and(is_written))
+            && !(side.outbox.is_empty() && side.unreported.is_some_and(is_told))
+    }
+
+    fn tick(&mut self, rules: &Rules) {
+        self.now += 1;
+        for who in 0..2 {
+            let side = &self.sides[who];
+            if side.is_up() && side.asleep_since.is_none() {
+                let overdue = self.judge_silence(rules, who);
+                self.broken = self.broken.or(overdue.err());
+            }
+        }
+    }
+
+    fn arrive(&mut self, rules: &Rules, who: usize) {
+        match self.sides[who]
+            .inbox
+            .pop_front()
+            .map(|message| message.frame)
+        {
+            Some(Frame::Eof) => self.input(rules, who, Input::Eof),
+            Some(Frame::Ping(nonce, count)) => {
+                self.hear(rules, who, Input::Ping(nonce, count), Control::Ping(nonce));
+            }
+            Some(Frame::Pong(nonce, count)) => {
+                self.hear(rules, who, Input::Pong(count), Control::Pong(nonce));
+            }
+            Some(Frame::Other(hello @ Control::Hello(_))) => {
+                self.hear(rules, who, Input::Hello, hello);
+            }
+            Some(Frame::Other(control)) => self.hear(rules, who, Input::Goodbye, control),
+            None => {}
+        }
+    }
+
+    fn hear(&mut self, rules: &Rules, who: usize, input: Input, control: Control) {
+        let now = rules.instant(self.now);
+        self.told(rules, who, input, |monitor| {
+            monitor.handle_bytes(now);
+            monitor.handle_frame(control, now);
+        });
+        if rules.backlog && self.sides[who].is_up() {
+            self.input(rules, who, Input::Backlog);
+        }
+    }
+
+    /// Any input but a frame.
+    pub(super) fn input(&mut self, rules: &Rules, who: usize, input: Input) {
+        let now = rules.instant(self.now);
+        self.told(rules, who, input, |monitor| match input {
+            Input::Backlog => monitor.handle_backlog(now),
+            Input::Eof => monitor.handle_end(End::Eof, now),
+            Input::Timeout => monitor.handle_timeout(now),
+            Input::Flushed => monitor.handle_flushed(now),
+            Input::Blocked => monitor.handle_blocked(now),
+            Input::Paused => monitor.handle_paused(now),
+            Input::Resumed => monitor.handle_resumed(now),
+            Input::Probe => monitor.probe(now),
+            Input::Close => monitor.close(now),
+            Input::Hello | Input::Ping(..) | Input::Pong(_) | Input::Goodbye => {}
+        });
+    }
+
+    /// Tells the monitor something, and judges what comes of it.
+    fn told(&mut self, rules: &Rules, who: usize, input: Input, tell: impl FnOnce(&mut Monitor)) {
+        let deadline = self.deadline(rules, who);
+        let timings = [&rules.timings[who], &rules.timings[1 - who]];
+        let side = &mut self.sides[who];
+        let before = side.record;
+        let expected = side.record.follow(input, timings, deadline, self.now);
+        tell(&mut side.monitor);
+        let verdict = self.judge(rules, who, input, &before, &expected);
+        self.broken = self.broken.or(verdict.err());
+        if self.sides[who].record.has_ended() {
+            self.leave(who);
+        } else {
+            self.settle(rules, who);
+        }
+    }
+
+    /// What a driver does after each input: it writes what needn't wait.
+    fn settle(&mut self, rules: &Rules, who: usize) {
+        let side = &self.sides[who];
+        if side.outbox.is_empty() {
+            return;
+        }
+        let limited = rules.timings[who].write_stall.is_some() && !side.record.is_leaving();
+        if side.jammed && limited && !side.record.is_blocked() {
+            self.input(rules, who, Input::Blocked);
+        } else if rules.write_delay[who] == 0 && !side.jammed {
+            self.write(rules, who);
+        }
+    }
+
+    fn write(&mut self, rules: &Rules, who: usize) {
+        let (side, peer) = both(&mut self.sides, who);
+        for Message { frame, .. } in side.outbox.drain(..) {
+            match frame {
+                _ if !peer.is_reachable() => {}
+                Frame::Other(hello @ Control::Hello(_)) if rules.greetings > 1 => {
+                    peer.greetings = vec![hello; rules.greetings.into()];
+                }
+                _ => peer.inbox.push_back(Message {
+                    frame,
+                    since: self.now,
+                }),
+            }
+        }
+        side.unreported.get_or_insert(self.now);
+        if rules.flush_delay == 0 {
+            self.flush(rules, who);
+        }
+    }
+
+    fn flush(&mut self, rules: &Rules, who: usize) {
+        self.sides[who].unreported = None;
+        self.input(rules, who, Input::Flushed);
+    }
+
+    fn fault(&mut self, rules: &Rules, who: usize, fault: Fault) {
+        self.faults -= 1;
+        let side = &mut self.sides[who];
+        match fault {
+            Fault::Hang => {
+                side.hung = true;
+                side.inbox.clear();
+                side.outbox.clear();
+                side.greetings.clear();
+            }
+            Fault::Deafen => {
+                side.deaf = true;
+                side.inbox.clear();
+                side.greetings.clear();
+            }
+            Fault::Jam => {
+                side.jammed = true;
+                self.settle(rules, who);
+            }
+            Fault::Close => self.input(rules, who, Input::Close),
+        }
+    }
+
+    /// The driver of a monitor that came to an end drops the connection.
+    fn leave(&mut self, who: usize) {
+        let (side, peer) = both(&mut self.sides, who);
+        side.outbox.clear();
+        side.inbox.clear();
+        side.greetings.clear();
+        side.unreported = None;
+        if peer.is_reachable() {
+            peer.inbox.push_back(Message {
+                frame: Frame::Eof,
+                since: self.now,
+            });
+        }
+    }
+}
+
+fn both(sides: &mut [Side; 2], who: usize) -> (&mut Side, &mut Side) {
+    let [a, b] = sides;
+    if who == 0 { (a, b) } else { (b, a) }
+}
+
+impl fmt::Debug for World {
+    /// What a counterexample ends with.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:?} at tick {}", self.broken, self.now)?;
+        for side in &self.sides {
+            writeln!(f, "  should be {:?}", side.record)?;
+            writeln!(f, "  is {:?}", side.monitor)?;
+        }
+        Ok(())
+    }
+}
+
+impl Hash for World {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key.hash(state);
+    }
+}
+
+impl PartialEq for World {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+}

@@ -1,0 +1,403 @@
+//! What a monitor says, and whether it may.
+
+use heartbeat_core::{CloseReason, Control, Death, End, Event, Instant, Monitor, Nonce, State};
+use stateright::Property;
+
+use super::{
+    model::{Frame, Message, Rules, World},
+    record::{Beat, Ending, Expected, Input, Phase, Record, in_ticks},
+};
+
+/// A promise that wasn't kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Broken {
+    FalseDead,
+    MissedDead,
+    EchoStorm,
+    Rate,
+    Terminal,
+    Goodbye,
+    Suspicion,
+    Stall,
+    Negotiation,
+    Beat,
+    Deadline,
+    Zeno,
+}
+
+/// What must have happened somewhere, lest a scenario prove nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Seen {
+    Dead,
+    WriteStalled,
+    ClosedByPeer,
+    Recovered,
+    LocalStall,
+    Beat,
+}
+
+/// One property for each, as the checker wants functions and no closures.
+macro_rules! properties {
+    ($kind:ident, $($variant:ident: $name:literal,)*) => {
+        pub(super) fn properties() -> Vec<Property<Rules>> {
+            vec![$(properties!(@ $kind, $variant, $name)),*]
+        }
+
+        #[allow(dead_code, reason = "only some are asked for their names")]
+        pub(super) const fn name(self) -> &'static str {
+            match self {
+                $(Self::$variant => $name,)*
+            }
+        }
+    };
+    (@ Broken, $variant:ident, $name:literal) => {
+        Property::always($name, |_, world: &World| {
+            world.broken != Some(Broken::$variant)
+        })
+    };
+    (@ Seen, $variant:ident, $name:literal) => {
+        Property::sometimes($name, |_, world: &World| {
+            world.seen == Some(Seen::$variant)
+        })
+    };
+}
+
+impl Broken {
+    properties! { Broken,
+        FalseDead: "never dead while it is heard often enough",
+        MissedDead: "dead in time once it is silent",
+        EchoStorm: "one pong for one ping, the latest",
+        Rate: "as many pings as beats, no more",
+        Terminal: "one terminal event, then silence",
+        Goodbye: "a goodbye is no death, and ends",
+        Suspicion: "suspect for a beat that is late, until evidence comes",
+        Stall: "a stall is told, and nothing else is",
+        Negotiation: "the slower interval wins",
+        Beat: "a round trip is that of one ping",
+        Deadline: "the deadline is when something is due",
+        Zeno: "the next deadline is later",
+    }
+}
+
+impl Seen {
+    properties! { Seen,
+        Dead: "a peer is found dead",
+        WriteStalled: "writes are blocked for too long",
+        ClosedByPeer: "a goodbye arrives",
+        Recovered: "a suspicion is taken back",
+        LocalStall: "a stall of our own is noticed",
+        Beat: "a round trip is measured",
+    }
+}
+
+impl World {
+    /// Takes what the monitor gives, and compares it with what must come.
+    pub(super) fn judge(
+        &mut self,
+        rules: &Rules,
+        who: usize,
+        input: Input,
+        before: &Record,
+        expected: &Expected,
+    ) -> Result<(), Broken> {
+        let pings = self.sides[who].record.pings;
+        self.take_frames(rules, who)?;
+        if u32::from(expected.ping) != self.sides[who].record.pings - pings {
+            return Err(Broken::Rate);
+        }
+        self.take_events(rules, who, before, *expected)?;
+        self.judge_status(rules, who)?;
+        let has_come = self
+            .deadline(rules, who)
+            .is_some_and(|deadline| deadline <= self.now);
+        if input == Input::Timeout && has_come {
+            return Err(Broken::Zeno);
+        }
+        Ok(())
+    }
+
+    pub(super) fn take_frames(&mut self, rules: &Rules, who: usize) -> Result<(), Broken> {
+        let [own, peer] = [&rules.timings[who], &rules.timings[1 - who]];
+        let side = &mut self.sides[who];
+        let record = &mut side.record;
+        while let Some(control) = side.monitor.poll_transmit() {
+            let frame = match control {
+                Control::Ping(nonce) => {
+                    let gap = record.min_gap(peer);
+                    let is_soon = record.left_at.is_some_and(|left| self.now < left + gap);
+                    let most = own.misses + record.stalls + u64::from(rules.backlog);
+                    // One for each beat, and one more for each stall; after
+                    // evidence no sooner than the peer accepts another.
+                    let is_one_too_many = record.asked >= most && !record.is_paused();
+                    if is_one_too_many || (record.asked == 0 && is_soon) {
+                        return Err(Broken::Rate);
+                    }
+                    record.pings += 1;
+                    record.asked += 1;
+                    Frame::Ping(nonce, record.pings)
+                }
+                Control::Pong(nonce) => match record.owed.take() {
+                    Some((owed, count)) if owed == nonce => Frame::Pong(nonce, count),
+                    _ => return Err(Broken::EchoStorm),
+                },
+                Control::Goodbye if !record.is_leaving() => return Err(Broken::Goodbye),
+                other => Frame::Other(other),
+            };
+            side.outbox.push(Message {
+                frame,
+                since: self.now,
+            });
+        }
+        match record.owed {
+            Some(_) => Err(Broken::EchoStorm),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the events: those that are expected, and no others.
+    fn take_events(
+        &mut self,
+        rules: &Rules,
+        who: usize,
+        before: &Record,
+        mut expected: Expected,
+    ) -> Result<(), Broken> {
+        let now = self.now;
+        let ticks = |time| in_ticks(time, rules.tick);
+        let silence = now - before.heard_at;
+        let mut ended = false;
+        while let Some(event) = self.sides[who].monitor.poll_event() {
+            if ended {
+                return Err(Broken::Terminal);
+            }
+            match event {
+                Event::Connected { peer } => {
+                    let right = peer == rules.configs[1 - who].hello();
+                    if !std::mem::take(&mut expected.connected) || !right {
+                        return Err(Broken::Negotiation);
+                    }
+                }
+                Event::LocalStall { late } => {
+                    if expected.stall.take() != Some(ticks(late)) {
+                        return Err(Broken::Stall);
+                    }
+                    self.seen = Some(Seen::LocalStall);
+                }
+                Event::Recovered { silent_for } => {
+                    if expected.recovered.take() != Some(ticks(silent_for)) {
+                        return Err(Broken::Suspicion);
+                    }
+                    self.seen = Some(Seen::Recovered);
+                }
+                Event::Beat { rtt } => {
+                    match std::mem::take(&mut expected.beat) {
+                        Beat::Perhaps => {}
+                        Beat::Of(time) if time == ticks(rtt) => {}
+                        _ => return Err(Broken::Beat),
+                    }
+                    self.seen = Some(Seen::Beat);
+                }
+                Event::Suspect { missed, silent_for } => {
+                    let missed = u64::from(missed);
+                    let foreseen = expected.suspect.take() == Some(missed);
+                    if ticks(silent_for) != silence
+                        || !(foreseen || self.is_late(rules, who, missed))
+                        || !self.is_unanswered(who)
+                    {
+                        return Err(Broken::Suspicion);
+                    }
+                }
+                Event::Closed { reason } => {
+                    ended = true;
+                    if expected.end.take() != Some(Ending::Closed(reason)) {
+                        return Err(Broken::Goodbye);
+                    }
+                    if reason == CloseReason::Peer {
+                        self.seen = Some(Seen::ClosedByPeer);
+                    }
+                }
+                Event::Dead(death) => {
+                    ended = true;
+                    self.judge_dead(rules, who, expected.end.take(), death, silence)?;
+                }
+                _ => return Err(Broken::Terminal),
+            }
+        }
+        match expected {
+            Expected {
+                end: Some(Ending::Dead { .. }),
+                ..
+            } => Err(Broken::MissedDead),
+            Expected {
+                end: Some(Ending::Closed(_)),
+                ..
+            } => Err(Broken::Goodbye),
+            Expected {
+                connected: true, ..
+            } => Err(Broken::Negotiation),
+            Expected { stall: Some(_), .. } => Err(Broken::Stall),
+            Expected {
+                recovered: Some(_), ..
+            }
+            | Expected {
+                suspect: Some(_), ..
+            } => Err(Broken::Suspicion),
+            Expected {
+                beat: Beat::Of(_), ..
+            } => Err(Broken::Beat),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a beat may be reported as later than round trips let expect.
+    fn is_late(&mut self, rules: &Rules, who: usize, missed: u64) -> bool {
+        let record = &mut self.sides[who].record;
+        let (Phase::Round(round), Some(floor), Some(left)) =
+            (&mut record.phase, rules.timings[who].floor, record.left_at)
+        else {
+            return false;
+        };
+        let late = record.on_its_way.is_none() && left + floor <= self.now;
+        let right = late && round.asked && !round.reported && round.missed == missed;
+        round.reported = true;
+        record.suspected = true;
+        right
+    }
+
+    /// Whether the last ping was sent, and not answered.
+    fn is_unanswered(&self, who: usize) -> bool {
+        let record = &self.sides[who].record;
+        record.answered < record.pings
+    }
+
+    fn judge_dead(
+        &mut self,
+        rules: &Rules,
+        who: usize,
+        expected: Option<Ending>,
+        death: Death,
+        silence: u64,
+    ) -> Result<(), Broken> {
+        use heartbeat_core::Cause;
+
+        let own = &rules.timings[who];
+        let ending = Ending::Dead {
+            cause: death.cause,
+            missed: death.missed.into(),
+        };
+        if expected != Some(ending) || in_ticks(death.silent_for, rules.tick) != silence {
+            return Err(Broken::FalseDead);
+        }
+        self.seen = Some(match death.cause {
+            Cause::Eof => return Ok(()),
+            Cause::WriteStalled => Seen::WriteStalled,
+            _ => Seen::Dead,
+        });
+        // Whatever the rules of rounds make of it: the promise.
+        let record = &self.sides[who].record;
+        let shortest = match rules.probes {
+            0 => record.interval(own, &rules.timings[1 - who]) + own.budget(),
+            _ => own.budget(),
+        };
+        let is_limit = death.cause == Cause::WriteStalled && own.write_stall.is_some();
+        if rules.calm || (silence < shortest && !is_limit) {
+            return Err(Broken::FalseDead);
+        }
+        match death.cause {
+            Cause::Silent if !self.is_unanswered(who) => Err(Broken::FalseDead),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether it may still be silent, awake, and not dead.
+    pub(super) fn judge_silence(&self, rules: &Rules, who: usize) -> Result<(), Broken> {
+        let record = &self.sides[who].record;
+        let own = &rules.timings[who];
+        let (latest, broken) = match record.phase {
+            Phase::Paused { .. } | Phase::Ended => return Ok(()),
+            Phase::Leaving { until } => (until, Broken::Goodbye),
+            Phase::Idle { .. } | Phase::Round(_) => {
+                let written = rules.write_delay[who] + rules.flush_delay;
+                let whole = own.budget().max(written + own.timeout);
+                let interval = record.interval(own, &rules.timings[1 - who]);
+                let excused = record.excused_at.map_or(0, |at| at + whole);
+                let latest = excused.max(record.heard_at + interval + own.budget());
+                (latest, Broken::MissedDead)
+            }
+        };
+        if self.now > latest + rules.lateness {
+            return Err(broken);
+        }
+        Ok(())
+    }
+
+    fn judge_status(&self, rules: &Rules, who: usize) -> Result<(), Broken> {
+        let side = &self.sides[who];
+        let record = &side.record;
+        let [own, peer] = [&rules.timings[who], &rules.timings[1 - who]];
+        if record.has_ended() {
+            return judge_ended(&side.monitor, rules, self.now);
+        }
+        let status = side.monitor.status();
+        let state = match record.phase {
+            Phase::Idle { .. } | Phase::Round(_) if record.suspected => State::Suspect,
+            Phase::Idle { .. } | Phase::Round(_) => State::Alive,
+            Phase::Paused { .. } => State::Paused,
+            Phase::Leaving { .. } | Phase::Ended => State::Closing,
+        };
+        let last_heard = rules.instant(record.heard_at);
+        if status.state != state
+            || u64::from(status.missed) != record.missed()
+            || status.last_heard != last_heard
+        {
+            return Err(Broken::Suspicion);
+        }
+        let interval = record.interval(own, peer);
+        if in_ticks(status.interval, rules.tick) != interval
+            || in_ticks(status.detection_time, rules.tick) != interval + own.budget()
+        {
+            return Err(Broken::Negotiation);
+        }
+        let deadline = self.deadline(rules, who);
+        let latest = record.deadline(own, peer);
+        let may_be_earlier = own.floor.is_some() && matches!(record.phase, Phase::Round(_));
+        match (deadline, latest) {
+            (Some(deadline), Some(latest)) if may_be_earlier && deadline <= latest => Ok(()),
+            _ if deadline == latest => Ok(()),
+            _ => Err(Broken::Deadline),
+        }
+    }
+}
+
+/// After the end every input is ignored, and every output is `None`.
+fn judge_ended(monitor: &Monitor, rules: &Rules, now: u64) -> Result<(), Broken> {
+    let state = monitor.status().state;
+    if !matches!(state, State::Closed | State::Dead) {
+        return Err(Broken::Terminal);
+    }
+    for later in [0, 1, 50] {
+        let now: Instant = rules.instant(now + later);
+        let monitor = &mut monitor.clone();
+        monitor.handle_bytes(now);
+        monitor.handle_frame(Control::Ping(Nonce([7; 8])), now);
+        monitor.handle_blocked(now);
+        monitor.handle_progress(now);
+        monitor.handle_flushed(now);
+        monitor.handle_timeout(now);
+        monitor.probe(now);
+        monitor.handle_backlog(now);
+        monitor.handle_paused(now);
+        monitor.handle_resumed(now);
+        monitor.handle_frame(Control::Goodbye, now);
+        monitor.handle_end(End::Reset, now);
+        monitor.close(now);
+        if monitor.poll_transmit().is_some()
+            || monitor.poll_event().is_some()
+            || monitor.poll_timeout().is_some()
+            || monitor.status().state != state
+        {
+            return Err(Broken::Terminal);
+        }
+    }
+    Ok(())
+}

@@ -132,6 +132,10 @@ impl Monitor {
                 round.count_stall();
                 self.outbox.want_for(purpose);
             }
+            // The round was due by silence, and its ping has left just now.
+            Purpose::Probe if self.outbox.has_no_ping() && self.next_accepted() > now => {
+                round.count_earlier_ping();
+            }
             Purpose::Probe | Purpose::Keepalive => self.outbox.want_for(purpose),
         }
         round.assert_invariants(&self.timing);

@@ -8,10 +8,10 @@
     reason = "helpers of tests may panic too"
 )]
 
-use crate::common::{Run, at, secs};
-use heartbeat_core::{Config, Control};
+use crate::common::{Run, at, ms, secs};
+use heartbeat_core::{Config, Control, Monitor};
 
-/// Dead after 16 s.
+/// Pings at 10 s, 12 s and 14 s, dead at 16 s.
 fn start() -> Run {
     let config = Config::builder()
         .interval(secs(10))
@@ -42,4 +42,28 @@ fn a_probe_is_sent_although_the_peer_is_heard_first() {
     // Who asked learns within N·W whether there is an answer.
     run.monitor.handle_flushed(at(secs(5)));
     run.assert_dies_at(secs(11));
+}
+
+#[test]
+fn a_probe_of_a_round_that_is_overdue_sends_no_ping_sooner_than_the_peer_accepts() {
+    let mut run = start();
+    let hello = Config::builder()
+        .min_interval(secs(8))
+        .interval(secs(10))
+        .timeout(secs(3));
+    let hello = Control::Hello(hello.build().unwrap().hello());
+    run.at(secs(0), |monitor, now| monitor.handle_frame(hello, now));
+    // Evidence overtakes the ping, which leaves nine seconds later.
+    run.writable = false;
+    run.at(ms(10_500), Monitor::handle_bytes);
+    run.writable = true;
+    run.at(secs(19), |_, _| {});
+    assert_eq!(run.pings(), [secs(10)]);
+
+    // The timer fires late, and not before somebody asks.
+    run.asleep_until(secs(21));
+    run.at(secs(21), Monitor::probe);
+    assert_eq!(run.pings(), [secs(10)]);
+    run.assert_dies_at(ms(26_500));
+    assert_eq!(run.pings(), [secs(10), secs(23), secs(25)]);
 }

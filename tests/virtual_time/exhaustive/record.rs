@@ -318,6 +318,7 @@ impl Step<'_> {
         // The bytes first, then the frame in them.
         if !self.own.by_echo {
             self.heard();
+            self.heard();
         } else if self.forgive() {
             self.late = None;
         }
@@ -386,7 +387,8 @@ impl Step<'_> {
             Some(left) if record.timed && record.on_its_way.is_none() => Beat::Of(self.now - left),
             _ => Beat::None,
         };
-        if count == record.pings && record.on_its_way.is_some() {
+        // One that is wanted only since this input isn't the latest yet.
+        if count == record.pings && record.on_its_way.is_some() && !self.expected.ping {
             record.on_its_way = Some(Purpose::Other);
         }
         if self.own.by_echo {
@@ -650,12 +652,14 @@ impl Step<'_> {
 
     fn probe_in_idle(&mut self) {
         let end = self.earliest_base();
+        let idle = self.record.on_its_way.is_none();
+        let is_soon = idle && self.now < self.record.next_accepted(self.peer);
         if end <= self.now {
-            self.round(end);
-            self.want_for(Purpose::Probe);
-        } else if self.record.on_its_way.is_none()
-            && self.now < self.record.next_accepted(self.peer)
-        {
+            self.round(end).asked = is_soon;
+            if !is_soon {
+                self.want_for(Purpose::Probe);
+            }
+        } else if is_soon {
             self.record.phase = Phase::Idle { probe_waits: true };
         } else {
             self.begin_asked_for();

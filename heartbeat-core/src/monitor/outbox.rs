@@ -54,11 +54,6 @@ impl Outbox {
         matches!(self.ping, Ping::None)
     }
 
-    /// Whether the ping on its way was handed out.
-    pub(super) const fn has_ping_in_flight(&self) -> bool {
-        matches!(self.ping, Ping::InFlight(_))
-    }
-
     /// Whether there is a frame to hand out.
     pub(super) const fn has_frame(&self) -> bool {
         self.hello_due || self.pong.is_some() || matches!(self.ping, Ping::Due(_))
@@ -95,13 +90,6 @@ impl Outbox {
             Ping::InFlight(Purpose::Round | Purpose::Fresh) => Ping::InFlight(Purpose::Keepalive),
             other => other,
         };
-    }
-
-    /// The ping in flight was answered: nothing depends on it any more.
-    pub(super) const fn answer_in_flight(&mut self) {
-        if self.has_ping_in_flight() {
-            self.ping = Ping::InFlight(Purpose::Keepalive);
-        }
     }
 
     /// Nothing is judged any more. Says whether a probe was on its way.
@@ -144,8 +132,7 @@ impl Outbox {
         true
     }
 
-    /// Everything that was handed out has left. Says what the ping among it
-    /// was for.
+    /// What was handed out has left. Says what the ping among it was for.
     pub(super) const fn left(&mut self) -> Option<Purpose> {
         let Ping::InFlight(purpose) = self.ping else {
             return None;

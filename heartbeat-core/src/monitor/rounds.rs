@@ -265,7 +265,9 @@ impl Monitor {
         };
         let probe_is_due = idle.probe_waits() && self.next_accepted() <= now;
         self.tell_stall(late, now);
-        if probe_is_due {
+        if self.writes.limit_at().is_due(now) {
+            // No answer changes the verdict that `handle_timeout` will give.
+        } else if probe_is_due {
             self.begin_round(now, Purpose::Probe, now);
         } else {
             self.keepalive_if_accepted(now);

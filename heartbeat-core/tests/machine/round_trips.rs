@@ -82,3 +82,20 @@ fn answers_are_known_to_as_many_pings_as_may_be_unanswered() {
         assert_eq!(run.monitor.status().pongs, pongs, "{ping}");
     }
 }
+
+/// Drivers report a flush when they can, and the peer may be faster.
+#[test]
+fn a_ping_that_was_answered_before_its_flush_was_reported_is_not_the_next_rounds() {
+    let config = Config::builder().interval(secs(10)).timeout(secs(2));
+    let config = config.max_missed(1).jitter(0.0);
+    let mut run = Run::new(config.build().unwrap());
+    run.writable = false;
+    run.until(secs(10));
+    let pong = run.answer();
+    run.at(ms(10_100), |monitor, now| monitor.handle_frame(pong, now));
+    run.writable = true;
+    run.at(secs(13), |_, _| {});
+
+    run.assert_dies_at(ms(22_100));
+    assert_eq!(run.pings(), [secs(10), ms(20_100)]);
+}

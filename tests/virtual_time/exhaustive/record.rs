@@ -318,7 +318,10 @@ impl Step<'_> {
         // The bytes first, then the frame in them.
         if !self.own.by_echo {
             self.heard();
-            self.heard();
+            // The frame ends the round that an overdue probe began.
+            if matches!(self.record.phase, Phase::Round(_)) {
+                self.enter_idle();
+            }
         } else if self.forgive() {
             self.late = None;
         }
@@ -351,8 +354,16 @@ impl Step<'_> {
         record.excused_at = None;
         if let Some(late) = self.late.take() {
             self.tell_stall(late);
-            self.ask_after_stall();
+            if !self.is_limit_over() {
+                self.ask_after_stall();
+            }
         }
+    }
+
+    /// Whether writes were blocked for too long.
+    fn is_limit_over(&self) -> bool {
+        let blocked = self.record.blocked;
+        blocked.is_some_and(|blocked| blocked.until <= self.now)
     }
 
     fn ask_after_stall(&mut self) {
@@ -389,7 +400,9 @@ impl Step<'_> {
         };
         // One that is wanted only since this input isn't the latest yet.
         if count == record.pings && record.on_its_way.is_some() && !self.expected.ping {
-            record.on_its_way = Some(Purpose::Other);
+            // It has left, whatever the driver says.
+            record.on_its_way = None;
+            record.left_at = Some(self.now);
         }
         if self.own.by_echo {
             self.heard();
@@ -551,11 +564,7 @@ impl Step<'_> {
             }
             Phase::Leaving { .. } | Phase::Ended => {}
         }
-        if self
-            .record
-            .blocked
-            .is_some_and(|blocked| blocked.until <= self.now)
-        {
+        if self.is_limit_over() {
             let missed = self.record.missed();
             self.end(Ending::Dead {
                 cause: Cause::WriteStalled,

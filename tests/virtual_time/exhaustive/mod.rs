@@ -127,7 +127,7 @@ fn late_timers_and_writes_that_wait_cost_no_more_than_they_are() {
     let world = Rules {
         delay: 1,
         lateness: 1,
-        write_delay: [1, deeper(0, 1)],
+        write_delay: [1, 1],
         faults: deeper(0, 1),
         ..Rules::new(TICK, timings(TICK))
     };
@@ -137,7 +137,7 @@ fn late_timers_and_writes_that_wait_cost_no_more_than_they_are() {
 #[test]
 fn long_delays_kill_only_who_was_silent_for_long_enough() {
     let world = Rules {
-        delay: deeper(3, 4),
+        delay: deeper(4, 5),
         ..Rules::new(TICK, timings(TICK))
     };
     world.check("delays", &[Seen::Dead, Seen::Recovered]);
@@ -147,8 +147,9 @@ fn long_delays_kill_only_who_was_silent_for_long_enough() {
 fn stalls_of_our_own_are_not_the_peers_fault() {
     let world = Rules {
         delay: 1,
-        stalls: deeper(1, 2),
+        stalls: 2,
         longest_stall: deeper(8, 12),
+        lateness: deeper(0, 1),
         ..Rules::new(TICK, timings(TICK))
     };
     world.check("stalls", &[Seen::LocalStall]);
@@ -157,7 +158,7 @@ fn stalls_of_our_own_are_not_the_peers_fault() {
 #[test]
 fn a_ping_that_follows_a_stall_has_its_whole_timeout_once_it_was_written() {
     let world = Rules {
-        delay: deeper(0, 1),
+        delay: 1,
         write_delay: [deeper(1, 2), 0],
         stalls: 1,
         longest_stall: deeper(4, 6),
@@ -185,7 +186,8 @@ fn greetings_that_come_late_or_twice_settle_on_the_slower_interval() {
     let world = Rules {
         delay: 1,
         calm: true,
-        greetings: deeper(2, 3),
+        greetings: 3,
+        lateness: deeper(0, 1),
         ..Rules::between(TICK, fast_and_slow(Evidence::AnyBytes))
     };
     world.check("greetings", &[]);
@@ -196,7 +198,8 @@ fn a_greeting_that_is_no_evidence_moves_the_round_that_it_makes_due() {
     let world = Rules {
         delay: 1,
         lateness: 1,
-        greetings: deeper(1, 2),
+        greetings: 2,
+        flush_delay: deeper(0, 1),
         ..Rules::between(TICK, fast_and_slow(Evidence::Echo))
     };
     world.check("greetings, echo", &[Seen::Beat]);
@@ -207,7 +210,7 @@ fn only_answers_count_where_only_answers_are_evidence() {
     let world = Rules {
         delay: deeper(1, 2),
         flush_delay: 1,
-        stalls: deeper(0, 1),
+        stalls: 1,
         longest_stall: 6,
         faults: deeper(0, 1),
         ..Rules::new(TICK, timings(TICK).evidence(Evidence::Echo))
@@ -272,7 +275,7 @@ fn blocked_writes_end_whatever_arrives() {
     let world = Rules {
         delay: 1,
         faults: 1,
-        stalls: deeper(0, 1),
+        stalls: 1,
         longest_stall: 6,
         ..Rules::new(TICK, timings(TICK).write_stall(ticks(5)))
     };
@@ -288,6 +291,47 @@ fn the_only_ping_of_a_round_is_unanswered() {
         ..Rules::new(TICK, timings(TICK).max_missed(1))
     };
     world.check("one beat", &[Seen::Dead]);
+}
+
+/// The projection hides nothing: what may happen next, and what comes of it, is
+/// the same wherever a state is met again, at another time and after other pings.
+#[test]
+fn states_that_count_as_one_go_on_alike() {
+    let rules = Rules {
+        delay: 1,
+        lateness: 1,
+        write_delay: [1, 0],
+        flush_delay: 1,
+        faults: 2,
+        stalls: 2,
+        longest_stall: 6,
+        probes: 2,
+        pauses: 2,
+        longest_pause: 5,
+        ..Rules::new(TICK, timings(TICK).write_stall(ticks(5)))
+    };
+    let echo = Rules::between(TICK, fast_and_slow(Evidence::Echo));
+    let adaptive = timings(1)
+        .adaptive(true)
+        .adaptive_floor(Duration::from_micros(1));
+    let worlds = [
+        rules.clone(),
+        Rules {
+            configs: echo.configs,
+            timings: echo.timings,
+            ..rules.clone()
+        },
+        Rules {
+            delay: 2,
+            faults: 1,
+            ..Rules::new(1, adaptive)
+        },
+    ];
+    for rules in worlds {
+        let met_again = rules.compare_what_follows(deeper(2_000, 20_000));
+        println!("{:>18}: {met_again:>9} states", "met again");
+        assert!(met_again > 1_000);
+    }
 }
 
 /// The one pings each tick, the other accepts a ping each second tick.

@@ -1,13 +1,14 @@
 //! Two monitors, two queues between them, and all that may happen to them.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque, hash_map::Entry},
     fmt,
-    hash::{Hash, Hasher},
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, Hasher},
     sync::Arc,
 };
 
 use heartbeat_core::{Config, ConfigBuilder, Control, End, Instant, Monitor, Nonce};
+use rand::{Rng, SeedableRng, rngs::SmallRng};
 use stateright::{Checker, Model, Property};
 
 use super::{
@@ -178,6 +179,43 @@ impl Rules {
                 "{name}: never {seen:?}"
             );
         }
+    }
+
+    /// Walks at random, and compares what follows the states that are met
+    /// again. Says how many were.
+    pub(super) fn compare_what_follows(&self, walks: u64) -> usize {
+        let fingerprint =
+            |world: &World| BuildHasherDefault::<DefaultHasher>::default().hash_one(world);
+        let mut known = HashMap::new();
+        let mut met_again = 0;
+        for seed in 0..walks {
+            let mut dice = SmallRng::seed_from_u64(seed);
+            let mut world = self.init_states().swap_remove(0);
+            for _ in 0..300 {
+                let mut actions = Vec::new();
+                self.actions(&world, &mut actions);
+                let worlds = actions
+                    .iter()
+                    .map(|&action| self.next_state(&world, action));
+                let mut worlds: Vec<_> = worlds.flatten().collect();
+                let follows: Vec<_> = worlds.iter().map(fingerprint).collect();
+                match known.entry(fingerprint(&world)) {
+                    Entry::Vacant(entry) => {
+                        entry.insert((actions, follows));
+                    }
+                    Entry::Occupied(entry) => {
+                        assert_eq!(*entry.get(), (actions, follows), "{world:?}");
+                        met_again += 1;
+                    }
+                }
+                if worlds.is_empty() {
+                    break;
+                }
+                let next = dice.random_range(0..worlds.len());
+                world = worlds.swap_remove(next);
+            }
+        }
+        met_again
     }
 
     pub(super) const fn instant(&self, ticks: u64) -> Instant {

@@ -377,8 +377,12 @@ impl Step<'_> {
 
     fn enter_idle(&mut self) {
         self.record.phase = Phase::Idle { probe_waits: false };
-        // No round depends on it any more, unless it is a probe's.
-        if self.record.on_its_way == Some(Purpose::Fresh) {
+        // It isn't sent if it wasn't handed out; no round depends on one that was,
+        // unless it is a probe's.
+        if self.expected.ping && self.record.on_its_way == Some(Purpose::Fresh) {
+            self.expected.ping = false;
+            self.record.on_its_way = None;
+        } else if self.record.on_its_way == Some(Purpose::Fresh) {
             self.record.on_its_way = Some(Purpose::Other);
         }
     }

@@ -54,11 +54,6 @@ impl Outbox {
         matches!(self.ping, Ping::None)
     }
 
-    /// Whether the ping on its way was handed out.
-    pub(super) const fn has_ping_in_flight(&self) -> bool {
-        matches!(self.ping, Ping::InFlight(_))
-    }
-
     /// Whether there is a frame to hand out.
     pub(super) const fn has_frame(&self) -> bool {
         self.hello_due || self.pong.is_some() || matches!(self.ping, Ping::Due(_))
@@ -97,11 +92,10 @@ impl Outbox {
         };
     }
 
-    /// The ping in flight was answered: nothing depends on it any more.
-    pub(super) const fn answer_in_flight(&mut self) {
-        if self.has_ping_in_flight() {
-            self.ping = Ping::InFlight(Purpose::Keepalive);
-        }
+    /// The latest ping was answered. Says whether it was in flight: then it
+    /// must have left.
+    pub(super) const fn answer_in_flight(&mut self) -> bool {
+        self.left().is_some()
     }
 
     /// Nothing is judged any more. Says whether a probe was on its way.

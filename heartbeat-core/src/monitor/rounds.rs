@@ -172,7 +172,7 @@ impl Monitor {
             }
             _ => None,
         };
-        let keepalive_at = now.plus(self.timing.keepalive_interval());
+        self.ping_left_in_pause(now);
         match &mut self.life {
             Life::Idle(_) if purpose == Purpose::Probe => {
                 // Evidence came before the probe left. It was asked for all
@@ -185,8 +185,20 @@ impl Monitor {
                 round.ping_left(&self.timing, purpose == Purpose::Fresh, expected, now);
                 round.assert_invariants(&self.timing);
             }
-            Life::Paused(paused) => paused.ping_left(keepalive_at),
-            Life::Idle(_) | Life::Leaving(_) | Life::Closed | Life::Dead { .. } => {}
+            Life::Idle(_)
+            | Life::Paused(_)
+            | Life::Leaving(_)
+            | Life::Closed
+            | Life::Dead { .. } => {}
+        }
+    }
+
+    /// A ping left at `now`, or had left by then: in a pause the next one is
+    /// due a keepalive interval later.
+    pub(super) fn ping_left_in_pause(&mut self, now: Instant) {
+        let keepalive_at = now.plus(self.timing.keepalive_interval());
+        if let Life::Paused(paused) = &mut self.life {
+            paused.ping_left(keepalive_at);
         }
     }
 

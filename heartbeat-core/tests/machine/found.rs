@@ -1,0 +1,62 @@
+//! Faults of the rebuilt monitor that the oracle found, each as a short script.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may panic too"
+)]
+
+use core::time::Duration;
+
+use crate::common::{at, secs};
+use heartbeat_core::{Config, ConfigBuilder, Control, Instant, Monitor, Nonce};
+
+/// Dead after 16 s.
+fn timings() -> ConfigBuilder {
+    Config::builder()
+        .interval(secs(10))
+        .timeout(secs(2))
+        .jitter(0.0)
+        .adaptive(false)
+}
+
+fn start(timings: ConfigBuilder) -> Monitor {
+    Monitor::new(timings.build().unwrap(), 1, Instant::ORIGIN).without_hello()
+}
+
+/// The pings that leave when everything is handed out.
+fn pings(monitor: &mut Monitor) -> Vec<Nonce> {
+    core::iter::from_fn(|| monitor.poll_transmit())
+        .filter_map(|control| match control {
+            Control::Ping(nonce) => Some(nonce),
+            _ => None,
+        })
+        .collect()
+}
+
+fn next(monitor: &Monitor) -> Option<Duration> {
+    let deadline = monitor.poll_timeout()?;
+    Some(deadline.saturating_duration_since(Instant::ORIGIN))
+}
+
+#[test]
+fn a_ping_that_was_answered_before_its_flush_serves_no_probe() {
+    let mut monitor = start(timings());
+    monitor.probe(at(secs(5)));
+    let answered = pings(&mut monitor);
+    monitor.handle_frame(Control::Pong(answered[0]), at(secs(6)));
+    monitor.probe(at(secs(7)));
+    assert_eq!(pings(&mut monitor).len(), 1);
+}
+
+#[test]
+fn a_probe_that_was_answered_in_a_pause_is_over() {
+    let mut monitor = start(timings());
+    monitor.probe(at(secs(5)));
+    let probe = pings(&mut monitor);
+    monitor.handle_paused(at(secs(5)));
+    monitor.handle_frame(Control::Pong(probe[0]), at(secs(6)));
+    monitor.handle_resumed(at(secs(7)));
+    assert_eq!(next(&monitor), Some(secs(17)));
+}

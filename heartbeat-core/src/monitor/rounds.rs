@@ -126,14 +126,23 @@ impl Monitor {
         };
         let mut round = Round::new(&self.timing, base, now);
         match purpose {
-            Purpose::Round if self.was_asked_lately(now) => round.count_earlier_ping(),
-            Purpose::Round => self.outbox.want(purpose),
-            Purpose::Fresh => {
-                round.count_stall();
-                self.outbox.want_for(purpose);
-            }
-            Purpose::Probe | Purpose::Keepalive => self.outbox.want_for(purpose),
+            Purpose::Probe => self.outbox.want_for_probe(),
+            _ if self.was_asked_lately(now) => round.count_earlier_ping(),
+            _ => self.outbox.want(purpose),
         }
+        round.assert_invariants(&self.timing);
+        self.life = Life::Round(round);
+    }
+
+    /// Begins a round after a stall of ours. A probe that waits is served by
+    /// its ping.
+    fn begin_round_after_stall(&mut self, now: Instant) {
+        match &self.life {
+            Life::Idle(idle) if idle.probe_waits() => self.outbox.want_for_probe(),
+            _ => self.outbox.want(Purpose::Round),
+        }
+        let base = now.max(self.timing.earliest_base(self.last_heard));
+        let round = Round::after_stall(&self.timing, base, now);
         round.assert_invariants(&self.timing);
         self.life = Life::Round(round);
     }
@@ -178,11 +187,11 @@ impl Monitor {
                 // Evidence came before the probe left. It was asked for all
                 // the same, and whoever waits for it mustn't wait for ever.
                 let mut round = Round::new(&self.timing, now, now);
-                round.ping_left(&self.timing, false, expected, now);
+                round.ping_left(&self.timing, expected, now);
                 self.life = Life::Round(round);
             }
             Life::Round(round) => {
-                round.ping_left(&self.timing, purpose == Purpose::Fresh, expected, now);
+                round.ping_left(&self.timing, expected, now);
                 round.assert_invariants(&self.timing);
             }
             Life::Idle(_)
@@ -292,13 +301,13 @@ impl Monitor {
     #[cold]
     fn forgive_lateness(&mut self, late: u64, now: Instant) -> bool {
         match &mut self.life {
-            Life::Idle(_) => self.begin_round(now, Purpose::Fresh, now),
+            Life::Idle(_) => self.begin_round_after_stall(now),
             Life::Round(round) => {
                 if !round.forgive(&self.timing, late, now) {
                     return false;
                 }
                 round.assert_invariants(&self.timing);
-                self.outbox.want_for(Purpose::Fresh);
+                self.outbox.want(Purpose::Round);
             }
             _ => return false,
         }

@@ -10,7 +10,7 @@
 use core::time::Duration;
 
 use crate::common::{at, secs};
-use heartbeat_core::{Config, ConfigBuilder, Control, Instant, Monitor, Nonce};
+use heartbeat_core::{Config, ConfigBuilder, Control, Evidence, Instant, Monitor, Nonce};
 
 /// Dead after 16 s.
 fn timings() -> ConfigBuilder {
@@ -23,6 +23,12 @@ fn timings() -> ConfigBuilder {
 
 fn start(timings: ConfigBuilder) -> Monitor {
     Monitor::new(timings.build().unwrap(), 1, Instant::ORIGIN).without_hello()
+}
+
+/// A peer that accepts a ping each `min_interval`.
+fn hello(min_interval: Duration) -> Control {
+    let peer = timings().min_interval(min_interval);
+    Control::Hello(peer.build().unwrap().hello())
 }
 
 /// The pings that leave when everything is handed out.
@@ -59,4 +65,24 @@ fn a_probe_that_was_answered_in_a_pause_is_over() {
     monitor.handle_frame(Control::Pong(probe[0]), at(secs(6)));
     monitor.handle_resumed(at(secs(7)));
     assert_eq!(next(&monitor), Some(secs(17)));
+}
+
+#[test]
+fn a_probe_keeps_its_ping_when_we_were_asleep() {
+    // It was asked for before the stall, and evidence comes after it.
+    let mut monitor = start(timings());
+    monitor.probe(at(secs(5)));
+    monitor.handle_timeout(at(secs(12)));
+    monitor.handle_bytes(at(secs(13)));
+    assert_eq!(pings(&mut monitor).len(), 1);
+    // It waited for the peer's min_interval.
+    let mut monitor = start(timings().evidence(Evidence::Echo));
+    monitor.handle_frame(hello(secs(5)), at(secs(0)));
+    monitor.handle_backlog(at(secs(0)));
+    let first = pings(&mut monitor);
+    monitor.handle_flushed(at(secs(0)));
+    monitor.probe(at(secs(1)));
+    monitor.handle_timeout(at(secs(8)));
+    monitor.handle_frame(Control::Pong(first[0]), at(secs(8)));
+    assert_eq!(pings(&mut monitor).len(), 1);
 }

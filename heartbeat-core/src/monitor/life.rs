@@ -279,13 +279,13 @@ impl Round {
         Step::Missed { report }
     }
 
-    /// Forgives a stall of ours by which a call at `now` was late, unless N
-    /// were forgiven. What was slept through isn't counted, and a whole
-    /// timeout is left at least.
-    pub(super) fn forgive(&mut self, timing: &Timing, late: u64, now: Instant) -> bool {
+    /// Forgives a stall of ours at `now`, unless N were forgiven. What this
+    /// round slept through isn't counted, and a whole timeout is left at least.
+    pub(super) fn forgive(&mut self, timing: &Timing, now: Instant) -> bool {
         if self.forgiven >= timing.max_missed() {
             return false;
         }
+        let late = now.micros_since(self.deadline());
         let step_at = now.plus(timing.timeout());
         self.forgiven += 1;
         self.fresh = true;

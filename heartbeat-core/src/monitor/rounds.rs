@@ -303,7 +303,7 @@ impl Monitor {
         match &mut self.life {
             Life::Idle(_) => self.begin_round_after_stall(now),
             Life::Round(round) => {
-                if !round.forgive(&self.timing, late, now) {
+                if !round.forgive(&self.timing, now) {
                     return false;
                 }
                 round.assert_invariants(&self.timing);

@@ -86,3 +86,17 @@ fn a_probe_keeps_its_ping_when_we_were_asleep() {
     monitor.handle_frame(Control::Pong(first[0]), at(secs(8)));
     assert_eq!(pings(&mut monitor).len(), 1);
 }
+
+#[test]
+fn a_stall_of_the_writes_moves_no_verdict_that_was_not_due() {
+    let timings = timings().max_missed(2).write_stall(secs(1));
+    let mut monitor = start(timings.evidence(Evidence::Echo));
+    monitor.handle_blocked(at(secs(0)));
+    // Each is 4 s late for the writes. The round, whose verdict is at 14 s, wasn't.
+    monitor.handle_bytes(at(secs(5)));
+    monitor.handle_bytes(at(secs(11)));
+    assert_eq!(pings(&mut monitor).len(), 1);
+    monitor.handle_flushed(at(secs(12)));
+    monitor.handle_timeout(at(secs(14)));
+    assert!(monitor.has_ended());
+}

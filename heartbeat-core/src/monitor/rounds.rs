@@ -3,7 +3,7 @@
 use crate::{
     config::Evidence,
     event::{Cause, CloseReason},
-    time::{Instant, micros},
+    time::Instant,
 };
 
 use super::{
@@ -174,13 +174,8 @@ impl Monitor {
     pub(super) fn ping_left(&mut self, purpose: Purpose, now: Instant) {
         let is_first = !matches!(&self.life, Life::Round(round) if round.was_asked());
         self.ledger.left(is_first, now);
-        let config = self.timing.config();
-        let expected = match self.ledger.rtt().timeout() {
-            Some(timeout) if config.adaptive() => {
-                Some(timeout.max(micros(config.adaptive_floor())))
-            }
-            _ => None,
-        };
+        let measured = self.ledger.rtt().timeout();
+        let expected = measured.and_then(|measured| self.timing.suspect_after(measured));
         self.ping_left_in_pause(now);
         match &mut self.life {
             Life::Idle(_) if purpose == Purpose::Probe => {

@@ -100,3 +100,19 @@ fn a_stall_of_the_writes_moves_no_verdict_that_was_not_due() {
     monitor.handle_timeout(at(secs(14)));
     assert!(monitor.has_ended());
 }
+
+#[test]
+fn a_beat_is_suspicious_after_w_whatever_was_measured() {
+    // A keepalive ping measures a round trip of 5 s.
+    let mut monitor = start(timings().adaptive(true).write_stall(secs(1)));
+    monitor.handle_backlog(at(secs(0)));
+    let first = pings(&mut monitor);
+    monitor.handle_flushed(at(secs(0)));
+    monitor.handle_frame(Control::Pong(first[0]), at(secs(5)));
+    // A stall begins a round that is counted from 15 s.
+    monitor.handle_blocked(at(secs(5)));
+    monitor.handle_timeout(at(secs(9)));
+    assert_eq!(pings(&mut monitor).len(), 1);
+    monitor.handle_flushed(at(secs(9)));
+    assert_eq!(next(&monitor), Some(secs(11)));
+}

@@ -86,11 +86,8 @@ impl Monitor {
         match self.life {
             Life::Idle(idle) => {
                 let end = idle.interval_end(&self.timing, self.last_heard);
-                if end.is_due(now) {
-                    self.begin_round(end, Purpose::Round, now);
-                } else if idle.probe_waits() && self.next_accepted() <= now {
-                    self.begin_round(now, Purpose::Probe, now);
-                }
+                self.begin_round_if_over(end, now);
+                self.begin_round_if_probed(now);
             }
             Life::Round(ref mut round) => {
                 let step = round.step(&self.timing, self.outbox.has_no_ping(), now);
@@ -106,24 +103,31 @@ impl Monitor {
         }
     }
 
-    /// Begins a round counted from `base` if the interval is over.
+    /// Begins a round if the interval is over. It is counted from `base`, but
+    /// from no earlier than the promised accuracy allows.
     pub(super) fn begin_round_if_over(&mut self, base: Instant, now: Instant) {
         match &self.life {
             Life::Idle(idle) if idle.interval_end(&self.timing, self.last_heard).is_due(now) => {
-                self.begin_round(base, Purpose::Round, now);
+                let base = base.max(self.timing.earliest_base(self.last_heard));
+                if self.is_probe_due(now) {
+                    // It is no later for having been asked for.
+                    self.begin_round(base.min(now), Purpose::Probe, now);
+                } else {
+                    self.begin_round(base, Purpose::Round, now);
+                }
             }
             _ => {}
         }
     }
 
-    /// Begins a round at `now` whose probe budget is counted from `base`; not
-    /// from earlier than the promised accuracy allows, unless the application
-    /// asked for it.
-    pub(super) fn begin_round(&mut self, base: Instant, purpose: Purpose, now: Instant) {
-        let base = match purpose {
-            Purpose::Probe => base,
-            _ => base.max(self.timing.earliest_base(self.last_heard)),
-        };
+    fn begin_round_if_probed(&mut self, now: Instant) {
+        if self.is_probe_due(now) {
+            self.begin_round(now, Purpose::Probe, now);
+        }
+    }
+
+    /// Begins a round at `now` whose probe budget is counted from `base`.
+    fn begin_round(&mut self, base: Instant, purpose: Purpose, now: Instant) {
         let mut round = Round::new(&self.timing, base, now);
         match purpose {
             Purpose::Probe => self.outbox.want_for_probe(),
@@ -214,23 +218,23 @@ impl Monitor {
         left.map_or(Instant::ORIGIN, |left| left.plus(self.timing.min_gap()))
     }
 
+    /// Whether a probe waits in `Idle`, and the peer accepts its ping or one
+    /// that is on its way serves it.
+    fn is_probe_due(&self, now: Instant) -> bool {
+        match &self.life {
+            Life::Idle(idle) if idle.probe_waits() => {
+                !self.outbox.has_no_ping() || self.next_accepted() <= now
+            }
+            _ => false,
+        }
+    }
+
     /// The application asks, in `Idle`.
     pub(super) fn probe_idle(&mut self, now: Instant) {
-        let next_accepted = self.next_accepted();
-        let Life::Idle(idle) = &mut self.life else {
-            return;
-        };
-        let end = idle.interval_end(&self.timing, self.last_heard);
-        if end.is_due(now) {
-            // A round is due anyway, and no later for having been asked for.
-            let base = end.max(self.timing.earliest_base(self.last_heard)).min(now);
-            self.begin_round(base, Purpose::Probe, now);
-        } else if self.outbox.has_no_ping() && next_accepted > now {
+        if let Life::Idle(idle) = &mut self.life {
             idle.let_probe_wait();
-        } else {
-            // A ping that is on its way serves the probe.
-            self.begin_round(now, Purpose::Probe, now);
         }
+        self.serve(now);
     }
 
     /// Plans the next keepalive ping of a pause: none while one is on its way.
@@ -272,12 +276,12 @@ impl Monitor {
     /// asked at once, though it isn't judged by that.
     #[cold]
     pub(super) fn ask_after_stall(&mut self, late: u64, now: Instant) {
-        let Life::Idle(idle) = &self.life else {
+        if !matches!(self.life, Life::Idle(_)) {
             return;
-        };
-        let probe_is_due = idle.probe_waits() && self.next_accepted() <= now;
+        }
+        let is_probe_due = self.is_probe_due(now);
         self.tell_stall(late, now);
-        if probe_is_due {
+        if is_probe_due {
             self.begin_round(now, Purpose::Probe, now);
         } else {
             self.keepalive_if_accepted(now);

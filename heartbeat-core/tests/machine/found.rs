@@ -9,7 +9,7 @@
 
 use core::time::Duration;
 
-use crate::common::{at, secs};
+use crate::common::{at, secs, us};
 use heartbeat_core::{Config, ConfigBuilder, Control, Evidence, Instant, Monitor, Nonce};
 
 /// Dead after 16 s.
@@ -115,4 +115,31 @@ fn a_beat_is_suspicious_after_w_whatever_was_measured() {
     assert_eq!(pings(&mut monitor).len(), 1);
     monitor.handle_flushed(at(secs(9)));
     assert_eq!(next(&monitor), Some(secs(11)));
+}
+
+/// A ping leaves at 5 s, and the peer accepts another one `gap` later.
+fn kept_alive_at_5(gap: Duration) -> Monitor {
+    let mut monitor = start(timings());
+    monitor.handle_frame(hello(gap), at(secs(0)));
+    monitor.handle_backlog(at(secs(5)));
+    assert_eq!(pings(&mut monitor).len(), 1);
+    monitor.handle_flushed(at(secs(5)));
+    monitor
+}
+
+#[test]
+fn a_probe_that_is_due_together_with_the_interval_has_its_ping() {
+    let mut monitor = kept_alive_at_5(secs(5));
+    monitor.probe(at(secs(6)));
+    monitor.handle_timeout(at(secs(10)));
+    monitor.handle_bytes(at(secs(10)));
+    assert_eq!(pings(&mut monitor).len(), 1);
+}
+
+#[test]
+fn a_probe_of_an_overdue_interval_keeps_its_distance() {
+    let mut monitor = kept_alive_at_5(secs(6));
+    monitor.probe(at(us(10_500_000)));
+    assert_eq!(pings(&mut monitor).len(), 0);
+    assert_eq!(next(&monitor), Some(us(12_500_000)));
 }

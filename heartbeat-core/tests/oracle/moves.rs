@@ -234,14 +234,13 @@ impl Candidate {
     fn probe(&mut self, world: &World, fork: &mut Fork) {
         match &mut self.life {
             Life::Idle { .. } => {
-                let waits = soonest(&world.terms, world.left) > world.now;
+                let accepted = soonest(&world.terms, world.left) <= world.now;
+                let probes = accepted || self.on_its_way().is_some();
+                self.life = Life::Idle { probe_waits: true };
                 if self.is_over(world, fork) {
                     let ended = self.after.ends(&world.terms, world.last);
-                    let probes = true;
                     self.begin(world, Why::Over { ended, probes }, fork);
-                } else if waits && self.on_its_way().is_none() {
-                    self.life = Life::Idle { probe_waits: true };
-                } else {
+                } else if probes {
                     self.begin(world, Why::Probe, fork);
                 }
             }

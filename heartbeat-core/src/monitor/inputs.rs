@@ -155,9 +155,9 @@ impl Monitor {
         let Some(answer) = self.ledger.answer(nonce, self.random, window, at.now) else {
             return false;
         };
-        if answer.is_latest && self.outbox.left().is_some() {
-            // The answer proves that it left. Nothing depends on it any more.
-            self.ping_left(Purpose::Keepalive, at.now);
+        if answer.is_latest && self.outbox.answer_in_flight() {
+            self.ledger.left_by(at.now);
+            self.ping_left_in_pause(at.now);
         }
         match answer.round_trip {
             Some(micros) if self.timing.config().beat_events() => self.notices.beat(micros),

@@ -122,6 +122,11 @@ impl Ledger {
         };
     }
 
+    /// The ping that was handed out last had left by `now`, as its answer shows.
+    pub(super) const fn left_by(&mut self, now: Instant) {
+        self.left = Left::Untimed { last_left: now };
+    }
+
     /// Matches a pong with the pings that are unanswered, of which the latest
     /// `window` are remembered. It answers those before it too.
     pub(super) fn answer(

@@ -57,6 +57,9 @@ pub(super) struct Round {
     forgiven: u8,
     /// Whether a ping of this round left.
     asked: bool,
+    /// Whether the ping on its way is the first since a stall of ours: it gets
+    /// a whole timeout.
+    fresh: bool,
 }
 
 /// What comes of a step of a round.
@@ -193,6 +196,16 @@ impl Round {
             missed: 0,
             forgiven: 0,
             asked: false,
+            fresh: false,
+        }
+    }
+
+    /// A round that begins with a stall of ours, which is forgiven.
+    pub(super) fn after_stall(timing: &Timing, base: Instant, now: Instant) -> Self {
+        Self {
+            forgiven: 1,
+            fresh: true,
+            ..Self::new(timing, base, now)
         }
     }
 
@@ -204,11 +217,6 @@ impl Round {
     /// It gives its verdict no sooner than `former` would have.
     pub(super) fn last_as_long_as(&mut self, former: &Self) {
         self.verdict_at = self.verdict_at.max(former.verdict_at);
-    }
-
-    /// It begins with a stall of ours, which is forgiven.
-    pub(super) const fn count_stall(&mut self) {
-        self.forgiven = 1;
     }
 
     #[inline]
@@ -226,15 +234,9 @@ impl Round {
 
     /// A ping left at `now`. It is suspicious without an answer after
     /// `expected` microseconds, if that is known.
-    pub(super) fn ping_left(
-        &mut self,
-        timing: &Timing,
-        is_fresh: bool,
-        expected: Option<u64>,
-        now: Instant,
-    ) {
+    pub(super) fn ping_left(&mut self, timing: &Timing, expected: Option<u64>, now: Instant) {
         let step_at = now.plus(timing.timeout());
-        if is_fresh {
+        if core::mem::take(&mut self.fresh) {
             self.verdict_at = self.verdict_at.max(step_at);
         }
         self.step_at = self.step_at.max(step_at).min(self.verdict_at);
@@ -277,15 +279,16 @@ impl Round {
         Step::Missed { report }
     }
 
-    /// Forgives a stall of ours by which a call at `now` was late, unless N
-    /// were forgiven. What was slept through isn't counted, and a whole
-    /// timeout is left at least.
-    pub(super) fn forgive(&mut self, timing: &Timing, late: u64, now: Instant) -> bool {
+    /// Forgives a stall of ours at `now`, unless N were forgiven. What this
+    /// round slept through isn't counted, and a whole timeout is left at least.
+    pub(super) fn forgive(&mut self, timing: &Timing, now: Instant) -> bool {
         if self.forgiven >= timing.max_missed() {
             return false;
         }
+        let late = now.micros_since(self.deadline());
         let step_at = now.plus(timing.timeout());
         self.forgiven += 1;
+        self.fresh = true;
         self.verdict_at = self.verdict_at.plus(late).max(step_at);
         self.step_at = step_at;
         self.await_beat(Instant::MAX);
@@ -421,6 +424,7 @@ impl Round {
             suspect_reported,
             missed,
             forgiven,
+            fresh,
             asked,
         } = self;
         facts.number(1);
@@ -430,6 +434,7 @@ impl Round {
         facts.number(suspect_reported);
         facts.number(missed);
         facts.number(forgiven);
+        facts.number(fresh);
         facts.number(asked);
     }
 }

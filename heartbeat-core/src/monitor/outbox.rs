@@ -31,8 +31,6 @@ enum Ping {
 pub(super) enum Purpose {
     /// It asks in a round. Not sent if evidence comes before it is handed out.
     Round,
-    /// The same after a stall of ours: it gets a whole timeout.
-    Fresh,
     /// The application asked for it: a round depends on it, even if evidence
     /// comes before it leaves.
     Probe,
@@ -73,11 +71,11 @@ impl Outbox {
         }
     }
 
-    /// Wants a ping for `purpose`; one that is on its way serves it.
-    pub(super) const fn want_for(&mut self, purpose: Purpose) {
+    /// Wants a ping for a probe; one that is on its way becomes that.
+    pub(super) const fn want_for_probe(&mut self) {
         self.ping = match self.ping {
-            Ping::None | Ping::Due(_) => Ping::Due(purpose),
-            Ping::InFlight(_) => Ping::InFlight(purpose),
+            Ping::None | Ping::Due(_) => Ping::Due(Purpose::Probe),
+            Ping::InFlight(_) => Ping::InFlight(Purpose::Probe),
         };
     }
 
@@ -86,10 +84,16 @@ impl Outbox {
     /// The round that the ping was for is over: evidence came.
     pub(super) const fn end_round(&mut self) {
         self.ping = match self.ping {
-            Ping::Due(Purpose::Round | Purpose::Fresh) => Ping::None,
-            Ping::InFlight(Purpose::Round | Purpose::Fresh) => Ping::InFlight(Purpose::Keepalive),
+            Ping::Due(Purpose::Round) => Ping::None,
+            Ping::InFlight(Purpose::Round) => Ping::InFlight(Purpose::Keepalive),
             other => other,
         };
+    }
+
+    /// The latest ping was answered. Says whether it was in flight: then it
+    /// must have left.
+    pub(super) const fn answer_in_flight(&mut self) -> bool {
+        self.left().is_some()
     }
 
     /// Nothing is judged any more. Says whether a probe was on its way.
@@ -145,8 +149,7 @@ impl Outbox {
     pub(super) const fn asks_in_a_round(&self) -> bool {
         matches!(
             self.ping,
-            Ping::Due(Purpose::Round | Purpose::Fresh)
-                | Ping::InFlight(Purpose::Round | Purpose::Fresh)
+            Ping::Due(Purpose::Round) | Ping::InFlight(Purpose::Round)
         )
     }
 }
@@ -171,9 +174,8 @@ impl Outbox {
         };
         facts.number(match purpose {
             Purpose::Round => 1,
-            Purpose::Fresh => 2,
-            Purpose::Probe => 3,
-            Purpose::Keepalive => 4,
+            Purpose::Probe => 2,
+            Purpose::Keepalive => 3,
         });
         facts.number(is_in_flight);
     }

@@ -3,7 +3,7 @@
 use crate::{
     config::Evidence,
     event::{Cause, CloseReason},
-    time::{Instant, micros},
+    time::Instant,
 };
 
 use super::{
@@ -86,11 +86,8 @@ impl Monitor {
         match self.life {
             Life::Idle(idle) => {
                 let end = idle.interval_end(&self.timing, self.last_heard);
-                if end.is_due(now) {
-                    self.begin_round(end, Purpose::Round, now);
-                } else if idle.probe_waits() && self.next_accepted() <= now {
-                    self.begin_round(now, Purpose::Probe, now);
-                }
+                self.begin_round_if_over(end, now);
+                self.begin_round_if_probed(now);
             }
             Life::Round(ref mut round) => {
                 let step = round.step(&self.timing, self.outbox.has_no_ping(), now);
@@ -106,38 +103,50 @@ impl Monitor {
         }
     }
 
-    /// Begins a round counted from `base` if the interval is over.
+    /// Begins a round if the interval is over. It is counted from `base`, but
+    /// from no earlier than the promised accuracy allows.
     pub(super) fn begin_round_if_over(&mut self, base: Instant, now: Instant) {
         match &self.life {
             Life::Idle(idle) if idle.interval_end(&self.timing, self.last_heard).is_due(now) => {
-                self.begin_round(base, Purpose::Round, now);
+                let base = base.max(self.timing.earliest_base(self.last_heard));
+                if self.is_probe_due(now) {
+                    // It is no later for having been asked for.
+                    self.begin_round(base.min(now), Purpose::Probe, now);
+                } else {
+                    self.begin_round(base, Purpose::Round, now);
+                }
             }
             _ => {}
         }
     }
 
-    /// Begins a round at `now` whose probe budget is counted from `base`; not
-    /// from earlier than the promised accuracy allows, unless the application
-    /// asked for it.
-    pub(super) fn begin_round(&mut self, base: Instant, purpose: Purpose, now: Instant) {
-        let base = match purpose {
-            Purpose::Probe => base,
-            _ => base.max(self.timing.earliest_base(self.last_heard)),
-        };
+    fn begin_round_if_probed(&mut self, now: Instant) {
+        if self.is_probe_due(now) {
+            self.begin_round(now, Purpose::Probe, now);
+        }
+    }
+
+    /// Begins a round at `now` whose probe budget is counted from `base`.
+    fn begin_round(&mut self, base: Instant, purpose: Purpose, now: Instant) {
         let mut round = Round::new(&self.timing, base, now);
         match purpose {
-            Purpose::Round if self.was_asked_lately(now) => round.count_earlier_ping(),
-            Purpose::Round => self.outbox.want(purpose),
-            Purpose::Fresh => {
-                round.count_stall();
-                self.outbox.want_for(purpose);
-            }
-            // The round was due by silence, and its ping has left just now.
-            Purpose::Probe if self.outbox.has_no_ping() && self.next_accepted() > now => {
-                round.count_earlier_ping();
-            }
-            Purpose::Probe | Purpose::Keepalive => self.outbox.want_for(purpose),
+            Purpose::Probe => self.outbox.want_for_probe(),
+            _ if self.was_asked_lately(now) => round.count_earlier_ping(),
+            _ => self.outbox.want(purpose),
         }
+        round.assert_invariants(&self.timing);
+        self.life = Life::Round(round);
+    }
+
+    /// Begins a round after a stall of ours. A probe that waits is served by
+    /// its ping.
+    fn begin_round_after_stall(&mut self, now: Instant) {
+        match &self.life {
+            Life::Idle(idle) if idle.probe_waits() => self.outbox.want_for_probe(),
+            _ => self.outbox.want(Purpose::Round),
+        }
+        let base = now.max(self.timing.earliest_base(self.last_heard));
+        let round = Round::after_stall(&self.timing, base, now);
         round.assert_invariants(&self.timing);
         self.life = Life::Round(round);
     }
@@ -169,28 +178,35 @@ impl Monitor {
     pub(super) fn ping_left(&mut self, purpose: Purpose, now: Instant) {
         let is_first = !matches!(&self.life, Life::Round(round) if round.was_asked());
         self.ledger.left(is_first, now);
-        let config = self.timing.config();
-        let expected = match self.ledger.rtt().timeout() {
-            Some(timeout) if config.adaptive() => {
-                Some(timeout.max(micros(config.adaptive_floor())))
-            }
-            _ => None,
-        };
-        let keepalive_at = now.plus(self.timing.keepalive_interval());
+        let measured = self.ledger.rtt().timeout();
+        let expected = measured.and_then(|measured| self.timing.suspect_after(measured));
+        self.ping_left_in_pause(now);
         match &mut self.life {
             Life::Idle(_) if purpose == Purpose::Probe => {
                 // Evidence came before the probe left. It was asked for all
                 // the same, and whoever waits for it mustn't wait for ever.
                 let mut round = Round::new(&self.timing, now, now);
-                round.ping_left(&self.timing, false, expected, now);
+                round.ping_left(&self.timing, expected, now);
                 self.life = Life::Round(round);
             }
             Life::Round(round) => {
-                round.ping_left(&self.timing, purpose == Purpose::Fresh, expected, now);
+                round.ping_left(&self.timing, expected, now);
                 round.assert_invariants(&self.timing);
             }
-            Life::Paused(paused) => paused.ping_left(keepalive_at),
-            Life::Idle(_) | Life::Leaving(_) | Life::Closed | Life::Dead { .. } => {}
+            Life::Idle(_)
+            | Life::Paused(_)
+            | Life::Leaving(_)
+            | Life::Closed
+            | Life::Dead { .. } => {}
+        }
+    }
+
+    /// A ping left at `now`, or had left by then: in a pause the next one is
+    /// due a keepalive interval later.
+    pub(super) fn ping_left_in_pause(&mut self, now: Instant) {
+        let keepalive_at = now.plus(self.timing.keepalive_interval());
+        if let Life::Paused(paused) = &mut self.life {
+            paused.ping_left(keepalive_at);
         }
     }
 
@@ -202,23 +218,23 @@ impl Monitor {
         left.map_or(Instant::ORIGIN, |left| left.plus(self.timing.min_gap()))
     }
 
+    /// Whether a probe waits in `Idle`, and the peer accepts its ping or one
+    /// that is on its way serves it.
+    fn is_probe_due(&self, now: Instant) -> bool {
+        match &self.life {
+            Life::Idle(idle) if idle.probe_waits() => {
+                !self.outbox.has_no_ping() || self.next_accepted() <= now
+            }
+            _ => false,
+        }
+    }
+
     /// The application asks, in `Idle`.
     pub(super) fn probe_idle(&mut self, now: Instant) {
-        let next_accepted = self.next_accepted();
-        let Life::Idle(idle) = &mut self.life else {
-            return;
-        };
-        let end = idle.interval_end(&self.timing, self.last_heard);
-        if end.is_due(now) {
-            // A round is due anyway, and no later for having been asked for.
-            let base = end.max(self.timing.earliest_base(self.last_heard)).min(now);
-            self.begin_round(base, Purpose::Probe, now);
-        } else if self.outbox.has_no_ping() && next_accepted > now {
+        if let Life::Idle(idle) = &mut self.life {
             idle.let_probe_wait();
-        } else {
-            // A ping that is on its way serves the probe.
-            self.begin_round(now, Purpose::Probe, now);
         }
+        self.serve(now);
     }
 
     /// Plans the next keepalive ping of a pause: none while one is on its way.
@@ -260,14 +276,14 @@ impl Monitor {
     /// asked at once, though it isn't judged by that.
     #[cold]
     pub(super) fn ask_after_stall(&mut self, late: u64, now: Instant) {
-        let Life::Idle(idle) = &self.life else {
+        if !matches!(self.life, Life::Idle(_)) {
             return;
-        };
-        let probe_is_due = idle.probe_waits() && self.next_accepted() <= now;
+        }
+        let is_probe_due = self.is_probe_due(now);
         self.tell_stall(late, now);
         if self.writes.limit_at().is_due(now) {
             // No answer changes the verdict that `handle_timeout` will give.
-        } else if probe_is_due {
+        } else if is_probe_due {
             self.begin_round(now, Purpose::Probe, now);
         } else {
             self.keepalive_if_accepted(now);
@@ -286,13 +302,13 @@ impl Monitor {
     #[cold]
     fn forgive_lateness(&mut self, late: u64, now: Instant) -> bool {
         match &mut self.life {
-            Life::Idle(_) => self.begin_round(now, Purpose::Fresh, now),
+            Life::Idle(_) => self.begin_round_after_stall(now),
             Life::Round(round) => {
-                if !round.forgive(&self.timing, late, now) {
+                if !round.forgive(&self.timing, now) {
                     return false;
                 }
                 round.assert_invariants(&self.timing);
-                self.outbox.want_for(Purpose::Fresh);
+                self.outbox.want(Purpose::Round);
             }
             _ => return false,
         }

@@ -184,6 +184,14 @@ impl Timing {
         needed.max(SHORTEST_KEEPALIVE).max(self.min_gap())
     }
 
+    /// How long after its flush a ping is suspicious without an answer, if the
+    /// measured round trips are to say so.
+    pub(super) fn suspect_after(&self, measured: u64) -> Option<u64> {
+        let floor = micros(self.config.adaptive_floor());
+        let expected = measured.max(floor).min(self.timeout());
+        self.config.adaptive().then_some(expected)
+    }
+
     /// A call later than this after its deadline was a stall of ours.
     ///
     /// One that is late by the whole probe budget always is: the peer would be

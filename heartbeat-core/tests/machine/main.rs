@@ -13,6 +13,7 @@ mod config;
 mod events;
 mod farewell;
 mod foreign;
+mod found;
 mod frames;
 mod fuzz_corpus;
 mod hello;

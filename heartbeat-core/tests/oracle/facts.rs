@@ -4,8 +4,6 @@
 //! limit need no knowledge of what the monitor is doing, except whether it
 //! reads, and whether it still judges at all: that its status shows.
 
-use std::collections::VecDeque;
-
 use heartbeat_core::{Config, Evidence, State};
 
 use crate::{
@@ -30,7 +28,7 @@ pub(crate) struct Heard {
 pub(crate) enum Sample {
     No,
     Yes(u64),
-    /// The documents leave open whether it counts.
+    /// If a round was under way, which is hidden.
     Maybe(u64),
 }
 
@@ -44,46 +42,36 @@ pub(crate) struct World {
     /// How long after the deadline the call comes.
     pub(crate) late: u64,
     pub(crate) stall: bool,
-    /// The deadline had come before the call changed anything.
-    pub(crate) due: bool,
     pub(crate) heard: Option<Heard>,
     /// The Hello says something new.
     pub(crate) news: bool,
     pub(crate) refused: bool,
     pub(crate) flood: bool,
     pub(crate) sample: Sample,
+    /// A pong answered a ping whose flush wasn't reported.
+    pub(crate) answered_in_flight: bool,
     /// Since when the peer is silent, this call included.
     pub(crate) last: u64,
-    /// When a ping of ours last left, and whether after the last evidence.
-    pub(crate) left: Option<(u64, Order)>,
-    pub(crate) sent: u64,
-    /// Pings with a lower number are answered.
-    pub(crate) answered: u64,
+    /// When a ping of ours last left.
+    pub(crate) left: Option<u64>,
     pub(crate) rto: Option<Span>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Order {
-    Before,
-    /// At the same time.
-    Same,
-    After,
-}
-
+/// A ping that a round trip can be measured with.
 #[derive(Clone, Copy, Debug)]
-struct Sent {
+struct Timed {
     number: u64,
-    left: Option<u64>,
-    timed: Timed,
+    left: u64,
+    /// Whether it can is hidden.
+    perhaps: bool,
 }
 
-/// Whether a ping can measure a round trip.
+/// Whether a ping left in a round that had asked before.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Timed {
-    Yes,
-    /// A pause began after it had left, or it left in one.
-    Paused,
+pub(crate) enum Asked {
     No,
+    Yes,
+    Perhaps,
 }
 
 #[derive(Clone, Debug)]
@@ -94,12 +82,15 @@ pub(crate) struct Facts {
     pub(crate) rtt: RoundTrips,
     pub(crate) flood: Flood,
     pub(crate) sent: u64,
-    /// `status().pongs`, which may count an answer once or for each ping that
-    /// it answers.
-    pub(crate) pongs: Span,
+    pub(crate) pongs: u32,
     answered: u64,
-    pings: VecDeque<Sent>,
-    left: Option<(u64, Order)>,
+    /// The latest ping was handed out, and its flush wasn't reported.
+    in_flight: bool,
+    /// When a ping last left.
+    left: Option<u64>,
+    /// The latest ping that left, and the first of its round.
+    latest: Option<Timed>,
+    first: Option<Timed>,
     /// When a Hello last came.
     changed: Option<u64>,
 }
@@ -114,24 +105,19 @@ impl Facts {
             rtt: RoundTrips::default(),
             flood: Flood::new(hello, terms.min_interval, now),
             sent: 0,
-            pongs: Span::exactly(0),
+            pongs: 0,
             answered: 0,
-            pings: VecDeque::new(),
+            in_flight: false,
             left: None,
+            latest: None,
+            first: None,
             changed: None,
         }
     }
 
     pub(crate) fn transmitted(&mut self) {
-        self.pings.push_back(Sent {
-            number: self.sent,
-            left: None,
-            timed: Timed::Yes,
-        });
         self.sent += 1;
-        if self.pings.len() as u64 > 2 * u64::from(self.terms.misses) + 4 {
-            self.pings.pop_front();
-        }
+        self.in_flight = true;
     }
 
     /// Pings that aren't answered and still may be.
@@ -139,53 +125,50 @@ impl Facts {
         self.sent - self.answered
     }
 
-    fn look(&self, state: State, deadline: Option<u64>) -> (u64, bool) {
-        let late = deadline.map_or(0, |deadline| self.now.saturating_sub(deadline));
-        let asleep = late > self.terms.tolerance || late > 0 && late >= self.terms.budget();
-        (
-            late,
-            asleep && matches!(state, State::Alive | State::Suspect | State::Paused),
-        )
-    }
-
     /// What a call means. `state` and `deadline` are those before it.
-    pub(crate) fn take(&mut self, op: Op, now: u64, state: State, deadline: Option<u64>) -> World {
+    pub(crate) fn take(
+        &mut self,
+        op: Op,
+        now: u64,
+        state: State,
+        deadline: Option<u64>,
+        asked: Asked,
+    ) -> World {
         self.now = self.now.max(now);
-        let (late, mut stall) = self.look(state, deadline);
+        let judges = matches!(state, State::Alive | State::Suspect | State::Paused);
         let paused = state == State::Paused;
-        if paused {
-            stall &= matches!(op, Op::Timeout | Op::Resumed);
+        let late = deadline.map_or(0, |deadline| self.now.saturating_sub(deadline));
+        let slept = late > self.terms.tolerance || late > 0 && late >= self.terms.budget();
+        if slept && judges {
+            self.untime();
         }
-        if stall {
-            self.untime(Timed::No);
-        }
+        let shows = match op {
+            Op::Close | Op::End(_) => false,
+            Op::Timeout => true,
+            Op::Resumed => paused,
+            _ => !paused,
+        };
         let mut world = World {
             late,
-            stall,
-            due: deadline.is_some_and(|deadline| deadline <= self.now),
+            stall: slept && judges && shows,
             ..self.idle_world()
         };
-        if matches!(state, State::Alive | State::Suspect | State::Paused) {
+        if judges {
             self.judge(op, paused, &mut world);
         }
         world.terms = self.terms;
         world.last = self.last;
-        world.left = self.left;
-        world.answered = self.answered;
-        if op == Op::Flushed {
-            self.flushed(paused);
+        if op == Op::Flushed && self.in_flight {
+            self.flushed(asked);
         }
+        world.left = self.left;
         world.rto = self.rtt.timeout(&self.terms);
         world
     }
 
-    /// All pings that have left aren't timed any more, or only perhaps.
-    fn untime(&mut self, timed: Timed) {
-        for ping in &mut self.pings {
-            if ping.left.is_some() && ping.timed != Timed::No {
-                ping.timed = timed;
-            }
-        }
+    /// No ping that has left is timed any more.
+    fn untime(&mut self) {
+        (self.latest, self.first) = (None, None);
     }
 
     fn judge(&mut self, op: Op, paused: bool, world: &mut World) {
@@ -194,10 +177,11 @@ impl Facts {
         let of_bytes = matches!(grade, Evidence::Acknowledgement | Evidence::AnyBytes);
         let of_frames = grade != Evidence::Echo;
         let pong = match op {
-            Op::Pong(Answer::Ping(number)) => self.find(number as u64),
-            Op::UnnumberedPong => self.find(self.answered.max(self.oldest())),
+            Op::Pong(Answer::Ping(number)) => Some(number as u64),
+            Op::UnnumberedPong => Some(self.oldest()),
             _ => None,
         };
+        let pong = pong.filter(|number| (self.oldest()..self.sent).contains(number));
         let heard = match op {
             Op::Bytes if of_bytes => Some(now),
             Op::Acknowledged(at) if grade == Evidence::Acknowledgement => {
@@ -212,90 +196,73 @@ impl Facts {
                 at,
                 silence: at - self.last,
             });
-            self.hear(at);
+            self.last = at;
         }
         match op {
             Op::Hello(hello) => {
-                world.news = self.terms.peer != Some(hello);
                 world.refused = self.terms.refuses(&hello);
-                self.terms.peer = Some(hello);
-                self.changed = Some(now);
-                self.flood.hello(&hello, now);
-            }
-            Op::Ping(_) => world.flood = self.flood.ping(now),
-            Op::Pong(_) | Op::UnnumberedPong => {
-                if let Some(ping) = pong {
-                    world.sample = self.answer(ping);
+                world.news = self.terms.peer != Some(hello) && !world.refused;
+                if world.news {
+                    self.terms.peer = Some(hello);
+                    self.changed = Some(now);
+                    self.flood.hello(&hello, now);
                 }
             }
-            Op::Paused if !paused => self.untime(Timed::Paused),
+            Op::Ping(_) => world.flood = self.flood.ping(now),
+            Op::Paused if !paused => self.untime(),
             Op::Resumed if paused => {
-                self.untime(Timed::No);
-                self.hear(now);
+                self.untime();
+                self.last = now;
             }
             _ => {}
         }
-    }
-
-    fn hear(&mut self, at: u64) {
-        self.last = at;
-        if let Some((left, order)) = &mut self.left {
-            *order = match (*left).cmp(&at) {
-                std::cmp::Ordering::Less => Order::Before,
-                std::cmp::Ordering::Equal => Order::Same,
-                std::cmp::Ordering::Greater => Order::After,
-            };
+        if let Some(number) = pong {
+            self.answer(number, world);
         }
     }
 
-    /// The oldest ping whose answer is still known: the last 2·N are.
+    /// The oldest ping that is unanswered: the last 2·N are remembered.
     fn oldest(&self) -> u64 {
-        self.sent.saturating_sub(2 * u64::from(self.terms.misses))
+        let remembered = 2 * u64::from(self.terms.misses);
+        self.answered.max(self.sent.saturating_sub(remembered))
     }
 
-    /// A ping of ours that is unanswered.
-    fn find(&self, number: u64) -> Option<Sent> {
-        if number < self.answered.max(self.oldest()) {
-            return None;
+    fn answer(&mut self, number: u64, world: &mut World) {
+        self.pongs = self.pongs.wrapping_add(1);
+        self.answered = number + 1;
+        if self.in_flight && self.answered == self.sent {
+            // It must have left.
+            world.answered_in_flight = true;
+            self.in_flight = false;
+            self.left = Some(self.now);
+            self.untime();
+            return;
         }
-        self.pings
-            .iter()
-            .rev()
-            .find(|ping| ping.number == number)
-            .copied()
-    }
-
-    fn answer(&mut self, ping: Sent) -> Sample {
-        let count = ping.number + 1 - self.answered;
-        self.pongs = Span::new(self.pongs.lo + 1, self.pongs.hi + count);
-        self.answered = ping.number + 1;
-        let Some(left) = ping.left else {
-            return Sample::No;
+        let timed = [self.latest, self.first].into_iter().flatten();
+        world.sample = match timed.clone().find(|ping| ping.number == number) {
+            None => Sample::No,
+            Some(ping) if ping.perhaps => Sample::Maybe(self.now - ping.left),
+            Some(ping) => Sample::Yes(self.now - ping.left),
         };
-        let rtt = self.now - left;
-        let latest = ping.number + 1 == self.sent;
-        match ping.timed {
-            Timed::No => Sample::No,
-            Timed::Yes if latest => Sample::Yes(rtt),
-            Timed::Yes | Timed::Paused => Sample::Maybe(rtt),
-        }
     }
 
-    fn flushed(&mut self, paused: bool) {
-        let mut any = false;
-        for ping in self.pings.iter_mut().filter(|ping| ping.left.is_none()) {
-            ping.left = Some(self.now);
-            ping.timed = if paused { Timed::Paused } else { Timed::Yes };
-            any = true;
-        }
-        if any {
-            let order = if self.now > self.last {
-                Order::After
-            } else {
-                Order::Same
-            };
-            self.left = Some((self.now, order));
-        }
+    fn flushed(&mut self, asked: Asked) {
+        self.in_flight = false;
+        self.left = Some(self.now);
+        let first = self.first.or(self.latest);
+        self.first = match asked {
+            Asked::No => None,
+            Asked::Yes => first,
+            Asked::Perhaps => first.map(|ping| Timed {
+                perhaps: true,
+                ..ping
+            }),
+        };
+        self.latest = Some(Timed {
+            number: self.sent - 1,
+            left: self.now,
+            perhaps: false,
+        });
     }
 
     /// What a poll means: nothing.
@@ -306,23 +273,21 @@ impl Facts {
             now: self.now,
             late: 0,
             stall: false,
-            due: false,
             heard: None,
             news: false,
             refused: false,
             flood: false,
             sample: Sample::No,
+            answered_in_flight: false,
             last: self.last,
             left: self.left,
-            sent: self.sent,
-            answered: self.answered,
             rto: None,
         }
     }
 
     /// When a ping of ours last left.
     pub(crate) fn left_at(&self) -> Option<u64> {
-        self.left.map(|(left, _)| left)
+        self.left
     }
 
     /// Whether a Hello came since then, or at that time.

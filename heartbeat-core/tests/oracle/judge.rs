@@ -11,8 +11,8 @@ use std::{
 use heartbeat_core::{Config, Control, Event, Monitor, Nonce, State};
 
 use crate::{
-    facts::{Facts, Sample, World},
-    fork::{Fork, OPEN, Readings},
+    facts::{Asked, Facts, Sample, World},
+    fork::Fork,
     life::{Candidate, Life, Mismatch},
     ops::{Call, Op, Script},
     promises::Promises,
@@ -56,18 +56,11 @@ pub(crate) struct Judge {
     pub(crate) seen: Seen,
     pub(crate) pings: Vec<Nonce>,
     candidates: Vec<Candidate>,
-    next: Vec<(Candidate, Fork)>,
+    next: Vec<Candidate>,
     promises: Promises,
     config: Config,
     first_ping: u32,
     said_hello: bool,
-}
-
-/// What all judges of a run count together.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Counts {
-    pub(crate) tally: Tally,
-    pub(crate) readings: Readings,
 }
 
 impl Judge {
@@ -77,7 +70,7 @@ impl Judge {
         let seen = Seen::of(&monitor);
         let mut first = Candidate::new(&facts.terms, script.hello);
         // What doesn't fit now won't fit after the first call either.
-        let _ = first.fits(&facts, &facts.idle_world(), &seen, false);
+        let _ = first.fits(&facts, &facts.idle_world(), &seen);
         Self {
             seen,
             promises: Promises::new(&facts),
@@ -102,23 +95,24 @@ impl Judge {
     }
 
     /// Makes one call.
-    pub(crate) fn call(&mut self, call: Call, counts: &mut Counts) -> Result<(), Violation> {
+    pub(crate) fn call(&mut self, call: Call, tally: &mut Tally) -> Result<(), Violation> {
         match call.op {
-            Op::Transmit => return self.transmit(call, counts),
-            Op::Event => return self.event(call, counts),
+            Op::Transmit => return self.transmit(call, tally),
+            Op::Event => return self.event(call, tally),
             _ => {}
         }
         let (state, deadline) = (self.state(), self.seen.deadline);
         let before = self.seen.status;
         let probing = self.candidates.iter().any(Candidate::probing);
-        let world = self.facts.take(call.op, call.now, state, deadline);
+        let asked = self.has_asked();
+        let world = self.facts.take(call.op, call.now, state, deadline, asked);
         self.next.clear();
         for &candidate in &self.candidates {
             let mut fork = Fork::default();
             loop {
                 let mut next = candidate;
                 next.take(call.op, &world, &mut fork);
-                self.next.push((next, fork));
+                self.next.push(next);
                 if !fork.advance() {
                     break;
                 }
@@ -126,10 +120,22 @@ impl Judge {
         }
         self.make(call)?;
         self.resolve(&world, before);
-        self.compare(call, &world, counts)?;
-        counts.tally.call(call.op, &world, state, &self.seen);
+        self.compare(call, &world)?;
+        tally.call(call.op, &world, state, &self.seen);
         self.promises
             .after(call.op, &world, state, &self.seen, probing)
+    }
+
+    /// Whether a round is under way that has asked.
+    fn has_asked(&self) -> Asked {
+        let asked = self.candidates.iter().filter(|one| one.has_asked()).count();
+        if asked == 0 {
+            Asked::No
+        } else if asked == self.candidates.len() {
+            Asked::Yes
+        } else {
+            Asked::Perhaps
+        }
     }
 
     /// Makes the call, on the monitor and on its twin.
@@ -173,26 +179,14 @@ impl Judge {
         }
     }
 
-    fn compare(&mut self, call: Call, world: &World, counts: &mut Counts) -> Result<(), Violation> {
+    fn compare(&mut self, call: Call, world: &World) -> Result<(), Violation> {
         self.status_fits(call)?;
-        let timeout = call.op == Op::Timeout;
-        let mut asked = [0u8; OPEN];
-        let mut fitted = [0u8; OPEN];
         let mut wrong = Vec::new();
         self.candidates.clear();
-        for (mut next, fork) in self.next.drain(..) {
-            for (open, answer) in fork.answers() {
-                asked[open] |= 1 << answer;
-            }
-            match next.fits(&self.facts, world, &self.seen, timeout) {
-                Ok(()) => {
-                    for (open, answer) in fork.answers() {
-                        fitted[open] |= 1 << answer;
-                    }
-                    if !self.candidates.contains(&next) {
-                        self.candidates.push(next);
-                    }
-                }
+        for mut next in self.next.drain(..) {
+            match next.fits(&self.facts, world, &self.seen) {
+                Ok(()) if self.candidates.contains(&next) => {}
+                Ok(()) => self.candidates.push(next),
                 Err(mismatch) => wrong.push((mismatch, next)),
             }
         }
@@ -201,11 +195,6 @@ impl Judge {
         }
         if self.candidates.len() > MOST {
             return Err(Violation::new("judge", "too many histories fit"));
-        }
-        for (open, (asked, fitted)) in asked.into_iter().zip(fitted).enumerate() {
-            if asked.count_ones() > 1 && fitted.count_ones() == 1 {
-                counts.readings.0[open][fitted.trailing_zeros() as usize] += 1;
-            }
         }
         Ok(())
     }
@@ -242,14 +231,10 @@ impl Judge {
                 format!("{} instead of {sent}", status.pings),
             );
         }
-        let pongs = u64::from(status.pongs);
-        if !facts.pongs.contains(pongs) {
-            return fail(
-                "status().pongs",
-                format!("{pongs}, not in {:?}", facts.pongs),
-            );
+        if status.pongs != facts.pongs {
+            let detail = format!("{} instead of {}", status.pongs, facts.pongs);
+            return fail("status().pongs", detail);
         }
-        facts.pongs = crate::span::Span::exactly(pongs);
         let last = match (facts.rtt.last, status.last_rtt) {
             (None, None) => true,
             (Some(exact), Some(told)) => crate::rtt::is(exact, told),
@@ -275,14 +260,13 @@ impl Judge {
         Ok(())
     }
 
-    fn transmit(&mut self, call: Call, counts: &mut Counts) -> Result<(), Violation> {
+    fn transmit(&mut self, call: Call, tally: &mut Tally) -> Result<(), Violation> {
         let frame = self.monitor.poll_transmit();
         self.twin.as_mut().map(Monitor::poll_transmit);
         if frame != self.seen.frames.first().copied() {
             let detail = format!("{frame:?} instead of {:?}", self.seen.frames.first());
             return Err(Violation::new("transmit: same state, other frame", detail));
         }
-        let number = self.pings.len() as u64;
         match frame {
             Some(Control::Ping(nonce)) => {
                 if self
@@ -310,20 +294,20 @@ impl Judge {
             Some(Control::Pong(_)) => self.promises.pong()?,
             _ => {}
         }
-        counts.tally.frame(frame);
-        self.drained(frame.is_some(), |one| one.transmitted(number), call, counts)
+        tally.frame(frame);
+        self.drained(frame.is_some(), Candidate::transmitted, call)
     }
 
-    fn event(&mut self, call: Call, counts: &mut Counts) -> Result<(), Violation> {
+    fn event(&mut self, call: Call, tally: &mut Tally) -> Result<(), Violation> {
         let event = self.monitor.poll_event();
         self.twin.as_mut().map(Monitor::poll_event);
         if event != self.seen.events.first().copied() {
             let detail = format!("{event:?} instead of {:?}", self.seen.events.first());
             return Err(Violation::new("event: same state, other event", detail));
         }
-        counts.tally.event(event);
+        tally.event(event);
         self.promises.event(event, &self.facts)?;
-        self.drained(event.is_some(), Candidate::drained, call, counts)
+        self.drained(event.is_some(), Candidate::drained, call)
     }
 
     /// Something was polled; what remains must still fit.
@@ -332,7 +316,6 @@ impl Judge {
         any: bool,
         step: impl Fn(&mut Candidate),
         call: Call,
-        counts: &mut Counts,
     ) -> Result<(), Violation> {
         if !any {
             return Ok(());
@@ -343,7 +326,7 @@ impl Judge {
         for &candidate in &self.candidates {
             let mut next = candidate;
             step(&mut next);
-            self.next.push((next, Fork::default()));
+            self.next.push(next);
         }
         let deadline = self.seen.deadline;
         self.seen.look(&self.monitor);
@@ -351,7 +334,7 @@ impl Judge {
             let detail = format!("from {deadline:?} to {:?}", self.seen.deadline);
             return Err(Violation::new("a poll moves the deadline", detail));
         }
-        self.compare(call, &world, counts)
+        self.compare(call, &world)
     }
 
     fn violation(&self, call: Call, world: &World, wrong: &[(Mismatch, Candidate)]) -> Violation {
@@ -361,7 +344,7 @@ impl Judge {
             Mismatch::Frames => "frames".to_owned(),
             Mismatch::Events(what) => what.to_owned(),
             Mismatch::State(state) => format!("state not {state:?}"),
-            Mismatch::Missed => "status().missed".to_owned(),
+            Mismatch::Missed(_) => "status().missed".to_owned(),
         };
         let life = match first.1.life {
             Life::Idle { .. } => "Idle",

@@ -8,7 +8,7 @@ use heartbeat_core::{Cause, CloseReason, Control, Event, Hello, Nonce, State};
 use crate::{
     after::After,
     facts::{Facts, World},
-    fork::{Fork, Open},
+    fork::Fork,
     rtt,
     seen::Seen,
     span::{NEVER, Span},
@@ -17,35 +17,39 @@ use crate::{
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Life {
-    Idle { probe_at: Option<u64> },
+    Idle {
+        probe_waits: bool,
+    },
     Round(Round),
-    Paused { keep: Keep, probe: bool },
-    Leaving { until: u64, goodbye: Goodbye },
+    Paused {
+        /// When the next keepalive ping is due; `None` while one is on its way.
+        keepalive: Option<u64>,
+        probe_waits: bool,
+    },
+    Leaving {
+        until: u64,
+        goodbye: Goodbye,
+    },
     Closed,
-    Dead { missed: Span },
+    Dead {
+        missed: u32,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Round {
     pub(crate) verdict: Span,
     pub(crate) step: u64,
+    /// When the beat becomes suspicious.
     pub(crate) early: Option<Span>,
     pub(crate) missed: u32,
     pub(crate) forgiven: u32,
     /// A ping of this round left.
-    pub(crate) any_left: bool,
-    /// When the latest one left, if it has.
-    pub(crate) left: Option<u64>,
+    pub(crate) asked: bool,
+    /// The ping on its way is fresh after a stall.
+    pub(crate) fresh: bool,
     /// The lateness of this beat was reported.
-    pub(crate) told: bool,
-}
-
-/// When the next keepalive ping of a pause is due.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Keep {
-    At(u64),
-    /// One waits to leave; until then the documents don't say.
-    Unsent(Option<u64>),
+    pub(crate) reported: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -54,29 +58,15 @@ pub(crate) enum Goodbye {
     InFlight,
 }
 
-/// What a ping is for.
+/// What becomes of a ping when evidence overtakes it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Kind {
+pub(crate) enum Ping {
+    /// It isn't sent if it wasn't handed out.
     Round,
-    /// Of a round, and before that it was a keepalive ping.
-    Merged,
-    Fresh,
+    /// It leaves, and a round depends on it.
+    Probe,
+    /// It leaves.
     Keepalive,
-    /// For a round that is over.
-    Overtaken,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Ping {
-    pub(crate) kind: Kind,
-    pub(crate) probe: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Flight {
-    pub(crate) kind: Kind,
-    /// The number of the probe's ping.
-    pub(crate) probe: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -96,7 +86,7 @@ pub(crate) enum Ending {
     Dead {
         /// `None`: a Hello was refused.
         cause: Option<Cause>,
-        missed: Span,
+        missed: u32,
         silence: u64,
     },
 }
@@ -105,8 +95,10 @@ pub(crate) enum Ending {
 pub(crate) struct Candidate {
     pub(crate) life: Life,
     pub(crate) after: After,
+    /// A ping that waits to be handed out.
     pub(crate) due: Option<Ping>,
-    pub(crate) flying: Option<Flight>,
+    /// One that was handed out and hasn't left. Never both.
+    pub(crate) in_flight: Option<Ping>,
     pub(crate) hello: bool,
     pub(crate) pong: Option<Nonce>,
     /// A `Suspect` was given and not taken back.
@@ -125,16 +117,16 @@ pub(crate) enum Mismatch {
     Frames,
     Events(&'static str),
     State(State),
-    Missed,
+    Missed(u32),
 }
 
 impl Candidate {
     pub(crate) fn new(terms: &Terms, hello: bool) -> Self {
         Self {
-            life: Life::Idle { probe_at: None },
+            life: Life::Idle { probe_waits: false },
             after: After::draw(terms, true),
             due: None,
-            flying: None,
+            in_flight: None,
             hello,
             pong: None,
             suspected: false,
@@ -150,35 +142,30 @@ impl Candidate {
         facts: &Facts,
         world: &World,
         seen: &Seen,
-        timeout: bool,
     ) -> Result<(), Mismatch> {
         self.state_fits(seen)?;
         self.events_fit(facts, seen)?;
         self.frames_fit(seen)?;
-        self.deadline_fits(&facts.terms, world, seen.deadline, timeout)
+        self.deadline_fits(&facts.terms, world, seen.deadline)
     }
 
     fn state_fits(&self, seen: &Seen) -> Result<(), Mismatch> {
-        let told = self.suspected || self.pending.suspect.is_some();
+        let suspect = self.suspected || self.pending.suspect.is_some();
         let (state, missed) = match self.life {
-            Life::Idle { .. } | Life::Round(_) => {
-                let missed = match self.life {
-                    Life::Round(round) => round.missed,
-                    _ => 0,
-                };
-                let state = if told { State::Suspect } else { State::Alive };
-                (state, Span::exactly(missed.into()))
-            }
-            Life::Paused { .. } => (State::Paused, Span::exactly(0)),
-            Life::Leaving { .. } => (State::Closing, Span::new(0, NEVER)),
-            Life::Closed => (State::Closed, Span::new(0, NEVER)),
+            Life::Idle { .. } if suspect => (State::Suspect, 0),
+            Life::Idle { .. } => (State::Alive, 0),
+            Life::Round(round) if suspect => (State::Suspect, round.missed),
+            Life::Round(round) => (State::Alive, round.missed),
+            Life::Paused { .. } => (State::Paused, 0),
+            Life::Leaving { .. } => (State::Closing, 0),
+            Life::Closed => (State::Closed, 0),
             Life::Dead { missed } => (State::Dead, missed),
         };
         if seen.status.state != state {
             return Err(Mismatch::State(state));
         }
-        if !missed.contains(seen.status.missed.into()) {
-            return Err(Mismatch::Missed);
+        if seen.status.missed != missed {
+            return Err(Mismatch::Missed(missed));
         }
         Ok(())
     }
@@ -263,97 +250,54 @@ impl Candidate {
         terms: &Terms,
         world: &World,
         seen: Option<u64>,
-        timeout: bool,
     ) -> Result<(), Mismatch> {
         let limit = self.limit.unwrap_or(NEVER);
         let at = seen.unwrap_or(NEVER);
-        let wrong = |span: Span| Err(Mismatch::Deadline((span.lo < NEVER).then_some(span)));
-        match &mut self.life {
-            Life::Closed | Life::Dead { .. } => match seen {
-                None => Ok(()),
-                Some(_) => Err(Mismatch::Deadline(None)),
-            },
-            Life::Leaving { until, .. } => {
-                let expected = Span::exactly(*until);
-                if seen == Some(*until) {
-                    Ok(())
-                } else {
-                    wrong(expected)
-                }
-            }
-            Life::Idle { probe_at } => {
-                let others = limit.min(probe_at.unwrap_or(NEVER));
+        let soonest = soonest(terms, world.left);
+        let (fits, expected) = match &mut self.life {
+            Life::Closed | Life::Dead { .. } => (at == NEVER, Span::exactly(NEVER)),
+            Life::Leaving { until, .. } => (at == *until, Span::exactly(*until)),
+            Life::Idle { probe_waits } => {
+                let probe = if *probe_waits { soonest } else { NEVER };
+                let others = limit.min(probe);
                 let ends = self.after.ends(terms, world.last);
                 let fits = if at < others || ends.hi <= at {
                     at <= others && self.after.ended_at(terms, world.last, at)
                 } else {
                     at == others && self.after.not_before(terms, world.last, at)
                 };
-                if fits {
-                    Ok(())
-                } else {
-                    wrong(ends.at_most(others))
-                }
+                (fits, ends.at_most(others))
             }
             Life::Round(round) => {
-                let fixed = round.step.min(limit);
-                let early = round.early.unwrap_or(Span::exactly(NEVER));
-                let span = Span::new(
-                    fixed.min(round.verdict.lo).min(early.lo),
-                    fixed.min(round.verdict.hi).min(early.hi),
-                );
-                if !span.contains(at) {
-                    return wrong(span);
+                let expected = round.deadline().at_most(limit);
+                let fits = expected.contains(at);
+                if fits {
+                    round.shown(at, limit);
                 }
-                round.verdict = round.verdict.at_least(at);
-                if round.early.is_some() {
-                    round.early = Some(early.at_least(at));
-                }
-                // Below everything else, it is the only one that can be so early.
-                let verdict = round.verdict;
-                if at < fixed && at < early.lo {
-                    round.verdict = Span::exactly(at);
-                } else if at < fixed && at < verdict.lo {
-                    round.early = Some(Span::exactly(at));
-                }
-                Ok(())
+                (fits, expected)
             }
-            Life::Paused {
-                keep: Keep::At(due),
-                ..
-            } => {
-                let expected = limit.min(*due);
-                if at == expected {
-                    Ok(())
-                } else {
-                    wrong(Span::exactly(expected))
-                }
+            Life::Paused { keepalive, .. } => {
+                let expected = limit.min(keepalive.unwrap_or(NEVER));
+                (at == expected, Span::exactly(expected))
             }
-            Life::Paused {
-                keep: Keep::Unsent(due),
-                ..
-            } => {
-                if at > limit || timeout && at <= world.now {
-                    return wrong(Span::new(world.now.saturating_add(1), limit));
-                }
-                *due = seen.filter(|&at| at < limit).or(*due);
-                Ok(())
-            }
+        };
+        if fits {
+            Ok(())
+        } else {
+            Err(Mismatch::Deadline(
+                (expected.lo < NEVER).then_some(expected),
+            ))
         }
     }
 
     /// `poll_transmit` gave its first frame, which was the one expected.
-    pub(crate) fn transmitted(&mut self, number: u64) {
+    pub(crate) fn transmitted(&mut self) {
         if self.hello {
             self.hello = false;
         } else if self.pong.is_some() {
             self.pong = None;
         } else if let Some(ping) = self.due.take() {
-            let before = self.flying.and_then(|flight| flight.probe);
-            self.flying = Some(Flight {
-                kind: ping.kind,
-                probe: before.or(ping.probe.then_some(number)),
-            });
+            self.in_flight = Some(ping);
         } else if let Life::Leaving { goodbye, .. } = &mut self.life {
             *goodbye = Goodbye::InFlight;
         }
@@ -378,16 +322,39 @@ impl Candidate {
 
     /// Whether a probe waits, or a probe's ping hasn't left.
     pub(crate) fn probing(&self) -> bool {
-        let waits = matches!(
-            self.life,
-            Life::Idle { probe_at: Some(_) } | Life::Paused { probe: true, .. }
-        );
-        waits
-            || self.due.is_some_and(|ping| ping.probe)
-            || self.flying.is_some_and(|flight| flight.probe.is_some())
+        let waits = match self.life {
+            Life::Idle { probe_waits } | Life::Paused { probe_waits, .. } => probe_waits,
+            _ => false,
+        };
+        waits || self.on_its_way() == Some(Ping::Probe)
     }
 
-    /// Whether the interval in force at `now`. Where that is hidden,
+    /// Whether a round is under way of which a ping left.
+    pub(crate) fn has_asked(&self) -> bool {
+        matches!(self.life, Life::Round(round) if round.asked)
+    }
+
+    /// Whether it waits for nothing but silence, as far as the state says.
+    pub(crate) fn is_quiet(&self) -> bool {
+        matches!(self.life, Life::Idle { .. }) && self.on_its_way().is_none()
+    }
+
+    /// The ping that is due or in flight.
+    pub(crate) fn on_its_way(&self) -> Option<Ping> {
+        self.due.or(self.in_flight)
+    }
+
+    /// A ping is to be sent; one that is on its way serves as that. A probe's
+    /// ping remains one, whatever it serves.
+    pub(crate) fn want(&mut self, ping: Ping) {
+        match (&mut self.due, &mut self.in_flight) {
+            (Some(other), _) | (None, Some(other)) if ping == Ping::Probe => *other = ping,
+            (None, None) => self.due = Some(ping),
+            _ => {}
+        }
+    }
+
+    /// Whether the interval in force is over at `now`. Where that is hidden,
     /// both are followed.
     pub(crate) fn is_over(&mut self, world: &World, fork: &mut Fork) -> bool {
         let now = world.now.min(NEVER - 1);
@@ -396,11 +363,42 @@ impl Candidate {
             false
         } else if ends.hi <= now {
             true
-        } else if fork.first(Open::Hidden) {
+        } else if fork.either() {
             self.after.not_after(&world.terms, world.last, now)
         } else {
             self.after.not_before(&world.terms, world.last, now + 1);
             false
+        }
+    }
+}
+
+/// When m′ is over after a ping that left at `left`.
+pub(crate) fn soonest(terms: &Terms, left: Option<u64>) -> u64 {
+    left.map_or(0, |left| left.saturating_add(terms.peers_min()))
+}
+
+impl Round {
+    /// The early suspicion, the step or the verdict.
+    pub(crate) fn deadline(&self) -> Span {
+        let early = self.early.unwrap_or(Span::exactly(NEVER));
+        let next = self.step;
+        Span::new(
+            next.min(self.verdict.lo).min(early.lo),
+            next.min(self.verdict.hi).min(early.hi),
+        )
+    }
+
+    /// The next deadline was shown to be `at`.
+    fn shown(&mut self, at: u64, limit: u64) {
+        let fixed = self.step.min(limit);
+        let early = self.early.map_or(NEVER, |early| early.lo);
+        self.verdict = self.verdict.at_least(at);
+        self.early = self.early.map(|early| early.at_least(at));
+        // Below everything else, it is the only one that can be so early.
+        if at < fixed && at < early {
+            self.verdict = Span::exactly(at);
+        } else if at < fixed && at < self.verdict.lo {
+            self.early = Some(Span::exactly(at));
         }
     }
 }
@@ -427,7 +425,7 @@ impl Ending {
                 if death.silent_for != Duration::from_micros(silence) {
                     return Err(Mismatch::Events("the silence before death"));
                 }
-                if !missed.contains(death.missed.into()) {
+                if missed != death.missed {
                     return Err(Mismatch::Events("the misses before death"));
                 }
                 match (facts.rtt.last, death.last_rtt) {

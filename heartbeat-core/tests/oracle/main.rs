@@ -45,11 +45,12 @@ mod terms;
 
 use std::collections::BTreeMap;
 
-use judge::{Counts, Failure, Violation};
+use judge::{Failure, Violation};
 use ops::Script;
+use tally::Tally;
 
 /// Plays one script with a seed.
-type Driver = fn(u64, &mut Counts) -> Result<(), Failure>;
+type Driver = fn(u64, &mut Tally) -> Result<(), Failure>;
 
 fn knob(name: &str, default: u64) -> u64 {
     match std::env::var(name) {
@@ -63,11 +64,11 @@ fn run(name: &str, percent: u64, driver: Driver, wanted: &[&str]) {
     let steps = knob("HEARTBEAT_STEPS", 2_000_000) / 100 * percent;
     let seed = knob("HEARTBEAT_SEED", 1).wrapping_shl(40);
     let survey = std::env::var("HEARTBEAT_SURVEY").ok();
-    let mut counts = Counts::default();
+    let mut tally = Tally::default();
     let mut scripts = 0;
     let mut found: BTreeMap<String, (u64, Script, Violation)> = BTreeMap::new();
-    while counts.tally.0.get("steps").copied().unwrap_or(0) < steps {
-        let played = driver(seed.wrapping_add(scripts), &mut counts);
+    while tally.0.get("steps").copied().unwrap_or(0) < steps {
+        let played = driver(seed.wrapping_add(scripts), &mut tally);
         scripts += 1;
         let Err(failure) = played else {
             continue;
@@ -88,10 +89,9 @@ fn run(name: &str, percent: u64, driver: Driver, wanted: &[&str]) {
             (known.1, known.2) = (script, violation);
         }
     }
-    println!("{name}: {scripts} scripts: {}", counts.tally.line());
-    println!("{}", counts.readings);
+    println!("{name}: {scripts} scripts: {}", tally.line());
     let Some(only) = survey else {
-        counts.tally.require(wanted);
+        tally.require(wanted);
         return;
     };
     let mut found: Vec<_> = found.into_values().collect();

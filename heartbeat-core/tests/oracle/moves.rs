@@ -6,11 +6,11 @@ use heartbeat_core::{Cause, CloseReason};
 use crate::{
     after::After,
     facts::{Heard, Sample, World},
-    fork::{Fork, Open},
-    life::{Candidate, Ending, Goodbye, Keep, Kind, Life, Ping},
+    fork::Fork,
+    life::{Candidate, Ending, Goodbye, Life, Ping, soonest},
     ops::{Op, nonce},
     rounds::Why,
-    span::{NEVER, Span, due},
+    span::{LAST, NEVER, due},
 };
 
 impl Candidate {
@@ -18,422 +18,302 @@ impl Candidate {
     pub(crate) fn take(&mut self, op: Op, world: &World, fork: &mut Fork) {
         match self.life {
             Life::Closed | Life::Dead { .. } => return,
-            Life::Leaving { .. } => return self.leaving(op, world, fork),
+            Life::Leaving { .. } => return self.leaving(op, world),
             Life::Idle { .. } | Life::Round(_) | Life::Paused { .. } => {}
         }
-        let served = world.stall && self.stalled(op, world, fork);
+        self.answered(world, fork);
+        let mut served = false;
         if let Some(heard) = world.heard {
-            self.heard(heard, world, fork);
-            if world.stall && !self.is_paused() {
-                self.excused(world, fork);
-            }
-            if heard.at < world.now && !self.is_paused() {
-                self.catch_up(world, fork);
-            }
+            self.evidence(heard, world, fork);
+        } else if world.stall {
+            served = self.stalled(op, world, fork);
         }
         match op {
             Op::Bytes | Op::Message | Op::Acknowledged(_) => {}
-            Op::Pong(_) | Op::UnnumberedPong => self.answered(world, fork),
-            Op::Hello(peer) => {
-                if !world.refused {
-                    self.renegotiated(world, fork);
-                }
-                if world.news && (!world.refused || fork.first(Open::RefusedTold)) {
-                    self.pending.connected = Some(peer);
-                }
-                if world.refused {
-                    self.die(None, 0, world, fork);
-                }
+            Op::Pong(_) | Op::UnnumberedPong | Op::Transmit | Op::Event => {}
+            Op::Hello(_) if world.refused => self.die(None, world),
+            Op::Hello(peer) if world.news => {
+                self.pending.connected = Some(peer);
+                self.renegotiated(world, fork);
             }
-            Op::Ping(number) => {
-                self.pong = Some(nonce(number));
-                if world.flood {
-                    self.die(Some(Cause::PingFlood), 0, world, fork);
-                }
-            }
-            Op::Goodbye => self.end(Life::Closed, Ending::Closed(CloseReason::Peer), fork),
-            Op::Backlog => self.backlog(world, fork),
+            Op::Hello(_) => {}
+            Op::Ping(_) if world.flood => self.die(Some(Cause::PingFlood), world),
+            Op::Ping(number) => self.pong = Some(nonce(number)),
+            Op::Goodbye => self.end(Life::Closed, Ending::Closed(CloseReason::Peer)),
+            Op::Backlog => self.backlog(world),
             Op::Flushed => self.flushed(world, fork),
-            Op::Progress => self.progress(world, fork),
-            Op::Blocked => {
-                let limit = world.terms.write_stall;
-                let at = limit.map(|limit| world.now.saturating_add(limit));
-                self.limit = self.limit.or(at.filter(|&at| at < NEVER));
+            Op::Progress => {
+                self.limit_moves = 0;
+                self.limit = self.limit.and_then(|_| limit(world));
             }
-            Op::Timeout if !served => self.timeout(world, fork),
-            Op::Timeout => {}
-            Op::End(end) => self.die(Some(end.into()), 0, world, fork),
-            Op::Paused => self.paused(world, fork),
+            Op::Blocked => self.limit = self.limit.or_else(|| limit(world)),
+            Op::Timeout => self.timeout(served, world, fork),
+            Op::End(end) => self.die(Some(end.into()), world),
+            Op::Paused => self.paused(world),
             Op::Resumed => self.resumed(world, fork),
             Op::Probe => self.probe(world, fork),
-            Op::Close => self.close(world, fork),
-            Op::Transmit | Op::Event => {}
+            Op::Close => self.close(world),
         }
     }
 
-    pub(crate) fn is_paused(&self) -> bool {
-        matches!(self.life, Life::Paused { .. })
-    }
-
     /// Evidence of life.
-    fn heard(&mut self, heard: Heard, world: &World, fork: &mut Fork) {
+    fn evidence(&mut self, heard: Heard, world: &World, fork: &mut Fork) {
+        let former = self.life;
         self.pending.suspect = None;
         if self.suspected {
             self.suspected = false;
             self.pending.recovered = Some(heard.silence);
         }
-        if !matches!(self.life, Life::Round(_)) {
-            return;
-        }
-        let mut probe_at = None;
-        if let Some(ping) = self.due {
-            let readings = if ping.probe {
-                fork.pick(Open::ProbeKept, 3)
-            } else if ping.kind == Kind::Merged {
-                fork.pick(Open::MergedKept, 2)
-            } else {
-                1
-            };
-            if readings == 0 {
-                let kind = if ping.probe {
-                    Kind::Overtaken
-                } else {
-                    Kind::Keepalive
-                };
-                self.due = Some(Ping { kind, ..ping });
-            } else {
-                self.due = None;
-            }
-            if readings == 2 {
-                probe_at = Some(world.now);
+        if matches!(self.life, Life::Round(_)) {
+            self.life = Life::Idle { probe_waits: false };
+            self.after = After::draw(&world.former, false);
+            self.due = self.due.filter(|&ping| ping != Ping::Round);
+            if self.in_flight == Some(Ping::Round) {
+                self.in_flight = Some(Ping::Keepalive);
             }
         }
-        if let Some(flight) = &mut self.flying {
-            flight.kind = Kind::Overtaken;
+        if world.stall {
+            self.excused(world, former, fork);
+        } else if heard.at < world.now {
+            self.catch_up(world, former, fork);
         }
-        self.life = Life::Idle { probe_at };
-        self.after = After::draw(&world.former, false);
     }
 
+    /// A pong that answers a ping of ours.
     fn answered(&mut self, world: &World, fork: &mut Fork) {
-        let told = match world.sample {
+        if world.answered_in_flight {
+            self.in_flight = None;
+            self.left_in_a_pause(world);
+        }
+        let measured = match world.sample {
+            Sample::No => None,
             Sample::Yes(rtt) => Some(rtt),
-            Sample::Maybe(rtt) if fork.first(Open::OldSample) => Some(rtt),
-            Sample::No | Sample::Maybe(_) => None,
+            Sample::Maybe(rtt) => fork.either().then_some(rtt),
         };
-        if let Some(rtt) = told.filter(|_| world.terms.beat_events) {
+        if let Some(rtt) = measured.filter(|_| world.terms.beat_events) {
             self.pending.beat = Some(rtt);
         }
     }
 
-    /// A Hello changed m′, and perhaps I*.
+    /// A Hello says something new.
     fn renegotiated(&mut self, world: &World, fork: &mut Fork) {
-        let now = world.now;
-        let soonest = self.soonest(world);
+        let before = self.after;
         self.after.rescale(&world.former, &world.terms);
         match &mut self.life {
-            Life::Idle { probe_at } => {
-                if probe_at.is_some() {
-                    *probe_at = Some(soonest);
-                }
-                let probes = probe_at.is_some();
-                let changed = world.former.star() != world.terms.star();
-                let over = changed && self.is_over(world, fork);
-                let ends = self.after.ends(&world.terms, world.last);
-                let open = world.due || ends.hi == now;
-                if over && (!open || fork.first(Open::HelloServes)) {
-                    self.begin(world, Why::Hello, probes, fork);
-                } else if probes && soonest <= now && fork.first(Open::ProbeNow) {
-                    self.begin(world, Why::Probe, true, fork);
+            Life::Idle { probe_waits } => {
+                let probes = *probe_waits && soonest(&world.terms, world.left) <= world.now;
+                if self.is_over(world, fork) {
+                    let mut ended = before.ends(&world.former, world.last);
+                    ended = ended.at_most(world.now);
+                    self.begin(world, Why::Over { ended, probes }, fork);
+                } else if probes {
+                    self.begin(world, Why::Probe, fork);
                 }
             }
-            Life::Paused { keep, probe } => {
-                let probe = *probe;
-                if let Keep::At(at) = keep {
-                    *at = match world.left {
-                        Some((left, _)) => left.saturating_add(world.terms.keepalive()),
-                        None => *at,
-                    };
-                    if probe {
-                        *at = (*at).min(soonest);
-                    }
-                }
-                self.keep_now(world, fork);
-            }
+            Life::Paused { .. } => self.plan_keepalive(world),
             _ => {}
         }
     }
 
-    /// When m′ after the last ping is over.
-    pub(crate) fn soonest(&self, world: &World) -> u64 {
-        let over = world
-            .left
-            .map_or(0, |(left, _)| left.saturating_add(world.terms.peers_min()));
-        over.max(world.now)
-    }
-
-    /// A keepalive ping of a pause that is due by now.
-    fn keep_now(&mut self, world: &World, fork: &mut Fork) {
-        let Life::Paused { keep, .. } = &mut self.life else {
+    /// When the next keepalive ping of a pause is due; now, and it is sent.
+    fn plan_keepalive(&mut self, world: &World) {
+        let on_its_way = self.on_its_way().is_some();
+        let Life::Paused {
+            keepalive,
+            probe_waits,
+        } = &mut self.life
+        else {
             return;
         };
-        let Keep::At(at) = keep else { return };
-        // What is due at the end of time itself may come or not.
-        if *at > world.now {
+        if on_its_way {
+            *keepalive = None;
             return;
         }
-        if fork.first(Open::DueNow) {
-            *keep = Keep::Unsent(None);
-            self.due = Some(Ping {
-                kind: Kind::Keepalive,
-                probe: false,
-            });
-        } else {
-            *at = world.now;
+        let mut at = match world.left {
+            Some(left) => left.saturating_add(world.terms.keepalive()),
+            None => 0,
+        };
+        if *probe_waits {
+            at = at.min(soonest(&world.terms, world.left));
+        }
+        *keepalive = Some(at.max(world.now));
+        self.keep_alive(world);
+    }
+
+    /// A keepalive ping of a pause, if it is due.
+    fn keep_alive(&mut self, world: &World) {
+        if let Life::Paused { keepalive, .. } = &mut self.life {
+            if keepalive.is_some_and(|at| due(at, world.now)) {
+                *keepalive = None;
+                self.want(Ping::Keepalive);
+            }
         }
     }
 
-    fn backlog(&mut self, world: &World, fork: &mut Fork) {
-        if !matches!(self.life, Life::Idle { .. }) || self.due.is_some() {
-            return;
+    fn left_in_a_pause(&mut self, world: &World) {
+        if let Life::Paused {
+            keepalive,
+            probe_waits,
+        } = &mut self.life
+        {
+            *keepalive = Some(world.now.saturating_add(world.terms.keepalive()));
+            *probe_waits = false;
         }
-        let long_ago = match world.left {
-            None => true,
-            Some((left, _)) => world.now - left >= world.terms.keepalive(),
-        };
-        let behind = self.flying.is_none() || !fork.first(Open::FlightServes);
-        if long_ago && behind && (world.now < NEVER || fork.first(Open::Hidden)) {
-            self.due = Some(Ping {
-                kind: Kind::Keepalive,
-                probe: false,
-            });
+    }
+
+    fn backlog(&mut self, world: &World) {
+        let next = world.left.map_or(world.now, |left| {
+            left.saturating_add(world.terms.keepalive())
+        });
+        if matches!(self.life, Life::Idle { probe_waits: false }) && due(next, world.now) {
+            self.want(Ping::Keepalive);
         }
     }
 
     fn flushed(&mut self, world: &World, fork: &mut Fork) {
         self.limit = None;
         self.limit_moves = 0;
-        let Some(flight) = self.flying.take() else {
+        let Some(ping) = self.in_flight.take() else {
             return;
         };
-        match &mut self.life {
-            Life::Idle { .. } => {
-                let unanswered = flight.probe.is_some_and(|probe| probe >= world.answered);
-                if unanswered {
-                    self.begin(world, Why::ProbeLeft, false, fork);
-                }
-            }
-            Life::Round(_) => self.left(flight, world, fork),
-            Life::Paused { keep, probe } => {
-                *keep = if self.due.is_some() {
-                    Keep::Unsent(None)
-                } else {
-                    Keep::At(world.now.saturating_add(world.terms.keepalive()))
-                };
-                *probe = false;
-            }
-            _ => {}
-        }
-    }
-
-    fn progress(&mut self, world: &World, fork: &mut Fork) {
-        self.limit_moves = 0;
-        if self.limit.is_some() {
-            let again = world
-                .terms
-                .write_stall
-                .filter(|_| fork.first(Open::ProgressRestarts));
-            self.limit = again.map(|limit| world.now.saturating_add(limit));
-        }
-    }
-
-    fn timeout(&mut self, world: &World, fork: &mut Fork) {
-        let now = world.now;
-        let blocked = self.limit.is_some_and(|limit| due(limit, now));
         match self.life {
-            Life::Round(_) => self.round_timeout(blocked, world, fork),
-            _ if blocked => self.die(Some(Cause::WriteStalled), 0, world, fork),
-            Life::Idle { probe_at } => {
-                let probes = probe_at.is_some_and(|at| due(at, now));
-                if self.is_over(world, fork) {
-                    let probe = probes && fork.first(Open::ProbeJoins);
-                    self.begin(world, Why::Interval, probe, fork);
-                } else if probes {
-                    self.begin(world, Why::Probe, true, fork);
-                }
-            }
-            Life::Paused { keep, probe } => {
-                let at = match keep {
-                    Keep::At(at) => Some(at),
-                    Keep::Unsent(at) => at,
-                };
-                if at.is_some_and(|at| due(at, now)) {
-                    let waits = self.due.is_some() || self.flying.is_some();
-                    if !waits || self.due.is_none() && !fork.first(Open::FlightServes) {
-                        self.due = Some(Ping {
-                            kind: Kind::Keepalive,
-                            probe: false,
-                        });
-                    }
-                    self.life = Life::Paused {
-                        keep: Keep::Unsent(None),
-                        probe,
-                    };
-                }
-            }
-            _ => {}
+            Life::Idle { .. } if ping == Ping::Probe => self.begin(world, Why::ProbeLeft, fork),
+            Life::Round(_) => self.left(world),
+            _ => self.left_in_a_pause(world),
         }
     }
 
-    fn paused(&mut self, world: &World, fork: &mut Fork) {
-        let unsent_probe = self.due.is_some_and(|ping| ping.probe)
-            || self
-                .flying
-                .is_some_and(|flight| flight.probe.is_some_and(|probe| probe >= world.answered));
-        let probe = match self.life {
+    fn timeout(&mut self, served: bool, world: &World, fork: &mut Fork) {
+        match self.life {
+            _ if served => {}
+            Life::Round(_) => self.round_timeout(world, fork),
+            Life::Idle { probe_waits } => {
+                let probes = probe_waits && soonest(&world.terms, world.left) <= world.now;
+                if self.is_over(world, fork) {
+                    let ended = self.after.ends(&world.terms, world.last);
+                    self.begin(world, Why::Over { ended, probes }, fork);
+                } else if probes {
+                    self.begin(world, Why::Probe, fork);
+                }
+            }
+            _ => self.keep_alive(world),
+        }
+        if self.limit.is_some_and(|limit| due(limit, world.now)) {
+            self.die(Some(Cause::WriteStalled), world);
+        }
+    }
+
+    fn paused(&mut self, world: &World) {
+        let waits = match self.life {
             Life::Paused { .. } => return,
-            Life::Idle { probe_at: Some(_) } => true,
-            _ => unsent_probe && fork.first(Open::PauseKeepsProbe),
+            Life::Idle { probe_waits } => probe_waits,
+            _ => false,
         };
-        if let Some(ping) = &mut self.due {
-            if ping.kind == Kind::Keepalive || !fork.first(Open::PauseDrops) {
-                ping.kind = Kind::Keepalive;
-            } else {
-                self.due = None;
-            }
-        }
-        if let Some(flight) = &mut self.flying {
-            flight.kind = Kind::Overtaken;
-        }
-        let mut keep = match world.left {
-            _ if self.due.is_some() || self.flying.is_some() => Keep::Unsent(None),
-            Some((left, _)) => Keep::At(left.saturating_add(world.terms.keepalive())),
-            None => Keep::At(world.now),
+        self.life = Life::Paused {
+            keepalive: None,
+            probe_waits: waits || self.on_its_way() == Some(Ping::Probe),
         };
-        if let Keep::At(at) = &mut keep {
-            if probe {
-                *at = (*at).min(self.soonest(world));
-            }
-        }
-        self.life = Life::Paused { keep, probe };
-        self.keep_now(world, fork);
+        self.due = None;
+        self.in_flight = self.in_flight.map(|_| Ping::Keepalive);
+        self.plan_keepalive(world);
     }
 
     fn resumed(&mut self, world: &World, fork: &mut Fork) {
-        let Life::Paused { probe, .. } = self.life else {
+        let Life::Paused { probe_waits, .. } = self.life else {
             return;
         };
         self.after = After::draw(&world.terms, false);
-        if self.due.is_some() && !fork.first(Open::ResumeKeeps) {
-            self.due = None;
-        }
-        let mut probe_at = probe.then(|| self.soonest(world));
-        if let Some(flight) = &mut self.flying {
-            // What is in flight may be the probe's.
-            if probe && fork.first(Open::FlightServes) {
-                flight.probe = Some(world.sent.saturating_sub(1));
-                probe_at = None;
-            } else if fork.first(Open::PauseKeepsProbe) {
-                flight.probe = None;
-            }
-        }
-        self.life = Life::Idle { probe_at };
-        if probe_at.is_some_and(|at| due(at, world.now)) && fork.first(Open::ProbeNow) {
-            self.begin(world, Why::Probe, true, fork);
+        self.life = Life::Idle { probe_waits: false };
+        if probe_waits {
+            self.probe(world, fork);
+        } else if world.stall && soonest(&world.terms, world.left) <= world.now {
+            self.want(Ping::Keepalive);
         }
     }
 
     fn probe(&mut self, world: &World, fork: &mut Fork) {
-        let now = world.now;
-        let soonest = self.soonest(world);
         match &mut self.life {
             Life::Idle { .. } => {
+                let accepted = soonest(&world.terms, world.left) <= world.now;
+                let probes = accepted || self.on_its_way().is_some();
+                self.life = Life::Idle { probe_waits: true };
                 if self.is_over(world, fork) {
-                    let probe = fork.first(Open::ProbeJoins);
-                    self.begin(world, Why::Interval, probe, fork);
-                } else if soonest > now {
-                    self.life = Life::Idle {
-                        probe_at: Some(soonest),
-                    };
-                } else {
-                    self.begin(world, Why::Probe, true, fork);
+                    let ended = self.after.ends(&world.terms, world.last);
+                    self.begin(world, Why::Over { ended, probes }, fork);
+                } else if probes {
+                    self.begin(world, Why::Probe, fork);
                 }
             }
-            Life::Paused { keep, probe } => {
-                *probe = true;
-                if let Keep::At(at) = keep {
-                    *at = (*at).min(soonest);
-                }
-                self.keep_now(world, fork);
+            Life::Paused { probe_waits, .. } => {
+                *probe_waits = true;
+                self.plan_keepalive(world);
             }
             _ => {}
         }
     }
 
-    fn close(&mut self, world: &World, fork: &mut Fork) {
-        if self.due.is_some() && fork.first(Open::CloseDropsPing) {
-            self.due = None;
-        }
-        if self.pong.is_some() && !fork.first(Open::CloseKeepsPong) {
-            self.pong = None;
-        }
+    fn close(&mut self, world: &World) {
+        self.due = None;
+        self.pong = None;
         self.limit = None;
         self.life = Life::Leaving {
-            until: LAST.min(world.now.saturating_add(world.terms.budget())),
+            until: anew(world),
             goodbye: Goodbye::Due,
         };
     }
 
-    fn leaving(&mut self, op: Op, world: &World, fork: &mut Fork) {
+    fn leaving(&mut self, op: Op, world: &World) {
         let Life::Leaving { until, goodbye } = &mut self.life else {
             return;
         };
-        let anew = world.now.saturating_add(world.terms.budget());
         let over = match op {
             Op::Timeout => *until <= world.now,
             Op::End(_) => true,
             Op::Flushed if *goodbye == Goodbye::InFlight => true,
-            Op::Flushed => {
-                if fork.first(Open::LeavingFlush) {
-                    *until = anew;
-                }
-                self.flying = None;
+            Op::Flushed | Op::Progress => {
+                *until = anew(world);
                 false
             }
-            Op::Progress => {
-                *until = anew;
-                false
-            }
-            Op::Goodbye => return self.end(Life::Closed, Ending::Closed(CloseReason::Peer), fork),
+            Op::Goodbye => return self.end(Life::Closed, Ending::Closed(CloseReason::Peer)),
             _ => false,
         };
         if over {
-            self.end(Life::Closed, Ending::Closed(CloseReason::Local), fork);
+            self.end(Life::Closed, Ending::Closed(CloseReason::Local));
         }
     }
 
-    /// The verdict, with `more` misses than the round has counted.
-    pub(crate) fn die(&mut self, cause: Option<Cause>, more: u64, world: &World, fork: &mut Fork) {
+    /// The end, with the misses so far.
+    pub(crate) fn die(&mut self, cause: Option<Cause>, world: &World) {
         let missed = match self.life {
-            Life::Round(round) => u64::from(round.missed) + more,
+            Life::Closed | Life::Dead { .. } => return,
+            _ if cause == Some(Cause::Silent) => world.terms.misses,
+            Life::Round(round) => round.missed,
             _ => 0,
         };
-        let missed = Span::exactly(missed);
         let ending = Ending::Dead {
             cause,
             missed,
             silence: world.now - world.last,
         };
-        self.end(Life::Dead { missed }, ending, fork);
+        self.end(Life::Dead { missed }, ending);
     }
 
-    fn end(&mut self, life: Life, ending: Ending, fork: &mut Fork) {
-        if self.pending.suspect.is_some() && !fork.first(Open::EndKeepsSuspect) {
-            self.pending.suspect = None;
-        }
+    fn end(&mut self, life: Life, ending: Ending) {
         self.life = life;
+        self.pending.suspect = None;
         self.pending.end = Some(ending);
-        (self.due, self.flying, self.pong, self.hello) = (None, None, None, false);
+        (self.due, self.in_flight, self.pong, self.hello) = (None, None, None, false);
         self.limit = None;
     }
+}
+
+/// When writes that are blocked from now on end it.
+fn limit(world: &World) -> Option<u64> {
+    let limit = world.terms.write_stall?;
+    Some(world.now.saturating_add(limit)).filter(|&at| at < NEVER)
+}
+
+/// Until when a goodbye may take.
+fn anew(world: &World) -> u64 {
+    LAST.min(world.now.saturating_add(world.terms.budget()))
 }

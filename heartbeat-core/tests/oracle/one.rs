@@ -6,8 +6,9 @@ use heartbeat_core::{End, ProtocolError, State};
 use crate::{
     api,
     dice::{self, Dice, Scale},
-    judge::{Counts, Failure, Judge, failure},
+    judge::{Failure, Judge, failure},
     ops::{Answer, Call, Op, Script},
+    tally::Tally,
 };
 
 /// How a driver behaves for the length of a script.
@@ -47,7 +48,7 @@ pub(crate) fn script(dice: &mut Dice, scale: Scale) -> Script {
 }
 
 /// Plays one script of random calls.
-pub(crate) fn play(seed: u64, counts: &mut Counts) -> Result<(), Failure> {
+pub(crate) fn play(seed: u64, tally: &mut Tally) -> Result<(), Failure> {
     let mut dice = Dice::new(seed);
     let scale = dice::scale(&mut dice);
     let mut script = script(&mut dice, scale);
@@ -67,15 +68,15 @@ pub(crate) fn play(seed: u64, counts: &mut Counts) -> Result<(), Failure> {
         let call = choose(&mut dice, &habits, &judge);
         script.calls.push(call);
         judge
-            .call(call, counts)
+            .call(call, tally)
             .map_err(|violation| failure(&script, violation))?;
         if matches!(call.op, Op::Ping(_)) && dice.chance(habits.floods) {
-            flood(&mut dice, &mut judge, &mut script, counts)?;
+            flood(&mut dice, &mut judge, &mut script, tally)?;
         }
         while let Some(call) = follow_up(&mut dice, &habits, &judge, script.calls.last().copied()) {
             script.calls.push(call);
             judge
-                .call(call, counts)
+                .call(call, tally)
                 .map_err(|violation| failure(&script, violation))?;
         }
         if judge.has_ended() && dice.chance(70) {
@@ -90,7 +91,7 @@ fn flood(
     dice: &mut Dice,
     judge: &mut Judge,
     script: &mut Script,
-    counts: &mut Counts,
+    tally: &mut Tally,
 ) -> Result<(), Failure> {
     let now = judge.facts.now;
     let room = judge.facts.flood.room(now);
@@ -101,7 +102,7 @@ fn flood(
         };
         script.calls.push(call);
         judge
-            .call(call, counts)
+            .call(call, tally)
             .map_err(|violation| failure(script, violation))?;
     }
     Ok(())

@@ -12,9 +12,10 @@ use heartbeat_core::{Cause, Control, Event, State};
 use crate::{
     api,
     dice::{self, Dice, Scale},
-    judge::{Counts, Failure, Violation, failure},
+    judge::{Failure, Violation, failure},
     ops::{Op, Script},
     side::Side,
+    tally::Tally,
     terms::micros,
 };
 
@@ -63,16 +64,16 @@ struct Pair {
     now: u64,
 }
 
-pub(crate) fn play(seed: u64, counts: &mut Counts) -> Result<(), Failure> {
+pub(crate) fn play(seed: u64, tally: &mut Tally) -> Result<(), Failure> {
     let mut dice = Dice::new(seed);
     let mut pair = Pair::new(&mut dice);
     let wakes = dice.within(20, 150);
     for _ in 0..wakes {
         let Some(side) = pair.next() else { break };
-        if let Err(violation) = pair.wake(side, &mut dice, counts) {
+        if let Err(violation) = pair.wake(side, &mut dice, tally) {
             return Err(failure(&pair.sides[side].script, violation));
         }
-        pair.disturb(&mut dice, counts);
+        pair.disturb(&mut dice, tally);
     }
     Ok(())
 }
@@ -156,24 +157,24 @@ impl Pair {
         Some(side)
     }
 
-    fn wake(&mut self, at: usize, dice: &mut Dice, counts: &mut Counts) -> Result<(), Violation> {
+    fn wake(&mut self, at: usize, dice: &mut Dice, tally: &mut Tally) -> Result<(), Violation> {
         let now = self.now;
         self.wakes[at] = dice.below(self.lateness[at] + 1);
         let side = &mut self.sides[at];
         let link = &mut self.links[1 - at];
         let paused = side.judge.state() == State::Paused;
         if paused && dice.chance(40) {
-            side.call(now, Op::Resumed, counts)?;
+            side.call(now, Op::Resumed, tally)?;
         }
         let mut read = 0;
         while !paused && link.next().is_some_and(|arrives| arrives <= now) {
             let Some((_, frame)) = link.queue.pop_front() else {
                 break;
             };
-            side.read(frame, now, counts)?;
+            side.read(frame, now, tally)?;
             read += 1;
             if read == 4 && dice.chance(20) {
-                side.call(now, Op::Backlog, counts)?;
+                side.call(now, Op::Backlog, tally)?;
                 break;
             }
         }
@@ -183,29 +184,29 @@ impl Pair {
                 .held_until
                 .max(now + 1 + dice.below(self.lateness[at] + 10));
         }
-        side.look_at_the_clock(now, counts)?;
+        side.look_at_the_clock(now, tally)?;
         if self.weather != Weather::Fair && !side.judge.has_ended() {
             match dice.below(60) {
-                0 => side.call(now, Op::Probe, counts)?,
-                1 if !paused => side.call(now, Op::Paused, counts)?,
-                2 => side.call(now, Op::Message, counts)?,
+                0 => side.call(now, Op::Probe, tally)?,
+                1 if !paused => side.call(now, Op::Paused, tally)?,
+                2 => side.call(now, Op::Message, tally)?,
                 _ => {}
             }
         }
-        side.hand_out(now, counts)?;
+        side.hand_out(now, tally)?;
         if self.blocked_until[at] <= now {
-            let frames = side.flush(now, counts)?;
+            let frames = side.flush(now, tally)?;
             self.links[at].send(frames, now, dice);
         } else if !side.unsent.is_empty() {
-            side.call(now, Op::Blocked, counts)?;
+            side.call(now, Op::Blocked, tally)?;
         }
         let told = side.events.len();
-        side.drain(now, counts)?;
+        side.drain(now, tally)?;
         check(self.weather, &side.events[told..])
     }
 
     /// The link and the drivers change.
-    fn disturb(&mut self, dice: &mut Dice, counts: &mut Counts) {
+    fn disturb(&mut self, dice: &mut Dice, tally: &mut Tally) {
         if self.weather == Weather::Fair || !dice.chance(8) {
             return;
         }
@@ -219,10 +220,10 @@ impl Pair {
         ]);
         if dice.chance(50) {
             self.links[at].held_until = self.now.saturating_add(long);
-            counts.tally.count("holds");
+            tally.count("holds");
         } else {
             self.blocked_until[at] = self.now.saturating_add(long);
-            counts.tally.count("blocked flushes");
+            tally.count("blocked flushes");
         }
     }
 }

@@ -14,9 +14,10 @@ use heartbeat_core::{Control, Event, Evidence, Hello};
 
 use crate::{
     dice::{self, Dice, Scale},
-    judge::{Counts, Failure, Violation, failure},
+    judge::{Failure, Violation, failure},
     ops::{Op, Script, announced, nonce},
     side::Side,
+    tally::Tally,
     terms::micros,
 };
 
@@ -45,11 +46,11 @@ struct Scene {
     now: u64,
 }
 
-pub(crate) fn play(seed: u64, counts: &mut Counts) -> Result<(), Failure> {
+pub(crate) fn play(seed: u64, tally: &mut Tally) -> Result<(), Failure> {
     let mut dice = Dice::new(seed);
     let mut scene = Scene::new(&mut dice);
     for _ in 0..dice.within(20, 120) {
-        if let Err(violation) = scene.turn(&mut dice, counts) {
+        if let Err(violation) = scene.turn(&mut dice, tally) {
             return Err(failure(&scene.side.script, violation));
         }
     }
@@ -141,7 +142,7 @@ impl Scene {
         terms.shortest().min(terms.interval) + terms.budget()
     }
 
-    fn turn(&mut self, dice: &mut Dice, counts: &mut Counts) -> Result<(), Violation> {
+    fn turn(&mut self, dice: &mut Dice, tally: &mut Tally) -> Result<(), Violation> {
         let slow = self.slow_until > self.now;
         if !slow && dice.chance(20) {
             let bound = self.bound();
@@ -152,7 +153,7 @@ impl Scene {
                 (bound / 2).max(1)
             };
             self.trickled = self.now;
-            counts.tally.count("holds");
+            tally.count("holds");
         }
         let deadline = self.side.judge.seen.deadline.unwrap_or(u64::MAX);
         let trickles = if slow {
@@ -175,11 +176,11 @@ impl Scene {
                 self.path.push_back(Control::Hello(self.peer.hello));
             }
         }
-        self.deliver(trickles, counts)?;
-        self.serve(dice, counts)
+        self.deliver(trickles, tally)?;
+        self.serve(dice, tally)
     }
 
-    fn deliver(&mut self, trickles: u64, counts: &mut Counts) -> Result<(), Violation> {
+    fn deliver(&mut self, trickles: u64, tally: &mut Tally) -> Result<(), Violation> {
         let now = self.now;
         let slow = self.slow_until > now;
         if slow && trickles > now {
@@ -191,24 +192,24 @@ impl Scene {
             let Some(frame) = self.path.pop_front() else {
                 break;
             };
-            self.side.read(frame, now, counts)?;
+            self.side.read(frame, now, tally)?;
             delivered += 1;
             self.trickled = now;
         }
         if delivered > 100 {
-            counts.tally.count("bursts above 100");
+            tally.count("bursts above 100");
         }
         Ok(())
     }
 
-    fn serve(&mut self, dice: &mut Dice, counts: &mut Counts) -> Result<(), Violation> {
+    fn serve(&mut self, dice: &mut Dice, tally: &mut Tally) -> Result<(), Violation> {
         let now = self.now;
         let side = &mut self.side;
         if side.judge.seen.deadline.is_some_and(|at| at <= now) {
-            side.look_at_the_clock(now, counts)?;
+            side.look_at_the_clock(now, tally)?;
         }
-        side.hand_out(now, counts)?;
-        for frame in side.flush(now, counts)? {
+        side.hand_out(now, tally)?;
+        for frame in side.flush(now, tally)? {
             match frame {
                 Control::Ping(nonce) => self.path.push_back(Control::Pong(nonce)),
                 Control::Hello(hello) => self.peer.min_interval = micros(hello.min_interval),
@@ -216,16 +217,16 @@ impl Scene {
             }
         }
         if dice.chance(5) {
-            side.call(now, Op::Backlog, counts)?;
+            side.call(now, Op::Backlog, tally)?;
         }
-        side.drain(now, counts)?;
+        side.drain(now, tally)?;
         if self.lateness > 0 && dice.chance(10) {
             // We sleep. What the peer does meanwhile waits.
             self.now = now + dice.below(self.lateness);
             let waited = self.path.pop_front();
             match waited {
-                Some(frame) => self.side.read(frame, self.now, counts)?,
-                None => self.side.call(self.now, Op::Message, counts)?,
+                Some(frame) => self.side.read(frame, self.now, tally)?,
+                None => self.side.call(self.now, Op::Message, tally)?,
             }
         }
         match self.side.events.iter().find(|event| event.is_terminal()) {

@@ -17,7 +17,6 @@ struct Stall {
     late: u64,
     /// When the ping after it left.
     left: Option<u64>,
-    idle: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -92,15 +91,12 @@ impl Promises {
         self.shortest = self.shortest.min(world.terms.shortest());
         if world.stall && !matches!(before, State::Paused) {
             self.stalled_since_flush = true;
-            // With a call that means nothing it may be told or not.
-            let idle = op == Op::Resumed;
-            let counted = self.stalls.iter().filter(|stall| !stall.idle).count();
-            if world.heard.is_none() && (idle || counted < world.terms.misses as usize) {
+            let forgives = world.heard.is_none() && op != Op::Paused;
+            if forgives && self.stalls.len() < world.terms.misses as usize {
                 self.stalls.push(Stall {
                     at: world.now,
                     late: world.late,
                     left: None,
-                    idle,
                 });
             }
         }
@@ -200,7 +196,7 @@ impl Promises {
             let detail = format!("dead at {now}, alive until {earliest}");
             return Err(broken(2, "accuracy", detail));
         }
-        if let Some(stall) = self.stalls.iter().rfind(|stall| !stall.idle) {
+        if let Some(stall) = self.stalls.last() {
             let asked = stall.left.unwrap_or(stall.at).saturating_add(terms.timeout);
             if now < asked {
                 let detail = format!("dead at {now}, asked until {asked}");

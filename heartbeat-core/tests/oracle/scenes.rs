@@ -35,7 +35,7 @@ fn row_1() -> Played {
 fn row_2() -> Played {
     let mut stage = stage(usual());
     stage.call(14_000, Op::Bytes)?;
-    stage.side.hand_out(14_000_000, &mut stage.counts)?;
+    stage.side.hand_out(14_000_000, &mut stage.tally)?;
     stage.until(29_999, false)?;
     stage.write(29_999)?;
     stage.dies_at(30_000, true)
@@ -68,7 +68,7 @@ fn row_4() -> Played {
 fn row_5() -> Played {
     let mut stage = stage(usual());
     stage.call(5_000, Op::Probe)?;
-    stage.side.hand_out(5_000_000, &mut stage.counts)?;
+    stage.side.hand_out(5_000_000, &mut stage.tally)?;
     stage.call(5_001, Op::Pong(Answer::Ping(0)))?;
     stage.write(5_002)?;
     stage.until(15_000, true)?;
@@ -189,8 +189,8 @@ fn row_12_tolerant() -> Played {
 fn row_12_close() -> Played {
     let near = u64::MAX - 1_000;
     let mut stage = stage_from(usual(), near);
-    stage.side.call(near, Op::Close, &mut stage.counts)?;
-    stage.side.call(u64::MAX, Op::Timeout, &mut stage.counts)?;
+    stage.side.call(near, Op::Close, &mut stage.tally)?;
+    stage.side.call(u64::MAX, Op::Timeout, &mut stage.tally)?;
     stage.is(
         stage.side.judge.has_ended(),
         "the goodbye ends at the end of time",
@@ -208,7 +208,7 @@ fn row_13() -> Played {
         }
         stage
             .side
-            .call(now * 1_000, Op::Acknowledged(at), &mut stage.counts)?;
+            .call(now * 1_000, Op::Acknowledged(at), &mut stage.tally)?;
         stage.until(now, true)?;
     }
     let told = |event: &Event| matches!(event, Event::LocalStall { .. });

@@ -1,16 +1,17 @@
 //! Makes a script that fails short, and shows it.
 
 use crate::{
-    judge::{Counts, Judge, Violation},
+    judge::{Judge, Violation},
     ops::Script,
+    tally::Tally,
 };
 
 /// Runs a script from its beginning.
 pub(crate) fn run(script: &Script) -> Result<(), Violation> {
-    let mut counts = Counts::default();
+    let mut tally = Tally::default();
     let mut judge = Judge::new(script);
     for &call in &script.calls {
-        judge.call(call, &mut counts)?;
+        judge.call(call, &mut tally)?;
     }
     Ok(())
 }

@@ -4,8 +4,9 @@
 use heartbeat_core::{Control, Event, Nonce};
 
 use crate::{
-    judge::{Counts, Judge, Violation},
+    judge::{Judge, Violation},
     ops::{Answer, Call, Op, Script},
+    tally::Tally,
 };
 
 #[derive(Clone, Debug)]
@@ -32,10 +33,10 @@ impl Side {
         }
     }
 
-    pub(crate) fn call(&mut self, now: u64, op: Op, counts: &mut Counts) -> Result<(), Violation> {
+    pub(crate) fn call(&mut self, now: u64, op: Op, tally: &mut Tally) -> Result<(), Violation> {
         let call = Call { now, op };
         self.script.calls.push(call);
-        self.judge.call(call, counts)
+        self.judge.call(call, tally)
     }
 
     /// A frame arrived: its bytes, and then itself.
@@ -43,9 +44,9 @@ impl Side {
         &mut self,
         frame: Control,
         now: u64,
-        counts: &mut Counts,
+        tally: &mut Tally,
     ) -> Result<(), Violation> {
-        self.call(now, Op::Bytes, counts)?;
+        self.call(now, Op::Bytes, tally)?;
         let op = match frame {
             Control::Hello(hello) => Op::Hello(hello),
             Control::Ping(nonce) => Op::Ping(number(nonce)),
@@ -56,46 +57,42 @@ impl Side {
             }
             _ => Op::Goodbye,
         };
-        self.call(now, op, counts)
+        self.call(now, op, tally)
     }
 
     /// Serves the deadline if it is due.
     pub(crate) fn look_at_the_clock(
         &mut self,
         now: u64,
-        counts: &mut Counts,
+        tally: &mut Tally,
     ) -> Result<(), Violation> {
         if self.judge.seen.deadline.is_some_and(|at| at <= now) {
-            self.call(now, Op::Timeout, counts)?;
+            self.call(now, Op::Timeout, tally)?;
         }
         Ok(())
     }
 
     /// Takes all frames.
-    pub(crate) fn hand_out(&mut self, now: u64, counts: &mut Counts) -> Result<(), Violation> {
+    pub(crate) fn hand_out(&mut self, now: u64, tally: &mut Tally) -> Result<(), Violation> {
         while let Some(&frame) = self.judge.seen.frames.first() {
-            self.call(now, Op::Transmit, counts)?;
+            self.call(now, Op::Transmit, tally)?;
             self.unsent.push(frame);
         }
         Ok(())
     }
 
     /// All of them left. Returns them.
-    pub(crate) fn flush(
-        &mut self,
-        now: u64,
-        counts: &mut Counts,
-    ) -> Result<Vec<Control>, Violation> {
+    pub(crate) fn flush(&mut self, now: u64, tally: &mut Tally) -> Result<Vec<Control>, Violation> {
         if self.unsent.is_empty() {
             return Ok(Vec::new());
         }
-        self.call(now, Op::Flushed, counts)?;
+        self.call(now, Op::Flushed, tally)?;
         Ok(std::mem::take(&mut self.unsent))
     }
 
-    pub(crate) fn drain(&mut self, now: u64, counts: &mut Counts) -> Result<(), Violation> {
+    pub(crate) fn drain(&mut self, now: u64, tally: &mut Tally) -> Result<(), Violation> {
         while let Some(&event) = self.judge.seen.events.first() {
-            self.call(now, Op::Event, counts)?;
+            self.call(now, Op::Event, tally)?;
             self.events.push(event);
         }
         Ok(())

@@ -3,6 +3,9 @@
 /// The end of time. As a deadline it never comes.
 pub(crate) const NEVER: u64 = u64::MAX;
 
+/// The last moment at which a deadline can come.
+pub(crate) const LAST: u64 = NEVER - 1;
+
 /// Whether a deadline has come.
 pub(crate) const fn due(deadline: u64, now: u64) -> bool {
     deadline <= now && deadline < NEVER
@@ -37,6 +40,11 @@ impl Span {
 
     pub(crate) fn at_least(self, at: u64) -> Self {
         Self::new(self.lo.max(at), self.hi.max(at))
+    }
+
+    /// The later of both.
+    pub(crate) fn later(self, other: Self) -> Self {
+        Self::new(self.lo.max(other.lo), self.hi.max(other.hi))
     }
 
     pub(crate) fn at_most(self, at: u64) -> Self {

@@ -6,16 +6,17 @@ use heartbeat_core::{Config, ConfigBuilder, State};
 
 use crate::{
     api,
-    judge::{Counts, Violation},
+    judge::Violation,
     ops::{Op, Script, announced},
     side::Side,
+    tally::Tally,
 };
 
 pub(crate) type Played = Result<(), Violation>;
 
 pub(crate) struct Stage {
     pub(crate) side: Side,
-    pub(crate) counts: Counts,
+    pub(crate) tally: Tally,
 }
 
 pub(crate) fn ms(count: u64) -> Duration {
@@ -47,24 +48,24 @@ pub(crate) fn stage_from(builder: ConfigBuilder, start: u64) -> Stage {
     };
     Stage {
         side: Side::new(script),
-        counts: Counts::default(),
+        tally: Tally::default(),
     }
 }
 
 impl Stage {
     pub(crate) fn call(&mut self, at: u64, op: Op) -> Played {
-        self.side.call(at * 1_000, op, &mut self.counts)
+        self.side.call(at * 1_000, op, &mut self.tally)
     }
 
     /// Hands out, flushes, drains.
     pub(crate) fn write(&mut self, at: u64) -> Played {
-        self.side.hand_out(at * 1_000, &mut self.counts)?;
-        self.side.flush(at * 1_000, &mut self.counts)?;
+        self.side.hand_out(at * 1_000, &mut self.tally)?;
+        self.side.flush(at * 1_000, &mut self.tally)?;
         self.drain(at)
     }
 
     pub(crate) fn drain(&mut self, at: u64) -> Played {
-        self.side.drain(at * 1_000, &mut self.counts)
+        self.side.drain(at * 1_000, &mut self.tally)
     }
 
     pub(crate) fn then(&mut self, at: u64, op: Op) -> Played {
@@ -82,12 +83,12 @@ impl Stage {
                 break;
             }
             let now = deadline.max(self.side.judge.facts.now);
-            self.side.call(now, Op::Timeout, &mut self.counts)?;
+            self.side.call(now, Op::Timeout, &mut self.tally)?;
             if writes {
-                self.side.hand_out(now, &mut self.counts)?;
-                self.side.flush(now, &mut self.counts)?;
+                self.side.hand_out(now, &mut self.tally)?;
+                self.side.flush(now, &mut self.tally)?;
             }
-            self.side.drain(now, &mut self.counts)?;
+            self.side.drain(now, &mut self.tally)?;
         }
         Ok(())
     }

@@ -1,0 +1,145 @@
+//! Faults of the rebuilt monitor that the oracle found, each as a short script.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may panic too"
+)]
+
+use core::time::Duration;
+
+use crate::common::{at, secs, us};
+use heartbeat_core::{Config, ConfigBuilder, Control, Evidence, Instant, Monitor, Nonce};
+
+/// Dead after 16 s.
+fn timings() -> ConfigBuilder {
+    Config::builder()
+        .interval(secs(10))
+        .timeout(secs(2))
+        .jitter(0.0)
+        .adaptive(false)
+}
+
+fn start(timings: ConfigBuilder) -> Monitor {
+    Monitor::new(timings.build().unwrap(), 1, Instant::ORIGIN).without_hello()
+}
+
+/// A peer that accepts a ping each `min_interval`.
+fn hello(min_interval: Duration) -> Control {
+    let peer = timings().min_interval(min_interval);
+    Control::Hello(peer.build().unwrap().hello())
+}
+
+/// The pings that leave when everything is handed out.
+fn pings(monitor: &mut Monitor) -> Vec<Nonce> {
+    core::iter::from_fn(|| monitor.poll_transmit())
+        .filter_map(|control| match control {
+            Control::Ping(nonce) => Some(nonce),
+            _ => None,
+        })
+        .collect()
+}
+
+fn next(monitor: &Monitor) -> Option<Duration> {
+    let deadline = monitor.poll_timeout()?;
+    Some(deadline.saturating_duration_since(Instant::ORIGIN))
+}
+
+#[test]
+fn a_ping_that_was_answered_before_its_flush_serves_no_probe() {
+    let mut monitor = start(timings());
+    monitor.probe(at(secs(5)));
+    let answered = pings(&mut monitor);
+    monitor.handle_frame(Control::Pong(answered[0]), at(secs(6)));
+    monitor.probe(at(secs(7)));
+    assert_eq!(pings(&mut monitor).len(), 1);
+}
+
+#[test]
+fn a_probe_that_was_answered_in_a_pause_is_over() {
+    let mut monitor = start(timings());
+    monitor.probe(at(secs(5)));
+    let probe = pings(&mut monitor);
+    monitor.handle_paused(at(secs(5)));
+    monitor.handle_frame(Control::Pong(probe[0]), at(secs(6)));
+    monitor.handle_resumed(at(secs(7)));
+    assert_eq!(next(&monitor), Some(secs(17)));
+}
+
+#[test]
+fn a_probe_keeps_its_ping_when_we_were_asleep() {
+    // It was asked for before the stall, and evidence comes after it.
+    let mut monitor = start(timings());
+    monitor.probe(at(secs(5)));
+    monitor.handle_timeout(at(secs(12)));
+    monitor.handle_bytes(at(secs(13)));
+    assert_eq!(pings(&mut monitor).len(), 1);
+    // It waited for the peer's min_interval.
+    let mut monitor = start(timings().evidence(Evidence::Echo));
+    monitor.handle_frame(hello(secs(5)), at(secs(0)));
+    monitor.handle_backlog(at(secs(0)));
+    let first = pings(&mut monitor);
+    monitor.handle_flushed(at(secs(0)));
+    monitor.probe(at(secs(1)));
+    monitor.handle_timeout(at(secs(8)));
+    monitor.handle_frame(Control::Pong(first[0]), at(secs(8)));
+    assert_eq!(pings(&mut monitor).len(), 1);
+}
+
+#[test]
+fn a_stall_of_the_writes_moves_no_verdict_that_was_not_due() {
+    let timings = timings().max_missed(2).write_stall(secs(1));
+    let mut monitor = start(timings.evidence(Evidence::Echo));
+    monitor.handle_blocked(at(secs(0)));
+    // Each is 4 s late for the writes. The round, whose verdict is at 14 s, wasn't.
+    monitor.handle_bytes(at(secs(5)));
+    monitor.handle_bytes(at(secs(11)));
+    assert_eq!(pings(&mut monitor).len(), 1);
+    monitor.handle_flushed(at(secs(12)));
+    monitor.handle_timeout(at(secs(14)));
+    assert!(monitor.has_ended());
+}
+
+#[test]
+fn a_beat_is_suspicious_after_w_whatever_was_measured() {
+    // A keepalive ping measures a round trip of 5 s.
+    let mut monitor = start(timings().adaptive(true).write_stall(secs(1)));
+    monitor.handle_backlog(at(secs(0)));
+    let first = pings(&mut monitor);
+    monitor.handle_flushed(at(secs(0)));
+    monitor.handle_frame(Control::Pong(first[0]), at(secs(5)));
+    // A stall begins a round that is counted from 15 s.
+    monitor.handle_blocked(at(secs(5)));
+    monitor.handle_timeout(at(secs(9)));
+    assert_eq!(pings(&mut monitor).len(), 1);
+    monitor.handle_flushed(at(secs(9)));
+    assert_eq!(next(&monitor), Some(secs(11)));
+}
+
+/// A ping leaves at 5 s, and the peer accepts another one `gap` later.
+fn kept_alive_at_5(gap: Duration) -> Monitor {
+    let mut monitor = start(timings());
+    monitor.handle_frame(hello(gap), at(secs(0)));
+    monitor.handle_backlog(at(secs(5)));
+    assert_eq!(pings(&mut monitor).len(), 1);
+    monitor.handle_flushed(at(secs(5)));
+    monitor
+}
+
+#[test]
+fn a_probe_that_is_due_together_with_the_interval_has_its_ping() {
+    let mut monitor = kept_alive_at_5(secs(5));
+    monitor.probe(at(secs(6)));
+    monitor.handle_timeout(at(secs(10)));
+    monitor.handle_bytes(at(secs(10)));
+    assert_eq!(pings(&mut monitor).len(), 1);
+}
+
+#[test]
+fn a_probe_of_an_overdue_interval_keeps_its_distance() {
+    let mut monitor = kept_alive_at_5(secs(6));
+    monitor.probe(at(us(10_500_000)));
+    assert_eq!(pings(&mut monitor).len(), 0);
+    assert_eq!(next(&monitor), Some(us(12_500_000)));
+}

@@ -20,7 +20,11 @@ fn timings() -> ConfigBuilder {
 
 /// The Hello of a peer that accepts a ping in so many seconds.
 fn accepts(min_interval: u64) -> Control {
-    let peer = timings().min_interval(secs(min_interval));
+    let accepted = secs(min_interval);
+    let peer = timings()
+        .interval(accepted)
+        .timeout(accepted)
+        .min_interval(accepted);
     Control::Hello(peer.build().unwrap().hello())
 }
 

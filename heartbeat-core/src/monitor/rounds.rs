@@ -62,12 +62,9 @@ impl Monitor {
 
     /// The next interval begins.
     pub(super) fn enter_idle(&mut self) {
-        let draw = match self.ledger.last_left() {
-            None => Draw::First,
-            Some(_) => Draw::After(self.ledger.sent()),
-        };
+        let draw = Draw::After(self.ledger.sent());
         self.life = Life::idle(&self.timing, draw, self.random);
-        self.outbox.end_round();
+        self.outbox.end_round(self.next_accepted() <= self.clock);
         debug_assert!(!self.outbox.asks_in_a_round());
     }
 
@@ -181,7 +178,13 @@ impl Monitor {
                 paused.keepalive_at = keepalive_at;
                 paused.probe = false;
             }
-            Life::Idle(_) | Life::Leaving(_) | Life::Closed | Life::Dead { .. } => {}
+            Life::Idle(idle) => {
+                let end = idle.interval_end(&self.timing, self.last_heard);
+                if idle.end_first(&self.timing, self.ledger.sent(), self.random) {
+                    self.begin_round_if_over(end.min(now), now);
+                }
+            }
+            Life::Leaving(_) | Life::Closed | Life::Dead { .. } => {}
         }
     }
 

@@ -216,7 +216,9 @@ fn timings() -> impl Strategy<Value = Config> {
             .interval(ms(interval))
             .timeout(ms(timeout))
             .max_missed(max_missed)
-            .min_interval(ms(min_interval.min(interval).min(timeout * u64::from(max_missed))))
+            .min_interval(ms(min_interval
+                .min(interval)
+                .min(timeout * u64::from(max_missed))))
             .adaptive_floor(ms(10))
             .stall_tolerance(ms(timeout))
             .write_stall(None)

@@ -123,11 +123,11 @@ proptest! {
     ) {
         let mut script = Script::new(lenient(config), seed, start);
         for &Step { when, what } in &steps {
-            // Whatever we ask of it ourselves, and whenever.
+            script.perform(Step { when, what: What::Timeout });
+            // Whatever we ask of it ourselves.
             if let What::Probe | What::Paused | What::Resumed | What::Blocked = what {
                 script.call(what);
             }
-            script.perform(Step { when, what: What::Timeout });
             while let Some(control) = script.transmit() {
                 script.call(What::Flushed);
                 if let Control::Ping(nonce) = control {

@@ -164,6 +164,8 @@ impl Input<'_> {
 struct Subject {
     monitor: Monitor,
     now: Instant,
+    /// What it was told, where time doesn't run backwards.
+    latest: Instant,
     /// The ping that may be answered; only the latest.
     owed: Option<Nonce>,
     pings: u32,
@@ -212,6 +214,7 @@ impl Subject {
         Some(Self {
             monitor: Monitor::new(config, seed, now),
             now,
+            latest: now,
             owed: None,
             pings: 0,
             handed_out: Vec::new(),
@@ -280,6 +283,21 @@ impl Subject {
             }
             _ => self.drain(),
         }
+        let told_no_time = matches!(
+            op,
+            op::LATER
+                | op::EARLIER
+                | op::DEADLINE
+                | op::BEFORE_DEADLINE
+                | op::AFTER_DEADLINE
+                | op::END_OF_TIME
+                | op::ORIGIN
+                | op::TRANSMIT
+                | op::EVENT
+        );
+        if !told_no_time {
+            self.latest = self.latest.max(self.now);
+        }
     }
 
     fn frame(&mut self, control: Control) {
@@ -334,7 +352,7 @@ impl Subject {
         };
         let was = said(&self.monitor);
         self.monitor.handle_timeout(self.now);
-        if before.is_none_or(|deadline| deadline > self.now) {
+        if before.is_none_or(|deadline| deadline > self.now.max(self.latest)) {
             assert_eq!(said(&self.monitor), was, "an early call does nothing");
         }
         let next = self.monitor.poll_timeout();

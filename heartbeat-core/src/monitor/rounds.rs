@@ -62,7 +62,10 @@ impl Monitor {
 
     /// The next interval begins.
     pub(super) fn enter_idle(&mut self) {
-        let draw = Draw::After(self.ledger.sent());
+        let draw = match self.ledger.last_left() {
+            None => Draw::First,
+            Some(_) => Draw::After(self.ledger.sent()),
+        };
         self.life = Life::idle(&self.timing, draw, self.random);
         self.outbox.end_round(self.next_accepted() <= self.clock);
         debug_assert!(!self.outbox.asks_in_a_round());

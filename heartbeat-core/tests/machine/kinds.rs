@@ -571,6 +571,33 @@ fn a_limit_for_blocked_writes_that_stalls_moved_n_times_is_served() {
     assert_eq!(run.monitor.poll_timeout(), None);
 }
 
+/// The step came before the base from which the round is counted: as many misses
+/// as are deadly, and no verdict.
+#[test]
+fn a_stall_in_the_first_round_moves_its_step_no_nearer() {
+    let config = timings().jitter(0.25).max_missed(1).write_stall(secs(1));
+    let config = config.build().unwrap();
+    for seed in 0..50 {
+        let mut run = Run::seeded(config, seed);
+        let asks = run.monitor.poll_timeout().unwrap();
+        let asks = asks.saturating_duration_since(Instant::ORIGIN);
+        // The round is counted from 7.5 s at the earliest.
+        let base = asks.max(ms(7_500) + config.arrival_slack());
+        run.writable = false;
+        run.until(asks);
+        run.at(asks, Monitor::handle_blocked);
+        run.asleep_until(asks + secs(4));
+        run.writable = true;
+        run.at(run.now, Monitor::handle_flushed);
+        assert_eq!(stalls(&run), [(run.now, secs(3))]);
+        // The ping left when we woke up, and has its whole timeout.
+        let verdict = (base + secs(2) + secs(3)).max(asks + secs(4) + secs(2));
+        let death = run.assert_dies_at(verdict);
+        assert_eq!((death.cause, death.missed), (Cause::Silent, 1));
+        assert_eq!(run.suspicions(), 0);
+    }
+}
+
 /// What was read ahead of the answer had a fresh ping sent, however soon after
 /// the last one.
 #[test]

@@ -145,7 +145,7 @@ proptest! {
         let (stall_at, pause_at) = (ms(at) + ms(15_000), ms(at) + ms(40_000));
         let mut simulation = Simulation::new(config, link, seed)
             .partition(direction, ms(at), outage)
-            .stall(stalled, stall_at, patience.saturating_sub(rtt * 4))
+            .stall(stalled, stall_at, patience.saturating_sub(rtt * 4 + MICROSECOND))
             .lateness(stalled, config.stall_tolerance().min(rtt));
         // Whoever wants echoes gives up those who don't read.
         if config.evidence() != Evidence::Echo {

@@ -174,6 +174,18 @@ impl Idle {
         self.ping_after = timing.ping_after(self.draw, random);
     }
 
+    /// A ping left. An interval before the first ping becomes one like any other:
+    /// it was short to spread the first pings of many connections, and the next
+    /// one isn't to follow at once. Says whether it was such an interval.
+    pub(super) fn end_first(&mut self, timing: &Timing, pings: u32, random: Random) -> bool {
+        if self.draw != Draw::First {
+            return false;
+        }
+        self.draw = Draw::After(pings);
+        self.draw_again(timing, random);
+        true
+    }
+
     pub(super) const fn probe_waits(&self) -> bool {
         self.probe_waits
     }
@@ -280,17 +292,18 @@ impl Round {
     }
 
     /// Forgives a stall of ours at `now`, unless N were forgiven. What this
-    /// round slept through isn't counted, and a whole timeout is left at least.
+    /// round slept through isn't counted, neither for the verdict nor for the
+    /// next step, and a whole timeout is left at least.
     pub(super) fn forgive(&mut self, timing: &Timing, now: Instant) -> bool {
         if self.forgiven >= timing.max_missed() {
             return false;
         }
         let late = now.micros_since(self.deadline());
-        let step_at = now.plus(timing.timeout());
+        let least = now.plus(timing.timeout());
         self.forgiven += 1;
         self.fresh = true;
-        self.verdict_at = self.verdict_at.plus(late).max(step_at);
-        self.step_at = step_at;
+        self.verdict_at = self.verdict_at.plus(late).max(least);
+        self.step_at = self.step_at.plus(late).max(least);
         self.await_beat(Instant::MAX);
         true
     }

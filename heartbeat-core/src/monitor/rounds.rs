@@ -193,11 +193,13 @@ impl Monitor {
                 round.ping_left(&self.timing, expected, now);
                 round.assert_invariants(&self.timing);
             }
-            Life::Idle(_)
-            | Life::Paused(_)
-            | Life::Leaving(_)
-            | Life::Closed
-            | Life::Dead { .. } => {}
+            Life::Idle(idle) => {
+                let end = idle.interval_end(&self.timing, self.last_heard);
+                if idle.end_first(&self.timing, self.ledger.sent(), self.random) {
+                    self.begin_round_if_over(end.min(now), now);
+                }
+            }
+            Life::Paused(_) | Life::Leaving(_) | Life::Closed | Life::Dead { .. } => {}
         }
     }
 

@@ -17,6 +17,7 @@ mod found;
 mod frames;
 mod fuzz_corpus;
 mod hello;
+mod kinds;
 mod lessons;
 mod pauses;
 mod probes;

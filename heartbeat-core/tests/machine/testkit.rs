@@ -566,6 +566,31 @@ fn a_message_larger_than_the_window_arrives_in_pieces() {
     report.assert_no_false_alarm().unwrap();
 }
 
+/// Two round trips for each message, which is less than the limit for blocked
+/// writes; all of them together are more.
+#[test]
+fn writes_that_are_blocked_now_and_then_are_not_stalled() {
+    let config = steady().to_builder().write_stall(secs(30)).build().unwrap();
+    let report = Simulation::new(config, Link::new().rtt(secs(1)).window(10_000), 7)
+        .messages(Side::A, secs(10), 15_000)
+        .run_for(minutes(20));
+    report.assert_no_false_alarm().unwrap();
+}
+
+#[test]
+fn a_write_that_is_blocked_for_the_limit_is_stalled() {
+    let config = steady().to_builder().write_stall(secs(5)).build().unwrap();
+    let report = Simulation::new(config, Link::new().rtt(ms(20)).window(10_000), 7)
+        .messages(Side::A, secs(1), 15_000)
+        .messages(Side::B, secs(1), 100)
+        .pause_reading(Side::B, secs(30), secs(20))
+        .run_for(minutes(2));
+    let (side, death) = report.mistake().unwrap();
+    assert_eq!((side, death.cause), (Side::A, Cause::WriteStalled));
+    let (when, _) = report.events(Side::A).last().unwrap();
+    assert!((secs(35)..secs(37)).contains(&when), "{when:?}");
+}
+
 #[test]
 fn the_same_seed_gives_the_same_run() {
     let link = Link::new()

@@ -202,10 +202,14 @@ impl Round {
 
     /// A round that begins with a stall of ours, which is forgiven.
     pub(super) fn after_stall(timing: &Timing, base: Instant, now: Instant) -> Self {
+        let round = Self::new(timing, base, now);
+        let step_at = base.max(now).plus(timing.timeout());
         Self {
+            verdict_at: round.verdict_at.max(step_at),
+            step_at,
             forgiven: 1,
             fresh: true,
-            ..Self::new(timing, base, now)
+            ..round
         }
     }
 
@@ -214,9 +218,11 @@ impl Round {
         self.asked = true;
     }
 
-    /// It gives its verdict no sooner than `former` would have.
-    pub(super) fn last_as_long_as(&mut self, former: &Self) {
+    /// Gives its verdict no sooner than `former` would have.
+    pub(super) fn last_as_long_as(&mut self, former: &Self, timing: &Timing, now: Instant) {
         self.verdict_at = self.verdict_at.max(former.verdict_at);
+        let step_at = self.step_at.max(now.plus(timing.timeout()));
+        self.step_at = step_at.min(self.verdict_at);
     }
 
     #[inline]

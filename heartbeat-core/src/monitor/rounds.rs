@@ -84,9 +84,8 @@ impl Monitor {
     /// Does what is due at `now` in this state.
     pub(super) fn serve(&mut self, now: Instant) {
         match self.life {
-            Life::Idle(idle) => {
-                let end = idle.interval_end(&self.timing, self.last_heard);
-                self.begin_round_if_over(end, now);
+            Life::Idle(_) => {
+                self.begin_round_if_over(self.interval_end(), now);
                 self.begin_round_if_probed(now);
             }
             Life::Round(ref mut round) => {
@@ -103,20 +102,26 @@ impl Monitor {
         }
     }
 
+    /// When the interval in force is over; never in another state than `Idle`.
+    pub(super) fn interval_end(&self) -> Instant {
+        match &self.life {
+            Life::Idle(idle) => idle.interval_end(&self.timing, self.last_heard),
+            _ => Instant::MAX,
+        }
+    }
+
     /// Begins a round if the interval is over. It is counted from `base`, but
     /// from no earlier than the promised accuracy allows.
     pub(super) fn begin_round_if_over(&mut self, base: Instant, now: Instant) {
-        match &self.life {
-            Life::Idle(idle) if idle.interval_end(&self.timing, self.last_heard).is_due(now) => {
-                let base = base.max(self.timing.earliest_base(self.last_heard));
-                if self.is_probe_due(now) {
-                    // It is no later for having been asked for.
-                    self.begin_round(base.min(now), Purpose::Probe, now);
-                } else {
-                    self.begin_round(base, Purpose::Round, now);
-                }
-            }
-            _ => {}
+        if !self.interval_end().is_due(now) {
+            return;
+        }
+        let base = base.max(self.timing.earliest_base(self.last_heard));
+        if self.is_probe_due(now) {
+            // It is no later for having been asked for.
+            self.begin_round(base.min(now), Purpose::Probe, now);
+        } else {
+            self.begin_round(base, Purpose::Round, now);
         }
     }
 
@@ -138,14 +143,14 @@ impl Monitor {
         self.life = Life::Round(round);
     }
 
-    /// Begins a round after a stall of ours. A probe that waits is served by
-    /// its ping.
-    fn begin_round_after_stall(&mut self, now: Instant) {
+    /// Begins a round after a stall of ours, counted from `base` like any other.
+    /// A probe that waits is served by its ping.
+    fn begin_round_after_stall(&mut self, base: Instant, now: Instant) {
         match &self.life {
             Life::Idle(idle) if idle.probe_waits() => self.outbox.want_for_probe(),
             _ => self.outbox.want(Purpose::Round),
         }
-        let base = now.max(self.timing.earliest_base(self.last_heard));
+        let base = base.max(self.timing.earliest_base(self.last_heard));
         let round = Round::after_stall(&self.timing, base, now);
         round.assert_invariants(&self.timing);
         self.life = Life::Round(round);
@@ -223,7 +228,7 @@ impl Monitor {
     fn is_probe_due(&self, now: Instant) -> bool {
         match &self.life {
             Life::Idle(idle) if idle.probe_waits() => {
-                !self.outbox.has_no_ping() || self.next_accepted() <= now
+                !self.outbox.has_no_ping() || self.next_accepted().is_due(now)
             }
             _ => false,
         }
@@ -258,7 +263,7 @@ impl Monitor {
     }
 
     pub(super) fn keepalive_if_accepted(&mut self, now: Instant) {
-        if self.next_accepted() <= now {
+        if self.next_accepted().is_due(now) {
             self.outbox.want(Purpose::Keepalive);
         }
     }
@@ -283,6 +288,10 @@ impl Monitor {
         self.tell_stall(late, now);
         if is_probe_due {
             self.begin_round(now, Purpose::Probe, now);
+        } else if self.interval_end().is_due(now) {
+            // The evidence is older than the stall.
+            let base = self.interval_end().plus(late).min(now);
+            self.begin_round_after_stall(base, now);
         } else {
             self.keepalive_if_accepted(now);
         }
@@ -300,7 +309,7 @@ impl Monitor {
     #[cold]
     fn forgive_lateness(&mut self, late: u64, now: Instant) -> bool {
         match &mut self.life {
-            Life::Idle(_) => self.begin_round_after_stall(now),
+            Life::Idle(_) => self.begin_round_after_stall(now, now),
             Life::Round(round) => {
                 if !round.forgive(&self.timing, now) {
                     return false;

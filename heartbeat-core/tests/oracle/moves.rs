@@ -21,12 +21,17 @@ impl Candidate {
             Life::Leaving { .. } => return self.leaving(op, world),
             Life::Idle { .. } | Life::Round(_) | Life::Paused { .. } => {}
         }
-        self.answered(world, fork);
+        // A Hello changes what comes after it.
+        let before = World {
+            terms: world.former,
+            ..*world
+        };
+        self.answered(&before, fork);
         let mut served = false;
         if let Some(heard) = world.heard {
-            self.evidence(heard, world, fork);
+            self.evidence(heard, &before, fork);
         } else if world.stall {
-            served = self.stalled(op, world, fork);
+            served = self.stalled(op, &before, fork);
         }
         match op {
             Op::Bytes | Op::Message | Op::Acknowledged(_) => {}
@@ -66,7 +71,7 @@ impl Candidate {
         }
         if matches!(self.life, Life::Round(_)) {
             self.life = Life::Idle { probe_waits: false };
-            self.after = After::draw(&world.former, false);
+            self.after = After::draw(&world.terms, false);
             self.due = self.due.filter(|&ping| ping != Ping::Round);
             if self.in_flight == Some(Ping::Round) {
                 self.in_flight = Some(Ping::Keepalive);
@@ -101,7 +106,7 @@ impl Candidate {
         self.after.rescale(&world.former, &world.terms);
         match &mut self.life {
             Life::Idle { probe_waits } => {
-                let probes = *probe_waits && soonest(&world.terms, world.left) <= world.now;
+                let probes = *probe_waits && due(soonest(&world.terms, world.left), world.now);
                 if self.is_over(world, fork) {
                     let mut ended = before.ends(&world.former, world.last);
                     ended = ended.at_most(world.now);
@@ -188,7 +193,7 @@ impl Candidate {
             _ if served => {}
             Life::Round(_) => self.round_timeout(world, fork),
             Life::Idle { probe_waits } => {
-                let probes = probe_waits && soonest(&world.terms, world.left) <= world.now;
+                let probes = probe_waits && due(soonest(&world.terms, world.left), world.now);
                 if self.is_over(world, fork) {
                     let ended = self.after.ends(&world.terms, world.last);
                     self.begin(world, Why::Over { ended, probes }, fork);
@@ -226,7 +231,7 @@ impl Candidate {
         self.life = Life::Idle { probe_waits: false };
         if probe_waits {
             self.probe(world, fork);
-        } else if world.stall && soonest(&world.terms, world.left) <= world.now {
+        } else if world.stall && due(soonest(&world.terms, world.left), world.now) {
             self.want(Ping::Keepalive);
         }
     }
@@ -234,7 +239,7 @@ impl Candidate {
     fn probe(&mut self, world: &World, fork: &mut Fork) {
         match &mut self.life {
             Life::Idle { .. } => {
-                let accepted = soonest(&world.terms, world.left) <= world.now;
+                let accepted = due(soonest(&world.terms, world.left), world.now);
                 let probes = accepted || self.on_its_way().is_some();
                 self.life = Life::Idle { probe_waits: true };
                 if self.is_over(world, fork) {

@@ -27,6 +27,8 @@ pub(crate) struct Promises {
     longest: u64,
     shortest: u64,
     stalls: Vec<Stall>,
+    /// How many of them were forgiven since evidence was reported.
+    forgiven: u32,
     probed: Option<u64>,
     ended: bool,
     told_end: bool,
@@ -53,6 +55,7 @@ impl Promises {
             longest: facts.terms.star(),
             shortest: facts.terms.shortest(),
             stalls: Vec::new(),
+            forgiven: 0,
             probed: None,
             ended: false,
             told_end: false,
@@ -78,11 +81,16 @@ impl Promises {
     ) -> Result<(), Violation> {
         let state = seen.status.state;
         let resumed = op == Op::Resumed && before == State::Paused;
+        // A late report of old evidence says nothing about what came after it.
+        let is_old = world.heard.is_some_and(|heard| heard.at < world.now);
         if world.heard.is_some() || resumed {
             self.since = world.last;
-            self.longest = world.terms.star();
-            self.shortest = world.terms.shortest();
-            self.stalls.clear();
+            if !is_old {
+                self.longest = world.terms.star();
+                self.shortest = world.terms.shortest();
+            }
+            self.stalls.retain(|stall| is_old && stall.at >= world.last);
+            self.forgiven = 0;
             // A probe that is still open begins its round after this.
             self.probed = probing.then_some(world.now);
             self.beats_left = false;
@@ -91,8 +99,9 @@ impl Promises {
         self.shortest = self.shortest.min(world.terms.shortest());
         if world.stall && !matches!(before, State::Paused) {
             self.stalled_since_flush = true;
-            let forgives = world.heard.is_none() && op != Op::Paused;
-            if forgives && self.stalls.len() < world.terms.misses as usize {
+            let forgives = (world.heard.is_none() || is_old) && op != Op::Paused;
+            if forgives && self.forgiven < world.terms.misses {
+                self.forgiven += 1;
                 self.stalls.push(Stall {
                     at: world.now,
                     late: world.late,

@@ -207,3 +207,15 @@ fn an_acknowledgement_in_a_pause_leaves_its_pings_alone() {
     monitor.handle_timeout(at(secs(11)));
     assert_eq!(pings(&mut monitor).len(), 1);
 }
+
+#[test]
+fn writes_that_stay_blocked_end_it_also_after_a_stall() {
+    let timings = timings().max_missed(1).write_stall(secs(5));
+    let mut monitor = start(timings);
+    monitor.handle_blocked(at(secs(0)));
+    // One stall moves their limit, to 15 s. The next one doesn't.
+    monitor.handle_bytes(at(secs(13)));
+    assert_eq!(next(&monitor), Some(secs(15)));
+    monitor.handle_timeout(at(secs(18)));
+    assert!(monitor.has_ended());
+}

@@ -157,9 +157,6 @@ impl Monitor {
         if !self.life.is_watching() {
             return false;
         }
-        if at.late.is_some() {
-            self.ledger.forget_times();
-        }
         let window = self.window();
         let Some(answer) = self.ledger.answer(nonce, self.random, window, at.now) else {
             return false;

@@ -38,9 +38,12 @@ impl Monitor {
 
     /// How late it is at `now`, if that is more than can be tolerated.
     #[cold]
-    fn slept_through(&self, deadline: Instant, now: Instant) -> Option<u64> {
+    fn slept_through(&mut self, deadline: Instant, now: Instant) -> Option<u64> {
         let late = now.micros_since(deadline);
         let slept = late > self.timing.tolerated_lateness() && self.life.is_watching();
+        if slept {
+            self.ledger.forget_times();
+        }
         slept.then_some(late)
     }
 
@@ -272,7 +275,6 @@ impl Monitor {
 
     pub(super) fn tell_stall(&mut self, late: u64, now: Instant) {
         self.notices.stalled(late);
-        self.ledger.forget_times();
         let chance = now.plus(self.timing.timeout());
         self.writes.excuse(chance, self.timing.max_missed());
     }

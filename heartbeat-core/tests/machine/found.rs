@@ -219,3 +219,15 @@ fn writes_that_stay_blocked_end_it_also_after_a_stall() {
     monitor.handle_timeout(at(secs(18)));
     assert!(monitor.has_ended());
 }
+
+#[test]
+fn no_round_trip_is_measured_across_a_stall_in_a_pause() {
+    let mut monitor = start(timings());
+    monitor.handle_paused(at(secs(0)));
+    let first = pings(&mut monitor);
+    monitor.handle_flushed(at(secs(0)));
+    // A keepalive ping was due at 10 s.
+    monitor.probe(at(secs(30)));
+    monitor.handle_frame(Control::Pong(first[0]), at(secs(31)));
+    assert_eq!(monitor.poll_event(), None);
+}

@@ -163,7 +163,7 @@ impl Monitor {
         };
         if answer.is_latest && self.outbox.answer_in_flight() {
             self.ledger.left_by(at.now);
-            self.ping_left_in_pause(at.now);
+            self.keepalive_left(at.now);
         }
         match answer.round_trip {
             Some(micros) if self.timing.config().beat_events() => self.notices.beat(micros),

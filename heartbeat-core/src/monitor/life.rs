@@ -174,6 +174,17 @@ impl Idle {
         self.ping_after = timing.ping_after(self.draw, random);
     }
 
+    /// A ping left. The first interval may be too short to keep a distance from
+    /// it, so it becomes a later one. Says whether it was the first.
+    pub(super) fn replace_first(&mut self, draw: Draw, timing: &Timing, random: Random) -> bool {
+        let is_first = self.draw == Draw::First;
+        if is_first {
+            self.draw = draw;
+            self.draw_again(timing, random);
+        }
+        is_first
+    }
+
     pub(super) const fn probe_waits(&self) -> bool {
         self.probe_waits
     }

@@ -162,9 +162,9 @@ impl Monitor {
     /// Whether a ping left since the last evidence, so lately that another one
     /// would come too soon.
     fn was_asked_lately(&self, now: Instant) -> bool {
-        self.ledger
-            .last_left()
-            .is_some_and(|left| self.last_heard < left && now < left.plus(self.timing.spacing()))
+        self.ledger.last_left().is_some_and(|left| {
+            self.last_heard < left && now.micros_since(left) < self.timing.spacing()
+        })
     }
 
     fn take_step(&mut self, step: Step, now: Instant) {
@@ -188,7 +188,6 @@ impl Monitor {
         self.ledger.left(is_first, now);
         let measured = self.ledger.rtt().timeout();
         let expected = measured.and_then(|measured| self.timing.suspect_after(measured));
-        self.ping_left_in_pause(now);
         match &mut self.life {
             Life::Idle(_) if purpose == Purpose::Probe => {
                 // Evidence came before the probe left. It was asked for all
@@ -201,20 +200,27 @@ impl Monitor {
                 round.ping_left(&self.timing, expected, now);
                 round.assert_invariants(&self.timing);
             }
-            Life::Idle(_)
-            | Life::Paused(_)
-            | Life::Leaving(_)
-            | Life::Closed
-            | Life::Dead { .. } => {}
+            _ => {
+                let end = self.interval_end();
+                if self.keepalive_left(now) {
+                    self.begin_round_if_over(end.min(now), now);
+                }
+            }
         }
     }
 
-    /// A ping left at `now`, or had left by then: in a pause the next one is
-    /// due a keepalive interval later.
-    pub(super) fn ping_left_in_pause(&mut self, now: Instant) {
-        let keepalive_at = now.plus(self.timing.keepalive_interval());
-        if let Life::Paused(paused) = &mut self.life {
-            paused.ping_left(keepalive_at);
+    /// A ping on which no round depends left at `now`, or had left by then.
+    /// Says whether that drew the interval in force anew.
+    pub(super) fn keepalive_left(&mut self, now: Instant) -> bool {
+        let next = now.plus(self.timing.keepalive_interval());
+        let draw = Draw::After(self.ledger.sent());
+        match &mut self.life {
+            Life::Idle(idle) => idle.replace_first(draw, &self.timing, self.random),
+            Life::Paused(paused) => {
+                paused.ping_left(next);
+                false
+            }
+            Life::Round(_) | Life::Leaving(_) | Life::Closed | Life::Dead { .. } => false,
         }
     }
 

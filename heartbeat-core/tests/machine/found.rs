@@ -146,10 +146,9 @@ fn a_probe_of_an_overdue_interval_keeps_its_distance() {
 
 #[test]
 fn an_input_that_says_nothing_of_the_peer_shows_that_we_slept() {
-    let inputs: [fn(&mut Monitor, Instant); 2] = [
-        Monitor::handle_backlog,
-        |monitor, now| monitor.handle_acknowledged(at(secs(0)), now),
-    ];
+    let inputs: [fn(&mut Monitor, Instant); 2] = [Monitor::handle_backlog, |monitor, now| {
+        monitor.handle_acknowledged(at(secs(0)), now)
+    }];
     for input in inputs {
         let mut monitor = start(timings().evidence(Evidence::Echo));
         input(&mut monitor, at(secs(13)));
@@ -230,4 +229,17 @@ fn no_round_trip_is_measured_across_a_stall_in_a_pause() {
     monitor.probe(at(secs(30)));
     monitor.handle_frame(Control::Pong(first[0]), at(secs(31)));
     assert_eq!(monitor.poll_event(), None);
+}
+
+#[test]
+fn the_first_interval_keeps_its_distance_from_a_keepalive_ping() {
+    for seed in 0..100 {
+        let config = timings().jitter(0.25).build().unwrap();
+        let mut monitor = Monitor::new(config, seed, Instant::ORIGIN).without_hello();
+        monitor.handle_frame(hello(secs(5)), at(secs(0)));
+        monitor.handle_backlog(at(secs(0)));
+        assert_eq!(pings(&mut monitor).len(), 1);
+        monitor.handle_flushed(at(secs(0)));
+        assert!(next(&monitor) >= Some(us(7_500_000)));
+    }
 }

@@ -41,8 +41,8 @@ impl After {
     pub(crate) fn rescale(&mut self, before: &Terms, after: &Terms) {
         let (old, new) = (before.star(), after.star());
         if old == new {
-            // It stays, unless it was m′ that lengthened it, or is now.
-            let least = self.least(before).max(self.least(after));
+            // It stays, unless m′ lengthened it or kept it off the grid, or does now.
+            let least = self.least(before).max(self.least(after)) + self.grid(after) - 1;
             let longer = |&(since, end): &(u64, u64)| end.saturating_sub(since) > least;
             self.shown = self.shown.filter(longer);
             return;
@@ -60,6 +60,10 @@ impl After {
         self.hi = scaled(self.hi)
             .saturating_add(hidden)
             .clamp(fresh.lo, fresh.hi);
+    }
+
+    pub(crate) const fn is_first(&self) -> bool {
+        self.first
     }
 
     fn grid(&self, terms: &Terms) -> u64 {

@@ -10,7 +10,7 @@ use crate::{
     life::{Candidate, Ending, Goodbye, Life, Ping, soonest},
     ops::{Op, nonce},
     rounds::Why,
-    span::{LAST, NEVER, due},
+    span::{LAST, NEVER, Span, due},
 };
 
 impl Candidate {
@@ -88,7 +88,7 @@ impl Candidate {
     fn answered(&mut self, world: &World, fork: &mut Fork) {
         if world.answered_in_flight {
             self.in_flight = None;
-            self.left_in_a_pause(world);
+            self.keepalive_left(world);
         }
         let measured = match world.sample {
             Sample::No => None,
@@ -104,14 +104,11 @@ impl Candidate {
     fn renegotiated(&mut self, world: &World, fork: &mut Fork) {
         let before = self.after;
         self.after.rescale(&world.former, &world.terms);
-        match &mut self.life {
-            Life::Idle { probe_waits } => {
-                let probes = *probe_waits && due(soonest(&world.terms, world.left), world.now);
+        match self.life {
+            Life::Idle { .. } => {
                 if self.is_over(world, fork) {
-                    let mut ended = before.ends(&world.former, world.last);
-                    ended = ended.at_most(world.now);
-                    self.begin(world, Why::Over { ended, probes }, fork);
-                } else if probes {
+                    self.begin_anew(before.ends(&world.former, world.last), world, fork);
+                } else if self.waiting_probe_is_due(world) {
                     self.begin(world, Why::Probe, fork);
                 }
             }
@@ -155,14 +152,20 @@ impl Candidate {
         }
     }
 
-    fn left_in_a_pause(&mut self, world: &World) {
-        if let Life::Paused {
-            keepalive,
-            probe_waits,
-        } = &mut self.life
-        {
-            *keepalive = Some(world.now.saturating_add(world.terms.keepalive()));
-            *probe_waits = false;
+    /// A ping left on which no round depends.
+    fn keepalive_left(&mut self, world: &World) {
+        match &mut self.life {
+            Life::Idle { .. } if self.after.is_first() => {
+                self.after = After::draw(&world.terms, false);
+            }
+            Life::Paused {
+                keepalive,
+                probe_waits,
+            } => {
+                *keepalive = Some(world.now.saturating_add(world.terms.keepalive()));
+                *probe_waits = false;
+            }
+            _ => {}
         }
     }
 
@@ -184,16 +187,36 @@ impl Candidate {
         match self.life {
             Life::Idle { .. } if ping == Ping::Probe => self.begin(world, Why::ProbeLeft, fork),
             Life::Round(_) => self.left(world),
-            _ => self.left_in_a_pause(world),
+            _ => {
+                let before = self.after;
+                self.keepalive_left(world);
+                if before != self.after && self.is_over(world, fork) {
+                    self.begin_anew(before.ends(&world.terms, world.last), world, fork);
+                }
+            }
         }
+    }
+
+    /// The interval was drawn anew, and is over by now. By the former draw it
+    /// would have `ended`.
+    fn begin_anew(&mut self, ended: Span, world: &World, fork: &mut Fork) {
+        let probes = self.waiting_probe_is_due(world);
+        let ended = ended.at_most(world.now);
+        self.begin(world, Why::Over { ended, probes }, fork);
+    }
+
+    /// Whether the peer accepts the ping of a probe that waits in `Idle`.
+    pub(crate) fn waiting_probe_is_due(&self, world: &World) -> bool {
+        let waits = matches!(self.life, Life::Idle { probe_waits: true });
+        waits && due(soonest(&world.terms, world.left), world.now)
     }
 
     fn timeout(&mut self, served: bool, world: &World, fork: &mut Fork) {
         match self.life {
             _ if served => {}
             Life::Round(_) => self.round_timeout(world, fork),
-            Life::Idle { probe_waits } => {
-                let probes = probe_waits && due(soonest(&world.terms, world.left), world.now);
+            Life::Idle { .. } => {
+                let probes = self.waiting_probe_is_due(world);
                 if self.is_over(world, fork) {
                     let ended = self.after.ends(&world.terms, world.last);
                     self.begin(world, Why::Over { ended, probes }, fork);

@@ -101,7 +101,7 @@ impl Promises {
             self.stalled_since_flush = true;
             let forgives = (world.heard.is_none() || is_old) && op != Op::Paused;
             if forgives && self.forgiven < world.terms.misses {
-                self.forgiven += 1;
+                self.forgiven += u32::from(!is_old);
                 self.stalls.push(Stall {
                     at: world.now,
                     late: world.late,
@@ -114,17 +114,13 @@ impl Promises {
                 self.probed = self.probed.or(Some(world.now));
                 self.asked = true;
             }
-            Op::Flushed if std::mem::take(&mut self.handed) => {
-                self.flushed = Some(world.now);
-                self.beats_left = true;
-                self.asked = false;
-                self.stalled_since_flush = false;
-                for stall in &mut self.stalls {
-                    stall.left = stall.left.or(Some(world.now));
-                }
-            }
+            Op::Flushed if std::mem::take(&mut self.handed) => self.left(world.now),
             Op::Ping(_) => self.pings_received += 1,
             _ => {}
+        }
+        if world.answered_in_flight {
+            self.handed = false;
+            self.left(world.now);
         }
         self.deadline(op, world, seen)?;
         if state == State::Dead && !self.ended {
@@ -136,6 +132,17 @@ impl Promises {
             return Err(broken(6, "alive after the end", format!("{state:?}")));
         }
         Ok(())
+    }
+
+    /// A ping left.
+    fn left(&mut self, now: u64) {
+        self.flushed = Some(now);
+        self.beats_left = true;
+        self.asked = false;
+        self.stalled_since_flush = false;
+        for stall in &mut self.stalls {
+            stall.left = stall.left.or(Some(now));
+        }
     }
 
     /// 1 and 12: the deadline is neither too late nor over already.

@@ -146,8 +146,7 @@ impl Candidate {
             return;
         }
         let ended = self.after.ends(&world.terms, world.last);
-        let probes = matches!(self.life, Life::Idle { probe_waits: true })
-            && due(soonest(&world.terms, world.left), world.now);
+        let probes = self.waiting_probe_is_due(world);
         self.begin(world, Why::Over { ended, probes }, fork);
         let Life::Round(round) = &mut self.life else {
             return;

@@ -37,25 +37,31 @@ impl Monitor {
     /// is newer than the last. Call it before
     /// [`handle_timeout`](Self::handle_timeout), with the same `now`.
     pub fn handle_acknowledged(&mut self, at: Instant, now: Instant) {
+        let moment = self.observe(now);
+        let Moment { now, late } = moment;
+        let at = at.min(now);
         let wanted = self.timing.config().evidence() == Evidence::Acknowledgement;
         if !wanted || at <= self.last_heard {
+            self.forgive(moment);
             return;
         }
-        let Moment { now, late } = self.observe(now);
         let former = self.life;
-        self.heard(at.min(now));
-        if let Some(late) = late {
-            self.ask_after_stall(late, now);
-            self.begin_round_if_over(now, now);
-            return;
-        }
+        self.heard(at);
         // So old a sign of life may leave the end of the interval in the past.
-        // A round that begins therefore takes nothing away from the one before.
-        self.serve(now);
-        if let (Life::Round(round), Life::Round(former)) = (&mut self.life, former) {
-            round.last_as_long_as(&former);
+        match late {
+            Some(late) => self.ask_after_stall(late, now),
+            None => self.begin_round_if_over(self.interval_end(), now),
         }
-        self.serve(now);
+        // A round that begins therefore takes nothing away from the one before.
+        if let (Life::Round(round), Life::Round(mut former)) = (&mut self.life, former) {
+            if late.is_some() {
+                former.forgive(&self.timing, now);
+            }
+            round.last_as_long_as(&former, &self.timing, now);
+        }
+        if let Life::Round(_) = self.life {
+            self.serve(now);
+        }
     }
 
     /// What arrived isn't all that is coming: a frame is incomplete, or there
@@ -67,14 +73,17 @@ impl Monitor {
     /// although we hear it, we send a keepalive ping once in a while: it hears
     /// that we live.
     pub fn handle_backlog(&mut self, now: Instant) {
-        let now = self.observe(now).now;
+        let at = self.observe(now);
+        if self.forgive(at) {
+            return;
+        }
         let due = self
             .ledger
             .last_left()
-            .map_or(now, |left| left.plus(self.timing.keepalive_interval()));
+            .map_or(at.now, |left| left.plus(self.timing.keepalive_interval()));
         match &self.life {
             // A probe that waits will show the same.
-            Life::Idle(idle) if !idle.probe_waits() && due.is_due(now) => {
+            Life::Idle(idle) if !idle.probe_waits() && due.is_due(at.now) => {
                 self.outbox.want(Purpose::Keepalive);
             }
             _ => {}
@@ -148,16 +157,13 @@ impl Monitor {
         if !self.life.is_watching() {
             return false;
         }
-        if at.late.is_some() {
-            self.ledger.forget_times();
-        }
         let window = self.window();
         let Some(answer) = self.ledger.answer(nonce, self.random, window, at.now) else {
             return false;
         };
         if answer.is_latest && self.outbox.answer_in_flight() {
             self.ledger.left_by(at.now);
-            self.ping_left_in_pause(at.now);
+            self.keepalive_left(at.now);
         }
         match answer.round_trip {
             Some(micros) if self.timing.config().beat_events() => self.notices.beat(micros),
@@ -168,10 +174,7 @@ impl Monitor {
 
     /// What the peer announces takes the place of what it announced before.
     fn meet(&mut self, hello: Hello, now: Instant) {
-        let end = match &self.life {
-            Life::Idle(idle) => idle.interval_end(&self.timing, self.last_heard),
-            _ => Instant::MAX,
-        };
+        let end = self.interval_end();
         match self.timing.greet(hello) {
             Greeting::Known => return,
             Greeting::Refused => return self.die(Cause::Refused, now),
@@ -254,7 +257,6 @@ impl Monitor {
             }
             self.serve(at.now);
         }
-        // A stall moves this limit N times at most.
         if self.writes.limit_at().is_due(at.now) {
             self.die(Cause::WriteStalled, at.now);
         }

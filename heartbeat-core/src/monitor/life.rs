@@ -174,16 +174,15 @@ impl Idle {
         self.ping_after = timing.ping_after(self.draw, random);
     }
 
-    /// A ping left. An interval before the first ping becomes one like any other:
-    /// it was short to spread the first pings of many connections, and the next
-    /// one isn't to follow at once. Says whether it was such an interval.
-    pub(super) fn end_first(&mut self, timing: &Timing, pings: u32, random: Random) -> bool {
-        if self.draw != Draw::First {
-            return false;
+    /// A ping left. The first interval may be too short to keep a distance from
+    /// it, so it becomes a later one. Says whether it was the first.
+    pub(super) fn replace_first(&mut self, draw: Draw, timing: &Timing, random: Random) -> bool {
+        let is_first = self.draw == Draw::First;
+        if is_first {
+            self.draw = draw;
+            self.draw_again(timing, random);
         }
-        self.draw = Draw::After(pings);
-        self.draw_again(timing, random);
-        true
+        is_first
     }
 
     pub(super) const fn probe_waits(&self) -> bool {
@@ -214,10 +213,14 @@ impl Round {
 
     /// A round that begins with a stall of ours, which is forgiven.
     pub(super) fn after_stall(timing: &Timing, base: Instant, now: Instant) -> Self {
+        let round = Self::new(timing, base, now);
+        let step_at = base.max(now).plus(timing.timeout());
         Self {
+            verdict_at: round.verdict_at.max(step_at),
+            step_at,
             forgiven: 1,
             fresh: true,
-            ..Self::new(timing, base, now)
+            ..round
         }
     }
 
@@ -226,9 +229,11 @@ impl Round {
         self.asked = true;
     }
 
-    /// It gives its verdict no sooner than `former` would have.
-    pub(super) fn last_as_long_as(&mut self, former: &Self) {
+    /// Gives its verdict no sooner than `former` would have.
+    pub(super) fn last_as_long_as(&mut self, former: &Self, timing: &Timing, now: Instant) {
         self.verdict_at = self.verdict_at.max(former.verdict_at);
+        let step_at = self.step_at.max(now.plus(timing.timeout()));
+        self.step_at = step_at.min(self.verdict_at);
     }
 
     #[inline]

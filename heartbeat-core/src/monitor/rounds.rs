@@ -38,9 +38,12 @@ impl Monitor {
 
     /// How late it is at `now`, if that is more than can be tolerated.
     #[cold]
-    fn slept_through(&self, deadline: Instant, now: Instant) -> Option<u64> {
+    fn slept_through(&mut self, deadline: Instant, now: Instant) -> Option<u64> {
         let late = now.micros_since(deadline);
         let slept = late > self.timing.tolerated_lateness() && self.life.is_watching();
+        if slept {
+            self.ledger.forget_times();
+        }
         slept.then_some(late)
     }
 
@@ -84,9 +87,8 @@ impl Monitor {
     /// Does what is due at `now` in this state.
     pub(super) fn serve(&mut self, now: Instant) {
         match self.life {
-            Life::Idle(idle) => {
-                let end = idle.interval_end(&self.timing, self.last_heard);
-                self.begin_round_if_over(end, now);
+            Life::Idle(_) => {
+                self.begin_round_if_over(self.interval_end(), now);
                 self.begin_round_if_probed(now);
             }
             Life::Round(ref mut round) => {
@@ -103,20 +105,26 @@ impl Monitor {
         }
     }
 
+    /// When the interval in force is over; never in another state than `Idle`.
+    pub(super) fn interval_end(&self) -> Instant {
+        match &self.life {
+            Life::Idle(idle) => idle.interval_end(&self.timing, self.last_heard),
+            _ => Instant::MAX,
+        }
+    }
+
     /// Begins a round if the interval is over. It is counted from `base`, but
     /// from no earlier than the promised accuracy allows.
     pub(super) fn begin_round_if_over(&mut self, base: Instant, now: Instant) {
-        match &self.life {
-            Life::Idle(idle) if idle.interval_end(&self.timing, self.last_heard).is_due(now) => {
-                let base = base.max(self.timing.earliest_base(self.last_heard));
-                if self.is_probe_due(now) {
-                    // It is no later for having been asked for.
-                    self.begin_round(base.min(now), Purpose::Probe, now);
-                } else {
-                    self.begin_round(base, Purpose::Round, now);
-                }
-            }
-            _ => {}
+        if !self.interval_end().is_due(now) {
+            return;
+        }
+        let base = base.max(self.timing.earliest_base(self.last_heard));
+        if self.is_probe_due(now) {
+            // It is no later for having been asked for.
+            self.begin_round(base.min(now), Purpose::Probe, now);
+        } else {
+            self.begin_round(base, Purpose::Round, now);
         }
     }
 
@@ -138,14 +146,14 @@ impl Monitor {
         self.life = Life::Round(round);
     }
 
-    /// Begins a round after a stall of ours. A probe that waits is served by
-    /// its ping.
-    fn begin_round_after_stall(&mut self, now: Instant) {
+    /// Begins a round after a stall of ours, counted from `base` like any other.
+    /// A probe that waits is served by its ping.
+    fn begin_round_after_stall(&mut self, base: Instant, now: Instant) {
         match &self.life {
             Life::Idle(idle) if idle.probe_waits() => self.outbox.want_for_probe(),
             _ => self.outbox.want(Purpose::Round),
         }
-        let base = now.max(self.timing.earliest_base(self.last_heard));
+        let base = base.max(self.timing.earliest_base(self.last_heard));
         let round = Round::after_stall(&self.timing, base, now);
         round.assert_invariants(&self.timing);
         self.life = Life::Round(round);
@@ -154,9 +162,9 @@ impl Monitor {
     /// Whether a ping left since the last evidence, so lately that another one
     /// would come too soon.
     fn was_asked_lately(&self, now: Instant) -> bool {
-        self.ledger
-            .last_left()
-            .is_some_and(|left| self.last_heard < left && now < left.plus(self.timing.spacing()))
+        self.ledger.last_left().is_some_and(|left| {
+            self.last_heard < left && now.micros_since(left) < self.timing.spacing()
+        })
     }
 
     fn take_step(&mut self, step: Step, now: Instant) {
@@ -180,7 +188,6 @@ impl Monitor {
         self.ledger.left(is_first, now);
         let measured = self.ledger.rtt().timeout();
         let expected = measured.and_then(|measured| self.timing.suspect_after(measured));
-        self.ping_left_in_pause(now);
         match &mut self.life {
             Life::Idle(_) if purpose == Purpose::Probe => {
                 // Evidence came before the probe left. It was asked for all
@@ -193,22 +200,27 @@ impl Monitor {
                 round.ping_left(&self.timing, expected, now);
                 round.assert_invariants(&self.timing);
             }
-            Life::Idle(idle) => {
-                let end = idle.interval_end(&self.timing, self.last_heard);
-                if idle.end_first(&self.timing, self.ledger.sent(), self.random) {
+            _ => {
+                let end = self.interval_end();
+                if self.keepalive_left(now) {
                     self.begin_round_if_over(end.min(now), now);
                 }
             }
-            Life::Paused(_) | Life::Leaving(_) | Life::Closed | Life::Dead { .. } => {}
         }
     }
 
-    /// A ping left at `now`, or had left by then: in a pause the next one is
-    /// due a keepalive interval later.
-    pub(super) fn ping_left_in_pause(&mut self, now: Instant) {
-        let keepalive_at = now.plus(self.timing.keepalive_interval());
-        if let Life::Paused(paused) = &mut self.life {
-            paused.ping_left(keepalive_at);
+    /// A ping on which no round depends left at `now`, or had left by then.
+    /// Says whether that drew the interval in force anew.
+    pub(super) fn keepalive_left(&mut self, now: Instant) -> bool {
+        let next = now.plus(self.timing.keepalive_interval());
+        let draw = Draw::After(self.ledger.sent());
+        match &mut self.life {
+            Life::Idle(idle) => idle.replace_first(draw, &self.timing, self.random),
+            Life::Paused(paused) => {
+                paused.ping_left(next);
+                false
+            }
+            Life::Round(_) | Life::Leaving(_) | Life::Closed | Life::Dead { .. } => false,
         }
     }
 
@@ -225,7 +237,7 @@ impl Monitor {
     fn is_probe_due(&self, now: Instant) -> bool {
         match &self.life {
             Life::Idle(idle) if idle.probe_waits() => {
-                !self.outbox.has_no_ping() || self.next_accepted() <= now
+                !self.outbox.has_no_ping() || self.next_accepted().is_due(now)
             }
             _ => false,
         }
@@ -260,7 +272,7 @@ impl Monitor {
     }
 
     pub(super) fn keepalive_if_accepted(&mut self, now: Instant) {
-        if self.next_accepted() <= now {
+        if self.next_accepted().is_due(now) {
             self.outbox.want(Purpose::Keepalive);
         }
     }
@@ -269,7 +281,6 @@ impl Monitor {
 
     pub(super) fn tell_stall(&mut self, late: u64, now: Instant) {
         self.notices.stalled(late);
-        self.ledger.forget_times();
         let chance = now.plus(self.timing.timeout());
         self.writes.excuse(chance, self.timing.max_missed());
     }
@@ -287,6 +298,10 @@ impl Monitor {
             // No answer changes the verdict that `handle_timeout` will give.
         } else if is_probe_due {
             self.begin_round(now, Purpose::Probe, now);
+        } else if self.interval_end().is_due(now) {
+            // The evidence is older than the stall.
+            let base = self.interval_end().plus(late).min(now);
+            self.begin_round_after_stall(base, now);
         } else {
             self.keepalive_if_accepted(now);
         }
@@ -304,7 +319,7 @@ impl Monitor {
     #[cold]
     fn forgive_lateness(&mut self, late: u64, now: Instant) -> bool {
         match &mut self.life {
-            Life::Idle(_) => self.begin_round_after_stall(now),
+            Life::Idle(_) => self.begin_round_after_stall(now, now),
             Life::Round(round) => {
                 if !round.forgive(&self.timing, now) {
                     return false;

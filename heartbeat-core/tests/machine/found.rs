@@ -10,7 +10,7 @@
 use core::time::Duration;
 
 use crate::common::{at, secs, us};
-use heartbeat_core::{Config, ConfigBuilder, Control, Evidence, Instant, Monitor, Nonce};
+use heartbeat_core::{Config, ConfigBuilder, Control, Event, Evidence, Instant, Monitor, Nonce};
 
 /// Dead after 16 s.
 fn timings() -> ConfigBuilder {
@@ -142,4 +142,104 @@ fn a_probe_of_an_overdue_interval_keeps_its_distance() {
     monitor.probe(at(us(10_500_000)));
     assert_eq!(pings(&mut monitor).len(), 0);
     assert_eq!(next(&monitor), Some(us(12_500_000)));
+}
+
+#[test]
+fn an_input_that_says_nothing_of_the_peer_shows_that_we_slept() {
+    let inputs: [fn(&mut Monitor, Instant); 2] = [Monitor::handle_backlog, |monitor, now| {
+        monitor.handle_acknowledged(at(secs(0)), now)
+    }];
+    for input in inputs {
+        let mut monitor = start(timings().evidence(Evidence::Echo));
+        input(&mut monitor, at(secs(13)));
+        assert_eq!(pings(&mut monitor).len(), 1);
+        let late = secs(3);
+        assert_eq!(monitor.poll_event(), Some(Event::LocalStall { late }));
+        // Time doesn't run back to before it.
+        monitor.handle_paused(at(secs(1)));
+        monitor.handle_resumed(at(secs(1)));
+        assert_eq!(monitor.status().last_heard, at(secs(13)));
+    }
+}
+
+/// Counts the acknowledgements of the peer's kernel.
+fn acknowledged(monitor: &mut Monitor, then: u64, now: u64) {
+    monitor.handle_acknowledged(at(secs(then)), at(secs(now)));
+}
+
+#[test]
+fn an_old_acknowledgement_makes_no_step_due() {
+    let mut monitor = start(timings().evidence(Evidence::Acknowledgement));
+    // The second call is late, which moves the verdict from 16 s to 24 s.
+    for now in [10, 20] {
+        monitor.handle_timeout(at(secs(now)));
+        assert_eq!(pings(&mut monitor).len(), 1);
+        monitor.handle_flushed(at(secs(now)));
+    }
+    // Counted from its own interval, the round would have been over at 17 s.
+    acknowledged(&mut monitor, 1, 21);
+    assert_eq!(monitor.status().missed, 0);
+    assert_eq!(pings(&mut monitor).len(), 0);
+    assert_eq!(next(&monitor), Some(secs(23)));
+    monitor.handle_timeout(at(secs(23)));
+    assert_eq!(next(&monitor), Some(secs(24)));
+}
+
+#[test]
+fn an_old_acknowledgement_after_a_stall_leaves_a_fresh_ping_its_timeout() {
+    let timings = timings().max_missed(1).stall_tolerance(secs(1));
+    let mut monitor = start(timings.evidence(Evidence::Acknowledgement));
+    acknowledged(&mut monitor, 1, 20);
+    assert_eq!(pings(&mut monitor).len(), 1);
+    monitor.handle_flushed(at(secs(21)));
+    assert_eq!(next(&monitor), Some(secs(23)));
+}
+
+#[test]
+fn an_acknowledgement_in_a_pause_leaves_its_pings_alone() {
+    let mut monitor = start(timings().evidence(Evidence::Acknowledgement));
+    monitor.handle_paused(at(secs(0)));
+    assert_eq!(pings(&mut monitor).len(), 1);
+    monitor.handle_flushed(at(secs(0)));
+    acknowledged(&mut monitor, 9, 11);
+    assert_eq!(pings(&mut monitor).len(), 0);
+    monitor.handle_timeout(at(secs(11)));
+    assert_eq!(pings(&mut monitor).len(), 1);
+}
+
+#[test]
+fn writes_that_stay_blocked_end_it_also_after_a_stall() {
+    let timings = timings().max_missed(1).write_stall(secs(5));
+    let mut monitor = start(timings);
+    monitor.handle_blocked(at(secs(0)));
+    // One stall moves their limit, to 15 s. The next one doesn't.
+    monitor.handle_bytes(at(secs(13)));
+    assert_eq!(next(&monitor), Some(secs(15)));
+    monitor.handle_timeout(at(secs(18)));
+    assert!(monitor.has_ended());
+}
+
+#[test]
+fn no_round_trip_is_measured_across_a_stall_in_a_pause() {
+    let mut monitor = start(timings());
+    monitor.handle_paused(at(secs(0)));
+    let first = pings(&mut monitor);
+    monitor.handle_flushed(at(secs(0)));
+    // A keepalive ping was due at 10 s.
+    monitor.probe(at(secs(30)));
+    monitor.handle_frame(Control::Pong(first[0]), at(secs(31)));
+    assert_eq!(monitor.poll_event(), None);
+}
+
+#[test]
+fn the_first_interval_keeps_its_distance_from_a_keepalive_ping() {
+    for seed in 0..100 {
+        let config = timings().jitter(0.25).build().unwrap();
+        let mut monitor = Monitor::new(config, seed, Instant::ORIGIN).without_hello();
+        monitor.handle_frame(hello(secs(5)), at(secs(0)));
+        monitor.handle_backlog(at(secs(0)));
+        assert_eq!(pings(&mut monitor).len(), 1);
+        monitor.handle_flushed(at(secs(0)));
+        assert!(next(&monitor) >= Some(us(7_500_000)));
+    }
 }

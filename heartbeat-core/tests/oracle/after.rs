@@ -41,6 +41,10 @@ impl After {
     pub(crate) fn rescale(&mut self, before: &Terms, after: &Terms) {
         let (old, new) = (before.star(), after.star());
         if old == new {
+            // It stays, unless m′ lengthened it or kept it off the grid, or does now.
+            let least = self.least(before).max(self.least(after)) + self.grid(after) - 1;
+            let longer = |&(since, end): &(u64, u64)| end.saturating_sub(since) > least;
+            self.shown = self.shown.filter(longer);
             return;
         }
         let scaled = |length: u64| {
@@ -56,6 +60,10 @@ impl After {
         self.hi = scaled(self.hi)
             .saturating_add(hidden)
             .clamp(fresh.lo, fresh.hi);
+    }
+
+    pub(crate) const fn is_first(&self) -> bool {
+        self.first
     }
 
     fn grid(&self, terms: &Terms) -> u64 {
@@ -90,7 +98,8 @@ impl After {
         if !self.ends(terms, last).contains(end) {
             return false;
         }
-        if end == NEVER {
+        if last.saturating_add(self.hi) == NEVER {
+            // Beyond the end of time, or rounded down from there.
             return true;
         }
         let least = self.least(terms);

@@ -11,7 +11,7 @@ use crate::{
     fork::Fork,
     rtt,
     seen::Seen,
-    span::{NEVER, Span},
+    span::{LAST, NEVER, Span},
     terms::Terms,
 };
 
@@ -173,7 +173,6 @@ impl Candidate {
     fn events_fit(&self, facts: &Facts, seen: &Seen) -> Result<(), Mismatch> {
         let mut events = seen.events.iter().copied();
         let pending = &self.pending;
-        let duration = Duration::from_micros;
         if let Some(peer) = pending.connected {
             if events.next() != Some(Event::Connected { peer }) {
                 return Err(Mismatch::Events("Connected"));
@@ -403,6 +402,11 @@ impl Round {
     }
 }
 
+/// What is told is at most the time of the last deadline.
+fn duration(micros: u64) -> Duration {
+    Duration::from_micros(micros.min(LAST))
+}
+
 impl Ending {
     fn fits(self, facts: &Facts, event: Option<Event>) -> Result<(), Mismatch> {
         let fits = match (self, event) {
@@ -422,7 +426,7 @@ impl Ending {
                 if !caused {
                     return Err(Mismatch::Events("the cause of death"));
                 }
-                if death.silent_for != Duration::from_micros(silence) {
+                if death.silent_for != duration(silence) {
                     return Err(Mismatch::Events("the silence before death"));
                 }
                 if missed != death.missed {

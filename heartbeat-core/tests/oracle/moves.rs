@@ -10,7 +10,7 @@ use crate::{
     life::{Candidate, Ending, Goodbye, Life, Ping, soonest},
     ops::{Op, nonce},
     rounds::Why,
-    span::{LAST, NEVER, due},
+    span::{LAST, NEVER, Span, due},
 };
 
 impl Candidate {
@@ -21,12 +21,17 @@ impl Candidate {
             Life::Leaving { .. } => return self.leaving(op, world),
             Life::Idle { .. } | Life::Round(_) | Life::Paused { .. } => {}
         }
-        self.answered(world, fork);
+        // A Hello changes what comes after it.
+        let before = World {
+            terms: world.former,
+            ..*world
+        };
+        self.answered(&before, fork);
         let mut served = false;
         if let Some(heard) = world.heard {
-            self.evidence(heard, world, fork);
+            self.evidence(heard, &before, fork);
         } else if world.stall {
-            served = self.stalled(op, world, fork);
+            served = self.stalled(op, &before, fork);
         }
         match op {
             Op::Bytes | Op::Message | Op::Acknowledged(_) => {}
@@ -66,7 +71,7 @@ impl Candidate {
         }
         if matches!(self.life, Life::Round(_)) {
             self.life = Life::Idle { probe_waits: false };
-            self.after = After::draw(&world.former, false);
+            self.after = After::draw(&world.terms, false);
             self.due = self.due.filter(|&ping| ping != Ping::Round);
             if self.in_flight == Some(Ping::Round) {
                 self.in_flight = Some(Ping::Keepalive);
@@ -83,7 +88,7 @@ impl Candidate {
     fn answered(&mut self, world: &World, fork: &mut Fork) {
         if world.answered_in_flight {
             self.in_flight = None;
-            self.left_in_a_pause(world);
+            self.keepalive_left(world);
         }
         let measured = match world.sample {
             Sample::No => None,
@@ -99,14 +104,11 @@ impl Candidate {
     fn renegotiated(&mut self, world: &World, fork: &mut Fork) {
         let before = self.after;
         self.after.rescale(&world.former, &world.terms);
-        match &mut self.life {
-            Life::Idle { probe_waits } => {
-                let probes = *probe_waits && soonest(&world.terms, world.left) <= world.now;
+        match self.life {
+            Life::Idle { .. } => {
                 if self.is_over(world, fork) {
-                    let mut ended = before.ends(&world.former, world.last);
-                    ended = ended.at_most(world.now);
-                    self.begin(world, Why::Over { ended, probes }, fork);
-                } else if probes {
+                    self.begin_anew(before.ends(&world.former, world.last), world, fork);
+                } else if self.waiting_probe_is_due(world) {
                     self.begin(world, Why::Probe, fork);
                 }
             }
@@ -150,14 +152,20 @@ impl Candidate {
         }
     }
 
-    fn left_in_a_pause(&mut self, world: &World) {
-        if let Life::Paused {
-            keepalive,
-            probe_waits,
-        } = &mut self.life
-        {
-            *keepalive = Some(world.now.saturating_add(world.terms.keepalive()));
-            *probe_waits = false;
+    /// A ping left on which no round depends.
+    fn keepalive_left(&mut self, world: &World) {
+        match &mut self.life {
+            Life::Idle { .. } if self.after.is_first() => {
+                self.after = After::draw(&world.terms, false);
+            }
+            Life::Paused {
+                keepalive,
+                probe_waits,
+            } => {
+                *keepalive = Some(world.now.saturating_add(world.terms.keepalive()));
+                *probe_waits = false;
+            }
+            _ => {}
         }
     }
 
@@ -179,16 +187,36 @@ impl Candidate {
         match self.life {
             Life::Idle { .. } if ping == Ping::Probe => self.begin(world, Why::ProbeLeft, fork),
             Life::Round(_) => self.left(world),
-            _ => self.left_in_a_pause(world),
+            _ => {
+                let before = self.after;
+                self.keepalive_left(world);
+                if before != self.after && self.is_over(world, fork) {
+                    self.begin_anew(before.ends(&world.terms, world.last), world, fork);
+                }
+            }
         }
+    }
+
+    /// The interval was drawn anew, and is over by now. By the former draw it
+    /// would have `ended`.
+    fn begin_anew(&mut self, ended: Span, world: &World, fork: &mut Fork) {
+        let probes = self.waiting_probe_is_due(world);
+        let ended = ended.at_most(world.now);
+        self.begin(world, Why::Over { ended, probes }, fork);
+    }
+
+    /// Whether the peer accepts the ping of a probe that waits in `Idle`.
+    pub(crate) fn waiting_probe_is_due(&self, world: &World) -> bool {
+        let waits = matches!(self.life, Life::Idle { probe_waits: true });
+        waits && due(soonest(&world.terms, world.left), world.now)
     }
 
     fn timeout(&mut self, served: bool, world: &World, fork: &mut Fork) {
         match self.life {
             _ if served => {}
             Life::Round(_) => self.round_timeout(world, fork),
-            Life::Idle { probe_waits } => {
-                let probes = probe_waits && soonest(&world.terms, world.left) <= world.now;
+            Life::Idle { .. } => {
+                let probes = self.waiting_probe_is_due(world);
                 if self.is_over(world, fork) {
                     let ended = self.after.ends(&world.terms, world.last);
                     self.begin(world, Why::Over { ended, probes }, fork);
@@ -226,7 +254,7 @@ impl Candidate {
         self.life = Life::Idle { probe_waits: false };
         if probe_waits {
             self.probe(world, fork);
-        } else if world.stall && soonest(&world.terms, world.left) <= world.now {
+        } else if world.stall && due(soonest(&world.terms, world.left), world.now) {
             self.want(Ping::Keepalive);
         }
     }
@@ -234,7 +262,7 @@ impl Candidate {
     fn probe(&mut self, world: &World, fork: &mut Fork) {
         match &mut self.life {
             Life::Idle { .. } => {
-                let accepted = soonest(&world.terms, world.left) <= world.now;
+                let accepted = due(soonest(&world.terms, world.left), world.now);
                 let probes = accepted || self.on_its_way().is_some();
                 self.life = Life::Idle { probe_waits: true };
                 if self.is_over(world, fork) {

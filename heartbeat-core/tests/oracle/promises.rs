@@ -27,6 +27,8 @@ pub(crate) struct Promises {
     longest: u64,
     shortest: u64,
     stalls: Vec<Stall>,
+    /// How many of them were forgiven since evidence was reported.
+    forgiven: u32,
     probed: Option<u64>,
     ended: bool,
     told_end: bool,
@@ -53,6 +55,7 @@ impl Promises {
             longest: facts.terms.star(),
             shortest: facts.terms.shortest(),
             stalls: Vec::new(),
+            forgiven: 0,
             probed: None,
             ended: false,
             told_end: false,
@@ -78,11 +81,16 @@ impl Promises {
     ) -> Result<(), Violation> {
         let state = seen.status.state;
         let resumed = op == Op::Resumed && before == State::Paused;
+        // A late report of old evidence says nothing about what came after it.
+        let is_old = world.heard.is_some_and(|heard| heard.at < world.now);
         if world.heard.is_some() || resumed {
             self.since = world.last;
-            self.longest = world.terms.star();
-            self.shortest = world.terms.shortest();
-            self.stalls.clear();
+            if !is_old {
+                self.longest = world.terms.star();
+                self.shortest = world.terms.shortest();
+            }
+            self.stalls.retain(|stall| is_old && stall.at >= world.last);
+            self.forgiven = 0;
             // A probe that is still open begins its round after this.
             self.probed = probing.then_some(world.now);
             self.beats_left = false;
@@ -91,8 +99,9 @@ impl Promises {
         self.shortest = self.shortest.min(world.terms.shortest());
         if world.stall && !matches!(before, State::Paused) {
             self.stalled_since_flush = true;
-            let forgives = world.heard.is_none() && op != Op::Paused;
-            if forgives && self.stalls.len() < world.terms.misses as usize {
+            let forgives = (world.heard.is_none() || is_old) && op != Op::Paused;
+            if forgives && self.forgiven < world.terms.misses {
+                self.forgiven += u32::from(!is_old);
                 self.stalls.push(Stall {
                     at: world.now,
                     late: world.late,
@@ -105,17 +114,13 @@ impl Promises {
                 self.probed = self.probed.or(Some(world.now));
                 self.asked = true;
             }
-            Op::Flushed if std::mem::take(&mut self.handed) => {
-                self.flushed = Some(world.now);
-                self.beats_left = true;
-                self.asked = false;
-                self.stalled_since_flush = false;
-                for stall in &mut self.stalls {
-                    stall.left = stall.left.or(Some(world.now));
-                }
-            }
+            Op::Flushed if std::mem::take(&mut self.handed) => self.left(world.now),
             Op::Ping(_) => self.pings_received += 1,
             _ => {}
+        }
+        if world.answered_in_flight {
+            self.handed = false;
+            self.left(world.now);
         }
         self.deadline(op, world, seen)?;
         if state == State::Dead && !self.ended {
@@ -127,6 +132,17 @@ impl Promises {
             return Err(broken(6, "alive after the end", format!("{state:?}")));
         }
         Ok(())
+    }
+
+    /// A ping left.
+    fn left(&mut self, now: u64) {
+        self.flushed = Some(now);
+        self.beats_left = true;
+        self.asked = false;
+        self.stalled_since_flush = false;
+        for stall in &mut self.stalls {
+            stall.left = stall.left.or(Some(now));
+        }
     }
 
     /// 1 and 12: the deadline is neither too late nor over already.

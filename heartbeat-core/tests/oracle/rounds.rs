@@ -22,8 +22,8 @@ pub(crate) enum Why {
     Probe,
     /// A probe's ping left that evidence had overtaken.
     ProbeLeft,
-    /// A stall of our own.
-    Stall,
+    /// A stall of our own, from when on it may be counted.
+    Stall(Span),
 }
 
 impl Candidate {
@@ -37,13 +37,19 @@ impl Candidate {
                 let base = ended.at_most(now).at_least(least);
                 if probes { base.at_most(now) } else { base }
             }
-            Why::Stall => Span::exactly(now.max(least)),
+            Why::Stall(base) => base.at_least(least),
             Why::Probe | Why::ProbeLeft => Span::exactly(now),
         };
-        let stalled = why == Why::Stall;
+        let stalled = matches!(why, Why::Stall(_));
+        let step = base.hi.max(now).saturating_add(terms.timeout);
+        let verdict = base.plus(terms.budget());
         self.life = Life::Round(Round {
-            verdict: base.plus(terms.budget()),
-            step: base.hi.max(now).saturating_add(terms.timeout),
+            verdict: if stalled {
+                verdict.at_least(step)
+            } else {
+                verdict
+            },
+            step,
             early: None,
             missed: 0,
             forgiven: u32::from(stalled),
@@ -54,8 +60,8 @@ impl Candidate {
         match why {
             Why::ProbeLeft => self.left(world),
             Why::Over { probes: false, .. } => self.ask(world, fork),
-            Why::Stall if !probe_waits => self.want(Ping::Round),
-            Why::Over { .. } | Why::Probe | Why::Stall => self.want(Ping::Probe),
+            Why::Stall(_) if !probe_waits => self.want(Ping::Round),
+            Why::Over { .. } | Why::Probe | Why::Stall(_) => self.want(Ping::Probe),
         }
     }
 
@@ -140,8 +146,7 @@ impl Candidate {
             return;
         }
         let ended = self.after.ends(&world.terms, world.last);
-        let probes = matches!(self.life, Life::Idle { probe_waits: true })
-            && soonest(&world.terms, world.left) <= world.now;
+        let probes = self.waiting_probe_is_due(world);
         self.begin(world, Why::Over { ended, probes }, fork);
         let Life::Round(round) = &mut self.life else {
             return;
@@ -172,7 +177,7 @@ impl Candidate {
                 round.forgive(limited, world);
                 self.want(Ping::Round);
             } else {
-                self.begin(world, Why::Stall, fork);
+                self.begin(world, Why::Stall(Span::exactly(world.now)), fork);
             }
         }
         forgives
@@ -200,13 +205,15 @@ impl Candidate {
         let Life::Idle { probe_waits } = self.life else {
             return;
         };
-        let accepted = soonest(&world.terms, world.left) <= world.now;
+        let accepted = due(soonest(&world.terms, world.left), world.now);
         let limited = self.was_limited(world);
         self.tell_stall(world);
         if probe_waits && accepted {
             self.begin(world, Why::Probe, fork);
         } else if self.is_over(world, fork) {
-            self.begin(world, Why::Stall, fork);
+            let ended = self.after.ends(&world.terms, world.last);
+            let base = ended.plus(world.late).at_most(world.now);
+            self.begin(world, Why::Stall(base), fork);
             if let (Life::Round(round), Life::Round(mut former)) = (&mut self.life, former) {
                 if former.forgiven < world.terms.misses {
                     former.forgive(limited, world);

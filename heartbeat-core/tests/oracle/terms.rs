@@ -97,7 +97,7 @@ impl Terms {
     pub(crate) fn is_recent(&self, ago: u64) -> Option<bool> {
         let star = self.star();
         let kept = MILLION - u128::from(self.jitter.max(250_000));
-        let least = small(u128::from(star) * kept / MILLION);
+        let least = small(u128::from(star) * kept / MILLION).max(1);
         let exact = u128::from(star) * kept % MILLION == 0;
         if ago < self.peers_min().max(least) {
             Some(true)

@@ -1,11 +1,14 @@
-//! Real sockets and real processes, in real time.
+//! Real sockets, processes and servers, in real time. These tests wait; none loads
+//! the processors, which would disturb what others measure.
 
 mod any_stream;
 mod driver;
 mod eight_situations;
 mod getting_started;
 mod local_stall;
+mod nats;
 mod processes;
+mod redis;
 mod slow_reader;
 mod stranger;
 mod swarm;

@@ -1,4 +1,4 @@
-// What a browser does in tests/servers/websocket.rs: it sends back what it gets, but
+// What a browser does in tests/browsers/websocket.rs: it sends back what it gets, but
 // for these words. `location.search` is handed on.
 const socket = new WebSocket(`ws://${location.host}/socket`);
 const ordinary = location.search === "?ordinary";

@@ -116,6 +116,16 @@ pub fn quick() -> Config {
         .expect("valid timings")
 }
 
+/// How much a test tries: `few` so that all tests together take minutes, or
+/// `all` where `HEARTBEAT_FULL` is set, as `.ci/run` does.
+#[must_use]
+pub fn few_or_all<T>(few: T, all: T) -> T {
+    match env::var_os("HEARTBEAT_FULL") {
+        Some(_) => all,
+        None => few,
+    }
+}
+
 /// Tries so many cases that are the same each time, or as many others as
 /// `HEARTBEAT_CASES` says.
 ///

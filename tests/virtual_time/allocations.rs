@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use heartbeat_core::{Control, Nonce};
 use heartbeat_tests::{
-    data_frame, quick,
+    data_frame, few_or_all, quick,
     scripted::{Read, control_frame, filler, greeted, runtime},
 };
 use heartbeat_tokio::PeerEvent;
@@ -36,7 +36,8 @@ fn sending_allocates_nothing() {
 /// written.
 #[test]
 fn sending_to_a_stream_that_takes_a_part_at_a_time_allocates_next_to_nothing() {
-    for size in SIZES {
+    let largest = few_or_all(20_000, usize::MAX);
+    for size in SIZES.into_iter().filter(|size| *size <= largest) {
         for takes in [&[1000, 0][..], &[70_000, 3, 0, 20_000], &[5]] {
             for vectored in [true, false] {
                 for flushed in [true, false] {

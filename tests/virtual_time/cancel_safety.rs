@@ -6,8 +6,8 @@
 //!  polls until dropped       2        0                1             3
 //! ```
 //!
-//! 500 pairs of scripts that are the same each time, or as many others as
-//! `HEARTBEAT_CASES` says.
+//! 150 pairs of scripts that are the same each time, 500 with `HEARTBEAT_FULL`, or
+//! as many others as `HEARTBEAT_CASES` says.
 
 use std::{
     future::{Future, poll_fn},
@@ -17,7 +17,7 @@ use std::{
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::{SinkExt, StreamExt, stream::FuturesUnordered};
-use heartbeat_tests::{for_each, ms, secs};
+use heartbeat_tests::{few_or_all, for_each, ms, secs};
 use heartbeat_tokio::{CloseReason, Config, Heartbeat, PeerEvent, SendError};
 use proptest::{collection::vec, prelude::*};
 use tokio::{
@@ -30,7 +30,7 @@ use tokio::{
 fn dropping_and_making_anew_any_future_loses_repeats_and_reorders_nothing() {
     let mut given_up = 0;
     let mut arrived = 0;
-    for_each(500, case(), |case| {
+    for_each(few_or_all(150, 500), case(), |case| {
         let runtime = Builder::new_current_thread()
             .enable_all()
             .start_paused(true)

@@ -27,5 +27,6 @@ mod sink;
 mod split_reads;
 mod stalled_writes;
 mod stalls;
+mod tune;
 mod typed;
 mod verdict;

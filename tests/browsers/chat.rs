@@ -3,9 +3,8 @@
 //! when the server is dead, and nothing that a stranger sends harms anybody else.
 //!
 //! Real processes, real TCP, real time. What is measured may be late by `SLACK`;
-//! what must not happen is waited for much longer than it would take. The tests
-//! take turns: a browser that starts takes a processor for itself.
-#![cfg(target_os = "linux")] // a browser's processes, and who ends with whom
+//! what must not happen is waited for much longer than it would take.
+
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -34,7 +33,6 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
     process::{ChildStdin, ChildStdout},
-    sync::{Mutex, MutexGuard},
     time::{sleep, timeout},
 };
 use tokio_tungstenite::{
@@ -51,7 +49,7 @@ use tokio_tungstenite::{
     },
 };
 
-use super::devtools::Browser;
+use super::{devtools::Browser, starts};
 
 const GUARD: &str = env!("CARGO_BIN_EXE_heartbeat-test-guard");
 
@@ -68,7 +66,6 @@ const SOON: Duration = secs(20);
 
 #[tokio::test]
 async fn a_frozen_bot_turns_suspect_and_leaves_with_the_cause() {
-    let _turn = turn().await;
     let server = Chat::start(&["--bots", "2"]).await;
     let Some(mut page) = server.visit("Ann").await else {
         return;
@@ -130,7 +127,6 @@ async fn a_frozen_bot_turns_suspect_and_leaves_with_the_cause() {
 
 #[tokio::test]
 async fn check_connections_removes_a_killed_one() {
-    let _turn = turn().await;
     let server = Chat::start(&["--bots", "3"]).await;
     let Some(mut page) = server.visit("Ann").await else {
         return;
@@ -195,7 +191,6 @@ async fn check_connections_removes_a_killed_one() {
 
 #[tokio::test]
 async fn two_browsers_and_a_terminal_exchange_messages() {
-    let _turn = turn().await;
     let server = Chat::start(&["--bots", "0"]).await;
     let mut tom = Terminal::start(&server, "Tom");
     tom.until("* you are in the room, as Tom").await;
@@ -259,7 +254,6 @@ async fn two_browsers_and_a_terminal_exchange_messages() {
 
 #[tokio::test]
 async fn the_page_and_the_terminal_recover_when_the_server_restarts() {
-    let _turn = turn().await;
     let server = Chat::start(&["--bots", "1"]).await;
     let mut tom = Terminal::start(&server, "Tom");
     let Some(mut page) = server.visit("Ann").await else {
@@ -320,7 +314,6 @@ async fn the_page_and_the_terminal_recover_when_the_server_restarts() {
 
 #[tokio::test]
 async fn heartbeat_js_reads_and_writes_what_the_page_of_the_protocol_says() {
-    let _turn = turn().await;
     let server = Chat::start(&["--bots", "0"]).await;
     let Some(mut page) = server.visit("Ann").await else {
         return;
@@ -368,7 +361,6 @@ async fn heartbeat_js_reads_and_writes_what_the_page_of_the_protocol_says() {
 
 #[tokio::test]
 async fn heartbeat_js_finds_silence_and_excuses_its_own_stalls() {
-    let _turn = turn().await;
     let server = Chat::start(&["--bots", "0"]).await;
     let Some(mut page) = server.visit("Ann").await else {
         return;
@@ -792,12 +784,6 @@ fn vectors(kind: &str) -> Vec<[String; 3]> {
 
 // ---- the server -----------------------------------------------------------------
 
-/// Whoever starts a browser waits for its turn.
-async fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::const_new(());
-    TURN.lock().await
-}
-
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| example("chat"))
@@ -828,6 +814,7 @@ impl Chat {
     /// A browser that shows the page.
     async fn visit(&self, name: &str) -> Option<Browser> {
         let url = format!("http://{}/?name={name}", self.0.address);
+        let _starts = starts().await;
         let mut page = Browser::open(GUARD, &url).await?;
         let arrived = format!("document.readyState === 'complete' && {}", alive(name));
         page.until(&arrived, secs(60)).await;

@@ -3,7 +3,6 @@
 //!
 //! Real processes, real TCP, real time. What is measured may be late by
 //! `SLACK`; what must not happen is far from the times that it could happen at.
-#![cfg(target_os = "linux")] // a browser's processes are found in /proc
 
 #[path = "../../examples/websocket/http.rs"]
 mod http;
@@ -27,9 +26,11 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::mpsc,
+    sync::{RwLockReadGuard, mpsc},
     time::timeout,
 };
+
+use super::{measures, starts};
 
 /// How late a process may be on a machine under load.
 const SLACK: Duration = ms(1500);
@@ -42,6 +43,7 @@ const BY_PEER: CloseReason = CloseReason::Peer;
 
 #[tokio::test]
 async fn messages_go_both_ways_while_beats_go_on() {
+    let _measures = measures().await;
     let Some((_visitor, mut client)) = visit::<ControlFrames>(patient(), &[]).await else {
         return;
     };
@@ -67,6 +69,7 @@ async fn messages_go_both_ways_while_beats_go_on() {
 
 #[tokio::test]
 async fn an_idle_client_beats() {
+    let _measures = measures().await;
     let Some((_visitor, mut client)) = visit::<ControlFrames>(patient(), &[]).await else {
         return;
     };
@@ -78,6 +81,7 @@ async fn an_idle_client_beats() {
 
 #[tokio::test]
 async fn a_clients_pings_are_answered() {
+    let _measures = measures().await;
     let Some((_visitor, mut client)) = visit::<ControlFrames>(patient(), &[]).await else {
         return;
     };
@@ -87,6 +91,7 @@ async fn a_clients_pings_are_answered() {
 
 #[tokio::test]
 async fn a_message_that_arrives_slowly_is_no_silence() {
+    let _measures = measures().await;
     let throttled = |stream| Throttled::new(stream, 1_000_000);
     let Some((_visitor, client)) = start::<ControlFrames, _>(patient(), &[], throttled).await
     else {
@@ -103,6 +108,7 @@ async fn a_message_that_arrives_slowly_is_no_silence() {
 
 #[tokio::test]
 async fn a_client_that_hangs_is_found_silent_in_time() {
+    let _measures = measures().await;
     let Some((visitor, mut client)) = visit::<ControlFrames>(quick(), &[]).await else {
         return;
     };
@@ -114,6 +120,7 @@ async fn a_client_that_hangs_is_found_silent_in_time() {
 
 #[tokio::test]
 async fn a_client_that_is_killed_is_found_at_once() {
+    let _measures = measures().await;
     let Some((visitor, mut client)) = visit::<ControlFrames>(seldom(), &[]).await else {
         return;
     };
@@ -126,6 +133,7 @@ async fn a_client_that_is_killed_is_found_at_once() {
 
 #[tokio::test]
 async fn a_client_that_leaves_is_no_death_and_is_answered() {
+    let _measures = measures().await;
     let Some((mut visitor, mut client)) = visit::<ControlFrames>(patient(), &[]).await else {
         return;
     };
@@ -138,6 +146,7 @@ async fn a_client_that_leaves_is_no_death_and_is_answered() {
 
 #[tokio::test]
 async fn our_goodbye_is_a_clean_end_for_the_client() {
+    let _measures = measures().await;
     let Some((mut visitor, mut client)) = visit::<ControlFrames>(patient(), &[]).await else {
         return;
     };
@@ -150,6 +159,7 @@ async fn our_goodbye_is_a_clean_end_for_the_client() {
 
 #[tokio::test]
 async fn our_goodbye_is_a_clean_end_for_a_client_that_goes_on_sending() {
+    let _measures = measures().await;
     let Some((mut visitor, mut client)) = visit::<ControlFrames>(patient(), &[]).await else {
         return;
     };
@@ -163,6 +173,7 @@ async fn our_goodbye_is_a_clean_end_for_a_client_that_goes_on_sending() {
 
 #[tokio::test]
 async fn lesson_53_beats_may_travel_as_ordinary_frames() {
+    let _measures = measures().await;
     // Pings don't get through to it, and it lives.
     let swallowed = &["--no-pings"];
     let Some((_visitor, mut client)) = visit::<ControlFrames>(quick(), swallowed).await else {
@@ -340,6 +351,8 @@ struct Browser<B: Beats> {
     requests: mpsc::UnboundedReceiver<String>,
     /// What it has of its own on the disk.
     _profile: TempDir,
+    /// No other one starts.
+    _measures: RwLockReadGuard<'static, ()>,
 }
 
 impl<B: Page> Browser<B> {
@@ -347,6 +360,7 @@ impl<B: Page> Browser<B> {
     async fn start(config: Config) -> Option<Self> {
         let profile = tempfile::tempdir().unwrap();
         let mut command = needs_browser(profile.path())?;
+        let starts = starts().await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let search = B::SEARCH;
@@ -366,6 +380,7 @@ impl<B: Page> Browser<B> {
             page,
             requests,
             _profile: profile,
+            _measures: starts.downgrade(),
         })
     }
 

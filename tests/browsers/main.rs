@@ -1,0 +1,22 @@
+//! Real browsers. One that starts takes the processors for itself: they start one
+//! after another, and never while somebody [`measures`] what takes moments.
+
+#![cfg(target_os = "linux")] // a browser's processes, and who ends with whom
+
+mod chat;
+mod devtools;
+mod websocket;
+
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+static STARTING: RwLock<()> = RwLock::const_new(());
+
+/// Held while a browser starts.
+async fn starts() -> RwLockWriteGuard<'static, ()> {
+    STARTING.write().await
+}
+
+/// Held by a test which no browser that starts may disturb.
+async fn measures() -> RwLockReadGuard<'static, ()> {
+    STARTING.read().await
+}

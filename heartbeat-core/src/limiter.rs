@@ -15,19 +15,20 @@
 //! ```
 //!
 //! pings, and one `min_interval` more is allowed for clocks that differ. All of
-//! that may arrive at once, so credit never expires. It costs nothing to be so
-//! patient: at most one pong is pending, whatever arrives.
+//! that may arrive at once, so credit never expires. N is the most that the peer
+//! ever announced: when it announced less, its Hello may have been held back as
+//! long as its pings, so nobody knows since when it counts. It costs nothing to be
+//! so patient: at most one pong is pending, whatever arrives.
 
 use core::num::NonZeroU8;
 
 use crate::time::Instant;
 
-/// A token bucket without a bottom. One ping costs `min_interval` tokens.
+/// The pings so far, against those that could have been sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limiter {
-    /// Tokens that flowed in, less those that pings took out.
-    credit: i64,
-    settled_at: Instant,
+    began_at: Instant,
+    pings: u64,
     announced: Announced,
 }
 
@@ -36,85 +37,54 @@ pub(crate) struct Limiter {
 enum Announced {
     /// Nothing yet, which gives it the most.
     Nothing,
-    /// Its last word, and the most that it ever said: what was allowed stays
-    /// allowed.
-    Last { last: u8, most: u8 },
+    /// The most that it ever said: what was allowed stays allowed.
+    Most(u8),
 }
 
 impl Limiter {
     pub(crate) const fn new(now: Instant) -> Self {
         Self {
-            credit: 0,
-            settled_at: now,
+            began_at: now,
+            pings: 0,
             announced: Announced::Nothing,
         }
     }
 
     /// The peer announced its `max_missed`.
-    pub(crate) fn announce(&mut self, max_missed: NonZeroU8, now: Instant) {
-        self.settle(now);
-        let last = max_missed.get();
-        let most = match self.announced {
-            Announced::Nothing => last,
-            Announced::Last { most, .. } => most.max(last),
+    pub(crate) fn announce(&mut self, max_missed: NonZeroU8) {
+        let former = match self.announced {
+            Announced::Nothing => 0,
+            Announced::Most(most) => most,
         };
-        self.announced = Announced::Last { last, most };
+        self.announced = Announced::Most(max_missed.get().max(former));
     }
 
-    /// Pays for one ping. `false` is a flood.
+    /// Counts one ping. `false` is a flood.
     pub(crate) fn admit(&mut self, min_interval: u64, now: Instant) -> bool {
-        self.settle(now);
-        self.credit = self.credit.saturating_sub(signed(min_interval));
-        let at_once = rate(self.most()).saturating_mul(min_interval.saturating_mul(2));
-        self.credit >= -signed(at_once)
-    }
-
-    fn last(&self) -> u8 {
-        match self.announced {
+        self.pings = self.pings.saturating_add(1);
+        let max_missed = match self.announced {
             Announced::Nothing => u8::MAX,
-            Announced::Last { last, .. } => last,
-        }
-    }
-
-    fn most(&self) -> u8 {
-        match self.announced {
-            Announced::Nothing => u8::MAX,
-            Announced::Last { most, .. } => most,
-        }
-    }
-
-    fn settle(&mut self, now: Instant) {
-        let elapsed = now.micros_since(self.settled_at);
-        let tokens = elapsed.saturating_mul(rate(self.last()));
-        self.credit = self.credit.saturating_add(signed(tokens));
-        self.settled_at = self.settled_at.max(now);
+            Announced::Most(most) => most,
+        };
+        let elapsed = now.micros_since(self.began_at);
+        let intervals = elapsed.saturating_add(2 * min_interval);
+        let room = intervals.saturating_mul(2 * u64::from(max_missed));
+        self.pings.saturating_mul(min_interval) <= room
     }
 }
 
 #[cfg(feature = "testkit")]
 impl Limiter {
     pub(crate) fn describe(&self, facts: &mut crate::testkit::Facts) {
-        // Only a flood tells how much credit there is.
+        // Only a flood tells how many pings there were, and since when.
         let Self {
-            credit: _,
-            settled_at: _,
+            pings: _,
+            began_at: _,
             announced,
         } = *self;
         match announced {
             Announced::Nothing => facts.number(0),
-            Announced::Last { last, most } => {
-                facts.number(last);
-                facts.number(most);
-            }
+            Announced::Most(most) => facts.number(most),
         }
     }
-}
-
-/// Tokens that flow in each microsecond.
-fn rate(max_missed: u8) -> u64 {
-    2 * u64::from(max_missed)
-}
-
-fn signed(tokens: u64) -> i64 {
-    i64::try_from(tokens).unwrap_or(i64::MAX)
 }

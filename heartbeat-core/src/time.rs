@@ -70,9 +70,12 @@ impl Instant {
     }
 
     /// The latest multiple of `2^bits` microseconds that isn't later, for
-    /// `bits` below 64.
+    /// `bits` below 64. [`Instant::MAX`] stays what it is.
     #[inline]
     pub(crate) const fn rounded_down(self, bits: u8) -> Self {
+        if self.0 == u64::MAX {
+            return Self::MAX;
+        }
         Self(self.0 & u64::MAX.wrapping_shl(bits as u32))
     }
 

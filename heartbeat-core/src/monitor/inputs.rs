@@ -181,7 +181,7 @@ impl Monitor {
             Greeting::News => self.notices.connected(),
         }
         if let (Some(limiter), Some(count)) = (&mut self.limiter, self.timing.peer_max_missed()) {
-            limiter.announce(count, now);
+            limiter.announce(count);
         }
         match &mut self.life {
             Life::Idle(idle) => {

@@ -243,3 +243,30 @@ fn the_first_interval_keeps_its_distance_from_a_keepalive_ping() {
         assert!(next(&monitor) >= Some(us(7_500_000)));
     }
 }
+
+#[test]
+fn a_larger_max_missed_counts_for_pings_that_were_held_back_with_its_hello() {
+    let mut monitor = Monitor::new(timings().build().unwrap(), 1, Instant::ORIGIN);
+    let says = |max_missed| {
+        let peer = timings().max_missed(max_missed).build().unwrap();
+        Control::Hello(peer.hello())
+    };
+    monitor.handle_frame(says(1), at(secs(0)));
+    monitor.handle_frame(says(40), at(secs(100)));
+    for _ in 0..2 * 40 * (100 + 2) {
+        monitor.handle_frame(Control::Ping(Nonce([7; 8])), at(secs(100)));
+    }
+    assert!(!monitor.has_ended());
+    monitor.handle_frame(Control::Ping(Nonce([7; 8])), at(secs(100)));
+    assert!(monitor.has_ended());
+}
+
+#[test]
+fn an_interval_that_ends_after_the_end_of_time_never_ends() {
+    let config = timings().jitter(0.25).build().unwrap();
+    let start = Instant::from_micros(u64::MAX - 1_000);
+    let mut monitor = Monitor::new(config, 1, start).without_hello();
+    monitor.handle_paused(start);
+    monitor.handle_resumed(start);
+    assert_eq!(monitor.poll_timeout(), None);
+}

@@ -98,8 +98,7 @@ impl After {
         if !self.ends(terms, last).contains(end) {
             return false;
         }
-        if last.saturating_add(self.hi) == NEVER {
-            // Beyond the end of time, or rounded down from there.
+        if end == NEVER {
             return true;
         }
         let least = self.least(terms);

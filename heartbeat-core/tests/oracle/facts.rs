@@ -205,7 +205,7 @@ impl Facts {
                 if world.news {
                     self.terms.peer = Some(hello);
                     self.changed = Some(now);
-                    self.flood.hello(&hello, now);
+                    self.flood.hello(&hello);
                 }
             }
             Op::Ping(_) => world.flood = self.flood.ping(now),

@@ -80,6 +80,10 @@ impl Promises {
         probing: bool,
     ) -> Result<(), Violation> {
         let state = seen.status.state;
+        if world.answered_in_flight {
+            self.handed = false;
+            self.left(world.now);
+        }
         let resumed = op == Op::Resumed && before == State::Paused;
         // A late report of old evidence says nothing about what came after it.
         let is_old = world.heard.is_some_and(|heard| heard.at < world.now);
@@ -117,10 +121,6 @@ impl Promises {
             Op::Flushed if std::mem::take(&mut self.handed) => self.left(world.now),
             Op::Ping(_) => self.pings_received += 1,
             _ => {}
-        }
-        if world.answered_in_flight {
-            self.handed = false;
-            self.left(world.now);
         }
         self.deadline(op, world, seen)?;
         if state == State::Dead && !self.ended {

@@ -8,8 +8,8 @@ use std::{
 };
 
 use heartbeat_core::{Config, ConfigBuilder, Control, End, Instant, Monitor, Nonce};
-use rand::{Rng, SeedableRng, rngs::SmallRng};
 use heartbeat_tests::few_or_all;
+use rand::{Rng, SeedableRng, rngs::SmallRng};
 use stateright::{Checker, Model, Property};
 
 use super::{

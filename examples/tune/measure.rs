@@ -8,7 +8,7 @@ use std::{fs, path::Path, time::Duration};
 
 use futures::StreamExt;
 use heartbeat_examples::arguments::duration;
-use heartbeat_tokio::{Config, Heartbeat, PeerEvent, Role};
+use heartbeat_tokio::{Config, Heartbeat, PeerEvent};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::{net::TcpStream, runtime::Builder, time::timeout};
 
@@ -80,12 +80,11 @@ async fn beats(peer: &str, samples: u32) -> Result<Vec<Duration>, String> {
     let stream = connected.map_err(|error| error.to_string())?;
     let set = stream.set_nodelay(true);
     set.map_err(|error| error.to_string())?;
-    // We ask as often as the peer accepts; it needn't.
+    // We ask as often as the peer accepts.
     let config = Config::builder()
         .interval(Duration::from_millis(10))
         .timeout(PATIENCE)
         .jitter(0.0)
-        .role(Role::Active)
         .build()
         .map_err(|error| error.to_string())?;
     let style = ProgressStyle::with_template("{msg:>12} {wide_bar} {pos}/{len}");

@@ -264,7 +264,6 @@ mod linux {
             .interval(INTERVAL)
             .timeout(Duration::from_secs(1))
             .jitter(jitter)
-            .role(Role::Active)
             .build()
             .expect("it is valid")
     }

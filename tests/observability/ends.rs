@@ -48,6 +48,7 @@ ends! {
     another_error => r#"heartbeat_deaths_total{cause="io",diagnosis="unknown"}"#,
     rubbish => r#"heartbeat_deaths_total{cause="protocol",diagnosis="unknown"}"#,
     a_flood => r#"heartbeat_deaths_total{cause="ping_flood",diagnosis="unknown"}"#,
+    a_refusal => r#"heartbeat_deaths_total{cause="refused",diagnosis="unknown"}"#,
     dropped_before_it_was_polled => r#"heartbeat_dropped_total"#,
     dropped_while_alive => r#"heartbeat_dropped_total"#,
     dropped_while_suspect => r#"heartbeat_dropped_total"#,
@@ -130,6 +131,12 @@ async fn a_flood() {
     for _ in 0..10_000 {
         peer.send_control(Control::Ping(Nonce([7; 8]))).await;
     }
+    all_events(&mut heartbeat).await;
+}
+
+async fn a_refusal() {
+    let (mut heartbeat, mut peer) = wrapped(quick());
+    peer.greet(Config::detect_within(ms(50)).unwrap()).await;
     all_events(&mut heartbeat).await;
 }
 

@@ -143,6 +143,7 @@ async fn the_socket_below_has_the_safety_net() {
 async fn the_safety_net_below_follows_a_peer_that_slows_us_down() {
     let slow = Config::builder()
         .interval(secs(100))
+        .timeout(secs(100))
         .min_interval(secs(100));
     let (client, server) = connected().await;
     let mut quick = wrapped(client, Config::lan());

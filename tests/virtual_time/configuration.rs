@@ -116,7 +116,7 @@ fn the_file_of_the_example_is_right() {
     );
     let settings = settings.unwrap();
     assert_eq!(settings.heartbeat.detection_time(), secs(6));
-    assert_eq!(settings.heartbeat.role(), Role::Active);
+    assert_eq!(settings.heartbeat.role(), Role::Passive);
     let derived = SafetyNet::from(&settings.heartbeat);
     let net = derived.with_user_timeout(secs(30)).unwrap();
     assert_eq!(settings.safety_net(), net);

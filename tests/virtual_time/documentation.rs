@@ -18,7 +18,7 @@ use std::{
 
 use futures::{SinkExt, StreamExt};
 use heartbeat_core::Control;
-use heartbeat_tests::{RawPeer, secs, wrapped};
+use heartbeat_tests::{RawPeer, ms, secs, wrapped};
 use heartbeat_tokio::{Config, ConfigError, Diagnosis, Heartbeat, PeerEvent, Postcard};
 use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 use tokio::{
@@ -116,7 +116,7 @@ fn the_messages_in_the_faq_are_those_that_people_see() {
     assert_eq!(shown, said);
 }
 
-fn refused() -> [ConfigError; 7] {
+fn refused() -> [ConfigError; 9] {
     let builder = Config::builder;
     [
         builder().timeout(secs(0)).build(),
@@ -125,6 +125,8 @@ fn refused() -> [ConfigError; 7] {
         builder().max_missed(0).build(),
         builder().jitter(25.0).build(),
         builder().adaptive_floor(secs(5)).build(),
+        builder().min_interval(secs(6)).build(),
+        builder().timeout(secs(1)).min_interval(secs(4)).build(),
         builder().max_frame(0).build(),
     ]
     .map(Result::unwrap_err)
@@ -210,6 +212,11 @@ async fn told() -> Vec<String> {
             .unwrap()
             .to_string(),
     );
+
+    let (mut unwilling, mut peer) = wrapped(exact());
+    let hasty = Config::detect_within(ms(50)).unwrap();
+    peer.send_control(Control::Hello(hasty.hello())).await;
+    said.push(unwilling.next_terminal().await.to_string());
 
     let (mut killed, peer) = wrapped(exact());
     drop(peer);

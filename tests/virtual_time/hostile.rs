@@ -14,8 +14,8 @@ use std::{
 
 use futures::{SinkExt, StreamExt, future::poll_immediate};
 use heartbeat_core::{Control, Nonce};
-use heartbeat_tests::{framed, quick, secs, wrapped};
-use heartbeat_tokio::{Cause, Evidence, Heartbeat, PeerEvent};
+use heartbeat_tests::{all_events, framed, ms, quick, secs, wrapped};
+use heartbeat_tokio::{Cause, Config, Evidence, Heartbeat, PeerEvent};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, Repeat};
 
 // ---- memory -----------------------------------------------------------------
@@ -198,7 +198,8 @@ fn encoded(control: Control) -> Vec<u8> {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_asks_for_slow_pings_is_seen_through() {
     let year = secs(365 * 24 * 3600);
-    let slow = quick().to_builder().min_interval(year).build().unwrap();
+    let slow = quick().to_builder().interval(year).min_interval(year);
+    let slow = slow.timeout(year).build().unwrap();
     let (mut heartbeat, mut peer) = wrapped(quick());
     peer.greet(slow).await;
     match heartbeat.next().await {
@@ -211,6 +212,22 @@ async fn a_peer_that_asks_for_slow_pings_is_seen_through() {
         heartbeat.detection_time(),
         ours.detection_time() - ours.interval() + year
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn timings_that_would_make_us_send_without_end_are_refused() {
+    let hasty = Config::detect_within(ms(99)).unwrap();
+    let (mut heartbeat, mut peer) = wrapped(quick());
+    peer.greet(hasty).await;
+    peer.send_data(b"not handed out").await;
+    let events = all_events(&mut heartbeat).await;
+    assert!(matches!(events[..], [PeerEvent::Dead(death)] if death.cause == Cause::Refused));
+
+    // Unless ours are as short.
+    let (mut heartbeat, mut peer) = wrapped(hasty);
+    peer.greet(hasty).await;
+    let greeted = heartbeat.next().await;
+    assert!(matches!(greeted, Some(PeerEvent::Connected { .. })));
 }
 
 #[tokio::test(start_paused = true)]

@@ -509,8 +509,7 @@ fn healthy() -> impl Strategy<Value = Scenario> {
 }
 
 fn config() -> impl Strategy<Value = Config> {
-    let roles =
-        prop_oneof![4 => Just(Role::Both), 1 => Just(Role::Active), 1 => Just(Role::Passive)];
+    let roles = prop_oneof![4 => Just(Role::Both), 1 => Just(Role::Passive)];
     (
         20..300_u64,
         20..150_u64,

@@ -352,6 +352,7 @@ async fn the_safety_net_follows_a_peer_that_slows_us_down() {
     let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
     let slow = Config::builder()
         .interval(secs(100))
+        .timeout(secs(100))
         .min_interval(secs(100));
     let mut a = Heartbeat::new(ours.unwrap(), Config::lan());
     let mut b = Heartbeat::new(theirs.unwrap().0, slow.build().unwrap());
@@ -373,6 +374,7 @@ async fn a_safety_net_that_was_chosen_by_hand_stays() {
     let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
     let slow = Config::builder()
         .interval(secs(100))
+        .timeout(secs(100))
         .min_interval(secs(100));
     let net = SafetyNet::new(secs(77), secs(7), 7).unwrap();
     let mut a = Heartbeat::new(BufStream::new(ours.unwrap()), Config::lan())

@@ -102,7 +102,7 @@ fn a_configuration_that_is_given_is_judged_and_not_changed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mine.toml");
     let mine =
-        "interval = \"1s\"\ntimeout = \"500ms\"\nmax_missed = 4\njitter = 0.0\nrole = \"active\"\n";
+        "interval = \"1s\"\ntimeout = \"500ms\"\nmax_missed = 4\njitter = 0.0\nrole = \"both\"\n";
     fs::write(&path, mine).unwrap();
     let found = Found::of(&format!("--rtt 10ms --loss 1% --config {}", path.display()));
     let config: Config = toml::from_str(mine).unwrap();

@@ -183,7 +183,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 Event::Dead(ref mut death) => {
                     self.net.diagnose(&self.stream, death);
                     self.ending().ended = Some(Ended::Dead(*death));
-                    if matches!(death.cause, Cause::Protocol(_) | Cause::PingFlood) {
+                    if matches!(
+                        death.cause,
+                        Cause::Protocol(_) | Cause::PingFlood | Cause::Refused
+                    ) {
                         self.flags.raise(Flag::Deaf);
                     }
                 }

@@ -71,6 +71,7 @@ fn describe_connections() {
         Cause::TimedOut,
         Cause::Unreachable,
         Cause::PingFlood,
+        Cause::Refused,
         Cause::Io,
     ] {
         deaths(words::cause(cause), Diagnosis::Unknown).increment(0);

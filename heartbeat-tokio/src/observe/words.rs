@@ -15,6 +15,7 @@ pub(super) const fn cause(cause: Cause) -> &'static str {
         Cause::Unreachable => "unreachable",
         Cause::Protocol(_) => "protocol",
         Cause::PingFlood => "ping_flood",
+        Cause::Refused => "refused",
         Cause::Io => "io",
         _ => "other",
     }

@@ -5,7 +5,7 @@ a manifest lacks goes unnoticed while another member of the workspace enables it
 This runs clippy, with warnings as errors, over
 
 * each published library: with no feature, with each one and with all;
-* each package of examples, and each example that needs a feature with that one.
+* each package of examples, with its examples and all of its features.
 """
 
 import json
@@ -30,10 +30,8 @@ def main():
             clippy(name, "--lib", "--all-features")
         elif examples in pathlib.Path(package["manifest_path"]).parents:
             programs += 1
-            clippy(name)
-            for target in package["targets"]:
-                for feature in target.get("required-features", []):
-                    clippy(name, "--example", target["name"], "--features", feature)
+            kinds = {kind for target in package["targets"] for kind in target["kind"]}
+            clippy(name, "--all-features", *(["--examples"] if "example" in kinds else []))
     if not libraries or not programs:
         sys.exit("There is nothing that this would check.")
 

@@ -1,12 +1,14 @@
 //! What the peer counts as, and what is waited for.
 //!
-//! This module decides the deadline of each state, and what a round has used
-//! up of its probe budget. It doesn't decide when a state is entered, nor what
-//! is sent in it.
+//! This module decides the deadline of each state. It doesn't decide when a state
+//! is entered, nor what is sent in it.
 
-use crate::{event::Cause, random::Random, status::State, time::Instant};
+use crate::{random::Random, status::State, time::Instant};
 
-use super::timing::{Draw, Timing};
+use super::{
+    round::Round,
+    timing::{Draw, Timing},
+};
 
 /// The states, each with the facts that matter only in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,44 +39,6 @@ pub(super) struct Idle {
     draw: Draw,
     /// Whether a probe waits until the peer accepts another ping.
     probe_waits: bool,
-}
-
-/// See [`Life::Round`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Round {
-    /// When the probe budget is spent.
-    verdict_at: Instant,
-    /// The next miss, or the verdict. Invariant: not after `verdict_at`.
-    step_at: Instant,
-    /// From then on the beat is suspicious, if round trips say so; `MAX` if
-    /// not.
-    suspect_at: Instant,
-    /// Whether this beat's lateness was reported.
-    suspect_reported: bool,
-    /// Beats missed. Invariant: fewer than N.
-    missed: u8,
-    /// Stalls of our own forgiven. Invariant: at most N.
-    forgiven: u8,
-    /// Whether a ping of this round left.
-    asked: bool,
-    /// Whether the ping on its way is the first since a stall of ours: it gets
-    /// a whole timeout.
-    fresh: bool,
-}
-
-/// What comes of a step of a round.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    /// It isn't time.
-    None,
-    /// The beat is late; so many were missed before it.
-    Late { missed: u8 },
-    /// A beat was missed, of which this was reported; ask again.
-    Missed { report: Option<u8> },
-    /// The ping waits to be written still.
-    Waits,
-    /// The probe budget is spent.
-    Verdict(Cause),
 }
 
 /// See [`Life::Paused`].
@@ -144,7 +108,7 @@ impl Life {
     /// Beats missed in a row.
     pub(super) const fn missed(&self) -> u8 {
         match self {
-            Self::Round(round) => round.missed,
+            Self::Round(round) => round.missed(),
             Self::Dead { missed } => *missed,
             Self::Idle(_) | Self::Paused(_) | Self::Leaving(_) | Self::Closed => 0,
         }
@@ -192,138 +156,6 @@ impl Idle {
     /// A probe waits until the peer accepts another ping.
     pub(super) const fn let_probe_wait(&mut self) {
         self.probe_waits = true;
-    }
-}
-
-impl Round {
-    /// A round whose probe budget is counted from `base`, at `now`.
-    pub(super) fn new(timing: &Timing, base: Instant, now: Instant) -> Self {
-        let verdict_at = base.plus(timing.probe_budget());
-        Self {
-            verdict_at,
-            step_at: base.max(now).plus(timing.timeout()).min(verdict_at),
-            suspect_at: Instant::MAX,
-            suspect_reported: false,
-            missed: 0,
-            forgiven: 0,
-            asked: false,
-            fresh: false,
-        }
-    }
-
-    /// A round that begins with a stall of ours, which is forgiven.
-    pub(super) fn after_stall(timing: &Timing, base: Instant, now: Instant) -> Self {
-        let round = Self::new(timing, base, now);
-        let step_at = base.max(now).plus(timing.timeout());
-        Self {
-            verdict_at: round.verdict_at.max(step_at),
-            step_at,
-            forgiven: 1,
-            fresh: true,
-            ..round
-        }
-    }
-
-    /// A ping that left before the round began is its first.
-    pub(super) const fn count_earlier_ping(&mut self) {
-        self.asked = true;
-    }
-
-    /// Gives its verdict no sooner than `former` would have.
-    pub(super) fn last_as_long_as(&mut self, former: &Self, timing: &Timing, now: Instant) {
-        self.verdict_at = self.verdict_at.max(former.verdict_at);
-        let step_at = self.step_at.max(now.plus(timing.timeout()));
-        self.step_at = step_at.min(self.verdict_at);
-    }
-
-    #[inline]
-    const fn deadline(&self) -> Instant {
-        if self.suspect_at.is_before(self.step_at) {
-            self.suspect_at
-        } else {
-            self.step_at
-        }
-    }
-
-    pub(super) const fn was_asked(&self) -> bool {
-        self.asked
-    }
-
-    /// A ping left at `now`. It is suspicious without an answer after
-    /// `expected` microseconds, if that is known.
-    pub(super) fn ping_left(&mut self, timing: &Timing, expected: Option<u64>, now: Instant) {
-        let step_at = now.plus(timing.timeout());
-        if core::mem::take(&mut self.fresh) {
-            self.verdict_at = self.verdict_at.max(step_at);
-        }
-        self.step_at = self.step_at.max(step_at).min(self.verdict_at);
-        self.await_beat(expected.map_or(Instant::MAX, |micros| now.plus(micros)));
-        self.asked = true;
-    }
-
-    /// What is due at `now`; `has_no_ping` if none is on its way.
-    pub(super) fn step(&mut self, timing: &Timing, has_no_ping: bool, now: Instant) -> Step {
-        if self.verdict_at.is_due(now) {
-            let cause = if self.asked {
-                Cause::Silent
-            } else {
-                Cause::WriteStalled
-            };
-            return Step::Verdict(cause);
-        }
-        if !self.step_at.is_due(now) {
-            if !self.deadline().is_due(now) {
-                return Step::None;
-            }
-            self.suspect_at = Instant::MAX;
-            self.suspect_reported = true;
-            return Step::Late {
-                missed: self.missed,
-            };
-        }
-        self.step_at = now.plus(timing.timeout()).min(self.verdict_at);
-        if !has_no_ping {
-            return Step::Waits;
-        }
-        // It was on the wire for a whole timeout.
-        self.missed = self.missed.saturating_add(1);
-        debug_assert!(
-            self.missed < timing.max_missed(),
-            "the last miss is the verdict"
-        );
-        let report = (!self.suspect_reported).then_some(self.missed);
-        self.await_beat(Instant::MAX);
-        Step::Missed { report }
-    }
-
-    /// Forgives a stall of ours at `now`, unless N were forgiven. What this
-    /// round slept through isn't counted, neither for the verdict nor for the
-    /// next step, and a whole timeout is left at least.
-    pub(super) fn forgive(&mut self, timing: &Timing, now: Instant) -> bool {
-        if self.forgiven >= timing.max_missed() {
-            return false;
-        }
-        let late = now.micros_since(self.deadline());
-        let least = now.plus(timing.timeout());
-        self.forgiven += 1;
-        self.fresh = true;
-        self.verdict_at = self.verdict_at.plus(late).max(least);
-        self.step_at = self.step_at.plus(late).max(least);
-        self.await_beat(Instant::MAX);
-        true
-    }
-
-    /// Another beat is waited for, suspicious from `suspect_at` on.
-    const fn await_beat(&mut self, suspect_at: Instant) {
-        self.suspect_at = suspect_at;
-        self.suspect_reported = false;
-    }
-
-    /// Holds what the type doesn't say.
-    pub(super) fn assert_invariants(&self, timing: &Timing) {
-        debug_assert!(self.step_at <= self.verdict_at);
-        debug_assert!(self.missed < timing.max_missed());
-        debug_assert!(self.forgiven <= timing.max_missed());
     }
 }
 
@@ -429,30 +261,5 @@ impl Life {
                 facts.number(missed);
             }
         }
-    }
-}
-
-#[cfg(feature = "testkit")]
-impl Round {
-    fn describe(self, facts: &mut crate::testkit::Facts) {
-        let Self {
-            verdict_at,
-            step_at,
-            suspect_at,
-            suspect_reported,
-            missed,
-            forgiven,
-            fresh,
-            asked,
-        } = self;
-        facts.number(1);
-        facts.instant(verdict_at);
-        facts.instant(step_at);
-        facts.instant(suspect_at);
-        facts.number(suspect_reported);
-        facts.number(missed);
-        facts.number(forgiven);
-        facts.number(fresh);
-        facts.number(asked);
     }
 }

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `timing` | how long each thing may take, from both sides' timings |
 //! | `life` | what the peer counts as; deadlines |
+//! | `round` | what a round of pings has used up of its budget |
 //! | `outbox` | which frames we owe, and what each ping is for |
 //! | `ledger` | which pings were answered; round trips |
 //! | `notices` | which events are pending |
@@ -27,6 +28,7 @@ mod ledger;
 mod life;
 mod notices;
 mod outbox;
+mod round;
 mod rounds;
 mod timing;
 mod writes;

@@ -8,8 +8,9 @@ use crate::{
 
 use super::{
     Monitor,
-    life::{Life, Round, Step},
+    life::Life,
     outbox::Purpose,
+    round::{Round, Step},
     timing::Draw,
 };
 

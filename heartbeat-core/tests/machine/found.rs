@@ -270,3 +270,15 @@ fn an_interval_that_ends_after_the_end_of_time_never_ends() {
     monitor.handle_resumed(start);
     assert_eq!(monitor.poll_timeout(), None);
 }
+
+#[test]
+fn an_old_acknowledgement_takes_no_fresh_ping_away() {
+    let timings = timings().max_missed(1);
+    let mut monitor = start(timings.evidence(Evidence::Acknowledgement));
+    monitor.handle_timeout(at(secs(13)));
+    assert_eq!(pings(&mut monitor).len(), 1);
+    // The verdict is at 15 s, and moves when the ping leaves.
+    acknowledged(&mut monitor, 1, 13);
+    monitor.handle_flushed(at(secs(14)));
+    assert_eq!(next(&monitor), Some(secs(16)));
+}

@@ -148,14 +148,25 @@ impl Candidate {
         let ended = self.after.ends(&world.terms, world.last);
         let probes = self.waiting_probe_is_due(world);
         self.begin(world, Why::Over { ended, probes }, fork);
+        if let Life::Round(former) = former {
+            self.last_as_long_as(former);
+        }
+        let is_over = |round: Round| round.verdict.lo <= world.now;
+        if matches!(self.life, Life::Round(round) if is_over(round)) {
+            self.round_timeout(world, fork);
+        }
+    }
+
+    /// A round that begins because evidence is old takes nothing away from the
+    /// one before.
+    fn last_as_long_as(&mut self, former: Round) {
         let Life::Round(round) = &mut self.life else {
             return;
         };
-        if let Life::Round(former) = former {
-            round.verdict = round.verdict.later(former.verdict);
-        }
-        if round.verdict.lo <= world.now {
-            self.round_timeout(world, fork);
+        round.verdict = round.verdict.later(former.verdict);
+        round.fresh |= former.fresh;
+        if round.fresh {
+            self.want(Ping::Round);
         }
     }
 
@@ -214,11 +225,11 @@ impl Candidate {
             let ended = self.after.ends(&world.terms, world.last);
             let base = ended.plus(world.late).at_most(world.now);
             self.begin(world, Why::Stall(base), fork);
-            if let (Life::Round(round), Life::Round(mut former)) = (&mut self.life, former) {
+            if let Life::Round(mut former) = former {
                 if former.forgiven < world.terms.misses {
                     former.forgive(limited, world);
                 }
-                round.verdict = round.verdict.later(former.verdict);
+                self.last_as_long_as(former);
             }
         } else if accepted {
             self.want(Ping::Keepalive);

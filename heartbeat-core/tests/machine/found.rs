@@ -282,3 +282,17 @@ fn an_old_acknowledgement_takes_no_fresh_ping_away() {
     monitor.handle_flushed(at(secs(14)));
     assert_eq!(next(&monitor), Some(secs(16)));
 }
+
+#[test]
+fn a_probe_that_leaves_late_moves_no_verdict_of_the_interval() {
+    let mut monitor = start(timings());
+    monitor.probe(at(secs(1)));
+    assert_eq!(pings(&mut monitor).len(), 1);
+    monitor.handle_bytes(at(secs(1)));
+    // Its flush is also the first call after the interval's end at 11 s.
+    monitor.handle_flushed(at(secs(13)));
+    for now in [15, 17] {
+        monitor.handle_timeout(at(secs(now)));
+    }
+    assert!(monitor.has_ended());
+}

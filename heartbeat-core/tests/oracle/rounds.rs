@@ -21,7 +21,9 @@ pub(crate) enum Why {
     },
     Probe,
     /// A probe's ping left that evidence had overtaken.
-    ProbeLeft,
+    ProbeLeft {
+        ended: Span,
+    },
     /// A stall of our own, from when on it may be counted.
     Stall(Span),
 }
@@ -38,7 +40,8 @@ impl Candidate {
                 if probes { base.at_most(now) } else { base }
             }
             Why::Stall(base) => base.at_least(least),
-            Why::Probe | Why::ProbeLeft => Span::exactly(now),
+            Why::Probe => Span::exactly(now),
+            Why::ProbeLeft { ended } => ended.at_least(least).at_most(now),
         };
         let stalled = matches!(why, Why::Stall(_));
         let step = base.hi.max(now).saturating_add(terms.timeout);
@@ -58,7 +61,7 @@ impl Candidate {
             reported: false,
         });
         match why {
-            Why::ProbeLeft => self.left(world),
+            Why::ProbeLeft { .. } => self.left(world),
             Why::Over { probes: false, .. } => self.ask(world, fork),
             Why::Stall(_) if !probe_waits => self.want(Ping::Round),
             Why::Over { .. } | Why::Probe | Why::Stall(_) => self.want(Ping::Probe),

@@ -306,11 +306,11 @@ impl Round {
             return false;
         }
         let late = now.micros_since(self.deadline());
-        let step_at = now.plus(timing.timeout());
+        let least = now.plus(timing.timeout());
         self.forgiven += 1;
         self.fresh = true;
-        self.verdict_at = self.verdict_at.plus(late).max(step_at);
-        self.step_at = step_at;
+        self.verdict_at = self.verdict_at.plus(late).max(least);
+        self.step_at = self.step_at.plus(late).max(least);
         self.await_beat(Instant::MAX);
         true
     }

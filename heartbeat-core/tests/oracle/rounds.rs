@@ -44,11 +44,11 @@ impl Candidate {
             Why::ProbeLeft { ended } => ended.at_least(least).at_most(now),
         };
         let stalled = matches!(why, Why::Stall(_));
-        let step = base.hi.max(now).saturating_add(terms.timeout);
+        let step = base.at_least(now).plus(terms.timeout);
         let verdict = base.plus(terms.budget());
         self.life = Life::Round(Round {
             verdict: if stalled {
-                verdict.at_least(step)
+                verdict.later(step)
             } else {
                 verdict
             },
@@ -88,7 +88,7 @@ impl Candidate {
             return;
         };
         let step = world.now.saturating_add(world.terms.timeout);
-        round.step = round.step.max(step);
+        round.step = round.step.at_least(step);
         round.asked = true;
         if std::mem::take(&mut round.fresh) {
             round.verdict = round.verdict.at_least(step);
@@ -120,8 +120,8 @@ impl Candidate {
             return self.die(Some(cause), world);
         }
         round.verdict = round.verdict.at_least(now.saturating_add(1));
-        if due(round.step, now) {
-            round.step = now.saturating_add(world.terms.timeout);
+        if is_due(round.step, now, fork) {
+            round.step = Span::exactly(now).plus(world.terms.timeout);
             if on_its_way {
                 return;
             }
@@ -132,7 +132,10 @@ impl Candidate {
                 self.suspect(missed, world);
             }
             self.want(Ping::Round);
-        } else if let Some(early) = round.early {
+            return;
+        }
+        round.step = round.step.at_least(now.saturating_add(1));
+        if let Some(early) = round.early {
             if is_due(early, now, fork) {
                 let missed = round.missed;
                 (round.reported, round.early) = (true, None);
@@ -249,12 +252,14 @@ impl Round {
         } else {
             Span::exactly(missed)
         };
-        self.step = now.saturating_add(world.terms.timeout);
-        let verdict = Span::new(
-            self.verdict.lo.saturating_add(now - deadline.hi),
-            self.verdict.hi.saturating_add(now - deadline.lo),
-        );
-        self.verdict = verdict.at_least(self.step);
+        let least = now.saturating_add(world.terms.timeout);
+        let moved = |span: Span| {
+            let lo = span.lo.saturating_add(now - deadline.hi);
+            let hi = span.hi.saturating_add(now - deadline.lo);
+            Span::new(lo, hi).at_least(least)
+        };
+        self.verdict = moved(self.verdict);
+        self.step = moved(self.step);
         self.forgiven += 1;
         self.fresh = true;
         (self.early, self.reported) = (None, false);

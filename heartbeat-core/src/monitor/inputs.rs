@@ -57,7 +57,9 @@ impl Monitor {
             if late.is_some() {
                 former.forgive(&self.timing, now);
             }
-            round.last_as_long_as(&former, &self.timing, now);
+            if round.last_as_long_as(&former, &self.timing, now) {
+                self.outbox.want(Purpose::Round);
+            }
         }
         if let Life::Round(_) = self.life {
             self.serve(now);

@@ -80,11 +80,14 @@ impl Round {
         self.asked = true;
     }
 
-    /// Gives its verdict no sooner than `former` would have.
-    pub(super) fn last_as_long_as(&mut self, former: &Self, timing: &Timing, now: Instant) {
+    /// Gives its verdict no sooner than `former` would have, which waited for
+    /// the answer to a fresh ping perhaps. Says whether this one does.
+    pub(super) fn last_as_long_as(&mut self, former: &Self, timing: &Timing, now: Instant) -> bool {
+        self.fresh |= former.fresh;
         self.verdict_at = self.verdict_at.max(former.verdict_at);
         let step_at = self.step_at.max(now.plus(timing.timeout()));
         self.step_at = step_at.min(self.verdict_at);
+        self.fresh
     }
 
     #[inline]

@@ -114,6 +114,13 @@ impl Monitor {
         }
     }
 
+    /// From when on a round is counted that begins with the end of the interval:
+    /// from no earlier than the promised accuracy allows.
+    fn interval_base(&self) -> Instant {
+        let earliest = self.timing.earliest_base(self.last_heard);
+        self.interval_end().max(earliest)
+    }
+
     /// Begins a round if the interval is over. It is counted from `base`, but
     /// from no earlier than the promised accuracy allows.
     pub(super) fn begin_round_if_over(&mut self, base: Instant, now: Instant) {
@@ -189,15 +196,16 @@ impl Monitor {
         self.ledger.left(is_first, now);
         let measured = self.ledger.rtt().timeout();
         let expected = measured.and_then(|measured| self.timing.suspect_after(measured));
-        match &mut self.life {
+        match self.life {
             Life::Idle(_) if purpose == Purpose::Probe => {
                 // Evidence came before the probe left. It was asked for all
                 // the same, and whoever waits for it mustn't wait for ever.
-                let mut round = Round::new(&self.timing, now, now);
+                let base = self.interval_base().min(now);
+                let mut round = Round::new(&self.timing, base, now);
                 round.ping_left(&self.timing, expected, now);
                 self.life = Life::Round(round);
             }
-            Life::Round(round) => {
+            Life::Round(ref mut round) => {
                 round.ping_left(&self.timing, expected, now);
                 round.assert_invariants(&self.timing);
             }

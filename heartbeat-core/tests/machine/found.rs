@@ -270,3 +270,52 @@ fn an_interval_that_ends_after_the_end_of_time_never_ends() {
     monitor.handle_resumed(start);
     assert_eq!(monitor.poll_timeout(), None);
 }
+
+#[test]
+fn an_old_acknowledgement_takes_no_fresh_ping_away() {
+    let timings = timings().max_missed(1);
+    let mut monitor = start(timings.evidence(Evidence::Acknowledgement));
+    monitor.handle_timeout(at(secs(13)));
+    assert_eq!(pings(&mut monitor).len(), 1);
+    // The verdict is at 15 s, and moves when the ping leaves.
+    acknowledged(&mut monitor, 1, 13);
+    monitor.handle_flushed(at(secs(14)));
+    assert_eq!(next(&monitor), Some(secs(16)));
+}
+
+#[test]
+fn a_probe_that_leaves_late_moves_no_verdict_of_the_interval() {
+    let mut monitor = start(timings());
+    monitor.probe(at(secs(1)));
+    assert_eq!(pings(&mut monitor).len(), 1);
+    monitor.handle_bytes(at(secs(1)));
+    // Its flush is also the first call after the interval's end at 11 s.
+    monitor.handle_flushed(at(secs(13)));
+    for now in [15, 17] {
+        monitor.handle_timeout(at(secs(now)));
+    }
+    assert!(monitor.has_ended());
+}
+
+#[test]
+fn a_forgiven_stall_brings_no_step_nearer() {
+    // A keepalive ping measures a round trip of 1 s.
+    let timings = timings().adaptive(true).max_missed(2).write_stall(secs(1));
+    let mut monitor = start(timings.stall_tolerance(secs(1)));
+    monitor.handle_backlog(at(secs(0)));
+    let first = pings(&mut monitor);
+    monitor.handle_flushed(at(secs(0)));
+    monitor.handle_frame(Control::Pong(first[0]), at(us(500_000)));
+    // A stall begins a round that is counted from 10.5 s.
+    monitor.handle_blocked(at(us(500_000)));
+    monitor.handle_timeout(at(secs(3)));
+    assert_eq!(pings(&mut monitor).len(), 1);
+    monitor.handle_flushed(at(secs(3)));
+    // The next one is 2 s late for the early suspicion at 4.5 s.
+    monitor.handle_timeout(at(us(6_500_000)));
+    assert_eq!(pings(&mut monitor).len(), 1);
+    monitor.handle_flushed(at(us(6_500_000)));
+    assert_eq!(monitor.status().missed, 0);
+    monitor.handle_timeout(at(secs(8)));
+    assert_eq!(next(&monitor), Some(us(14_500_000)));
+}

@@ -39,7 +39,7 @@ pub(crate) enum Life {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Round {
     pub(crate) verdict: Span,
-    pub(crate) step: u64,
+    pub(crate) step: Span,
     /// When the beat becomes suspicious.
     pub(crate) early: Option<Span>,
     pub(crate) missed: u32,
@@ -380,23 +380,22 @@ impl Round {
     /// The early suspicion, the step or the verdict.
     pub(crate) fn deadline(&self) -> Span {
         let early = self.early.unwrap_or(Span::exactly(NEVER));
-        let next = self.step;
-        Span::new(
-            next.min(self.verdict.lo).min(early.lo),
-            next.min(self.verdict.hi).min(early.hi),
-        )
+        self.verdict.sooner(self.step).sooner(early)
     }
 
     /// The next deadline was shown to be `at`.
     fn shown(&mut self, at: u64, limit: u64) {
-        let fixed = self.step.min(limit);
-        let early = self.early.map_or(NEVER, |early| early.lo);
         self.verdict = self.verdict.at_least(at);
+        self.step = self.step.at_least(at);
         self.early = self.early.map(|early| early.at_least(at));
-        // Below everything else, it is the only one that can be so early.
-        if at < fixed && at < early {
+        let early = self.early.map_or(NEVER, |early| early.lo);
+        let others = |one: u64, two: u64| one.min(two).min(limit);
+        // Below all others it is the only one that can be so early.
+        if at < others(self.step.lo, early) {
             self.verdict = Span::exactly(at);
-        } else if at < fixed && at < self.verdict.lo {
+        } else if at < others(self.verdict.lo, early) {
+            self.step = Span::exactly(at);
+        } else if at < others(self.verdict.lo, self.step.lo) {
             self.early = Some(Span::exactly(at));
         }
     }

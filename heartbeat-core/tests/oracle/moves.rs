@@ -185,7 +185,10 @@ impl Candidate {
             return;
         };
         match self.life {
-            Life::Idle { .. } if ping == Ping::Probe => self.begin(world, Why::ProbeLeft, fork),
+            Life::Idle { .. } if ping == Ping::Probe => {
+                let ended = self.after.ends(&world.terms, world.last);
+                self.begin(world, Why::ProbeLeft { ended }, fork);
+            }
             Life::Round(_) => self.left(world),
             _ => {
                 let before = self.after;

@@ -17,6 +17,8 @@ struct Stall {
     late: u64,
     /// When the ping after it left.
     left: Option<u64>,
+    /// Whether it must have been forgiven.
+    sure: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -27,8 +29,9 @@ pub(crate) struct Promises {
     longest: u64,
     shortest: u64,
     stalls: Vec<Stall>,
-    /// How many of them were forgiven since evidence was reported.
-    forgiven: u32,
+    /// How many of them may have been forgiven since evidence was reported, and
+    /// how many at least.
+    forgiven: (u32, u32),
     probed: Option<u64>,
     ended: bool,
     told_end: bool,
@@ -55,7 +58,7 @@ impl Promises {
             longest: facts.terms.star(),
             shortest: facts.terms.shortest(),
             stalls: Vec::new(),
-            forgiven: 0,
+            forgiven: (0, 0),
             probed: None,
             ended: false,
             told_end: false,
@@ -94,7 +97,7 @@ impl Promises {
                 self.shortest = world.terms.shortest();
             }
             self.stalls.retain(|stall| is_old && stall.at >= world.last);
-            self.forgiven = 0;
+            self.forgiven = (0, 0);
             // A probe that is still open begins its round after this.
             self.probed = probing.then_some(world.now);
             self.beats_left = false;
@@ -104,12 +107,16 @@ impl Promises {
         if world.stall && !matches!(before, State::Paused) {
             self.stalled_since_flush = true;
             let forgives = (world.heard.is_none() || is_old) && op != Op::Paused;
-            if forgives && self.forgiven < world.terms.misses {
-                self.forgiven += u32::from(!is_old);
+            // Old evidence may begin a round, in which it counts as forgiven.
+            if forgives && self.forgiven.1 < world.terms.misses {
+                let sure = self.forgiven.0 < world.terms.misses;
+                self.forgiven.0 += 1;
+                self.forgiven.1 += u32::from(!is_old);
                 self.stalls.push(Stall {
                     at: world.now,
                     late: world.late,
                     left: None,
+                    sure: sure && !is_old,
                 });
             }
         }
@@ -212,7 +219,7 @@ impl Promises {
             let detail = format!("dead at {now}, alive until {earliest}");
             return Err(broken(2, "accuracy", detail));
         }
-        if let Some(stall) = self.stalls.last() {
+        if let Some(stall) = self.stalls.iter().rfind(|stall| stall.sure) {
             let asked = stall.left.unwrap_or(stall.at).saturating_add(terms.timeout);
             if now < asked {
                 let detail = format!("dead at {now}, asked until {asked}");

@@ -21,7 +21,9 @@ pub(crate) enum Why {
     },
     Probe,
     /// A probe's ping left that evidence had overtaken.
-    ProbeLeft,
+    ProbeLeft {
+        ended: Span,
+    },
     /// A stall of our own, from when on it may be counted.
     Stall(Span),
 }
@@ -38,14 +40,15 @@ impl Candidate {
                 if probes { base.at_most(now) } else { base }
             }
             Why::Stall(base) => base.at_least(least),
-            Why::Probe | Why::ProbeLeft => Span::exactly(now),
+            Why::Probe => Span::exactly(now),
+            Why::ProbeLeft { ended } => ended.at_least(least).at_most(now),
         };
         let stalled = matches!(why, Why::Stall(_));
-        let step = base.hi.max(now).saturating_add(terms.timeout);
+        let step = base.at_least(now).plus(terms.timeout);
         let verdict = base.plus(terms.budget());
         self.life = Life::Round(Round {
             verdict: if stalled {
-                verdict.at_least(step)
+                verdict.later(step)
             } else {
                 verdict
             },
@@ -58,7 +61,7 @@ impl Candidate {
             reported: false,
         });
         match why {
-            Why::ProbeLeft => self.left(world),
+            Why::ProbeLeft { .. } => self.left(world),
             Why::Over { probes: false, .. } => self.ask(world, fork),
             Why::Stall(_) if !probe_waits => self.want(Ping::Round),
             Why::Over { .. } | Why::Probe | Why::Stall(_) => self.want(Ping::Probe),
@@ -85,7 +88,7 @@ impl Candidate {
             return;
         };
         let step = world.now.saturating_add(world.terms.timeout);
-        round.step = round.step.max(step);
+        round.step = round.step.at_least(step);
         round.asked = true;
         if std::mem::take(&mut round.fresh) {
             round.verdict = round.verdict.at_least(step);
@@ -117,8 +120,8 @@ impl Candidate {
             return self.die(Some(cause), world);
         }
         round.verdict = round.verdict.at_least(now.saturating_add(1));
-        if due(round.step, now) {
-            round.step = now.saturating_add(world.terms.timeout);
+        if is_due(round.step, now, fork) {
+            round.step = Span::exactly(now).plus(world.terms.timeout);
             if on_its_way {
                 return;
             }
@@ -129,7 +132,10 @@ impl Candidate {
                 self.suspect(missed, world);
             }
             self.want(Ping::Round);
-        } else if let Some(early) = round.early {
+            return;
+        }
+        round.step = round.step.at_least(now.saturating_add(1));
+        if let Some(early) = round.early {
             if is_due(early, now, fork) {
                 let missed = round.missed;
                 (round.reported, round.early) = (true, None);
@@ -148,14 +154,25 @@ impl Candidate {
         let ended = self.after.ends(&world.terms, world.last);
         let probes = self.waiting_probe_is_due(world);
         self.begin(world, Why::Over { ended, probes }, fork);
+        if let Life::Round(former) = former {
+            self.last_as_long_as(former);
+        }
+        let is_over = |round: Round| round.verdict.lo <= world.now;
+        if matches!(self.life, Life::Round(round) if is_over(round)) {
+            self.round_timeout(world, fork);
+        }
+    }
+
+    /// A round that begins because evidence is old takes nothing away from the
+    /// one before.
+    fn last_as_long_as(&mut self, former: Round) {
         let Life::Round(round) = &mut self.life else {
             return;
         };
-        if let Life::Round(former) = former {
-            round.verdict = round.verdict.later(former.verdict);
-        }
-        if round.verdict.lo <= world.now {
-            self.round_timeout(world, fork);
+        round.verdict = round.verdict.later(former.verdict);
+        round.fresh |= former.fresh;
+        if round.fresh {
+            self.want(Ping::Round);
         }
     }
 
@@ -214,11 +231,11 @@ impl Candidate {
             let ended = self.after.ends(&world.terms, world.last);
             let base = ended.plus(world.late).at_most(world.now);
             self.begin(world, Why::Stall(base), fork);
-            if let (Life::Round(round), Life::Round(mut former)) = (&mut self.life, former) {
+            if let Life::Round(mut former) = former {
                 if former.forgiven < world.terms.misses {
                     former.forgive(limited, world);
                 }
-                round.verdict = round.verdict.later(former.verdict);
+                self.last_as_long_as(former);
             }
         } else if accepted {
             self.want(Ping::Keepalive);
@@ -235,12 +252,14 @@ impl Round {
         } else {
             Span::exactly(missed)
         };
-        self.step = now.saturating_add(world.terms.timeout);
-        let verdict = Span::new(
-            self.verdict.lo.saturating_add(now - deadline.hi),
-            self.verdict.hi.saturating_add(now - deadline.lo),
-        );
-        self.verdict = verdict.at_least(self.step);
+        let least = now.saturating_add(world.terms.timeout);
+        let moved = |span: Span| {
+            let lo = span.lo.saturating_add(now - deadline.hi);
+            let hi = span.hi.saturating_add(now - deadline.lo);
+            Span::new(lo, hi).at_least(least)
+        };
+        self.verdict = moved(self.verdict);
+        self.step = moved(self.step);
         self.forgiven += 1;
         self.fresh = true;
         (self.early, self.reported) = (None, false);

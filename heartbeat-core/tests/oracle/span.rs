@@ -47,6 +47,11 @@ impl Span {
         Self::new(self.lo.max(other.lo), self.hi.max(other.hi))
     }
 
+    /// The sooner of both.
+    pub(crate) fn sooner(self, other: Self) -> Self {
+        Self::new(self.lo.min(other.lo), self.hi.min(other.hi))
+    }
+
     pub(crate) fn at_most(self, at: u64) -> Self {
         Self::new(self.lo.min(at), self.hi.min(at))
     }

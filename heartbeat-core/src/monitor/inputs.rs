@@ -242,13 +242,16 @@ impl Monitor {
     /// [`poll_timeout`](Self::poll_timeout).
     pub fn handle_timeout(&mut self, now: Instant) {
         let at = self.observe(now);
-        if !self.deadline().is_due(at.now) || self.forgive(at) {
+        if !self.deadline().is_due(at.now) {
             return;
         }
-        if let Some(late) = at.late {
-            self.tell_stall(late, at.now);
+        if !self.forgive(at) {
+            if let Some(late) = at.late {
+                self.tell_stall(late, at.now);
+            }
+            self.serve(at.now);
         }
-        self.serve(at.now);
+        // A stall moves this limit N times at most.
         if self.writes.limit_at().is_due(at.now) {
             self.die(Cause::WriteStalled, at.now);
         }

@@ -88,11 +88,13 @@ impl Outbox {
 
     // ---- what becomes of it --------------------------------------------
 
-    /// The round that the ping was for is over: evidence came.
-    pub(super) const fn end_round(&mut self) {
+    /// The round that the ping was for is over: evidence came. After a stall of
+    /// ours it may be old, so the peer is asked all the same if it
+    /// `is_accepted`.
+    pub(super) const fn end_round(&mut self, is_accepted: bool) {
         self.ping = match self.ping {
-            Ping::Due(Purpose::Round) => Ping::None,
-            Ping::Due(Purpose::Fresh) => Ping::Due(Purpose::Keepalive),
+            Ping::Due(Purpose::Fresh) if is_accepted => Ping::Due(Purpose::Keepalive),
+            Ping::Due(Purpose::Round | Purpose::Fresh) => Ping::None,
             Ping::InFlight(Purpose::Round | Purpose::Fresh) => Ping::InFlight(Purpose::Keepalive),
             other => other,
         };

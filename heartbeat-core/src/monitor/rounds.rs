@@ -67,7 +67,7 @@ impl Monitor {
             Some(_) => Draw::After(self.ledger.sent()),
         };
         self.life = Life::idle(&self.timing, draw, self.random);
-        self.outbox.end_round();
+        self.outbox.end_round(self.next_accepted() <= self.clock);
         debug_assert!(!self.outbox.asks_in_a_round());
     }
 

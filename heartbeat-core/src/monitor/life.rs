@@ -171,6 +171,18 @@ impl Idle {
         self.ping_after = timing.ping_after(self.draw, random);
     }
 
+    /// A ping left. An interval before the first ping becomes one like any other:
+    /// it was short to spread the first pings of many connections, and the next
+    /// one isn't to follow at once. Says whether it was such an interval.
+    pub(super) fn end_first(&mut self, timing: &Timing, pings: u32, random: Random) -> bool {
+        if self.draw != Draw::First {
+            return false;
+        }
+        self.draw = Draw::After(pings);
+        self.draw_again(timing, random);
+        true
+    }
+
     pub(super) const fn probe_waits(&self) -> bool {
         self.probe_waits
     }

@@ -181,7 +181,13 @@ impl Monitor {
                 paused.keepalive_at = keepalive_at;
                 paused.probe = false;
             }
-            Life::Idle(_) | Life::Leaving(_) | Life::Closed | Life::Dead { .. } => {}
+            Life::Idle(idle) => {
+                let end = idle.interval_end(&self.timing, self.last_heard);
+                if idle.end_first(&self.timing, self.ledger.sent(), self.random) {
+                    self.begin_round_if_over(end.min(now), now);
+                }
+            }
+            Life::Leaving(_) | Life::Closed | Life::Dead { .. } => {}
         }
     }
 

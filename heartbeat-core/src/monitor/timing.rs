@@ -50,7 +50,7 @@ pub(super) enum Greeting {
 /// Which random part shortens an interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Draw {
-    /// The first interval of a connection: any part of it.
+    /// An interval before any ping has left: any part of it.
     First,
     /// The interval after so many pings: a part of the jitter.
     After(u32),

@@ -285,16 +285,16 @@ impl Round {
     }
 
     /// Forgives a stall of ours by which a call at `now` was late, unless N
-    /// were forgiven. What was slept through isn't counted, and a whole
-    /// timeout is left at least.
+    /// were forgiven. What was slept through isn't counted, neither for the
+    /// verdict nor for the next step, and a whole timeout is left at least.
     pub(super) fn forgive(&mut self, timing: &Timing, late: u64, now: Instant) -> bool {
         if self.forgiven >= timing.max_missed() {
             return false;
         }
-        let step_at = now.plus(timing.timeout());
+        let least = now.plus(timing.timeout());
         self.forgiven += 1;
-        self.verdict_at = self.verdict_at.plus(late).max(step_at);
-        self.step_at = step_at;
+        self.verdict_at = self.verdict_at.plus(late).max(least);
+        self.step_at = self.step_at.plus(late).max(least);
         self.await_beat(Instant::MAX);
         true
     }

@@ -71,9 +71,12 @@
 )]
 
 mod arbitrary;
+mod cuts;
+mod dice;
 mod link;
 mod network;
 mod peer;
+mod pipe;
 mod report;
 mod simulation;
 mod tcp;

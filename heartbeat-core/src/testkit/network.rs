@@ -1,54 +1,23 @@
 //! What a link does to the segments on it.
 //!
 //! This module decides which packets arrive, and when. It knows segments only by
-//! their number; what is in them is `peer`'s, and when one is sent again is
-//! decided in `tcp`.
+//! their number; what is in them is `pipe`'s, when one is sent again is decided in
+//! `tcp`, and when nothing gets through in `cuts`.
 
 use core::ops::Range;
 use std::{collections::VecDeque, vec::Vec};
 
 use super::{
-    Direction, Link, Side, pop_front_if,
+    Direction, Link, Side,
+    cuts::Cuts,
+    dice::Dice,
+    pop_front_if,
     tcp::{Acknowledgement, Receiver, Sender},
 };
 use crate::time::micros;
 
 /// Later than everything.
 pub(super) const NEVER: u64 = u64::MAX;
-
-/// A repeatable source of chance: `SplitMix64` (Steele, Lea, Flood 2014).
-#[derive(Clone, Debug)]
-pub(super) struct Dice(u64);
-
-impl Dice {
-    pub(super) const fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(super) const fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// From zero to `most`, both included.
-    pub(super) const fn up_to(&mut self, most: u64) -> u64 {
-        match most.checked_add(1) {
-            Some(count) => self.roll() % count,
-            None => self.roll(),
-        }
-    }
-
-    /// Whether something happens that has this probability.
-    fn happens(&mut self, probability: f64) -> bool {
-        // 53 bits are what an `f64` holds exactly.
-        #[expect(clippy::cast_precision_loss, reason = "53 bits are exact")]
-        let drawn = (self.roll() >> 11) as f64 / (1_u64 << 53) as f64;
-        drawn < probability
-    }
-}
 
 /// Both directions of one link.
 #[derive(Clone, Debug)]
@@ -113,11 +82,7 @@ impl Network {
 
     /// Nothing gets through from `from` until before `until`.
     pub(super) fn cut(&mut self, direction: Direction, from: u64, until: u64) {
-        self.cuts.planned.push(Cut {
-            direction,
-            from,
-            until,
-        });
+        self.cuts.plan(direction, from, until);
     }
 
     /// How long a window update takes, after the receiver has read.
@@ -242,84 +207,8 @@ impl Network {
     }
 }
 
-/// When nothing gets through.
-#[derive(Clone, Debug)]
-struct Cuts {
-    /// What the simulation's user asked for.
-    planned: Vec<Cut>,
-    /// What befalls the link by itself, in the order of time, as far as
-    /// anybody has looked.
-    random: Vec<Cut>,
-    drawn_until: u64,
-    outage: u64,
-    every: u64,
-    dice: Dice,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Cut {
-    direction: Direction,
-    from: u64,
-    /// Not included.
-    until: u64,
-}
-
-impl Cut {
-    fn holds(&self, sender: Side, at: u64) -> bool {
-        self.from <= at && at < self.until && self.direction.concerns(sender)
-    }
-}
-
-impl Cuts {
-    fn new(link: &Link, seed: u64) -> Self {
-        Self {
-            planned: Vec::new(),
-            random: Vec::new(),
-            drawn_until: if link.outage.is_zero() { NEVER } else { 0 },
-            outage: micros(link.outage),
-            every: micros(link.outage_every),
-            dice: Dice::new(seed),
-        }
-    }
-
-    /// Until when what `sender` sends at `at` is lost, if it is.
-    fn until(&mut self, sender: Side, at: u64) -> Option<u64> {
-        self.draw_until(at);
-        let cuts = self.planned.iter().chain(&self.random);
-        cuts.filter(|cut| cut.holds(sender, at))
-            .map(|cut| cut.until)
-            .max()
-    }
-
-    fn draw_until(&mut self, at: u64) {
-        while self.drawn_until <= at && self.drawn_until < NEVER {
-            // Uniform up to twice the mean, so that the mean is right.
-            let pause = self.dice.up_to(self.every.saturating_mul(2)).max(1);
-            let from = self.drawn_until.saturating_add(pause);
-            let until = from.saturating_add(self.outage);
-            let direction = match self.dice.up_to(3) {
-                0 => Direction::AToB,
-                1 => Direction::BToA,
-                _ => Direction::Both,
-            };
-            self.random.push(Cut {
-                direction,
-                from,
-                until,
-            });
-            self.drawn_until = until;
-        }
-    }
-
-    fn forget_before(&mut self, now: u64) {
-        self.random.retain(|cut| cut.until > now);
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
     use crate::testkit::{ms, secs};
 
@@ -518,77 +407,6 @@ mod tests {
         let late = there.iter().zip(hours).filter(|&(&there, at)| there > at);
         let late = late.count();
         assert!((2_300..2_700).contains(&late), "{late}");
-    }
-
-    #[test]
-    fn outages_are_as_long_and_as_frequent_as_the_link_says() {
-        let link = Link::new().outage(secs(5)).outage_every(secs(60));
-        let mut cuts = Cuts::new(&link, 1);
-        let days = 10 * 86_400 * SECOND;
-        assert_eq!(cuts.until(Side::A, 0), None);
-        cuts.until(Side::A, days);
-
-        let mut ended_at = 0;
-        for cut in &cuts.random {
-            assert_eq!(cut.until - cut.from, 5 * SECOND);
-            assert!((1..=120 * SECOND).contains(&(cut.from - ended_at)));
-            ended_at = cut.until;
-        }
-        // As many as have room, and none beyond what was asked.
-        assert!((days..days + 125 * SECOND).contains(&ended_at));
-        let count = cuts.random.len();
-        assert!((12_600..14_000).contains(&count), "{count}");
-        for (direction, parts) in [
-            (Direction::Both, 45..55),
-            (Direction::AToB, 20..30),
-            (Direction::BToA, 20..30),
-        ] {
-            let those = cuts.random.iter().filter(|cut| cut.direction == direction);
-            let part = those.count() * 100 / count;
-            assert!(parts.contains(&part), "{direction:?}: {part} %");
-        }
-    }
-
-    #[test]
-    fn an_outage_is_forgotten_when_it_is_over_and_not_before() {
-        let mut cuts = Cuts::new(&Link::new().outage(secs(5)), 1);
-        cuts.until(Side::A, 0);
-        let [cut] = cuts.random[..] else {
-            panic!("one outage was drawn: {cuts:?}");
-        };
-        cuts.forget_before(cut.until - 1);
-        assert_eq!(cuts.random.len(), 1);
-        cuts.forget_before(cut.until);
-        assert!(cuts.random.is_empty());
-    }
-
-    #[test]
-    fn the_dice_are_those_of_the_reference() {
-        // What Vigna's `splitmix64.c` gives for 0.
-        let mut dice = Dice::new(0);
-        assert_eq!(dice.roll(), 0xe220_a839_7b1d_cdaf);
-        assert_eq!(dice.roll(), 0x6e78_9e6a_a1b9_65f4);
-        assert_eq!(dice.roll(), 0x06c4_5d18_8009_454f);
-    }
-
-    #[test]
-    fn every_number_up_to_the_most_is_drawn() {
-        let mut dice = Dice::new(1);
-        let drawn: BTreeSet<_> = (0..1000).map(|_| dice.up_to(2)).collect();
-        assert_eq!(drawn, BTreeSet::from([0, 1, 2]));
-        assert_eq!(dice.up_to(0), 0);
-        assert!((0..10).any(|_| dice.up_to(u64::MAX) > u64::MAX / 2));
-    }
-
-    #[test]
-    fn what_cannot_be_never_happens_and_what_must_be_always_does() {
-        // The seed before the one roll that is zero.
-        let mut lowest = Dice::new(0x9e37_79b9_7f4a_7c15_u64.wrapping_neg());
-        assert_eq!(lowest.clone().roll(), 0);
-        assert!(!lowest.happens(0.0));
-
-        let mut dice = Dice::new(1);
-        assert!((0..1000).all(|_| dice.happens(1.0)));
     }
 
     #[test]

@@ -8,7 +8,9 @@ use std::{collections::VecDeque, vec::Vec};
 
 use super::{
     Side,
-    network::{Dice, NEVER, Network},
+    dice::Dice,
+    network::{NEVER, Network},
+    pipe::{Ends, Pipe},
     pop_front_if,
     simulation::Plan,
     timeline::{Timeline, What},
@@ -21,135 +23,23 @@ use crate::{
     time::Instant,
 };
 
-/// The size of a control frame with the length in front of it: all are about
-/// this large.
-const CONTROL_BYTES: u32 = 13;
-
-/// How many messages may wait before the application waits too.
-const MESSAGES_QUEUED: usize = 4;
-
 /// What a side does, or what befalls it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Act {
     Hang,
     Kill,
     Stall(u64),
+    Ask(Wish),
+}
+
+/// What a side does by itself, when it isn't stalled.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wish {
     Pause(u64),
     Probe,
     Close,
     Write { every: u64, bytes: u32 },
     Flood { every: u64 },
-}
-
-/// What one side has on its way to the other.
-#[derive(Debug)]
-pub(super) struct Pipe {
-    // The driver's: not written yet.
-    control: VecDeque<Control>,
-    /// Bytes to go of each message.
-    messages: VecDeque<u32>,
-    /// The first message is partly written: nothing may come between.
-    begun: bool,
-
-    // The kernels'.
-    window: u32,
-    used: u32,
-    /// When how many bytes of the window are free again, if all segments up to
-    /// this one are known to have arrived.
-    freed: VecDeque<(u64, u32, u64)>,
-    segments: VecDeque<Segment>,
-    /// How many were read by the other side.
-    taken: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Segment {
-    bytes: u32,
-    ends: Ends,
-}
-
-/// What is complete with the last byte of a segment.
-#[derive(Clone, Copy, Debug)]
-enum Ends {
-    Nothing,
-    Message,
-    Control(Control),
-    Stream,
-}
-
-impl Pipe {
-    pub(super) const fn new(window: u32) -> Self {
-        Self {
-            control: VecDeque::new(),
-            messages: VecDeque::new(),
-            begun: false,
-            window,
-            used: 0,
-            freed: VecDeque::new(),
-            segments: VecDeque::new(),
-            taken: 0,
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.control.is_empty() && self.messages.is_empty()
-    }
-
-    /// Whether there is something for the other side to read, of which the
-    /// kernel has `delivered` so many segments.
-    fn is_readable(&self, delivered: u64) -> bool {
-        self.taken < delivered && !self.segments.is_empty()
-    }
-
-    /// When there is room again, if `acknowledged` so many segments are known
-    /// to have arrived.
-    fn next_freed(&self, acknowledged: u64) -> u64 {
-        match self.freed.front() {
-            Some(&(at, _, number)) if number <= acknowledged => at,
-            _ => NEVER,
-        }
-    }
-
-    fn arrived(&mut self, delivered: u64) -> Option<Segment> {
-        if !self.is_readable(delivered) {
-            return None;
-        }
-        self.taken += 1;
-        self.segments.pop_front()
-    }
-
-    /// The receiver read `segment`: its sender learns of it.
-    fn read(&mut self, segment: &Segment, now: u64, one_way: u64) {
-        let told = now.saturating_add(one_way);
-        self.freed.push_back((told, segment.bytes, self.taken));
-    }
-
-    /// The next piece that the kernel takes.
-    fn take(&mut self) -> Option<(u32, Ends)> {
-        let room = self.window - self.used;
-        // A goodbye is said behind everything that was written before it.
-        let leaving = self.control.front() == Some(&Control::Goodbye);
-        let waits = self.begun || leaving && !self.messages.is_empty();
-        if !waits && !self.control.is_empty() {
-            if room < CONTROL_BYTES {
-                return None;
-            }
-            let control = self.control.pop_front()?;
-            return Some((CONTROL_BYTES, Ends::Control(control)));
-        }
-        let left = self.messages.front_mut()?;
-        let piece = room.min(*left);
-        if piece == 0 {
-            return None;
-        }
-        *left -= piece;
-        self.begun = *left > 0;
-        if self.begun {
-            return Some((piece, Ends::Nothing));
-        }
-        self.messages.pop_front();
-        Some((piece, Ends::Message))
-    }
 }
 
 /// A side that is being simulated.
@@ -190,6 +80,15 @@ impl<T> Repeated<T> {
         Self {
             at: NEVER,
             every: NEVER,
+            what,
+        }
+    }
+
+    /// From `now` on.
+    const fn every(every: u64, what: T, now: u64) -> Self {
+        Self {
+            at: now,
+            every,
             what,
         }
     }
@@ -327,59 +226,58 @@ impl Peer {
         network: &mut Network,
         timeline: &mut Timeline,
     ) {
-        let at = Instant::from_micros(now);
         let mut asleep = Vec::new();
         while let Some((_, act)) = pop_front_if(&mut self.acts, |&(at, _)| at <= now) {
-            let side = self.side;
             match act {
                 Act::Hang => {
-                    timeline.note(now, side, What::Hangs);
+                    timeline.note(now, self.side, What::Hangs);
                     self.over = true;
                     return;
                 }
                 Act::Kill => {
-                    timeline.note(now, side, What::IsKilled);
+                    timeline.note(now, self.side, What::IsKilled);
                     return self.hang_up(now, written, network);
                 }
                 Act::Stall(lasting) => {
-                    timeline.note(now, side, What::Stalls(Duration::from_micros(lasting)));
+                    let lasts = Duration::from_micros(lasting);
+                    timeline.note(now, self.side, What::Stalls(lasts));
                     self.stalled_until = self.stalled_until.max(now.saturating_add(lasting));
                 }
-                _ if now < self.stalled_until => asleep.push((self.stalled_until, act)),
-                Act::Pause(lasting) => {
-                    timeline.note(now, side, What::Pauses(Duration::from_micros(lasting)));
-                    let until = now.saturating_add(lasting);
-                    self.paused_until = Some(self.paused_until.map_or(until, |old| old.max(until)));
-                    self.monitor.handle_paused(at);
+                Act::Ask(wish) if now < self.stalled_until => {
+                    asleep.push((self.stalled_until, Act::Ask(wish)));
                 }
-                Act::Probe => {
-                    timeline.note(now, side, What::Probes);
-                    self.monitor.probe(at);
-                }
-                Act::Close => {
-                    timeline.note(now, side, What::Closes);
-                    self.monitor.close(at);
-                }
-                Act::Write { every, bytes } => {
-                    self.writes = Repeated {
-                        at: now,
-                        every,
-                        what: bytes,
-                    };
-                }
-                Act::Flood { every } => {
-                    timeline.note(now, side, What::Floods(Duration::from_micros(every)));
-                    self.floods = Repeated {
-                        at: now,
-                        every,
-                        what: (),
-                    };
-                }
+                Act::Ask(wish) => self.ask(wish, now, timeline),
             }
         }
         // What a sleeper was asked to do, it does when it wakes up.
         self.acts.extend(asleep);
         self.acts.make_contiguous().sort_by_key(|&(at, _)| at);
+    }
+
+    /// What an application asks of its driver.
+    fn ask(&mut self, wish: Wish, now: u64, timeline: &mut Timeline) {
+        let (side, at) = (self.side, Instant::from_micros(now));
+        match wish {
+            Wish::Pause(lasting) => {
+                timeline.note(now, side, What::Pauses(Duration::from_micros(lasting)));
+                let until = now.saturating_add(lasting);
+                self.paused_until = Some(self.paused_until.map_or(until, |old| old.max(until)));
+                self.monitor.handle_paused(at);
+            }
+            Wish::Probe => {
+                timeline.note(now, side, What::Probes);
+                self.monitor.probe(at);
+            }
+            Wish::Close => {
+                timeline.note(now, side, What::Closes);
+                self.monitor.close(at);
+            }
+            Wish::Write { every, bytes } => self.writes = Repeated::every(every, bytes, now),
+            Wish::Flood { every } => {
+                timeline.note(now, side, What::Floods(Duration::from_micros(every)));
+                self.floods = Repeated::every(every, (), now);
+            }
+        }
     }
 
     fn read(&mut self, now: u64, coming: &mut Pipe, network: &Network, timeline: &mut Timeline) {
@@ -418,21 +316,17 @@ impl Peer {
     ) {
         let at = Instant::from_micros(now);
         let acknowledged = network.acknowledged(self.side);
-        while let Some((_, bytes, _)) = pop_front_if(&mut written.freed, |&(at, _, number)| {
-            at <= now && number <= acknowledged
-        }) {
-            written.used -= bytes;
+        written.free(now, acknowledged);
+        if self.writes.is_due(now) {
+            written.offer_message(self.writes.what);
         }
-        if self.writes.is_due(now) && written.messages.len() < MESSAGES_QUEUED {
-            written.messages.push_back(self.writes.what);
-        }
-        if self.floods.is_due(now) && written.control.len() < MESSAGES_QUEUED {
+        if self.floods.is_due(now) && written.has_room_for_control() {
             let nonce = Nonce(self.dice.roll().to_be_bytes());
-            written.control.push_back(Control::Ping(nonce));
+            written.push_control(Control::Ping(nonce));
         }
         while let Some(control) = self.monitor.poll_transmit() {
             timeline.note(now, self.side, What::Sends(control));
-            written.control.push_back(control);
+            written.push_control(control);
             self.unflushed = true;
         }
 
@@ -441,7 +335,7 @@ impl Peer {
             progress = true;
             self.send(now, bytes, ends, written, network);
         }
-        if written.control.is_empty() && self.unflushed {
+        if written.has_no_control() && self.unflushed {
             self.unflushed = false;
             self.monitor.handle_flushed(at);
         }
@@ -455,9 +349,8 @@ impl Peer {
     }
 
     fn send(&self, now: u64, bytes: u32, ends: Ends, written: &mut Pipe, network: &mut Network) {
-        written.used += bytes;
         network.write(self.side, bytes, now);
-        written.segments.push_back(Segment { bytes, ends });
+        written.send(bytes, ends);
     }
 
     fn tell(
@@ -495,100 +388,9 @@ mod tests {
         testkit::{Link, us},
     };
 
-    const PING: Control = Control::Ping(Nonce([7; 8]));
-
-    fn pipe(window: u32, messages: &[u32], control: &[Control]) -> Pipe {
-        let mut pipe = Pipe::new(window);
-        pipe.messages.extend(messages);
-        pipe.control.extend(control);
-        pipe
-    }
-
-    #[test]
-    fn a_control_frame_overtakes_messages() {
-        let mut pipe = pipe(1_000, &[10, 20], &[PING]);
-        assert!(!pipe.is_empty());
-        assert!(matches!(pipe.take(), Some((13, Ends::Control(PING)))));
-        assert!(matches!(pipe.take(), Some((10, Ends::Message))));
-        assert!(matches!(pipe.take(), Some((20, Ends::Message))));
-        assert!(pipe.take().is_none());
-        assert!(pipe.is_empty());
-    }
-
-    #[test]
-    fn nothing_comes_between_the_pieces_of_a_message() {
-        let mut pipe = pipe(100, &[150], &[]);
-        assert!(matches!(pipe.take(), Some((100, Ends::Nothing))));
-        pipe.control.push_back(PING);
-        pipe.used = 100;
-        assert!(pipe.take().is_none());
-        pipe.used = 60;
-        assert!(matches!(pipe.take(), Some((40, Ends::Nothing))));
-        pipe.used = 0;
-        assert!(matches!(pipe.take(), Some((10, Ends::Message))));
-        assert!(matches!(pipe.take(), Some((13, Ends::Control(PING)))));
-    }
-
-    #[test]
-    fn a_goodbye_is_said_behind_what_was_written_before() {
-        let mut pipe = pipe(1_000, &[10, 20], &[Control::Goodbye]);
-        assert!(matches!(pipe.take(), Some((10, Ends::Message))));
-        assert!(matches!(pipe.take(), Some((20, Ends::Message))));
-        let goodbye = pipe.take();
-        assert!(matches!(
-            goodbye,
-            Some((13, Ends::Control(Control::Goodbye)))
-        ));
-    }
-
-    #[test]
-    fn a_control_frame_is_written_whole_or_not_at_all() {
-        let mut pipe = pipe(13, &[10], &[PING]);
-        for used in [13, 5, 1] {
-            pipe.used = used;
-            assert!(pipe.take().is_none(), "{used}");
-        }
-        pipe.used = 0;
-        assert!(matches!(pipe.take(), Some((13, Ends::Control(PING)))));
-    }
-
-    #[test]
-    fn a_segment_is_there_when_it_was_delivered_and_not_before() {
-        let mut pipe = Pipe::new(1_000);
-        assert!(!pipe.is_readable(1));
-        for ends in [Ends::Message, Ends::Stream] {
-            pipe.segments.push_back(Segment { bytes: 13, ends });
-        }
-        assert!(pipe.arrived(0).is_none());
-        assert!(pipe.arrived(1).is_some());
-        assert!(pipe.arrived(1).is_none());
-        assert!(pipe.arrived(2).is_some());
-    }
-
-    #[test]
-    fn the_window_opens_when_the_sender_knows_that_it_was_read() {
-        let mut pipe = Pipe::new(1_000);
-        assert_eq!(pipe.next_freed(9), NEVER);
-        let segment = Segment {
-            bytes: 13,
-            ends: Ends::Message,
-        };
-        pipe.taken = 1;
-        pipe.read(&segment, 5, 10);
-        pipe.taken = 2;
-        pipe.read(&segment, 6, 10);
-        assert_eq!(pipe.freed, [(15, 13, 1), (16, 13, 2)]);
-        assert_eq!(pipe.next_freed(0), NEVER);
-        assert_eq!(pipe.next_freed(1), 15);
-    }
-
     #[test]
     fn what_repeats_does_not_make_up_for_what_it_missed() {
-        let mut beat = Repeated {
-            at: 10,
-            every: 5,
-            what: (),
-        };
+        let mut beat = Repeated::every(5, (), 10);
         let due = [9, 10, 11, 14, 15, 40, 41, 44, 45].map(|now| beat.is_due(now));
         let expected = [false, true, false, false, true, true, false, false, true];
         assert_eq!(due, expected);
@@ -603,24 +405,14 @@ mod tests {
             lateness: 0,
         };
         let mut peer = Peer::new(Side::A, plan, 1, 1);
-        peer.writes = Repeated {
-            at: 0,
-            every: 1,
-            what: 10,
-        };
-        peer.floods = Repeated {
-            at: 0,
-            every: 1,
-            what: (),
-        };
+        peer.writes = Repeated::every(1, 10, 0);
+        peer.floods = Repeated::every(1, (), 0);
         let mut network = Network::new(&Link::new().rtt(us(1)), 1);
         let mut full = Pipe::new(0);
         for now in 0..20 {
             peer.write(now, &mut full, &mut network, &mut Timeline::new());
         }
-        assert_eq!(full.messages.len(), 4);
-        // Pings of its own, and the Hello.
-        assert_eq!(full.control.len(), 4);
-        assert!(full.segments.is_empty());
+        // Messages; pings of its own, and the Hello; nothing was sent.
+        assert_eq!(full.lengths(), [4, 4, 0]);
     }
 }

@@ -8,8 +8,10 @@ use std::vec::Vec;
 
 use super::{
     Link, Report,
-    network::{Dice, NEVER, Network},
-    peer::{Act, Peer, Pipe},
+    dice::Dice,
+    network::{NEVER, Network},
+    peer::{Act, Peer, Wish},
+    pipe::Pipe,
     report::Fault,
     timeline::{Timeline, What},
 };
@@ -125,7 +127,7 @@ impl Simulation {
     pub fn messages(self, side: Side, every: Duration, bytes: u32) -> Self {
         let every = micros(every).max(1000);
         let bytes = bytes.max(1);
-        self.act(side, Duration::ZERO, Act::Write { every, bytes })
+        self.act(side, Duration::ZERO, Act::Ask(Wish::Write { every, bytes }))
     }
 
     /// Each timer of `side` fires late, by a random time up to this.
@@ -143,7 +145,7 @@ impl Simulation {
     /// `side` stops reading for a while, because its application is busy, and
     /// says so to its monitor. It goes on writing.
     pub fn pause_reading(self, side: Side, at: Duration, lasting: Duration) -> Self {
-        self.act(side, at, Act::Pause(micros(lasting)))
+        self.act(side, at, Act::Ask(Wish::Pause(micros(lasting))))
     }
 
     /// Nothing gets through in this direction for a while. What was sent
@@ -157,14 +159,14 @@ impl Simulation {
 
     /// The application of `side` asks its monitor to ask now.
     pub fn probe(self, side: Side, at: Duration) -> Self {
-        self.act(side, at, Act::Probe)
+        self.act(side, at, Act::Ask(Wish::Probe))
     }
 
     // ---- what ends it --------------------------------------------------
 
     /// `side` says goodbye.
     pub fn close(self, side: Side, at: Duration) -> Self {
-        self.act(side, at, Act::Close)
+        self.act(side, at, Act::Ask(Wish::Close))
     }
 
     /// `side` does nothing any more, though its kernel still acknowledges. A
@@ -184,7 +186,7 @@ impl Simulation {
     pub fn flood(self, side: Side, at: Duration, every: Duration) -> Self {
         let every = micros(every).max(1);
         self.fault(Some(side), at)
-            .act(side, at, Act::Flood { every })
+            .act(side, at, Act::Ask(Wish::Flood { every }))
     }
 
     /// Nothing gets through in this direction any more. A fault, of both
@@ -217,28 +219,7 @@ impl Simulation {
                 Pipe::new(self.link.window),
             )
         });
-        let [(a, from_a), (b, from_b)] = &mut sides;
-        let mut now = 0;
-        loop {
-            let a_at = a.wakes_at(now, from_a, from_b, &network);
-            let b_at = b.wakes_at(now, from_b, from_a, &network);
-            let next = a_at.min(b_at).min(network.next_event());
-            if next > end || a.is_over() && b.is_over() {
-                break;
-            }
-            // A deadline in the past is due now.
-            now = next.max(now);
-            // Who has something to read reads it before it looks at the clock.
-            network.step(now);
-            if a_at <= now {
-                a.step(now, from_a, from_b, &mut network, &mut timeline);
-                network.step(now);
-            }
-            if b_at <= now {
-                b.step(now, from_b, from_a, &mut network, &mut timeline);
-            }
-        }
-
+        let now = drive(&mut sides, &mut network, &mut timeline, end);
         let [(a, _), (b, _)] = sides;
         let outcomes = [a.into_outcome(), b.into_outcome()];
         let lasted = if outcomes.iter().all(|outcome| outcome.over) {
@@ -274,5 +255,36 @@ impl Simulation {
             side,
         });
         self
+    }
+}
+
+/// Lets time pass until `end`, or until both sides have ended. Gives the time of
+/// the last thing that happened.
+fn drive(
+    sides: &mut [(Peer, Pipe); 2],
+    network: &mut Network,
+    timeline: &mut Timeline,
+    end: u64,
+) -> u64 {
+    let [(a, from_a), (b, from_b)] = sides;
+    let mut now = 0;
+    loop {
+        let a_at = a.wakes_at(now, from_a, from_b, network);
+        let b_at = b.wakes_at(now, from_b, from_a, network);
+        let next = a_at.min(b_at).min(network.next_event());
+        if next > end || a.is_over() && b.is_over() {
+            return now;
+        }
+        // A deadline in the past is due now.
+        now = next.max(now);
+        // Who has something to read reads it before it looks at the clock.
+        network.step(now);
+        if a_at <= now {
+            a.step(now, from_a, from_b, network, timeline);
+            network.step(now);
+        }
+        if b_at <= now {
+            b.step(now, from_b, from_a, network, timeline);
+        }
     }
 }

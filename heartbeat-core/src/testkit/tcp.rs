@@ -2,15 +2,22 @@
 //!
 //! This module decides what Linux decides: when a segment counts as lost (RFC
 //! 6298 for the timer, RFC 8985 for the tail loss probe and for losses that
-//! later arrivals tell of), how timers back off, what may be sent while a loss
-//! is repaired, and when the other end acknowledges. It leaves out what sparse
+//! later arrivals tell of), how timers back off, and what may be sent while a
+//! loss is repaired; `receiver` decides when the other end acknowledges. It leaves
+//! out what sparse
 //! and small segments never meet: congestion windows beyond the one after a
 //! timeout, undoing of spurious repairs, and giving up.
 
 use core::ops::Range;
-use std::{collections::VecDeque, vec::Vec};
+use std::collections::VecDeque;
 
 use super::network::NEVER;
+
+mod receiver;
+mod round_trips;
+
+pub(super) use receiver::{Acknowledgement, Receiver};
+use round_trips::RoundTrips;
 
 /// `TCP_RTO_MIN`: the least that the timer adds to the smoothed round trip, in
 /// microseconds.
@@ -19,78 +26,8 @@ const RTO_MIN: u64 = 200_000;
 /// The most that one packet holds, in bytes.
 const PACKET: u32 = 1448;
 
-/// `TCP_DELACK_MIN`: how long an acknowledgement waits for data to travel with.
-const DELAYED_ACKNOWLEDGEMENT: u64 = 40_000;
-
 /// `TCP_TIMEOUT_MIN`, two ticks of 1 ms.
 const TWO_TICKS: u64 = 2_000;
-
-/// What one end says of what it has received.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Acknowledgement {
-    /// All before this one.
-    pub(super) next: u64,
-    /// These too (SACK).
-    pub(super) beyond: Vec<u64>,
-}
-
-/// The receiving half of one direction.
-#[derive(Clone, Debug)]
-pub(super) struct Receiver {
-    next: u64,
-    beyond: Vec<u64>,
-    /// When an acknowledgement leaves by itself.
-    pub(super) acknowledges_at: u64,
-    received_at: u64,
-}
-
-impl Receiver {
-    pub(super) const fn new() -> Self {
-        Self {
-            next: 0,
-            beyond: Vec::new(),
-            acknowledges_at: NEVER,
-            received_at: 0,
-        }
-    }
-
-    /// How many segments have arrived in order.
-    pub(super) const fn delivered(&self) -> u64 {
-        self.next
-    }
-
-    /// A packet arrived, perhaps not for the first time. After a silence of more
-    /// than `long` it is acknowledged at once, as is what isn't in order, and what
-    /// `is_large`.
-    pub(super) fn receive(&mut self, numbers: Range<u64>, is_large: bool, long: u64, now: u64) {
-        let silence = now.saturating_sub(self.received_at);
-        self.received_at = now;
-        let in_order = numbers.contains(&self.next) && self.beyond.is_empty();
-        let wait = match in_order && !is_large && silence <= long {
-            true => DELAYED_ACKNOWLEDGEMENT,
-            false => 0,
-        };
-        self.acknowledges_at = self.acknowledges_at.min(now.saturating_add(wait));
-        for number in numbers {
-            if number >= self.next && !self.beyond.contains(&number) {
-                self.beyond.push(number);
-            }
-        }
-        while let Some(index) = self.beyond.iter().position(|&later| later == self.next) {
-            self.beyond.swap_remove(index);
-            self.next += 1;
-        }
-    }
-
-    /// Goes with whatever is sent.
-    pub(super) fn acknowledge(&mut self) -> Acknowledgement {
-        self.acknowledges_at = NEVER;
-        Acknowledgement {
-            next: self.next,
-            beyond: self.beyond.clone(),
-        }
-    }
-}
 
 /// A segment that is on its way, as far as its sender knows.
 #[derive(Clone, Copy, Debug)]
@@ -130,6 +67,37 @@ enum Timer {
     /// Something was sent before what has arrived, by so little that it may
     /// still be on its way.
     Reordering,
+}
+
+/// What an acknowledgement tells of for the first time.
+#[derive(Debug, Default)]
+struct Arrivals {
+    count: usize,
+    /// Whether the first that was on its way is among them.
+    advanced: bool,
+    /// The round trip of one that was sent once, which nobody doubts.
+    certain: Option<u64>,
+    /// That of one that was sent again.
+    doubtful: Option<u64>,
+}
+
+impl Arrivals {
+    fn note(&mut self, flight: &Flight, shortest: u64, latest: &mut (u64, u64), now: u64) {
+        self.count += 1;
+        let round_trip = now.saturating_sub(flight.sent_at);
+        if flight.repeated && round_trip < shortest {
+            // That of an earlier copy.
+            return;
+        }
+        let sample = match flight.repeated {
+            true => &mut self.doubtful,
+            false => &mut self.certain,
+        };
+        sample.get_or_insert(round_trip);
+        if flight.sent_at >= latest.0 {
+            *latest = (flight.sent_at, round_trip);
+        }
+    }
 }
 
 /// The sending half of one direction.
@@ -251,53 +219,11 @@ impl Sender {
         now: u64,
         mut send: impl FnMut(Range<u64>),
     ) {
-        let mut arrived = 0;
-        // Of one that was sent once nobody doubts the round trip.
-        let mut certain = None;
-        let mut doubtful = None;
-        let shortest = self.round_trips.shortest;
-        let mut note = |flight: &Flight, latest: &mut (u64, u64)| {
-            let round_trip = now.saturating_sub(flight.sent_at);
-            if flight.repeated && round_trip < shortest {
-                // That of an earlier copy.
-                return;
-            }
-            let sample = match flight.repeated {
-                true => &mut doubtful,
-                false => &mut certain,
-            };
-            sample.get_or_insert(round_trip);
-            if flight.sent_at >= latest.0 {
-                *latest = (flight.sent_at, round_trip);
-            }
-        };
-        let mut advanced = false;
-        while self.first < said.next {
-            let Some(flight) = self.flights.pop_front() else {
-                break;
-            };
-            self.first += 1;
-            advanced = true;
-            if flight.state != State::Arrived {
-                arrived += 1;
-                note(&flight, &mut self.latest);
-            }
-        }
-        for number in &said.beyond {
-            let index = number.checked_sub(self.first);
-            let index = index.and_then(|index| usize::try_from(index).ok());
-            if let Some(flight) = index.and_then(|index| self.flights.get_mut(index)) {
-                if flight.state != State::Arrived {
-                    flight.state = State::Arrived;
-                    arrived += 1;
-                    note(flight, &mut self.latest);
-                }
-            }
-        }
-        if arrived == 0 {
+        let arrivals = self.take_arrivals(said, now);
+        if arrivals.count == 0 {
             return;
         }
-        if let Some(sample) = certain.or(doubtful) {
+        if let Some(sample) = arrivals.certain.or(arrivals.doubtful) {
             self.round_trips.sample(sample, self.first, self.next());
             self.timeout = self.round_trips.timeout().min(self.longest_timeout);
         }
@@ -309,15 +235,42 @@ impl Sender {
                 self.phase = Phase::Open;
                 self.window = usize::MAX;
             }
-            Phase::Loss(_) => self.window = self.window.saturating_add(arrived),
+            Phase::Loss(_) => self.window = self.window.saturating_add(arrivals.count),
             _ => {}
         }
-        if advanced {
+        if arrivals.advanced {
             self.arm(now);
         }
         self.find_lost(now);
         self.repeat_lost(now, &mut send);
         self.send_what_waits(now, send);
+    }
+
+    /// Takes what has arrived out of what is on its way.
+    fn take_arrivals(&mut self, said: &Acknowledgement, now: u64) -> Arrivals {
+        let mut arrivals = Arrivals::default();
+        let shortest = self.round_trips.shortest();
+        while self.first < said.next {
+            let Some(flight) = self.flights.pop_front() else {
+                break;
+            };
+            self.first += 1;
+            arrivals.advanced = true;
+            if flight.state != State::Arrived {
+                arrivals.note(&flight, shortest, &mut self.latest, now);
+            }
+        }
+        for number in &said.beyond {
+            let index = number.checked_sub(self.first);
+            let index = index.and_then(|index| usize::try_from(index).ok());
+            if let Some(flight) = index.and_then(|index| self.flights.get_mut(index)) {
+                if flight.state != State::Arrived {
+                    flight.state = State::Arrived;
+                    arrivals.note(flight, shortest, &mut self.latest, now);
+                }
+            }
+        }
+        arrivals
     }
 
     /// The next time the timer fires, if it backs off, is at least this late:
@@ -406,7 +359,7 @@ impl Sender {
 
     fn find_lost(&mut self, now: u64) {
         let reordering = match self.phase {
-            Phase::Open => self.round_trips.shortest / 4,
+            Phase::Open => self.round_trips.shortest() / 4,
             _ => 0,
         };
         let overdue = self.overdue(reordering);
@@ -459,75 +412,5 @@ impl Sender {
         self.fires_at = probe
             .min(retransmission)
             .min(latest.max(now.saturating_add(1)));
-    }
-}
-
-/// The round trips' average and variation, as Linux keeps them: the smoothed
-/// one times 8, the variation times 4, and its maximum over a round trip, which
-/// decays by a quarter each.
-#[derive(Clone, Debug)]
-struct RoundTrips {
-    smoothed_by_8: u64,
-    deviation_by_4: u64,
-    variation: u64,
-    largest: u64,
-    /// The first segment of the next round trip.
-    round: u64,
-    shortest: u64,
-}
-
-impl Default for RoundTrips {
-    fn default() -> Self {
-        Self {
-            smoothed_by_8: 0,
-            deviation_by_4: 0,
-            variation: 0,
-            largest: RTO_MIN,
-            round: 0,
-            shortest: NEVER,
-        }
-    }
-}
-
-impl RoundTrips {
-    const fn smoothed(&self) -> u64 {
-        self.smoothed_by_8 / 8
-    }
-
-    const fn timeout(&self) -> u64 {
-        self.smoothed().saturating_add(self.variation)
-    }
-
-    fn sample(&mut self, took: u64, first: u64, next: u64) {
-        let is_first = self.shortest == NEVER;
-        self.shortest = self.shortest.min(took);
-        if is_first {
-            self.smoothed_by_8 = took.saturating_mul(8);
-            // So that the first timeout is three round trips.
-            self.deviation_by_4 = took.saturating_mul(2);
-            self.variation = self.deviation_by_4.max(RTO_MIN);
-            self.largest = self.variation;
-            return;
-        }
-        let smoothed = self.smoothed();
-        self.smoothed_by_8 = (self.smoothed_by_8 - smoothed).saturating_add(took);
-        let error = took.abs_diff(smoothed);
-        let quarter = self.deviation_by_4 / 4;
-        // A round trip that is shorter than usual raises the variation little.
-        self.deviation_by_4 = match error.checked_sub(quarter) {
-            Some(more) if took < smoothed => self.deviation_by_4.saturating_add(more / 8),
-            Some(more) => self.deviation_by_4.saturating_add(more),
-            None => self.deviation_by_4 - (quarter - error),
-        };
-        if self.deviation_by_4 > self.largest {
-            self.largest = self.deviation_by_4;
-            self.variation = self.variation.max(self.largest);
-        }
-        if first > self.round {
-            let excess = self.variation.saturating_sub(self.largest);
-            self.variation -= excess / 4;
-            self.round = next;
-            self.largest = RTO_MIN;
-        }
     }
 }

@@ -335,16 +335,18 @@ impl Peer {
             progress = true;
             self.send(now, bytes, ends, written, network);
         }
-        if written.has_no_control() && self.unflushed {
+        let flushed = written.has_no_control() && self.unflushed;
+        // Whatever was blocked isn't any more, if nothing is left.
+        if flushed || progress && written.is_empty() {
             self.unflushed = false;
             self.monitor.handle_flushed(at);
         }
         if !written.is_empty() {
             if progress {
                 self.monitor.handle_progress(at);
-            } else {
-                self.monitor.handle_blocked(at);
             }
+            // What is left was offered too.
+            self.monitor.handle_blocked(at);
         }
     }
 

@@ -16,6 +16,7 @@ mod foreign;
 mod frames;
 mod fuzz_corpus;
 mod hello;
+mod kinds;
 mod lessons;
 mod pauses;
 mod probes;

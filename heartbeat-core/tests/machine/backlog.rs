@@ -75,7 +75,12 @@ fn an_impatient_peer_is_pinged_as_often_as_it_would_ping() {
 #[test]
 fn a_peer_that_accepts_only_slow_pings_gets_slow_ones() {
     let mut run = Run::new(timings().build().unwrap());
-    let slow = timings().min_interval(secs(30)).build().unwrap();
+    let slow = timings()
+        .interval(secs(30))
+        .timeout(secs(10))
+        .min_interval(secs(30))
+        .build()
+        .unwrap();
     run.at(ms(0), |monitor, now| {
         monitor.handle_frame(Control::Hello(slow.hello()), now);
     });

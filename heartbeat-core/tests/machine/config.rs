@@ -51,8 +51,10 @@ fn no_duration_overflows() {
 fn from_a_microsecond_to_a_year_every_duration_is_fine() {
     for (knob, set) in DURATIONS {
         for fine in [MICRO, YEAR] {
-            // A timeout that leaves room for any `adaptive_floor`.
-            let builder = set(Config::builder().timeout(YEAR), fine);
+            // Timings that leave room for any `adaptive_floor` and
+            // `min_interval`.
+            let roomy = Config::builder().interval(YEAR).timeout(YEAR);
+            let builder = set(roomy, fine);
             assert!(builder.build().is_ok(), "{knob} = {fine:?}");
         }
     }
@@ -174,9 +176,12 @@ fn what_is_left_out_follows_interval_and_timeout() {
             config.adaptive_floor(),
         )
     };
-    // Half of the interval, at most a second; the timeout; at most 200 ms.
-    assert_eq!(follow(ms(500), ms(80)), (ms(250), ms(80), ms(80)));
-    assert_eq!(follow(secs(2), ms(200)), (secs(1), ms(200), ms(200)));
+    // Half of the interval, at most a second and the probe budget; the timeout;
+    // at most 200 ms.
+    assert_eq!(follow(ms(500), ms(90)), (ms(250), ms(90), ms(90)));
+    assert_eq!(follow(ms(500), ms(80)), (ms(240), ms(80), ms(80)));
+    assert_eq!(follow(secs(2), secs(1)), (secs(1), secs(1), ms(200)));
+    assert_eq!(follow(secs(2), ms(200)), (ms(600), ms(200), ms(200)));
     assert_eq!(follow(secs(60), secs(9)), (secs(1), secs(9), ms(200)));
     assert_eq!(follow(MICRO, MICRO), (MICRO, MICRO, MICRO));
     assert_eq!(follow(YEAR, YEAR), (secs(1), YEAR, ms(200)));
@@ -453,7 +458,8 @@ mod file {
     fn what_follows_from_a_timing_follows_when_it_is_changed() {
         let config = from_toml("preset = 'mobile'\ninterval = '1s'\ntimeout = '100ms'").unwrap();
         assert_eq!(config.max_missed(), 3);
-        assert_eq!(config.min_interval(), ms(500));
+        // Three timeouts, which are less than half of the interval.
+        assert_eq!(config.min_interval(), ms(300));
         assert_eq!(config.stall_tolerance(), ms(100));
         assert_eq!(config.adaptive_floor(), ms(100));
     }

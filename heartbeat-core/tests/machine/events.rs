@@ -124,6 +124,10 @@ fn each_end_has_its_cause_and_each_cause_its_words() {
         "pings could not be written"
     );
     assert_eq!(Cause::PingFlood.to_string(), "ping flood");
+    assert_eq!(
+        Cause::Refused.to_string(),
+        "its detection time is too short for us"
+    );
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Who asks: a passive side leaves it to the peer, where it can.
+//! When a passive side asks: after the whole interval, so that the peer usually
+//! asks first. In all else it is like any other.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,40 +8,95 @@
     reason = "helpers of tests may panic too"
 )]
 
-use crate::common::{Run, ms, secs};
-use heartbeat_core::{Config, ConfigBuilder, Event, Monitor, Role};
+use crate::common::{Run, at, converse, ms, secs};
+use heartbeat_core::{Config, ConfigBuilder, Control, Event, Evidence, Monitor, Role};
 
 /// Dead after 16 s.
+fn timings() -> ConfigBuilder {
+    Config::builder().interval(secs(10)).timeout(secs(2))
+}
+
 fn passive() -> ConfigBuilder {
-    Config::builder()
-        .interval(secs(10))
-        .timeout(secs(2))
-        .jitter(0.0)
-        .role(Role::Passive)
+    timings().role(Role::Passive)
 }
 
 #[test]
-fn a_passive_side_gives_the_peers_ping_a_whole_timeout_however_short_round_trips_are() {
+fn it_asks_after_the_whole_interval_whatever_the_jitter() {
+    for jitter in [0.0, 0.25, 1.0] {
+        for evidence in [Evidence::AnyBytes, Evidence::Echo] {
+            let config = passive().jitter(jitter).evidence(evidence);
+            let mut run = Run::seeded(config.build().unwrap(), 3);
+            run.assert_dies_at(secs(16));
+            assert_eq!(run.pings(), [secs(10), secs(12), secs(14)]);
+
+            // Also behind the first interval, and off the grid.
+            let mut run = Run::seeded(config_of(&run), 3);
+            run.at(secs(10), |_, _| {});
+            let pong = run.answer();
+            run.at(ms(10_007), |monitor, now| monitor.handle_frame(pong, now));
+            run.assert_dies_at(ms(26_007));
+            assert_eq!(run.pings()[1..], [ms(20_007), ms(22_007), ms(24_007)]);
+        }
+    }
+}
+
+fn config_of(run: &Run) -> Config {
+    *run.monitor.config()
+}
+
+#[test]
+fn where_one_miss_decides_it_has_the_same_bound() {
+    let mut run = Run::new(passive().max_missed(1).build().unwrap());
+    run.assert_dies_at(secs(12));
+    assert_eq!(run.pings(), [secs(10)]);
+}
+
+#[test]
+fn its_own_ping_is_suspicious_when_round_trips_say_so() {
     let mut run = Run::new(passive().build().unwrap());
     run.at(secs(1), Monitor::probe);
     let pong = run.answer();
     run.at(ms(1_050), |monitor, now| monitor.handle_frame(pong, now));
     run.told.clear();
-    run.just_before(ms(13_050));
+    // 200 ms, the floor, after its ping has left.
+    run.just_before(ms(11_250));
     assert_eq!(run.told, []);
-    run.until(ms(13_050));
-    assert!(
-        matches!(run.told[..], [(_, Event::Suspect { missed: 1, .. })]),
-        "{:?}",
-        run.told
-    );
-    assert_eq!(run.pings(), [secs(1), ms(13_050)]);
+    run.until(ms(11_250));
+    let late = Event::Suspect {
+        missed: 0,
+        silent_for: ms(10_200),
+    };
+    assert_eq!(run.told, [(ms(11_250), late)]);
+    assert_eq!(run.pings(), [secs(1), ms(11_050)]);
 }
 
 #[test]
-fn where_one_miss_decides_a_passive_side_asks_itself() {
-    let mut run = Run::new(passive().max_missed(1).build().unwrap());
-    run.until(secs(10));
-    assert_eq!(run.pings(), [secs(10)]);
-    run.assert_dies_at(secs(12));
+fn a_peer_with_the_same_timings_usually_asks_first() {
+    let (mut asked_by_it, mut asked_by_the_peer) = (0, 0);
+    for seed in 0..20 {
+        let mut side = Run::seeded(passive().build().unwrap(), seed);
+        let mut peer = Run::seeded(timings().build().unwrap(), seed + 100);
+        converse(&mut side, &mut peer, ms(20), secs(3600));
+        for run in [&side, &peer] {
+            run.assert_alive();
+            assert_eq!(run.suspicions(), 0);
+        }
+        asked_by_it += side.pings().len();
+        asked_by_the_peer += peer.pings().len();
+    }
+    assert!(asked_by_it * 10 < asked_by_the_peer, "{asked_by_it}");
+}
+
+/// The peer's ping shows that it lives.
+#[test]
+fn a_ping_of_the_peer_moves_its_own() {
+    let mut run = Run::new(passive().build().unwrap());
+    for second in [9, 18, 27] {
+        run.at(secs(second), |monitor, now| {
+            monitor.handle_frame(Control::Ping(heartbeat_core::Nonce([1; 8])), now);
+        });
+    }
+    assert_eq!(run.pings(), []);
+    assert_eq!(run.monitor.status().last_heard, at(secs(27)));
+    run.assert_dies_at(secs(43));
 }

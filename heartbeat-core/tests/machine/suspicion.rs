@@ -36,21 +36,31 @@ fn each_missed_beat_is_told() {
 }
 
 #[test]
-fn a_ping_that_can_not_leave_is_suspicious_after_its_timeout_and_told_once() {
+fn a_ping_that_can_not_leave_is_no_late_beat() {
     let mut run = start();
     run.writable = false;
-    run.just_before(secs(12));
+    run.just_before(secs(16));
     assert_eq!(run.told, []);
     assert_eq!(run.monitor.status().state, State::Alive);
+    let death = run.assert_dies_at(secs(16));
+    assert_eq!((death.cause, death.missed), (Cause::WriteStalled, 0));
+}
+
+/// One that left was late; the one behind it waits, and is late for nobody.
+#[test]
+fn a_suspicion_stays_while_the_next_ping_can_not_leave() {
+    let mut run = start();
+    run.until(secs(10));
+    run.writable = false;
     run.just_before(secs(16));
     let late = Event::Suspect {
-        missed: 0,
+        missed: 1,
         silent_for: secs(12),
     };
     assert_eq!(run.told, [(secs(12), late)]);
     assert_eq!(run.monitor.status().state, State::Suspect);
     let death = run.assert_dies_at(secs(16));
-    assert_eq!(death.cause, Cause::WriteStalled);
+    assert_eq!((death.cause, death.missed), (Cause::Silent, 3));
 }
 
 /// Round trips of 100.001 ms and 180 ms: smoothed 100.001 ms with a variation

@@ -2,14 +2,14 @@
 //! and 14.
 
 use heartbeat_core::{
-    Cause, Config, Control, Event, Evidence, Instant, Nonce, Role, State,
+    Cause, Config, Control, Event, Evidence, Instant, Nonce, State,
     testkit::{Direction, Link, Side, Simulation, ms, us},
 };
 use proptest::{collection::vec, prelude::*};
 
 use super::support::{
     MICROSECOND, Rig, budget, cases, hello, history, lenient, micros, part, patient, share,
-    shortest, start, steady,
+    shortest, start, steady, tolerated,
 };
 
 proptest! {
@@ -41,14 +41,14 @@ proptest! {
     #[test]
     fn promise_01_completeness_holds_with_jitter_lateness_and_noise(
         config: Config, seed: u64, start in start(), hello in hello(), history in history(),
-        tolerated in part(),
+        late_by in part(),
         doings in vec((part(), part(), any::<u8>()), 1..12),
         flushes in vec(any::<bool>(), 1..4),
     ) {
         let mut rig = Rig::new(config, seed, start);
         rig.meet(hello);
         rig.prelude(&history);
-        let lateness = share(config.stall_tolerance(), tolerated);
+        let lateness = share(tolerated(&config), late_by);
         let deadline = rig.last_heard() + rig.detection_time();
 
         let mut doings = doings.iter().cycle();
@@ -83,7 +83,7 @@ proptest! {
         at in 0..5_000_000_u64, cut: bool, late in part(), chatty: bool,
     ) {
         let link = Link::new().rtt(ms(rtt)).jitter(ms(rtt) / 4);
-        let lateness = share(config.stall_tolerance(), late);
+        let lateness = share(tolerated(&config), late);
         let at = us(at);
         let mut simulation = Simulation::new(config, link, seed).lateness(side.other(), lateness);
         simulation = if cut { simulation.cut(Direction::Both, at) } else { simulation.hang(side, at) };
@@ -140,14 +140,12 @@ proptest! {
         let rtt = share(config.timeout() / 4, rtt);
         let link = Link::new().rtt(rtt).jitter(rtt / 2);
         let slack = ms(400) + rtt * 10;
-        // A passive side waits a timeout longer before it asks.
-        let waits = config.role() == Role::Passive && config.max_missed() > 1;
-        let patience = budget(&config) - if waits { config.timeout() } else { ms(0) };
+        let patience = budget(&config);
         let outage = share(patience.saturating_sub(slack) / 2, outage);
         let (stall_at, pause_at) = (ms(at) + ms(15_000), ms(at) + ms(40_000));
         let mut simulation = Simulation::new(config, link, seed)
             .partition(direction, ms(at), outage)
-            .stall(stalled, stall_at, patience.saturating_sub(rtt * 4))
+            .stall(stalled, stall_at, patience.saturating_sub(rtt * 4 + MICROSECOND))
             .lateness(stalled, config.stall_tolerance().min(rtt));
         // Whoever wants echoes gives up those who don't read.
         if config.evidence() != Evidence::Echo {
@@ -206,6 +204,38 @@ proptest! {
         let earliest = now + shortest(config.interval(), &config) + budget(&config);
         rig.run_until(earliest - MICROSECOND);
         prop_assert!(!rig.monitor.has_ended());
+    }
+
+    // Each suspicion is about a ping that left, and about that one only.
+    #[test]
+    fn promise_03_no_suspect_for_a_beat_that_was_never_sent(
+        config: Config, seed: u64, start in start(), hello in hello(), history in history(),
+        flushes in vec(any::<bool>(), 1..8), waits in vec(part(), 1..8),
+    ) {
+        let mut rig = Rig::new(config, seed, start);
+        rig.meet(hello);
+        rig.prelude(&history);
+        rig.live_if_possible();
+        rig.forget_events();
+        let earlier = rig.pings.len();
+        let mut left = 0;
+        let mut flushes = flushes.iter().cycle();
+        let mut waits = waits.iter().cycle();
+        while let Some(deadline) = rig.monitor.poll_timeout() {
+            rig.flushes = *flushes.next().unwrap();
+            rig.wake_on_time();
+            if rig.flushes {
+                left = rig.pings.len() - earlier;
+            }
+            prop_assert!(suspected(&rig) <= left, "{} of {left}", suspected(&rig));
+            // What waits may leave between two deadlines.
+            if *flushes.next().unwrap() && !rig.monitor.has_ended() {
+                let until = rig.monitor.poll_timeout().unwrap_or(deadline);
+                rig.now = rig.now + share(until.saturating_duration_since(rig.now), *waits.next().unwrap());
+                rig.flush();
+                left = rig.pings.len() - earlier;
+            }
+        }
     }
 
     // Read first, then look at the clock: both at the same microsecond.
@@ -334,7 +364,7 @@ proptest! {
     fn promise_14_the_adaptive_timeout_stays_within_floor_and_timeout(
         config in patient(), seed: u64, start in start(), trips in vec(part(), 1..12), steadily: bool,
     ) {
-        let config = config.to_builder().adaptive(true).role(Role::Both).build().unwrap();
+        let config = config.to_builder().adaptive(true).build().unwrap();
         let (floor, timeout) = (config.adaptive_floor(), config.timeout());
         let mut rig = Rig::new(config, seed, start);
         let mut last = Instant::ORIGIN;

@@ -1,14 +1,14 @@
 //! What two sides tell each other about themselves: promise 10.
 
 use heartbeat_core::{
-    Config, Control, Event, Hello, Nonce, Role,
+    Cause, Config, Control, Event, Hello, Nonce,
     testkit::{Link, Side, Simulation, ms, secs},
 };
 use proptest::{collection::vec, prelude::*};
 
 use super::support::{
-    MICROSECOND, Rig, Script, What, budget, cases, forward_step, hello, history, lenient, part,
-    share, shortest, start, steady,
+    MICROSECOND, Rig, Script, What, budget, cases, forward_step, hello, history, is_accepted,
+    lenient, part, share, shortest, start, steady,
 };
 
 proptest! {
@@ -69,6 +69,9 @@ proptest! {
         history in history(),
     ) {
         let config = lenient(config);
+        if !is_accepted(&config, &last) {
+            return Ok(());
+        }
         let mut rig = Rig::new(config, seed, start);
         rig.meet(Some(first));
         rig.prelude(&history);
@@ -82,10 +85,7 @@ proptest! {
         prop_assert_eq!(status.peer, Some(last));
         prop_assert_eq!(status.interval, only.interval);
         prop_assert_eq!(status.detection_time, only.detection_time);
-        prop_assert!(status.interval >= config.interval());
-        if config.role() != Role::Passive {
-            prop_assert_eq!(status.interval, config.interval().max(last.min_interval));
-        }
+        prop_assert_eq!(status.interval, config.interval().max(last.min_interval));
         // And the bound that it says is kept.
         if rig.last_heard() == rig.now {
             let deadline = rig.now + status.detection_time;
@@ -93,6 +93,60 @@ proptest! {
             prop_assert!(!rig.monitor.has_ended(), "too early");
             rig.run_until(deadline);
             prop_assert!(rig.monitor.has_ended(), "too late");
+        }
+    }
+
+    // As if the first one had never been said.
+    #[test]
+    fn promise_10_a_hello_that_takes_values_back_takes_all_of_them_back(
+        config: Config, seed: u64, start in start(), first: Hello, last: Hello, after in part(),
+        probes: bool,
+    ) {
+        if !is_accepted(&config, &first) || !is_accepted(&config, &last) {
+            return Ok(());
+        }
+        let heard = [Control::Hello(first), Control::Pong(Nonce([0; 8]))];
+        let [mut both, mut only] = heard.map(|control| {
+            let mut script = Script::new(config, seed, start);
+            script.call(What::Frame(control));
+            script
+        });
+        // Before either of them asks.
+        let asks = [&both, &only].map(|script| script.monitor.poll_timeout());
+        let until = asks.into_iter().flatten().min().unwrap();
+        let now = start + share(until.saturating_duration_since(start) - MICROSECOND, after);
+        let outcomes = [&mut both, &mut only].map(|script| {
+            script.now = now;
+            script.call(What::Frame(Control::Hello(last)));
+            if probes {
+                script.call(What::Probe);
+            }
+            script.drain();
+            (script.monitor.poll_timeout(), script.monitor.status(), script.out.clone())
+        });
+        let [both, only] = outcomes;
+        prop_assert_eq!(both, only);
+    }
+
+    // Of whoever wants to be heard of more often than that.
+    #[test]
+    fn promise_10_a_detection_time_below_100_ms_is_refused_unless_ours_is_too(
+        config: Config, seed: u64, start in start(), hello: Hello, after in part(), paused: bool,
+    ) {
+        let mut rig = Rig::new(config, seed, start);
+        rig.now = start + share(config.interval() - MICROSECOND, after);
+        if paused {
+            rig.monitor.handle_paused(rig.now);
+        }
+        let before = rig.monitor.status();
+        rig.monitor.handle_frame(Control::Hello(hello), rig.now);
+        rig.settle();
+        let refused = hello.detection_time < ms(100) && config.detection_time() >= ms(100);
+        prop_assert_eq!(rig.death().map(|(_, death)| death.cause), refused.then_some(Cause::Refused));
+        let status = rig.monitor.status();
+        prop_assert_eq!(status.peer, (!refused).then_some(hello));
+        if refused {
+            prop_assert_eq!(status.interval, before.interval);
         }
     }
 
@@ -125,6 +179,9 @@ proptest! {
     fn promise_10_asymmetric_settings_cause_no_false_dead(
         a in timings(), b in timings(), seed: u64, rtt in part(), jitter in part(), chatty: Option<Side>,
     ) {
+        if !is_accepted(&a, &b.hello()) || !is_accepted(&b, &a.hello()) {
+            return Ok(());
+        }
         let patience = a.timeout().min(b.timeout());
         let rtt = share(patience / 2, rtt);
         let link = Link::new().rtt(rtt).jitter(share(patience / 8, jitter));
@@ -137,7 +194,7 @@ proptest! {
         for (side, own, other) in [(Side::A, a, b), (Side::B, b, a)] {
             let status = report.status(side);
             prop_assert_eq!(status.peer, Some(other.hello()));
-            prop_assert!(status.interval >= own.interval().max(other.min_interval()));
+            prop_assert_eq!(status.interval, own.interval().max(other.min_interval()));
             prop_assert!(!report.events(side).any(|(_, event)| matches!(event, Event::Dead(_))));
         }
     }
@@ -162,7 +219,9 @@ fn timings() -> impl Strategy<Value = Config> {
             .interval(ms(interval))
             .timeout(ms(timeout))
             .max_missed(max_missed)
-            .min_interval(ms(min_interval))
+            .min_interval(ms(min_interval
+                .min(interval)
+                .min(timeout * u64::from(max_missed))))
             .adaptive_floor(ms(10))
             .stall_tolerance(ms(timeout))
             .write_stall(None)

@@ -1,10 +1,12 @@
 //! Our own stalls: promise 5.
 
-use heartbeat_core::{Cause, Config, Event, State};
+use std::time::Duration;
+
+use heartbeat_core::{Cause, Config, Event, Hello, Instant, State};
 use proptest::{collection::vec, prelude::*};
 
 use super::support::{
-    MICROSECOND, Rig, budget, cases, hello, history, lenient, part, share, start, time,
+    MICROSECOND, Rig, cases, hello, history, lenient, part, share, start, steady, time, tolerated,
 };
 
 proptest! {
@@ -19,8 +21,9 @@ proptest! {
         deadlines: u8, extra in time(), noise: Option<u8>, delay in part(),
     ) {
         let mut rig = after_some_deadlines(lenient(config), seed, start, hello, &history, deadlines);
+        let undisturbed = rig.last_heard() + rig.detection_time();
         let deadline = rig.monitor.poll_timeout().unwrap();
-        let late = config.stall_tolerance() + MICROSECOND + extra;
+        let late = tolerated(&config) + MICROSECOND + extra;
 
         let pings = rig.pings.len();
         rig.flushes = false;
@@ -34,7 +37,8 @@ proptest! {
         prop_assert_eq!(stalls, [Event::LocalStall { late }]);
         prop_assert_eq!(rig.pings.len(), pings + 1, "one fresh ping");
 
-        rig.now = rig.now + share(config.timeout() - MICROSECOND, delay);
+        let waited = share(config.timeout() - MICROSECOND, delay);
+        rig.now = rig.now + waited;
         rig.flush();
         let flushed_at = rig.now;
         rig.run_until(flushed_at + config.timeout() - MICROSECOND);
@@ -42,8 +46,7 @@ proptest! {
 
         // And if the peer is dead, that is found.
         rig.flushes = true;
-        let idle = rig.last_heard() + rig.monitor.status().interval;
-        rig.run_until(flushed_at.max(idle) + budget(&config));
+        rig.run_until(undisturbed + late + config.timeout() + waited);
         prop_assert_eq!(rig.death().map(|(_, death)| death.cause), Some(Cause::Silent));
     }
 
@@ -55,9 +58,8 @@ proptest! {
         let mut rig = after_some_deadlines(config, seed, start, hello, &history, deadlines);
         let deadline = rig.monitor.poll_timeout().unwrap();
         rig.forget_events();
-        rig.wake(deadline + config.stall_tolerance());
-        let stalled = |&(_, event): &(_, Event)| matches!(event, Event::LocalStall { .. });
-        prop_assert!(!rig.events.iter().any(stalled), "{:?}", rig.events);
+        rig.wake(deadline + tolerated(&config));
+        prop_assert_eq!(stalls(&rig), []);
     }
 
     // What was heard may have lain in a buffer while we slept.
@@ -72,15 +74,17 @@ proptest! {
             return Ok(());
         }
         let deadline = rig.monitor.poll_timeout().unwrap();
-        let late = config.stall_tolerance() + MICROSECOND + extra;
+        let late = tolerated(&config) + MICROSECOND + extra;
         rig.now = deadline + late;
         let pings = rig.pings.len();
+        // Not sooner than it accepts a ping.
+        let accepted = rig.monitor.status().peer.map_or(Duration::ZERO, |peer| peer.min_interval);
+        let is_too_soon = rig.pings.last().is_some_and(|&(at, _)| rig.now < at + accepted);
         rig.forget_events();
         rig.live();
         rig.wake(rig.now);
-        let stall = Event::LocalStall { late };
-        prop_assert!(rig.events.iter().any(|&(_, event)| event == stall));
-        prop_assert_eq!(rig.pings.len(), pings + 1);
+        prop_assert_eq!(stalls(&rig), [late]);
+        prop_assert_eq!(rig.pings.len(), pings + usize::from(!is_too_soon));
         let status = rig.monitor.status();
         prop_assert_eq!((status.state, status.missed), (State::Alive, 0));
     }
@@ -90,7 +94,9 @@ proptest! {
         config: Config, seed: u64, start in start(), hello in hello(), history in history(),
         max_missed in 1..8_u32, extras in vec((any::<bool>(), part()), 1..8),
     ) {
-        let config = config.to_builder().max_missed(max_missed).build().unwrap();
+        let min_interval = config.min_interval().min(config.timeout() * max_missed);
+        let config = config.to_builder()
+            .max_missed(max_missed).min_interval(min_interval).build().unwrap();
         let mut rig = Rig::new(config, seed, start);
         rig.meet(hello);
         rig.prelude(&history);
@@ -99,24 +105,23 @@ proptest! {
         let mut wakes = 0;
         let mut forgiven = 0;
         while let Some(deadline) = rig.monitor.poll_timeout() {
-            let &(stalls, part) = extras.next().unwrap();
-            let tolerance = config.stall_tolerance();
-            let late = if stalls {
-                tolerance + MICROSECOND + share(config.timeout(), part)
+            let &(stall, part) = extras.next().unwrap();
+            let late = if stall {
+                tolerated(&config) + MICROSECOND + share(config.timeout(), part)
             } else {
-                share(tolerance, part)
+                share(tolerated(&config), part)
             };
             let pings = rig.pings.len();
             let missed = rig.monitor.status().missed;
             rig.forget_events();
             rig.wake(deadline + late);
-            let stalled = rig.events.iter().any(|(_, event)| matches!(event, Event::LocalStall { .. }));
-            prop_assert_eq!(stalled, stalls);
-            let told = rig.events.iter().any(|(_, event)| {
+            let told = stalls(&rig);
+            prop_assert_eq!(&told[..], if stall { &[late][..] } else { &[] });
+            let judged = rig.events.iter().any(|(_, event)| {
                 matches!(event, Event::Suspect { .. } | Event::Dead(_))
             });
-            let judged = told || rig.monitor.status().missed > missed;
-            forgiven += u32::from(stalled && !judged && rig.pings.len() > pings);
+            let judged = judged || rig.monitor.status().missed > missed;
+            forgiven += u32::from(stall && !judged && rig.pings.len() > pings);
             prop_assert!(forgiven <= max_missed, "{} stalls were forgiven", forgiven);
             wakes += 1;
             // The interval, N stalls and N misses; a suspicion after each ping.
@@ -124,6 +129,92 @@ proptest! {
         }
         prop_assert!(rig.death().is_some());
     }
+
+    //   t0      t0 + I + N·W                                     Dead, k = 1
+    //   |------->|<---- L ---->|<---- w ---->|<------- W ------->|
+    //                          we wake up    the fresh ping leaves
+    #[test]
+    fn promise_05_the_bound_with_k_stalls_is_attained(
+        config in steady(), seed: u64, start in start(), hello in hello(), leaves: bool,
+        slept in vec((time(), prop::option::of(part())), 1..8),
+    ) {
+        let config = lenient(config);
+        let mut rig = Rig::new(config, seed, start);
+        rig.meet(hello);
+        rig.flushes = leaves;
+        let mut verdict = rig.last_heard() + rig.detection_time();
+        let mut asked = leaves;
+        for &(extra, waits) in slept.iter().take(config.max_missed() as usize) {
+            rig.run_until(verdict - MICROSECOND);
+            prop_assert_eq!(rig.monitor.poll_timeout(), Some(verdict));
+            rig.flushes = false;
+            let late = tolerated(&config) + MICROSECOND + extra;
+            rig.wake(verdict + late);
+            verdict = rig.now + config.timeout();
+            // Or the fresh ping never leaves.
+            if let Some(part) = waits {
+                let waited = share(config.timeout(), part);
+                rig.now = rig.now + waited;
+                rig.flush();
+                verdict = verdict + waited;
+                asked = true;
+            }
+        }
+        rig.run_until(verdict - MICROSECOND);
+        prop_assert!(!rig.monitor.has_ended(), "too early: {:?}", rig.death());
+        rig.run_until(verdict);
+        let (at, death) = rig.death().expect("a verdict");
+        prop_assert_eq!(at, verdict);
+        prop_assert_eq!(death.cause, if asked { Cause::Silent } else { Cause::WriteStalled });
+    }
+
+    #[test]
+    fn promise_05_the_bound_with_k_stalls_holds_wherever_they_happen(
+        config: Config, seed: u64, start in start(), hello in hello(), history in history(),
+        doings in vec((any::<bool>(), time(), prop::option::of(part())), 1..12),
+    ) {
+        let mut rig = Rig::new(config, seed, start);
+        rig.meet(hello);
+        rig.prelude(&history);
+        let mut bound = rig.last_heard() + rig.detection_time();
+        let mut forgiven = 0;
+        // Since when a fresh ping waits.
+        let mut waits = None;
+        let mut doings = doings.iter().cycle();
+        rig.flushes = false;
+        while let Some(deadline) = rig.monitor.poll_timeout() {
+            let &(stalls, extra, leaves) = doings.next().unwrap();
+            if stalls && forgiven < config.max_missed() {
+                let late = tolerated(&config) + MICROSECOND + extra;
+                rig.wake(deadline + late);
+                forgiven += 1;
+                bound = bound + late + config.timeout();
+                waits = Some(rig.now);
+            } else {
+                rig.wake_on_time();
+            }
+            let next = rig.monitor.poll_timeout();
+            if let (Some(part), Some(next)) = (leaves, next) {
+                rig.now = rig.now + share(next.saturating_duration_since(rig.now), part);
+                rig.flush();
+                if let Some(since) = waits.take() {
+                    bound = bound + rig.now.saturating_duration_since(since);
+                }
+            }
+        }
+        let (at, _) = rig.death().expect("a verdict");
+        prop_assert!(at <= bound, "{at:?} is after {bound:?}");
+    }
+}
+
+/// How late we were told to have been.
+fn stalls(rig: &Rig) -> Vec<Duration> {
+    let events = rig.events.iter();
+    let late = events.filter_map(|&(_, event)| match event {
+        Event::LocalStall { late } => Some(late),
+        _ => None,
+    });
+    late.collect()
 }
 
 /// Some way into a silence, though not so far that the next deadline is the
@@ -131,8 +222,8 @@ proptest! {
 fn after_some_deadlines(
     config: Config,
     seed: u64,
-    start: heartbeat_core::Instant,
-    hello: Option<heartbeat_core::Hello>,
+    start: Instant,
+    hello: Option<Hello>,
     history: &[f64],
     deadlines: u8,
 ) -> Rig {

@@ -96,6 +96,17 @@ pub(crate) fn shortest(interval: Duration, config: &Config) -> Duration {
     Duration::from_micros(u64::try_from(product.div_ceil(1_000_000)).unwrap())
 }
 
+/// Whether this peer's timings are accepted by a side with this configuration.
+pub(crate) fn is_accepted(config: &Config, hello: &Hello) -> bool {
+    let least = Duration::from_millis(100);
+    hello.detection_time >= least || config.detection_time() < least
+}
+
+/// How late a call may be that isn't a stall of ours.
+pub(crate) fn tolerated(config: &Config) -> Duration {
+    config.stall_tolerance().min(budget(config) - MICROSECOND)
+}
+
 /// N·W.
 pub(crate) fn budget(config: &Config) -> Duration {
     config.timeout() * config.max_missed()
@@ -141,8 +152,10 @@ impl Rig {
         self.monitor.status().detection_time
     }
 
+    /// The peer says this, unless it would be refused.
     pub(crate) fn meet(&mut self, hello: Option<Hello>) {
-        if let Some(hello) = hello {
+        let config = self.config();
+        if let Some(hello) = hello.filter(|hello| is_accepted(&config, hello)) {
             self.monitor.handle_frame(Control::Hello(hello), self.now);
             self.settle();
         }
@@ -217,6 +230,13 @@ impl Rig {
         self.settle();
     }
 
+    /// As [`live`](Self::live), if there can be evidence.
+    pub(crate) fn live_if_possible(&mut self) {
+        if self.can_live() {
+            self.live();
+        }
+    }
+
     /// Answers the latest ping.
     pub(crate) fn pong(&mut self) {
         let &(_, nonce) = self.pings.last().unwrap();
@@ -250,9 +270,7 @@ impl Rig {
         for &part in parts {
             let silence = share(harmless, part);
             self.run_until(self.last_heard() + silence);
-            if self.can_live() {
-                self.live();
-            }
+            self.live_if_possible();
         }
     }
 

@@ -264,7 +264,7 @@ fn a_larger_max_missed_counts_for_pings_that_were_held_back_with_its_hello() {
 #[test]
 fn an_interval_that_ends_after_the_end_of_time_never_ends() {
     let config = timings().jitter(0.25).build().unwrap();
-    let start = Instant::from_micros(u64::MAX - 1_000);
+    let start = Instant::from_micros(u64::MAX - 1_000_000);
     let mut monitor = Monitor::new(config, 1, start).without_hello();
     monitor.handle_paused(start);
     monitor.handle_resumed(start);

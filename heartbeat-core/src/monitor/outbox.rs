@@ -81,9 +81,11 @@ impl Outbox {
 
     // ---- what becomes of it --------------------------------------------
 
-    /// The round that the ping was for is over: evidence came.
-    pub(super) const fn end_round(&mut self) {
+    /// The round that the ping was for is over: evidence came. If the peer is
+    /// to be asked all the same, the ping shows that we live.
+    pub(super) const fn end_round(&mut self, asks_on: bool) {
         self.ping = match self.ping {
+            Ping::Due(Purpose::Round) if asks_on => Ping::Due(Purpose::Keepalive),
             Ping::Due(Purpose::Round) => Ping::None,
             Ping::InFlight(Purpose::Round) => Ping::InFlight(Purpose::Keepalive),
             other => other,

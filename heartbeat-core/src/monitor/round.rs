@@ -104,6 +104,11 @@ impl Round {
         self.missed
     }
 
+    /// Whether a fresh ping hasn't left yet.
+    pub(super) const fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
     pub(super) const fn was_asked(&self) -> bool {
         self.asked
     }

@@ -77,9 +77,12 @@ impl Monitor {
 
     /// The next interval begins.
     pub(super) fn enter_idle(&mut self) {
+        // After a stall of ours evidence may have lain in a buffer.
+        let is_fresh = matches!(&self.life, Life::Round(round) if round.is_fresh());
+        self.outbox
+            .end_round(is_fresh && self.next_accepted() <= self.clock);
         let draw = Draw::After(self.ledger.sent());
         self.life = Life::idle(&self.timing, draw, self.random);
-        self.outbox.end_round();
         debug_assert!(!self.outbox.asks_in_a_round());
     }
 
@@ -303,9 +306,7 @@ impl Monitor {
         }
         let is_probe_due = self.is_probe_due(now);
         self.tell_stall(late, now);
-        if self.writes.limit_at().is_due(now) {
-            // No answer changes the verdict that `handle_timeout` will give.
-        } else if is_probe_due {
+        if is_probe_due {
             self.begin_round(now, Purpose::Probe, now);
         } else if self.interval_end().is_due(now) {
             // The evidence is older than the stall.

@@ -69,10 +69,13 @@ impl Candidate {
             self.suspected = false;
             self.pending.recovered = Some(heard.silence);
         }
-        if matches!(self.life, Life::Round(_)) {
+        if let Life::Round(round) = self.life {
             self.life = Life::Idle { probe_waits: false };
             self.after = After::draw(&world.terms, false);
-            self.due = self.due.filter(|&ping| ping != Ping::Round);
+            let accepted = due(soonest(&world.terms, world.left), world.now);
+            if self.due == Some(Ping::Round) {
+                self.due = (round.fresh && accepted).then_some(Ping::Keepalive);
+            }
             if self.in_flight == Some(Ping::Round) {
                 self.in_flight = Some(Ping::Keepalive);
             }

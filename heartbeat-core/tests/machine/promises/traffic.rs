@@ -323,35 +323,32 @@ proptest! {
 /// 4·N + 2·∫N/m dt.
 struct Credit {
     accepted: u128,
-    /// In force, and the most that was announced.
-    last: u32,
+    /// The most that was announced.
     most: Option<u32>,
-    /// ∫N dt.
-    integral: u128,
+    passed: u128,
 }
 
 impl Credit {
     fn new(accepted: Duration) -> Self {
         Self {
             accepted: accepted.as_micros(),
-            last: 255,
             most: None,
-            integral: 0,
+            passed: 0,
         }
     }
 
     fn announce(&mut self, max_missed: u32) {
-        self.last = max_missed;
         self.most = self.most.max(Some(max_missed));
     }
 
     fn pass(&mut self, time: Duration) {
-        self.integral += u128::from(self.last) * time.as_micros();
+        self.passed += time.as_micros();
     }
 
     fn room(&self) -> u64 {
-        let at_once = 4 * u64::from(self.most.unwrap_or(255));
-        at_once + u64::try_from(2 * self.integral / self.accepted).unwrap()
+        let each = 2 * u128::from(self.most.unwrap_or(255));
+        let room = each * (self.passed + 2 * self.accepted) / self.accepted;
+        u64::try_from(room).unwrap()
     }
 }
 

@@ -123,7 +123,7 @@ async fn a_probe_that_we_slept_through_is_asked_again() {
 /// As long as until before and after our next sign of life leaves, with beats
 /// that are told and that aren't.
 fn pauses() -> Vec<(Duration, Config)> {
-    let pauses = [ms(1), ms(10), ms(60), ms(150), ms(250), ms(700)];
+    let pauses = [ms(1), ms(10), ms(60), ms(150), ms(250), ms(550)];
     let each = |pause| [(pause, quick()), (pause, quiet(quick()))];
     pauses.into_iter().flat_map(each).collect()
 }

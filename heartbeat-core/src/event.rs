@@ -258,11 +258,15 @@ pub enum Diagnosis {
     /// proves nothing.
     #[default]
     Unknown,
-    /// The peer's kernel acknowledged what we sent, and its application said
-    /// nothing: it hangs, or was stopped.
+    /// The peer's kernel acknowledged all that we sent, no packet seems to have
+    /// been lost, and its application said nothing: it hangs, or was stopped.
+    ///
+    /// One that speaks looks the same if it begins with packets too large for
+    /// the path, which vanish all: no end of a connection sees that.
     AppHung,
-    /// What we sent isn't acknowledged although it was repeated: the network
-    /// in between is cut, or the peer's host is gone.
+    /// What we sent isn't acknowledged although it was repeated: the path
+    /// carries nothing of it. The network in between is cut, or the peer's
+    /// host is gone, or what we send is too large for the path.
     PathDead,
     /// The peer's application doesn't read: its kernel answers, but has no
     /// room for what we want to send.

@@ -8,7 +8,7 @@
 use std::net::SocketAddr;
 use std::{any::Any, time::Duration};
 
-use heartbeat_core::{Config, Death, Instant};
+use heartbeat_core::{Config, Death, Diagnosis, Instant};
 use tokio::net::TcpStream;
 
 use crate::safety_net::{self, SafetyNet, TcpInfo};
@@ -44,6 +44,11 @@ pub(crate) struct Net<S> {
     /// What was chosen by hand instead of what is derived from the timings.
     /// Few have one, and it is larger than all the rest.
     by_hand: Option<Box<SafetyNet>>,
+    /// The heartbeat's interval that a derived net follows.
+    interval: Duration,
+    /// The kernel's notes when the first beat of this silence was late, for the
+    /// diagnosis.
+    suspected: Option<Box<TcpInfo>>,
     /// How often to look at the socket while nobody reads.
     peek_interval: Duration,
     look_at: Instant,
@@ -56,6 +61,8 @@ impl<S> Net<S> {
             socket,
             status: NetStatus::NoSocket,
             by_hand: None,
+            interval: config.interval(),
+            suspected: None,
             peek_interval: Duration::MAX,
             look_at: Instant::MAX,
         };
@@ -86,11 +93,13 @@ impl<S> Net<S> {
     }
 
     /// The interval was negotiated. It may have made our detection time longer,
-    /// and the kernel's verdict is to come after ours.
+    /// and the kernel's verdict is to come after ours; or as short again as it
+    /// was configured.
     pub(crate) fn adapt(&mut self, stream: &S, config: &Config, interval: Duration) {
-        if interval > config.interval() && self.by_hand.is_none() {
-            if let Ok(slower) = config.to_builder().interval(interval).build() {
-                self.spread(stream, &slower);
+        if interval != self.interval && self.by_hand.is_none() {
+            if let Ok(negotiated) = config.to_builder().interval(interval).build() {
+                self.interval = interval;
+                self.spread(stream, &negotiated);
             }
         }
     }
@@ -149,10 +158,31 @@ impl<S> Net<S> {
         (self.socket)(stream)?.peer_addr().ok()
     }
 
-    /// Says of a death what the kernel knows.
-    pub(crate) fn diagnose(&self, stream: &S, death: &mut Death) {
-        if let Some(socket) = (self.socket)(stream) {
-            death.diagnosis = safety_net::diagnose(death, socket);
+    /// A beat is late. If that is the first one of a silence, what the kernel
+    /// has noted so far is remembered for the diagnosis.
+    pub(crate) fn note_suspicion(&mut self, stream: &S) {
+        if self.suspected.is_none() {
+            let info = (self.socket)(stream).and_then(|socket| TcpInfo::of(socket).ok());
+            self.suspected = info.map(Box::new);
         }
+    }
+
+    /// The silence is over.
+    pub(crate) fn forget_suspicion(&mut self) {
+        self.suspected = None;
+    }
+
+    /// Says of a death what the kernel knows. The peer's last frame may have
+    /// broken off: then it was saying something, and what became of the rest
+    /// nobody can tell.
+    pub(crate) fn diagnose(&self, stream: &S, death: &mut Death, broken_off: bool) {
+        let Some(socket) = (self.socket)(stream) else {
+            return;
+        };
+        let suspected = self.suspected.as_deref();
+        death.diagnosis = match safety_net::diagnose_since(death, suspected, socket) {
+            Diagnosis::AppHung if broken_off => Diagnosis::Unknown,
+            diagnosis => diagnosis,
+        };
     }
 }

@@ -238,6 +238,12 @@ pub trait Transport<S>: Protocol {
         self.unwritten() < 8 * 1024
     }
 
+    /// Whether [`Self::poll_write`] stopped so that others have a turn, and not
+    /// because the stream took no more.
+    fn is_resting(&self) -> bool {
+        false
+    }
+
     /// Whether a control frame is queued and not written.
     fn control_unwritten(&self) -> bool;
 

@@ -10,7 +10,7 @@ use futures::{SinkExt, StreamExt};
 use heartbeat_core::Control;
 use heartbeat_tests::{
     data_frame, framed, ms,
-    network::{LEFT, Network, RIGHT},
+    network::{Hook, LEFT, Network, RIGHT},
     quick, secs,
 };
 use heartbeat_tokio::{
@@ -188,6 +188,191 @@ fn a_hung_peer_across_a_network_is_hung() {
     assert_eq!(death.diagnosis, Diagnosis::PeerNotReading, "{death}");
 }
 
+// ===== where the kernel's notes mislead =====
+
+/// As many connections at the same time: each is a case of its own.
+const CASES: usize = 12;
+
+/// The kernel takes what our own firewall drops for congestion: data waits
+/// unsent and probes go unanswered, as with a peer that has no room.
+#[test]
+fn a_firewall_of_our_own_isnt_blamed_on_the_peer() {
+    let Some(network) =
+        Network::with_filters_or_skip("a_firewall_of_our_own_isnt_blamed_on_the_peer")
+    else {
+        return;
+    };
+    for sending in [false, true] {
+        let deaths = many(
+            &network,
+            quick(),
+            Peer::Beats,
+            async |mut heartbeat, strike| {
+                beat(&mut heartbeat).await;
+                strike
+                    .by(|| network.left.filter(Hook::Output, "drop"))
+                    .await;
+                match sending {
+                    true => dead_while_sending(&mut heartbeat).await,
+                    false => dead(&mut heartbeat).await,
+                }
+            },
+        );
+        network.left.filter(Hook::Output, "").unwrap();
+        assert_each(&deaths, &[Diagnosis::Unknown, Diagnosis::PathDead]);
+    }
+}
+
+/// It begins while what we sent is in flight, so that repetitions are dropped.
+#[test]
+fn a_firewall_of_our_own_that_begins_while_we_send_isnt_blamed_on_the_peer() {
+    let test = "a_firewall_of_our_own_that_begins_while_we_send_isnt_blamed_on_the_peer";
+    let Some(network) = Network::with_filters_or_skip(test) else {
+        return;
+    };
+    let deaths = many(
+        &network,
+        quick(),
+        Peer::Beats,
+        async |mut heartbeat, strike| {
+            beat(&mut heartbeat).await;
+            let striking = async {
+                sleep(ms(100)).await;
+                strike
+                    .by(|| network.left.filter(Hook::Output, "drop"))
+                    .await;
+            };
+            let (death, ()) = tokio::join!(dead_while_sending(&mut heartbeat), striking);
+            death
+        },
+    );
+    network.left.filter(Hook::Output, "").unwrap();
+    assert_each(&deaths, &[Diagnosis::Unknown, Diagnosis::PathDead]);
+}
+
+/// Ours vanish: the path is dead for what we send.
+#[test]
+fn large_packets_that_vanish_on_their_way_to_the_peer_arent_blamed_on_it() {
+    let test = "large_packets_that_vanish_on_their_way_to_the_peer_arent_blamed_on_it";
+    let Some(network) = Network::with_filters_or_skip(test) else {
+        return;
+    };
+    hole_towards(&network, RIGHT);
+    for length in [8_000, 64 * 1024, 4 << 20] {
+        let deaths = many(
+            &network,
+            quick(),
+            Peer::Beats,
+            async |mut heartbeat, strike| {
+                beat(&mut heartbeat).await;
+                strike.by(|| Ok(())).await;
+                let message = Bytes::from(vec![0; length]);
+                // It may not even be written.
+                let sent = timeout(ms(100), heartbeat.send(message)).await;
+                drop(sent);
+                dead(&mut heartbeat).await
+            },
+        );
+        assert_each(&deaths, &[Diagnosis::Unknown, Diagnosis::PathDead]);
+    }
+}
+
+/// Theirs vanish, and its pongs wait behind them, while its kernel goes on
+/// acknowledging. The end of the message arrives, and shows that it was sent.
+#[test]
+fn large_packets_that_vanish_on_their_way_to_us_arent_blamed_on_the_peer() {
+    let test = "large_packets_that_vanish_on_their_way_to_us_arent_blamed_on_the_peer";
+    let Some(network) = Network::with_filters_or_skip(test) else {
+        return;
+    };
+    hole_towards(&network, LEFT);
+    let deaths = many(
+        &network,
+        quick(),
+        Peer::Sends(8_000),
+        async |mut heartbeat, strike| {
+            beat(&mut heartbeat).await;
+            strike.by(|| Ok(())).await;
+            heartbeat.send("now".into()).await.unwrap();
+            dead(&mut heartbeat).await
+        },
+    );
+    assert_each(&deaths, &[Diagnosis::Unknown]);
+}
+
+/// The same in the middle of a message.
+#[test]
+fn a_message_that_breaks_off_isnt_blamed_on_the_peer() {
+    let Some(network) =
+        Network::with_filters_or_skip("a_message_that_breaks_off_isnt_blamed_on_the_peer")
+    else {
+        return;
+    };
+    let endless = Peer::Sends(256 << 20);
+    let config = quick().to_builder().max_frame(256 << 20).build().unwrap();
+    let deaths = many(&network, config, endless, async |mut heartbeat, strike| {
+        beat(&mut heartbeat).await;
+        heartbeat.send("now".into()).await.unwrap();
+        let striking = async {
+            sleep(ms(100)).await;
+            strike.by(|| Ok(hole_towards(&network, LEFT))).await;
+        };
+        let (death, ()) = tokio::join!(dead(&mut heartbeat), striking);
+        death
+    });
+    assert_each(&deaths, &[Diagnosis::Unknown]);
+}
+
+/// The peer answers each time, and now and then all of it is lost: its pongs
+/// while its acknowledgements arrive, or our pings. That the path carries
+/// nothing at all any more is true meanwhile, and looks like a cut.
+#[test]
+fn lost_packets_arent_blamed_on_the_peer() {
+    let Some(network) = Network::with_filters_or_skip("lost_packets_arent_blamed_on_the_peer")
+    else {
+        return;
+    };
+    let deaths = many(
+        &network,
+        quick(),
+        Peer::Beats,
+        async |mut heartbeat, strike| {
+            beat(&mut heartbeat).await;
+            let fifth = "numgen random mod 100 < 20 drop";
+            strike
+                .by(|| network.router.filter(Hook::Forward, fifth))
+                .await;
+            // The kernel learns what path it is.
+            for _ in 0..20 {
+                heartbeat.send("on".into()).await.unwrap();
+                sleep(ms(20)).await;
+            }
+            within(secs(120), &mut heartbeat).await
+        },
+    );
+    assert_each(&deaths, &[Diagnosis::Unknown, Diagnosis::PathDead]);
+}
+
+fn hole_towards(network: &Network, host: std::net::IpAddr) {
+    let large = format!("ip daddr {host} ip length > 1000 drop");
+    network.router.filter(Hook::Forward, &large).unwrap();
+}
+
+fn assert_each(deaths: &[Death], right: &[Diagnosis]) {
+    assert_eq!(deaths.len(), CASES);
+    for death in deaths {
+        assert!(
+            matches!(death.cause, Cause::Silent | Cause::WriteStalled),
+            "{death}"
+        );
+    }
+    let wrong = deaths
+        .iter()
+        .filter(|death| !right.contains(&death.diagnosis));
+    let wrong: Vec<_> = wrong.collect();
+    assert!(wrong.is_empty(), "{} of {CASES}: {wrong:#?}", wrong.len());
+}
+
 // ===== where the kernel's word counts =====
 
 /// Dead after 3 s, or not while the peer's kernel acknowledges.
@@ -263,6 +448,8 @@ enum Peer {
     Beats,
     Hangs,
     OnlySends,
+    /// Sends a message of so many bytes when it hears one, and beats.
+    Sends(usize),
 }
 
 impl Peer {
@@ -274,6 +461,16 @@ impl Peer {
                 while patient.next().await.is_some() {}
             }
             Self::Hangs => std::future::pending().await,
+            Self::Sends(length) => {
+                let patient = Config::mobile().to_builder().max_frame(length);
+                let mut patient = Heartbeat::new(stream, patient.build().unwrap());
+                while let Some(event) = patient.next().await {
+                    if let PeerEvent::Message(_) = event {
+                        // Beats are answered while it waits.
+                        let _ = patient.send(vec![0; length].into()).await;
+                    }
+                }
+            }
             Self::OnlySends => {
                 let mut buffer = [0; Control::MAX_ENCODED];
                 let hello = Control::Hello(Config::mobile().hello());
@@ -336,6 +533,73 @@ fn across_with(
     })
 }
 
+/// Runs `test` with as many connections as there are cases, at the same time.
+/// The fault strikes once, when all are ready for it.
+fn many(
+    network: &Network,
+    config: Config,
+    peer: Peer,
+    test: impl AsyncFn(Heartbeat<TcpStream>, &Strike) -> Death + Sync,
+) -> Vec<Death> {
+    let (send_address, address) = std::sync::mpsc::channel();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    thread::scope(|scope| {
+        let left = scope.spawn(|| {
+            network.left.enter(|| {
+                run(async {
+                    let listener = TcpListener::bind((LEFT, 0)).await?;
+                    send_address.send(listener.local_addr()?).unwrap();
+                    let strike = Strike::default();
+                    let mut cases = Vec::new();
+                    for _ in 0..CASES {
+                        let (stream, _) = listener.accept().await?;
+                        cases.push(test(Heartbeat::new(stream, config), &strike));
+                    }
+                    let deaths = futures::future::join_all(cases).await;
+                    drop(stop);
+                    io::Result::Ok(deaths)
+                })
+            })
+        });
+        let address: SocketAddr = address.recv().unwrap();
+        let serve = || {
+            run(async {
+                let mut peers = Vec::new();
+                for _ in 0..CASES {
+                    peers.push(peer.serve(TcpStream::connect(address).await?));
+                }
+                tokio::select! {
+                    _ = futures::future::join_all(peers) => {}
+                    _ = stopped => {}
+                }
+                io::Result::Ok(())
+            })
+        };
+        network.right.enter(serve).unwrap();
+        left.join().unwrap().unwrap()
+    })
+}
+
+/// What happens to all connections at once.
+#[derive(Default)]
+struct Strike {
+    ready: std::cell::Cell<usize>,
+    struck: tokio::sync::Notify,
+}
+
+impl Strike {
+    /// Waits until all are here; the last one does it.
+    async fn by(&self, fault: impl FnOnce() -> io::Result<()>) {
+        let struck = self.struck.notified();
+        self.ready.set(self.ready.get() + 1);
+        if self.ready.get() < CASES {
+            return struck.await;
+        }
+        fault().unwrap();
+        self.struck.notify_waiters();
+    }
+}
+
 fn cut(network: &Network, towards: &[std::net::IpAddr]) {
     for host in towards {
         network.cut_towards(*host).unwrap();
@@ -382,6 +646,13 @@ async fn dead<S>(heartbeat: &mut Heartbeat<S>) -> Death
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
 {
+    within(secs(30), heartbeat).await
+}
+
+async fn within<S>(limit: Duration, heartbeat: &mut Heartbeat<S>) -> Death
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
+{
     let dead = async {
         loop {
             if let PeerEvent::Dead(death) = heartbeat.next().await.unwrap() {
@@ -389,7 +660,7 @@ where
             }
         }
     };
-    timeout(secs(30), dead).await.unwrap()
+    timeout(limit, dead).await.unwrap()
 }
 
 async fn dead_while_sending(heartbeat: &mut Heartbeat<TcpStream>) -> Death {

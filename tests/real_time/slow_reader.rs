@@ -6,10 +6,11 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use heartbeat_core::Control;
 use heartbeat_tests::{Throttled, data_frame, framed, ms, notable, secs};
-use heartbeat_tokio::{CloseReason, Config, Heartbeat, PeerEvent};
+use heartbeat_tokio::{Cause, CloseReason, Config, Heartbeat, PeerEvent, SendError};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
+    time::{Instant, interval, timeout},
 };
 
 const MIB: usize = 1 << 20;
@@ -61,6 +62,57 @@ async fn of_one_large_frame() {
 #[tokio::test]
 async fn of_many_frames() {
     send_to_a_slow_reader(vec![vec![1; 64 * 1024].into(); 256]).await;
+}
+
+/// Our pings wait behind what we send, in the kernels' buffers, and arrive in
+/// bunches. With one beat there is no room for any mistake about them.
+#[tokio::test]
+async fn that_reads_steadily_never_takes_us_for_a_flood() {
+    let config = Config::builder()
+        .interval(ms(200))
+        .timeout(ms(200))
+        .max_missed(1)
+        .build()
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let mut sender = Heartbeat::new(ours.unwrap(), config);
+    let slow = Throttled::new(theirs.unwrap().0, MIB);
+    let mut receiver = Heartbeat::new(slow, config);
+
+    let began = Instant::now();
+    let lasting = secs(6);
+    let message = Bytes::from(vec![1; 16 * 1024]);
+    let sending = async {
+        while began.elapsed() < lasting {
+            if let Ok(sent) = timeout(ms(50), sender.send(message.clone())).await {
+                sent.unwrap();
+            }
+        }
+        let mut told = Vec::new();
+        while let Ok(event) = timeout(ms(1), sender.next()).await {
+            told.push(event.unwrap());
+        }
+        told
+    };
+    let receiving = async {
+        let mut told = Vec::new();
+        while began.elapsed() < lasting {
+            if let Ok(event) = timeout(ms(50), receiver.next()).await {
+                told.push(event.unwrap());
+            }
+        }
+        told
+    };
+    let (sent, received) = tokio::join!(sending, receiving);
+    for told in [&sent, &received] {
+        assert!(!told.iter().any(PeerEvent::is_terminal), "{told:?}");
+    }
+    let messages = received
+        .iter()
+        .filter(|event| matches!(event, PeerEvent::Message(_)));
+    assert!(messages.count() > 100);
 }
 
 /// Who says goodbye and drops the stream at once, while megabytes wait in the
@@ -118,6 +170,57 @@ async fn a_peer_that_goes_on_sending_is_heard_out_after_our_goodbye() {
     let (heard, ()) = tokio::join!(talking, closing);
     // A goodbye is the last of it.
     assert_eq!(heard[heard.len() - 5..], [0, 0, 0, 1, 4]);
+}
+
+/// A peer that reads nothing and goes on pinging is alive, and of no use. Small
+/// buffers, so that the kernels take little before it shows.
+#[tokio::test]
+async fn that_reads_nothing_and_pings_is_given_up_if_writes_have_a_limit() {
+    let limit = ms(500);
+    let config = Config::builder()
+        .interval(ms(100))
+        .timeout(secs(1))
+        .write_stall(limit)
+        .build()
+        .unwrap();
+    let accepting = TcpSocket::new_v4().unwrap();
+    accepting.set_recv_buffer_size(4096).unwrap();
+    accepting.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = accepting.listen(1).unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_send_buffer_size(8192).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (ours, theirs) = tokio::join!(socket.connect(address), listener.accept());
+    let mut heartbeat = Heartbeat::new(ours.unwrap(), config);
+    let mut peer = theirs.unwrap().0;
+    let pinging = tokio::spawn(async move {
+        peer.write_all(&hello_of(config)).await.unwrap();
+        let mut buffer = [0; Control::MAX_ENCODED];
+        let ping = Control::Ping(heartbeat_core::Nonce([1; 8]));
+        let ping = framed(ping.encode(&mut buffer).unwrap());
+        let mut often = interval(ms(150));
+        while peer.write_all(&ping).await.is_ok() {
+            often.tick().await;
+        }
+    });
+
+    // How much the kernels took, and since when it is no more.
+    let mut last = (heartbeat.get_ref().writable().await, Instant::now()).1;
+    let death = loop {
+        let sending = heartbeat.send(vec![0; 2048].into());
+        match timeout(secs(20), sending).await.expect("it is given up") {
+            Ok(()) => last = Instant::now(),
+            Err(SendError::Dead(death)) => break death,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert_eq!(death.cause, Cause::WriteStalled);
+    // `send` takes messages in before they are written, so the last byte was
+    // written then or before.
+    let took = last.elapsed();
+    assert!(took < limit + ms(700), "{took:?}");
+    assert!(death.silent_for < ms(400), "it was heard: {death}");
+    pinging.abort();
 }
 
 fn hello_of(config: Config) -> Vec<u8> {

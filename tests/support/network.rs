@@ -1,14 +1,79 @@
 //! The network of the examples, and what becomes of a test where it can't be
 //! made.
 
-use std::env;
+use std::{
+    env,
+    io::{self, Write},
+    process::{Command, Stdio},
+};
 
 #[path = "../../examples/network.rs"]
 mod shared;
 
 pub use shared::{Host, LEFT, Network, RIGHT};
 
+/// Which packets a filter looks at.
+#[derive(Clone, Copy, Debug)]
+pub enum Hook {
+    /// Those that a router hands on.
+    Forward,
+    /// Those that a host sends itself.
+    Output,
+}
+
+impl Host {
+    /// Does this with packets from now on, in the words of `nft`, in the place
+    /// of an earlier filter. No rules take it away.
+    ///
+    /// # Errors
+    ///
+    /// If `nft` isn't installed, or what it says.
+    pub fn filter(&self, hook: Hook, rules: &str) -> io::Result<()> {
+        let hook = match hook {
+            Hook::Forward => "forward",
+            Hook::Output => "output",
+        };
+        let script = format!(
+            "flush ruleset\ntable ip faults {{\nchain faults {{\n\
+             type filter hook {hook} priority 0;\n{rules}\n}}\n}}\n"
+        );
+        self.enter(|| {
+            let mut nft = Command::new("nft")
+                .args(["-f", "-"])
+                .stdin(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .map_err(|error| io::Error::new(error.kind(), format!("nft: {error}")))?;
+            if let Some(mut input) = nft.stdin.take() {
+                input.write_all(script.as_bytes())?;
+            }
+            let ended = nft.wait_with_output()?;
+            match ended.status.success() {
+                true => Ok(()),
+                false => Err(io::Error::other(String::from_utf8_lossy(&ended.stderr))),
+            }
+        })
+    }
+}
+
 impl Network {
+    /// As [`or_skip`](Self::or_skip), for a test that filters packets.
+    ///
+    /// # Panics
+    ///
+    /// As [`or_skip`](Self::or_skip).
+    #[must_use]
+    pub fn with_filters_or_skip(test: &str) -> Option<Self> {
+        let network = Self::or_skip(test)?;
+        match network.router.filter(Hook::Forward, "") {
+            Ok(()) => Some(network),
+            Err(error) => {
+                skip(test, &error);
+                None
+            }
+        }
+    }
+
     /// As [`new`](Self::new); where it can't be made, says so for all to see.
     ///
     /// # Panics
@@ -18,10 +83,14 @@ impl Network {
     pub fn or_skip(test: &str) -> Option<Self> {
         let made = Self::new();
         if let Err(error) = &made {
-            let required = env::var("HEARTBEAT_NAMESPACES").is_ok_and(|word| word == "required");
-            assert!(!required, "{test}: no network namespaces: {error}");
-            eprintln!("SKIPPED {test}: no network namespaces: {error}");
+            skip(test, error);
         }
         made.ok()
     }
+}
+
+fn skip(test: &str, error: &io::Error) {
+    let required = env::var("HEARTBEAT_NAMESPACES").is_ok_and(|word| word == "required");
+    assert!(!required, "{test}: no network namespaces: {error}");
+    eprintln!("SKIPPED {test}: no network namespaces: {error}");
 }

@@ -521,6 +521,9 @@ fn config() -> impl Strategy<Value = Config> {
     )
         .prop_map(
             |(interval, timeout, missed, jitter, least, adaptive, role)| {
+                let probe_budget = timeout * u64::from(missed);
+                // With less than 100 ms in all the other side may refuse it.
+                let interval = interval.max(100_u64.saturating_sub(probe_budget));
                 let builder = Config::builder()
                     .interval(ms(interval))
                     .timeout(ms(timeout))
@@ -529,7 +532,7 @@ fn config() -> impl Strategy<Value = Config> {
                     .adaptive(adaptive)
                     .role(role);
                 let builder = match least {
-                    Some(least) => builder.min_interval(ms(least)),
+                    Some(least) => builder.min_interval(ms(least.min(interval).min(probe_budget))),
                     None => builder,
                 };
                 builder.build().unwrap()
@@ -913,12 +916,7 @@ impl Session {
     /// Ours, or what the peer slowed us down to.
     fn interval(&self, peer: Option<Hello>) -> Duration {
         let own = self.config.interval();
-        let Some(peer) = peer else { return own };
-        let asked = match self.config.role() {
-            Role::Passive if self.config.max_missed() > 1 => peer.min_interval.max(peer.interval),
-            _ => peer.min_interval,
-        };
-        own.max(asked)
+        peer.map_or(own, |peer| own.max(peer.min_interval))
     }
 
     fn detection_time(&self, peer: Option<Hello>) -> Duration {

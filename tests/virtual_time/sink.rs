@@ -366,6 +366,45 @@ async fn the_safety_net_follows_a_peer_that_slows_us_down() {
     assert!(idle(&a) > secs(100));
 }
 
+/// A peer that asks for a year, and takes it back, leaves nothing behind; nor
+/// does one that asks for it again.
+#[tokio::test]
+async fn the_safety_net_goes_back_with_the_peer() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let mut heartbeat = Heartbeat::new(ours.unwrap(), Config::lan());
+    let mut peer = RawPeer::new(theirs.unwrap().0);
+    let options = |heartbeat: &Heartbeat<TcpStream>| {
+        let socket = socket2::SockRef::from(heartbeat.get_ref());
+        (
+            socket.tcp_keepalive_time().unwrap(),
+            socket.tcp_keepalive_interval().unwrap(),
+            socket.tcp_keepalive_retries().unwrap(),
+        )
+    };
+    let before = options(&heartbeat);
+    let normal = Config::lan();
+    let year = secs(365 * 24 * 3600);
+    let slow = Config::builder().interval(year).timeout(year);
+    let slow = slow.min_interval(year).build().unwrap();
+    for _ in 0..2 {
+        peer.greet(slow).await;
+        let told = heartbeat.next().await;
+        assert!(matches!(told, Some(PeerEvent::Connected { .. })));
+        assert_eq!(heartbeat.status().peer.interval, year);
+        let after = options(&heartbeat);
+        assert!(after.0 > secs(9 * 3600), "{after:?}");
+        assert!(after.1 > before.1, "{after:?}");
+
+        peer.greet(normal).await;
+        let told = heartbeat.next().await;
+        assert!(matches!(told, Some(PeerEvent::Connected { .. })));
+        assert_eq!(heartbeat.detection_time(), normal.detection_time());
+        assert_eq!(options(&heartbeat), before);
+    }
+}
+
 /// Neither the name of the socket nor what the peer asks for replaces it.
 #[tokio::test]
 async fn a_safety_net_that_was_chosen_by_hand_stays() {

@@ -3,9 +3,14 @@
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
-use heartbeat_tests::{RawPeer, all_events, ms, notable, quick, secs};
+use heartbeat_core::{Control, Nonce};
+use heartbeat_tests::{
+    RawPeer, all_events, ms, notable, quick,
+    scripted::{control_frame, greeted},
+    secs,
+};
 use heartbeat_tokio::{Cause, Heartbeat, PeerEvent, SendError};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 /// A heartbeat whose peer's end takes so few bytes that the first message
 /// fills it.
@@ -91,6 +96,72 @@ async fn a_limit_for_stalled_writes_ends_even_a_peer_that_sends() {
     assert_eq!(start.elapsed(), secs(2));
 }
 
+/// Only written bytes give it more time: neither the peer's pings, nor our
+/// pongs and pings that wait, nor attempts to write.
+#[tokio::test(start_paused = true)]
+async fn the_limit_for_stalled_writes_counts_from_the_last_written_byte() {
+    for spawned in [false, true] {
+        let config = quick().to_builder().interval(ms(100)).write_stall(ms(500));
+        let (heartbeat, script) = greeted(config.build().unwrap()).await;
+        script.take_only(10_000);
+        let pings = script.clone();
+        let pinging = tokio::spawn(async move {
+            for nonce in 0..=u8::MAX {
+                pings.give_bytes(control_frame(Control::Ping(Nonce([nonce; 8]))));
+                sleep(ms(150)).await;
+            }
+        });
+        // Some bytes are taken until 350 ms have passed.
+        let last = Instant::now() + ms(350);
+        let room = script.clone();
+        let taking = tokio::spawn(async move {
+            while Instant::now() < last {
+                sleep(ms(70)).await;
+                room.take_only(10);
+            }
+        });
+        let message = vec![1; 100_000];
+        let death = match spawned {
+            false => {
+                let mut heartbeat = heartbeat;
+                let sent = heartbeat.send(message.into()).await;
+                assert!(matches!(sent, Err(SendError::Dead(_))), "{sent:?}");
+                all_events(&mut heartbeat).await.pop()
+            }
+            true => {
+                let driver = heartbeat.spawn();
+                driver.sender.send(message.into()).await.unwrap();
+                driver.receiver.collect::<Vec<_>>().await.pop()
+            }
+        };
+        assert!(
+            matches!(death, Some(PeerEvent::Dead(death)) if death.cause == Cause::WriteStalled),
+            "{death:?}"
+        );
+        assert_eq!(last.elapsed(), ms(500), "spawned: {spawned}");
+        taking.await.unwrap();
+        pinging.abort();
+    }
+}
+
+/// A long message is written in bursts, with a turn for everybody else in
+/// between. However long that takes, the stream isn't to blame.
+#[tokio::test(start_paused = true)]
+async fn a_turn_for_others_is_no_stalled_write() {
+    let config = quick().to_builder().write_stall(ms(5)).max_frame(16 << 20);
+    let (mut heartbeat, script) = greeted(config.build().unwrap()).await;
+    script.record_nothing();
+    let others = tokio::spawn(async {
+        loop {
+            tokio::time::advance(ms(10)).await;
+        }
+    });
+    for _ in 0..8 {
+        heartbeat.send(vec![1; 1 << 20].into()).await.unwrap();
+    }
+    others.abort();
+}
+
 #[tokio::test(start_paused = true)]
 async fn control_frames_overtake_queued_messages() {
     let (mut heartbeat, mut peer) = narrow();
@@ -101,8 +172,7 @@ async fn control_frames_overtake_queued_messages() {
     }
     let flushing = heartbeat.flush();
     assert!(tokio::time::timeout(ms(10), flushing).await.is_err());
-    peer.send_control(heartbeat_core::Control::Ping(heartbeat_core::Nonce([5; 8])))
-        .await;
+    peer.send_control(Control::Ping(Nonce([5; 8]))).await;
     tokio::spawn(async move { while heartbeat.next().await.is_some() {} });
 
     let mut order = Vec::new();

@@ -251,3 +251,26 @@ async fn a_ping_is_answered_by_one_pong_with_its_nonce() {
         Some(&Some(Control::Pong(heartbeat_core::Nonce([9; 8]))))
     );
 }
+
+/// What lies here is an incomplete frame: the application isn't behind, the
+/// peer is.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_falls_silent_within_a_large_message_is_dead_in_time() {
+    for arrived in [1_000, 300_000, 900_000] {
+        let (mut heartbeat, mut peer) = wrapped(quick());
+        peer.greet(quick()).await;
+        assert!(matches!(
+            heartbeat.next().await,
+            Some(PeerEvent::Connected { .. })
+        ));
+        let whole = heartbeat_tests::data_frame(&vec![7; 1 << 20]);
+        let start = Instant::now();
+        peer.send_raw(&whole[..arrived]).await;
+        let events = all_events(&mut heartbeat).await;
+        assert!(
+            matches!(events.last(), Some(PeerEvent::Dead(death)) if death.cause == Cause::Silent),
+            "{arrived}: {events:?}"
+        );
+        assert_eq!(start.elapsed(), ms(800), "{arrived}");
+    }
+}

@@ -155,13 +155,15 @@ impl<M> Sender<M> {
         let waited = before.peer.detection_time;
         // While `wait_for` looks, and as long as its answer lives, it holds a
         // lock that the connection takes within its own: no call of `self.0`.
-        let pongs = before.peer.pongs;
+        // Not the number of pongs: one that came while nobody read, or while we
+        // slept, measures nothing, and the peer is asked again then.
+        let beats = before.beats;
         let answered = |now: &Status| {
             let ended = matches!(
                 now.peer.state,
                 heartbeat_core::State::Closed | heartbeat_core::State::Dead
             );
-            now.peer.pongs != pongs || ended
+            now.beats != beats || ended
         };
         let answer = timeout(waited, async {
             status.wait_for(answered).await.map(|now| *now)
@@ -169,7 +171,7 @@ impl<M> Sender<M> {
         .await;
         // A pong that came with the end is an answer too.
         match (answer, self.0.ended()) {
-            (Ok(Ok(now)), _) if now.peer.pongs != pongs => {
+            (Ok(Ok(now)), _) if now.beats != beats => {
                 Ok(now.peer.last_rtt.unwrap_or(asked.elapsed()))
             }
             (_, Some(ended)) => Err(ended.into()),

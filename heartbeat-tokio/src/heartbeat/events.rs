@@ -181,7 +181,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                     }
                 }
                 Event::Dead(ref mut death) => {
-                    self.net.diagnose(&self.stream, death);
+                    let broken_off = self.transport.unread() > 0;
+                    self.net.diagnose(&self.stream, death, broken_off);
                     self.ending().ended = Some(Ended::Dead(*death));
                     if matches!(
                         death.cause,
@@ -194,6 +195,26 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                     let interval = self.monitor.status().interval;
                     self.net
                         .adapt(&self.stream, self.monitor.config(), interval);
+                    return PeerEvent::from_core(event);
+                }
+                Event::Beat { .. } => {
+                    self.beats = self.beats.wrapping_add(1);
+                    self.flags.clear(Flag::Probing);
+                    match self.quiet {
+                        None => return PeerEvent::from_core(event),
+                        Some(_) => continue,
+                    }
+                }
+                Event::LocalStall { .. } => {
+                    self.probe_again();
+                    return PeerEvent::from_core(event);
+                }
+                Event::Suspect { .. } => {
+                    self.net.note_suspicion(&self.stream);
+                    return PeerEvent::from_core(event);
+                }
+                Event::Recovered { .. } => {
+                    self.net.forget_suspicion();
                     return PeerEvent::from_core(event);
                 }
                 event => match PeerEvent::from_core(event) {
@@ -233,9 +254,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 self.flags.raise(Flag::LastWords);
                 self.resume();
             }
-        } else if self.transport.unread() > READ_AHEAD {
+        } else if self.flags.has(Flag::NewBytes) && self.transport.unread() > READ_AHEAD {
             // The application is behind with what lies here, and behind that
-            // there may be more: nothing can be held against the peer.
+            // there may be more: nothing can be held against the peer. (What
+            // was taken apart to its end is an incomplete frame, however long,
+            // and waits for the peer.)
             self.monitor.handle_bytes(self.clock.now());
         } else {
             // Whether there was anything, the monitor knows now.

@@ -39,6 +39,8 @@ pub(super) enum Flag {
     Ending,
     /// The terminal event was handed out.
     Finished,
+    /// Somebody asked, and no round trip was measured since.
+    Probing,
 }
 
 /// The facts that are true.

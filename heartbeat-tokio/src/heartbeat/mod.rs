@@ -137,6 +137,11 @@ pub struct Heartbeat<S, C: Protocol = Wire> {
     ending: Option<Box<Ending>>,
     /// What there was to tell so far, messages aside; wraps.
     news: u32,
+    /// Round trips that were measured; wraps.
+    beats: u32,
+    /// The configuration as it was given, if it asks for no beats: the monitor
+    /// tells of them all the same, for those who wait for an answer.
+    quiet: Option<Box<Config>>,
 
     /// Whoever waits for events, and whoever waits to write: they may be two
     /// tasks.
@@ -156,6 +161,8 @@ pub struct Status {
     pub silent_for: Duration,
     /// The second line of defence, in the kernel.
     pub safety_net: NetStatus,
+    /// Round trips that were measured; wraps.
+    pub(crate) beats: u32,
 }
 
 /// What a [`Heartbeat`] consists of.
@@ -187,7 +194,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         let clock = Clock::start();
         // Keyed by the operating system's randomness.
         let seed = RandomState::new().build_hasher().finish();
-        let monitor = Monitor::new(config, seed, clock.now());
+        let (told, quiet) = match config.beat_events() {
+            true => (config, None),
+            false => (with_beat_events(config), Some(Box::new(config))),
+        };
+        let monitor = Monitor::new(told, seed, clock.now());
         Self {
             stream,
             transport,
@@ -203,6 +214,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             inbox: Inbox::new(),
             ending: None,
             news: 0,
+            beats: 0,
+            quiet,
             reader: None,
             writer: None,
             flags: Flags::of(Flag::Outputs), // our Hello
@@ -210,11 +223,23 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     }
 
     /// Asks the peer now, without waiting for the interval. The answer comes
-    /// as [`PeerEvent::Beat`], or else the verdict within
+    /// as [`PeerEvent::Beat`], or, if nothing comes, the verdict within
     /// `max_missed · timeout`. See [`Monitor::probe`].
+    ///
+    /// If the answer comes while we don't read or were asleep, no round trip
+    /// can be measured with it: the peer is asked again as soon as it can be.
     pub fn probe(&mut self) {
+        self.flags.raise(Flag::Probing);
         self.monitor.probe(self.clock.now());
         self.outputs_due();
+    }
+
+    /// Asks again if the answer that somebody waits for is worth nothing.
+    fn probe_again(&mut self) {
+        if self.flags.has(Flag::Probing) {
+            self.monitor.probe(self.clock.now());
+            self.flags.raise(Flag::Outputs);
+        }
     }
 
     /// What is known about the connection right now.
@@ -225,6 +250,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             silent_for: self.clock.now().saturating_duration_since(peer.last_heard),
             peer,
             safety_net: self.net.status(),
+            beats: self.beats,
         }
     }
 
@@ -239,7 +265,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// The configuration that this was made with.
     #[must_use]
     pub fn config(&self) -> &Config {
-        self.monitor.config()
+        self.quiet
+            .as_deref()
+            .unwrap_or_else(|| self.monitor.config())
     }
 
     /// The operating system's error behind [`PeerEvent::Dead`], if there was
@@ -377,6 +405,13 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
         event
     }
+}
+
+/// The same timings; nothing else changes.
+fn with_beat_events(config: Config) -> Config {
+    let told = config.to_builder().beat_events(true).build();
+    // It was valid before.
+    told.unwrap_or(config)
 }
 
 /// Nothing in it is pinned: what is polled is `Unpin` by itself.

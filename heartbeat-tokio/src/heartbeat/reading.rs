@@ -155,6 +155,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             self.flags.clear(Flag::Paused);
             self.note_news();
             self.monitor.handle_resumed(self.clock.now());
+            self.probe_again();
             self.net.end_looking();
             self.flags.raise(Flag::Outputs);
         }

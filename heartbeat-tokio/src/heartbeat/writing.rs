@@ -113,12 +113,13 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     }
 
     fn write_blocked(&mut self, taken: usize, cx: &mut Context<'_>) {
-        if taken == 0 && !coop::has_budget_remaining() {
-            // Not the stream: this task has had its turn.
+        // If not, the stream may well take more: this task has had its turn.
+        let blocked = coop::has_budget_remaining() && !self.transport.is_resting();
+        if taken == 0 && !blocked {
             return;
         }
         if self.monitor.is_idle() && self.config().write_stall().is_none() {
-            // How long writing takes is of no interest.
+            // No ping of ours waits, and nobody limits how long writes take.
             return;
         }
         let now = self.clock.now();
@@ -135,8 +136,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 self.flushed();
             }
         }
-        self.monitor.handle_blocked(now);
-        self.flags.raise(Flag::Blocked);
+        if blocked {
+            self.monitor.handle_blocked(now);
+            self.flags.raise(Flag::Blocked);
+        }
         self.note_outputs();
     }
 

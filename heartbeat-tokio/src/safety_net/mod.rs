@@ -73,4 +73,5 @@ pub use keepalive::{SafetyNet, SafetyNetError};
 #[cfg(feature = "serde")]
 #[cfg_attr(docsrs, doc(cfg(feature = "serde")))]
 pub use serialized::SafetyNetOverrides;
+pub(crate) use tcp_info::diagnose_since;
 pub use tcp_info::{TcpInfo, diagnose};

@@ -19,7 +19,8 @@ use super::AsSocketHandle;
 ///
 /// [`Unknown`](Diagnosis::Unknown) if the cause isn't silence
 /// ([`Cause::Silent`], [`Cause::WriteStalled`]): other causes speak for
-/// themselves. And always on systems other than Linux and Android.
+/// themselves. And always on systems other than Linux and Android. What the
+/// notes prove, [`TcpInfo::diagnose`] says.
 ///
 /// ```no_run
 /// # fn example(mut death: heartbeat_core::Death, socket: &std::net::TcpStream) {
@@ -31,14 +32,37 @@ use super::AsSocketHandle;
 /// ```
 #[must_use]
 pub fn diagnose(death: &Death, socket: &impl AsSocketHandle) -> Diagnosis {
+    diagnose_since(death, None, socket)
+}
+
+/// The same, with the kernel's notes of when the first beat was late, if there
+/// are any: what was lost before that is no matter then.
+pub(crate) fn diagnose_since(
+    death: &Death,
+    suspected: Option<&TcpInfo>,
+    socket: &impl AsSocketHandle,
+) -> Diagnosis {
     if !matches!(death.cause, Cause::Silent | Cause::WriteStalled) {
         return Diagnosis::Unknown;
     }
-    match TcpInfo::of(socket) {
-        Ok(info) => info.diagnose(death.silent_for),
-        Err(_) => Diagnosis::Unknown,
+    let Ok(info) = TcpInfo::of(socket) else {
+        return Diagnosis::Unknown;
+    };
+    match info.diagnose_since(suspected, death.silent_for) {
+        // One answer may have been lost, and not have been repeated in time.
+        Diagnosis::AppHung if death.missed < 2 => Diagnosis::Unknown,
+        diagnosis => diagnosis,
     }
 }
+
+/// So often in a row must be lost what is repeated until that proves a dead
+/// path, where packets were lost before. With a fifth of the packets lost each
+/// way, one in a thousand are.
+const REPEATS_WHERE_PACKETS_GET_LOST: u8 = 6;
+
+/// A path that lost less than one in so many segments counts as one that loses
+/// none.
+const ONE_IN: u32 = 100;
 
 /// A few of the kernel's notes about a TCP connection (`TCP_INFO`).
 ///
@@ -73,6 +97,22 @@ pub struct TcpInfo {
     pub last_data_received: Duration,
     /// Segments sent and not acknowledged.
     pub unacknowledged: u32,
+    /// Segments of these that were repeated, and the repetition left this
+    /// host's network stack: what a firewall of our own drops doesn't count.
+    pub repeated: u32,
+    /// Repetitions since the connection began.
+    pub total_repeated: u32,
+    /// Segments with data sent since the connection began, repetitions
+    /// included. `None` before Linux 4.6.
+    pub data_segments_sent: Option<u32>,
+    /// Segments with data that arrived before something that had been sent
+    /// before them, since the connection began. `None` before Linux 5.4.
+    pub out_of_order: Option<u32>,
+    /// Bytes that were acknowledged since the connection began. `None` before
+    /// Linux 4.1.
+    pub bytes_acknowledged: Option<u64>,
+    /// The most bytes that we send in one segment.
+    pub segment_size: u32,
     /// Bytes that were written and not even sent, because the peer has no room
     /// for them or the network is busy. `None` before Linux 4.6.
     pub unsent: Option<u32>,
@@ -123,54 +163,129 @@ impl TcpInfo {
         self.unacknowledged > 0
     }
 
-    /// Whether something waits here because the peer has no room for it.
+    /// Whether something waits here because the peer has no room for it, as
+    /// far as we have heard from its kernel.
+    ///
+    /// That something waits and nothing is in flight doesn't show it: a
+    /// firewall on this host has the same effect. `false` before Linux 5.4,
+    /// which doesn't tell [`send_window`](Self::send_window).
     #[must_use]
     pub fn is_window_closed(&self) -> bool {
-        let stuck = self.unsent.is_some_and(|unsent| unsent > 0);
-        self.send_window == Some(0) || (stuck && !self.has_unacknowledged())
+        let waits = self.unsent.is_some_and(|unsent| unsent > 0);
+        let full = self
+            .send_window
+            .is_some_and(|window| window == 0 || window < self.segment_size);
+        waits && full && !self.has_unacknowledged()
     }
 
     /// What it says of a peer whose application was asked, and has been silent
     /// for so long.
     ///
+    /// It says only what these notes prove. They show one end of a connection,
+    /// and lost packets look different there each time.
+    ///
     /// | what the kernel notes | diagnosis |
     /// |---|---|
-    /// | the peer has no room for more, and probes are answered | [`PeerNotReading`](Diagnosis::PeerNotReading) |
-    /// | the peer had no room, and probes are no longer answered | [`PathDead`](Diagnosis::PathDead) |
-    /// | data was repeated and isn't acknowledged | [`PathDead`](Diagnosis::PathDead) |
-    /// | nothing is unacknowledged, but keepalive probes are unanswered | [`PathDead`](Diagnosis::PathDead) |
-    /// | what was sent in the silence is acknowledged | [`AppHung`](Diagnosis::AppHung) |
-    /// | none of these: too early, or nothing was sent | [`Unknown`](Diagnosis::Unknown) |
+    /// | the peer's kernel has said in the silence that it has no room | [`PeerNotReading`](Diagnosis::PeerNotReading) |
+    /// | it had no room, and two probes or more are unanswered | [`PathDead`](Diagnosis::PathDead) ¹ |
+    /// | data was repeated, the repetition left this host, and nothing arrived in the silence, not even an acknowledgement | [`PathDead`](Diagnosis::PathDead) ¹ |
+    /// | the same, and what arrived acknowledged nothing that was sent in the silence ² | [`PathDead`](Diagnosis::PathDead) ¹ |
+    /// | nothing waits, but two probes of keepalive or more are unanswered | [`PathDead`](Diagnosis::PathDead) ¹ |
+    /// | all that was sent is acknowledged in the silence, nothing had to be repeated, and nothing arrived out of order | [`AppHung`](Diagnosis::AppHung) |
+    /// | none of these: too early, packets get lost, a firewall on this host, nothing was sent, or an old kernel | [`Unknown`](Diagnosis::Unknown) |
+    ///
+    /// ¹ On a path that lost one segment in a hundred or more before, only
+    /// after six repetitions or probes.
+    ///
+    /// ² Only [`diagnose_since`](Self::diagnose_since) can tell.
     #[must_use]
     pub fn diagnose(&self, silent_for: Duration) -> Diagnosis {
+        self.diagnose_since(None, silent_for)
+    }
+
+    /// The same, given the notes of when the first beat of this silence was
+    /// late. What was repeated or arrived out of order before isn't held
+    /// against a connection that hardly ever lost anything.
+    #[must_use]
+    pub fn diagnose_since(&self, suspected: Option<&Self>, silent_for: Duration) -> Diagnosis {
         // An acknowledgement may follow the last data of a path that is cut
         // right then; a while into the silence it can't.
         let answers = self.last_ack_received < silent_for / 4 * 3;
-        let repeated = self.retransmits > 0 || self.backoff > 0;
 
         if self.is_window_closed() {
-            if !answers && (self.probes > 0 || self.retransmits > 0) {
-                Diagnosis::PathDead
-            } else {
+            if answers {
                 Diagnosis::PeerNotReading
+            } else {
+                self.dead_after(self.probes, 2)
             }
         } else if self.has_unacknowledged() {
-            // Not even a fresh sign of the peer's kernel helps here: it may be
-            // a repetition of its own, by a path that is cut in one direction.
-            if repeated {
-                Diagnosis::PathDead
-            } else if answers {
-                Diagnosis::AppHung
-            } else {
+            // A repetition that our own firewall drops is none.
+            if self.repeated == 0 {
                 Diagnosis::Unknown
+            } else if answers && !self.is_unmoved(suspected) {
+                self.dead_after(self.retransmits, REPEATS_WHERE_PACKETS_GET_LOST)
+            } else {
+                self.dead_after(self.retransmits, 1)
             }
-        } else if self.probes > 0 {
-            Diagnosis::PathDead
-        } else if self.last_data_sent < silent_for {
+        } else if self.unsent != Some(0) {
+            // Not even sent, although the peer has room.
+            Diagnosis::Unknown
+        } else if self.probes > 1 {
+            self.dead_after(self.probes, 2)
+        } else if answers && self.last_data_sent < silent_for && self.is_undisturbed(suspected) {
             Diagnosis::AppHung
         } else {
             Diagnosis::Unknown
         }
+    }
+
+    /// A dead path if so many repetitions or probes were in vain, and it isn't
+    /// one that just loses packets.
+    fn dead_after(&self, repeats: u8, enough: u8) -> Diagnosis {
+        // One more than the timer sent is sent as a probe for a lost tail.
+        let before = self
+            .total_repeated
+            .saturating_sub(u32::from(self.retransmits) + 1);
+        let loses =
+            self.is_many(before) || self.out_of_order.is_some_and(|late| self.is_many(late));
+        if repeats >= REPEATS_WHERE_PACKETS_GET_LOST || (repeats >= enough && !loses) {
+            Diagnosis::PathDead
+        } else {
+            Diagnosis::Unknown
+        }
+    }
+
+    /// Whether nothing that we sent in this silence was acknowledged, although
+    /// packets arrive: they are the peer's own repetitions, by a path that is
+    /// cut in one direction.
+    fn is_unmoved(&self, suspected: Option<&Self>) -> bool {
+        suspected.is_some_and(|then| {
+            then.has_unacknowledged() && then.bytes_acknowledged == self.bytes_acknowledged
+        })
+    }
+
+    /// Whether no packet seems to have been lost either way since the first
+    /// late beat, and hardly any before.
+    fn is_undisturbed(&self, suspected: Option<&Self>) -> bool {
+        let (Some(disordered), Some(acknowledged)) = (self.out_of_order, self.bytes_acknowledged)
+        else {
+            return false;
+        };
+        let Some(then) = suspected else {
+            return self.total_repeated == 0 && disordered == 0;
+        };
+        let hardly_any = !self.is_many(self.total_repeated) && !self.is_many(disordered);
+        hardly_any
+            && self.total_repeated == then.total_repeated
+            && Some(disordered) == then.out_of_order
+            // A ping that left since then was.
+            && then.bytes_acknowledged.is_some_and(|then| then < acknowledged)
+    }
+
+    /// Whether so many are one in a hundred or more of the segments sent.
+    fn is_many(&self, segments: u32) -> bool {
+        let sent = self.data_segments_sent.unwrap_or(0);
+        segments > sent / ONE_IN
     }
 }
 
@@ -200,12 +315,18 @@ mod layout {
     const PROBES: usize = 3;
     const BACKOFF: usize = 4;
     const RTO: usize = 8;
+    const SND_MSS: usize = 16;
     const UNACKED: usize = 24;
+    const RETRANS: usize = 36;
     const LAST_DATA_SENT: usize = 44;
     const LAST_DATA_RECV: usize = 52;
     const LAST_ACK_RECV: usize = 56;
     const RTT: usize = 68;
+    const TOTAL_RETRANS: usize = 100;
+    const BYTES_ACKED: usize = 120;
     const NOTSENT_BYTES: usize = 144;
+    const DATA_SEGS_OUT: usize = 156;
+    const RCV_OOOPACK: usize = 224;
     const SND_WND: usize = 228;
 
     /// What we need of it.
@@ -218,6 +339,10 @@ mod layout {
             let bytes = info.get(at..)?.first_chunk()?;
             Some(u32::from_ne_bytes(*bytes))
         };
+        let long = |at: usize| {
+            let bytes = info.get(at..)?.first_chunk()?;
+            Some(u64::from_ne_bytes(*bytes))
+        };
         let millis = |at| Some(Duration::from_millis(word(at)?.into()));
         let micros = |at| Some(Duration::from_micros(word(at)?.into()));
         Some(TcpInfo {
@@ -225,6 +350,12 @@ mod layout {
             last_data_sent: millis(LAST_DATA_SENT)?,
             last_data_received: millis(LAST_DATA_RECV)?,
             unacknowledged: word(UNACKED)?,
+            repeated: word(RETRANS)?,
+            total_repeated: word(TOTAL_RETRANS)?,
+            data_segments_sent: word(DATA_SEGS_OUT),
+            out_of_order: word(RCV_OOOPACK),
+            bytes_acknowledged: long(BYTES_ACKED),
+            segment_size: word(SND_MSS)?,
             unsent: word(NOTSENT_BYTES),
             send_window: word(SND_WND),
             retransmits: byte(RETRANSMITS)?,
@@ -249,7 +380,13 @@ mod layout {
             assert_eq!(PROBES, offset_of!(tcp_info, tcpi_probes));
             assert_eq!(BACKOFF, offset_of!(tcp_info, tcpi_backoff));
             assert_eq!(RTO, offset_of!(tcp_info, tcpi_rto));
+            assert_eq!(SND_MSS, offset_of!(tcp_info, tcpi_snd_mss));
             assert_eq!(UNACKED, offset_of!(tcp_info, tcpi_unacked));
+            assert_eq!(RETRANS, offset_of!(tcp_info, tcpi_retrans));
+            assert_eq!(TOTAL_RETRANS, offset_of!(tcp_info, tcpi_total_retrans));
+            assert_eq!(BYTES_ACKED, offset_of!(tcp_info, tcpi_bytes_acked));
+            assert_eq!(DATA_SEGS_OUT, offset_of!(tcp_info, tcpi_data_segs_out));
+            assert_eq!(RCV_OOOPACK, offset_of!(tcp_info, tcpi_rcv_ooopack));
             assert_eq!(LAST_DATA_SENT, offset_of!(tcp_info, tcpi_last_data_sent));
             assert_eq!(LAST_DATA_RECV, offset_of!(tcp_info, tcpi_last_data_recv));
             assert_eq!(LAST_ACK_RECV, offset_of!(tcp_info, tcpi_last_ack_recv));
@@ -265,9 +402,9 @@ mod layout {
             assert_eq!(parsed(LENGTH).unwrap().send_window, Some(0x0101_0101));
             let older = parsed(LENGTH - 1).unwrap();
             assert_eq!((older.send_window, older.unsent), (None, Some(0x0101_0101)));
-            let oldest = parsed(RTT + 4).unwrap();
+            let oldest = parsed(TOTAL_RETRANS + 4).unwrap();
             assert_eq!((oldest.unacknowledged, oldest.unsent), (0x0101_0101, None));
-            assert_eq!(parsed(RTT + 3), None);
+            assert_eq!(parsed(TOTAL_RETRANS + 3), None);
             assert_eq!(parsed(0), None);
         }
     }

@@ -124,6 +124,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> for Wire {
         self.writer.has_room()
     }
 
+    fn is_resting(&self) -> bool {
+        self.writer.is_resting()
+    }
+
     fn control_unwritten(&self) -> bool {
         self.writer.control_unwritten()
     }

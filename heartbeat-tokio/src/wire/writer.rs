@@ -106,6 +106,11 @@ impl Writer {
         self.tail.len() < COPIES && self.queued < AHEAD && !self.resting
     }
 
+    /// Whether the last write stopped after a long burst.
+    pub(super) fn is_resting(&self) -> bool {
+        self.resting
+    }
+
     /// Something was read: the peer goes on, too.
     pub(super) fn end_burst(&mut self) {
         self.burst = 0;

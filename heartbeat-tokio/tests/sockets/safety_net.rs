@@ -723,43 +723,139 @@ fn nothing_is_set_on_what_is_no_socket() {
 
 /// What the kernel notes of a connection whose pings all were acknowledged,
 /// the last one half a second ago; changed by `change`.
-fn noted(change: impl FnOnce(&mut TcpInfo)) -> Diagnosis {
+fn notes(change: impl FnOnce(&mut TcpInfo)) -> TcpInfo {
     let mut info = TcpInfo::default();
     info.last_data_sent = ms(500);
     info.last_ack_received = ms(499);
     info.last_data_received = secs(4);
+    info.data_segments_sent = Some(1000);
+    info.bytes_acknowledged = Some(100_000);
+    info.out_of_order = Some(0);
     info.unsent = Some(0);
     info.send_window = Some(65_536);
+    info.segment_size = 1448;
     change(&mut info);
-    info.diagnose(secs(4))
+    info
+}
+
+fn noted(change: impl FnOnce(&mut TcpInfo)) -> Diagnosis {
+    notes(change).diagnose(secs(4))
 }
 
 #[test]
 fn what_was_asked_and_acknowledged_is_a_hung_application() {
     assert_eq!(noted(|_| {}), Diagnosis::AppHung);
-    // Older kernels tell less.
+    // Older kernels tell less, and what they don't tell proves nothing.
+    assert_eq!(noted(|info| info.send_window = None), Diagnosis::AppHung);
+    assert_eq!(noted(|info| info.unsent = None), Diagnosis::Unknown);
+    assert_eq!(noted(|info| info.out_of_order = None), Diagnosis::Unknown);
+    // Of several pings nobody knows which are acknowledged.
+    assert_eq!(noted(|info| info.unacknowledged = 1), Diagnosis::Unknown);
+}
+
+#[test]
+fn where_packets_get_lost_the_answer_may_be_among_them() {
+    assert_eq!(noted(|info| info.total_repeated = 1), Diagnosis::Unknown);
     assert_eq!(
-        noted(|info| (info.unsent, info.send_window) = (None, None)),
-        Diagnosis::AppHung
+        noted(|info| info.out_of_order = Some(1)),
+        Diagnosis::Unknown
     );
-    // The last ping is on its way, those before were acknowledged.
-    assert_eq!(noted(|info| info.unacknowledged = 1), Diagnosis::AppHung);
+
+    // What was lost before the first late beat doesn't matter if it is little.
+    let before = |lost| {
+        notes(|info| {
+            info.total_repeated = lost;
+            info.out_of_order = Some(lost);
+            info.bytes_acknowledged = Some(99_974);
+        })
+    };
+    let since = |suspected: &TcpInfo, change: fn(&mut TcpInfo)| {
+        let info = notes(|info| {
+            info.total_repeated = suspected.total_repeated;
+            info.out_of_order = suspected.out_of_order;
+            change(info);
+        });
+        info.diagnose_since(Some(suspected), secs(4))
+    };
+    let healthy = before(10);
+    assert_eq!(since(&healthy, |_| {}), Diagnosis::AppHung);
+    for disturbed in [
+        |info: &mut TcpInfo| info.total_repeated += 1,
+        |info: &mut TcpInfo| info.out_of_order = Some(11),
+        // No ping was acknowledged since.
+        |info: &mut TcpInfo| info.bytes_acknowledged = Some(99_974),
+    ] {
+        assert_eq!(since(&healthy, disturbed), Diagnosis::Unknown);
+    }
+    let lossy = before(11);
+    assert_eq!(since(&lossy, |_| {}), Diagnosis::Unknown);
+}
+
+/// It looks as if the peer had no room: something waits, and nothing is in
+/// flight.
+#[test]
+fn what_never_left_this_host_says_nothing_of_the_peer() {
+    let fenced_in = |info: &mut TcpInfo| {
+        info.unsent = Some(39);
+        info.probes = 3;
+        info.backoff = 3;
+        info.last_ack_received = secs(4);
+    };
+    assert_eq!(noted(fenced_in), Diagnosis::Unknown);
+    // What the peer repeats still arrives.
+    assert_eq!(
+        noted(|info| {
+            fenced_in(info);
+            info.last_ack_received = ms(100);
+        }),
+        Diagnosis::Unknown
+    );
+    // It was in flight already, and can't be repeated.
+    assert_eq!(
+        noted(|info| {
+            fenced_in(info);
+            info.unacknowledged = 1;
+            info.retransmits = 7;
+        }),
+        Diagnosis::Unknown
+    );
 }
 
 #[test]
 fn what_was_repeated_in_vain_is_a_dead_path() {
     let lost = |info: &mut TcpInfo| {
         info.unacknowledged = 1;
+        info.repeated = 1;
         info.retransmits = 2;
+        info.total_repeated = 3;
         info.backoff = 2;
         info.last_ack_received = secs(4);
     };
     assert_eq!(noted(lost), Diagnosis::PathDead);
-    // Our own repetition is newer, and the peer's may still arrive.
+    // An acknowledgement is newer: by a path that is cut in one direction, or
+    // that loses packets. After so many repetitions it is the former.
+    let one_way = |info: &mut TcpInfo| {
+        lost(info);
+        info.last_ack_received = ms(10);
+    };
+    assert_eq!(noted(one_way), Diagnosis::Unknown);
     assert_eq!(
         noted(|info| {
-            lost(info);
-            info.last_ack_received = ms(10);
+            one_way(info);
+            info.retransmits = 6;
+        }),
+        Diagnosis::PathDead
+    );
+    // The same where packets were lost before.
+    let lossy = |info: &mut TcpInfo| {
+        lost(info);
+        info.total_repeated = 14;
+    };
+    assert_eq!(noted(lossy), Diagnosis::Unknown);
+    assert_eq!(
+        noted(|info| {
+            lossy(info);
+            info.retransmits = 6;
         }),
         Diagnosis::PathDead
     );
@@ -771,8 +867,9 @@ fn what_was_repeated_in_vain_is_a_dead_path() {
         }),
         Diagnosis::Unknown
     );
-    // Unanswered probes of keepalive.
-    assert_eq!(noted(|info| info.probes = 1), Diagnosis::PathDead);
+    // Unanswered probes of keepalive. A single one may be on its way.
+    assert_eq!(noted(|info| info.probes = 2), Diagnosis::PathDead);
+    assert_eq!(noted(|info| info.probes = 1), Diagnosis::AppHung);
 }
 
 #[test]
@@ -784,23 +881,32 @@ fn a_closed_window_is_a_peer_that_doesnt_read_until_probes_go_unanswered() {
         info.last_ack_received = secs(2);
     };
     assert_eq!(noted(full), Diagnosis::PeerNotReading);
+    // Less than we send at once is no room either.
+    assert_eq!(
+        noted(|info| {
+            full(info);
+            info.send_window = Some(1447);
+        }),
+        Diagnosis::PeerNotReading
+    );
+    // A kernel that doesn't tell proves nothing.
     let older = |info: &mut TcpInfo| {
         full(info);
         info.send_window = None;
     };
-    assert_eq!(noted(older), Diagnosis::PeerNotReading);
+    assert_eq!(noted(older), Diagnosis::Unknown);
     // The next probe is on its way.
     let probing = |info: &mut TcpInfo| {
         full(info);
         info.probes = 1;
     };
     assert_eq!(noted(probing), Diagnosis::PeerNotReading);
-    // None was due yet.
+    // None was due yet: that it had no room was before the silence.
     let waiting = |info: &mut TcpInfo| {
         full(info);
         info.last_ack_received = secs(4);
     };
-    assert_eq!(noted(waiting), Diagnosis::PeerNotReading);
+    assert_eq!(noted(waiting), Diagnosis::Unknown);
     let unanswered = |info: &mut TcpInfo| {
         waiting(info);
         info.probes = 2;

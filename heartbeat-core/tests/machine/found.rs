@@ -147,7 +147,7 @@ fn a_probe_of_an_overdue_interval_keeps_its_distance() {
 #[test]
 fn an_input_that_says_nothing_of_the_peer_shows_that_we_slept() {
     let inputs: [fn(&mut Monitor, Instant); 2] = [Monitor::handle_backlog, |monitor, now| {
-        monitor.handle_acknowledged(at(secs(0)), now)
+        monitor.handle_acknowledged(at(secs(0)), now);
     }];
     for input in inputs {
         let mut monitor = start(timings().evidence(Evidence::Echo));

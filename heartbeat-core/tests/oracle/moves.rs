@@ -10,7 +10,7 @@ use crate::{
     life::{Candidate, Ending, Goodbye, Life, Ping, soonest},
     ops::{Op, nonce},
     rounds::Why,
-    span::{LAST, NEVER, Span, due},
+    span::{LAST, Span, due},
 };
 
 impl Candidate {
@@ -344,7 +344,7 @@ impl Candidate {
 /// When writes that are blocked from now on end it.
 fn limit(world: &World) -> Option<u64> {
     let limit = world.terms.write_stall?;
-    Some(world.now.saturating_add(limit)).filter(|&at| at < NEVER)
+    Some(world.now.saturating_add(limit))
 }
 
 /// Until when a goodbye may take.

@@ -152,7 +152,6 @@ impl Scene {
             } else {
                 (bound / 2).max(1)
             };
-            self.trickled = self.now;
             tally.count("holds");
         }
         let deadline = self.side.judge.seen.deadline.unwrap_or(u64::MAX);

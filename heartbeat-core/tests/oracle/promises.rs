@@ -104,8 +104,8 @@ impl Promises {
         }
         self.longest = self.longest.max(world.terms.star());
         self.shortest = self.shortest.min(world.terms.shortest());
+        self.stalled_since_flush |= world.stall;
         if world.stall && !matches!(before, State::Paused) {
-            self.stalled_since_flush = true;
             let forgives = (world.heard.is_none() || is_old) && op != Op::Paused;
             // Old evidence may begin a round, in which it counts as forgiven.
             if forgives && self.forgiven.1 < world.terms.misses {

@@ -8,7 +8,7 @@ use crate::{
     fork::Fork,
     life::{Candidate, Life, Ping, Round, soonest},
     ops::Op,
-    span::{NEVER, Span, due},
+    span::{Span, due},
 };
 
 /// Why a round begins.
@@ -214,7 +214,6 @@ impl Candidate {
                 *limit = (*limit).max(world.now.saturating_add(world.terms.timeout));
             }
         }
-        self.limit = self.limit.filter(|&limit| limit < NEVER);
     }
 
     /// Evidence that comes after a stall: it may have lain in a buffer.

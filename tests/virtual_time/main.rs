@@ -13,7 +13,6 @@ mod documentation;
 mod driver;
 mod driver_cancel_safety;
 mod evidence;
-mod exhaustive;
 mod fairness;
 mod hostile;
 mod memory;

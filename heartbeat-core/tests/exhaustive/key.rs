@@ -135,6 +135,7 @@ impl Record {
         let Self {
             phase,
             heard_at,
+            first,
             met,
             on_its_way,
             left_at,
@@ -169,6 +170,7 @@ impl Record {
                 Phase::Idle { .. } | Phase::Ended => phase,
             },
             heard_at: age(heard_at),
+            first,
             met,
             on_its_way,
             left_at: left_at.map(age),

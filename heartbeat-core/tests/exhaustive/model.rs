@@ -8,11 +8,11 @@ use std::{
 };
 
 use heartbeat_core::{Config, ConfigBuilder, Control, End, Instant, Monitor, Nonce};
-use heartbeat_tests::few_or_all;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use stateright::{Checker, Model, Property};
 
 use super::{
+    deeper,
     key::Key,
     record::{Input, Phase, Record, Timings},
     verdicts::{Broken, Seen},
@@ -165,7 +165,7 @@ impl Rules {
     pub(super) fn check(self, name: &str, expected: &[Seen]) {
         let began = std::time::Instant::now();
         let mut checker = self.checker().threads(2);
-        if !few_or_all(false, true) {
+        if !few_or_all(deeper(false, true), true) {
             checker = checker.target_state_count(NEAREST);
         }
         let checker = checker.spawn_bfs().join();

@@ -58,6 +58,8 @@ pub(super) fn in_ticks(time: std::time::Duration, tick: u64) -> u64 {
 pub(super) struct Record {
     pub(super) phase: Phase,
     pub(super) heard_at: u64,
+    /// Whether the interval is the connection's first.
+    pub(super) first: bool,
     /// Whether the peer's Hello came.
     pub(super) met: bool,
     /// The ping that was handed out and hasn't left, as far as the monitor was
@@ -109,13 +111,15 @@ pub(super) struct Round {
     pub(super) forgiven: u64,
     /// Whether this beat's lateness was reported.
     pub(super) reported: bool,
+    /// Whether the ping on its way follows a stall.
+    pub(super) fresh: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Purpose {
+    Round,
     Probe,
-    Fresh,
-    Other,
+    Keepalive,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -198,6 +202,7 @@ impl Record {
         Self {
             phase: Phase::Idle { probe_waits: false },
             heard_at: 0,
+            first: true,
             met: false,
             on_its_way: None,
             left_at: None,
@@ -294,6 +299,9 @@ impl Record {
             late: lateness.filter(slept),
             expected: Expected::default(),
         };
+        if step.late.is_some() {
+            step.record.timed = false;
+        }
         match input {
             Input::Timeout if lateness.is_none() => {}
             Input::Timeout => step.timeout(),
@@ -354,7 +362,7 @@ impl Step<'_> {
         record.excused_at = None;
         if let Some(late) = self.late.take() {
             self.tell_stall(late);
-            if !self.is_limit_over() {
+            if matches!(self.record.phase, Phase::Idle { .. }) {
                 self.ask_after_stall();
             }
         }
@@ -367,23 +375,28 @@ impl Step<'_> {
     }
 
     fn ask_after_stall(&mut self) {
-        let accepted = self.record.next_accepted(self.peer) <= self.now;
-        match self.record.phase {
-            Phase::Idle { probe_waits: true } if accepted => self.begin_asked_for(),
-            Phase::Idle { .. } if accepted => self.want(Purpose::Other),
-            _ => {}
+        if self.is_probe_due() {
+            self.begin_asked_for();
+        } else if self.record.next_accepted(self.peer) <= self.now {
+            self.want(Purpose::Keepalive);
         }
     }
 
+    /// Whether a probe waits, and may leave or is served by a ping that leaves.
+    fn is_probe_due(&self) -> bool {
+        let may_leave = self.record.next_accepted(self.peer) <= self.now;
+        self.record.phase == (Phase::Idle { probe_waits: true })
+            && (self.record.on_its_way.is_some() || may_leave)
+    }
+
     fn enter_idle(&mut self) {
+        self.record.first = false;
         self.record.phase = Phase::Idle { probe_waits: false };
         // It isn't sent if it wasn't handed out; no round depends on one that was,
         // unless it is a probe's.
-        if self.expected.ping && self.record.on_its_way == Some(Purpose::Fresh) {
-            self.expected.ping = false;
-            self.record.on_its_way = None;
-        } else if self.record.on_its_way == Some(Purpose::Fresh) {
-            self.record.on_its_way = Some(Purpose::Other);
+        if self.record.on_its_way == Some(Purpose::Round) {
+            let was_handed_out = !std::mem::take(&mut self.expected.ping);
+            self.record.on_its_way = was_handed_out.then_some(Purpose::Keepalive);
         }
     }
 
@@ -394,9 +407,6 @@ impl Step<'_> {
             return;
         }
         record.answered = count;
-        if self.late.is_some() {
-            record.timed = false;
-        }
         self.expected.beat = match record.left_at {
             _ if count < record.pings => Beat::Perhaps,
             Some(left) if record.timed && record.on_its_way.is_none() => Beat::Of(self.now - left),
@@ -407,6 +417,7 @@ impl Step<'_> {
             // It has left, whatever the driver says.
             record.on_its_way = None;
             record.left_at = Some(self.now);
+            record.first = false;
         }
         if self.own.by_echo {
             self.heard();
@@ -421,23 +432,25 @@ impl Step<'_> {
         self.record.met = true;
         self.expected.connected = true;
         let end = self.record.heard_at + self.record.interval(self.own, self.peer);
-        if let Phase::Idle { probe_waits } = self.record.phase {
+        if matches!(self.record.phase, Phase::Idle { .. }) {
             if end <= self.now {
                 self.begin_when_silent(old_end.min(self.now));
-            } else if probe_waits && self.record.next_accepted(self.peer) <= self.now {
-                self.begin_asked_for();
             }
+            self.serve_idle();
         }
     }
 
     fn backlog(&mut self) {
+        if self.forgive() {
+            return;
+        }
         let keepalive = self.record.keepalive_interval(self.own, self.peer);
         let is_due = self
             .record
             .left_at
             .is_none_or(|left| left + keepalive <= self.now);
         if is_due && self.record.phase == (Phase::Idle { probe_waits: false }) {
-            self.want(Purpose::Other);
+            self.want(Purpose::Keepalive);
         }
     }
 }
@@ -459,6 +472,7 @@ impl Step<'_> {
             missed: 0,
             forgiven: 0,
             reported: false,
+            fresh: false,
         });
         match &mut self.record.phase {
             Phase::Round(round) => round,
@@ -474,6 +488,10 @@ impl Step<'_> {
         let interval = self.record.interval(self.own, self.peer);
         let gap = self.record.min_gap(self.peer);
         let base = base.max(self.earliest_base());
+        if self.is_probe_due() {
+            self.round(base.min(self.now));
+            return self.want_for_probe();
+        }
         // Less than max(m′, I*·¾) ago.
         let lately = left_at.is_some_and(|left| {
             let ago = self.now - left;
@@ -481,13 +499,23 @@ impl Step<'_> {
         });
         self.round(base).asked = lately;
         if !lately {
-            self.want(Purpose::Other);
+            self.want(Purpose::Round);
         }
     }
 
     fn begin_asked_for(&mut self) {
         self.round(self.now);
-        self.want_for(Purpose::Probe);
+        self.want_for_probe();
+    }
+
+    fn serve_idle(&mut self) {
+        let end = self.earliest_base();
+        if end <= self.now && matches!(self.record.phase, Phase::Idle { .. }) {
+            self.begin_when_silent(end);
+        }
+        if self.is_probe_due() {
+            self.begin_asked_for();
+        }
     }
 
     fn want(&mut self, purpose: Purpose) {
@@ -497,10 +525,10 @@ impl Step<'_> {
         }
     }
 
-    /// A ping that is on its way serves this purpose.
-    fn want_for(&mut self, purpose: Purpose) {
-        self.want(purpose);
-        self.record.on_its_way = Some(purpose);
+    /// A ping that is on its way serves the probe.
+    fn want_for_probe(&mut self) {
+        self.want(Purpose::Probe);
+        self.record.on_its_way = Some(Purpose::Probe);
     }
 
     fn flushed(&mut self) {
@@ -520,13 +548,13 @@ impl Step<'_> {
         self.record.timed = true;
         let keepalive = self.record.keepalive_interval(self.own, self.peer);
         let end_of_step = self.now + self.own.timeout;
+        let base = self.earliest_base().min(self.now);
         match &mut self.record.phase {
             Phase::Idle { .. } if purpose == Purpose::Probe => {
-                let round = self.round(self.now);
-                round.asked = true;
+                self.round(base).asked = true;
             }
             Phase::Round(round) => {
-                if purpose == Purpose::Fresh {
+                if std::mem::take(&mut round.fresh) {
                     round.verdict = round.verdict.max(end_of_step);
                 }
                 round.step = round.step.max(end_of_step).min(round.verdict);
@@ -541,32 +569,23 @@ impl Step<'_> {
                 *keepalive_at = Some(self.now + keepalive);
                 *probe = false;
             }
+            // The first interval is drawn anew.
+            Phase::Idle { .. } if std::mem::take(&mut self.record.first) => {
+                let end = self.earliest_base();
+                if end <= self.now {
+                    self.begin_when_silent(end);
+                }
+            }
             _ => {}
         }
     }
 
     fn timeout(&mut self) {
-        if self.forgive() {
-            return;
-        }
-        if let Some(late) = self.late {
-            self.tell_stall(late);
-        }
-        match self.record.phase {
-            Phase::Idle { probe_waits } => {
-                let end = self.earliest_base();
-                if end <= self.now {
-                    self.begin_when_silent(end);
-                } else if probe_waits && self.record.next_accepted(self.peer) <= self.now {
-                    self.begin_asked_for();
-                }
+        if !self.forgive() {
+            if let Some(late) = self.late {
+                self.tell_stall(late);
             }
-            Phase::Round(round) => self.step_of(round),
-            Phase::Paused { .. } => self.keepalive_if_due(),
-            Phase::Leaving { until } if until <= self.now => {
-                self.end(Ending::Closed(CloseReason::Local));
-            }
-            Phase::Leaving { .. } | Phase::Ended => {}
+            self.serve();
         }
         if self.is_limit_over() {
             let missed = self.record.missed();
@@ -574,6 +593,18 @@ impl Step<'_> {
                 cause: Cause::WriteStalled,
                 missed,
             });
+        }
+    }
+
+    fn serve(&mut self) {
+        match self.record.phase {
+            Phase::Idle { .. } => self.serve_idle(),
+            Phase::Round(round) => self.step_of(round),
+            Phase::Paused { .. } => self.keepalive_if_due(),
+            Phase::Leaving { until } if until <= self.now => {
+                self.end(Ending::Closed(CloseReason::Local));
+            }
+            Phase::Leaving { .. } | Phase::Ended => {}
         }
     }
 
@@ -593,7 +624,7 @@ impl Step<'_> {
             round.missed += 1;
             self.expected.suspect = (!round.reported).then_some(round.missed);
             round.reported = false;
-            self.want(Purpose::Other);
+            self.want(Purpose::Round);
         }
         self.record.phase = Phase::Round(round);
         self.record.suspected |= self.expected.suspect.is_some();
@@ -605,7 +636,6 @@ impl Step<'_> {
 impl Step<'_> {
     fn tell_stall(&mut self, late: u64) {
         self.expected.stall = Some(late);
-        self.record.timed = false;
         self.record.stalls += 1;
         if let Some(blocked) = &mut self.record.blocked {
             if blocked.excused < self.own.misses {
@@ -620,21 +650,31 @@ impl Step<'_> {
         let Some(late) = self.late else { return false };
         let whole_timeout = self.now + self.own.timeout;
         match &mut self.record.phase {
-            Phase::Idle { .. } => {
+            Phase::Idle { probe_waits } => {
+                if *probe_waits {
+                    self.want_for_probe();
+                } else {
+                    self.want(Purpose::Round);
+                }
                 let base = self.earliest_base().max(self.now);
-                self.round(base).forgiven = 1;
+                let round = self.round(base);
+                round.forgiven = 1;
+                round.fresh = true;
             }
             Phase::Round(round) if round.forgiven < self.own.misses => {
+                // Blocked writes may be later than the round itself.
+                let late = self.now.saturating_sub(round.step);
                 round.forgiven += 1;
+                round.fresh = true;
                 round.verdict = whole_timeout.max(round.verdict + late);
-                round.step = whole_timeout;
+                round.step = whole_timeout.max(round.step + late);
                 round.reported = false;
+                self.want(Purpose::Round);
             }
             _ => return false,
         }
         self.tell_stall(late);
         self.record.excused_at = Some(self.now);
-        self.want_for(Purpose::Fresh);
         true
     }
 
@@ -655,27 +695,14 @@ impl Step<'_> {
             return;
         }
         match self.record.phase {
-            Phase::Idle { .. } => self.probe_in_idle(),
+            Phase::Idle { .. } => {
+                self.record.phase = Phase::Idle { probe_waits: true };
+                self.serve_idle();
+            }
             Phase::Paused { since, .. } => {
                 self.pause(since, true);
             }
             _ => {}
-        }
-    }
-
-    fn probe_in_idle(&mut self) {
-        let end = self.earliest_base();
-        let idle = self.record.on_its_way.is_none();
-        let is_soon = idle && self.now < self.record.next_accepted(self.peer);
-        if end <= self.now {
-            self.round(end).asked = is_soon;
-            if !is_soon {
-                self.want_for(Purpose::Probe);
-            }
-        } else if is_soon {
-            self.record.phase = Phase::Idle { probe_waits: true };
-        } else {
-            self.begin_asked_for();
         }
     }
 
@@ -685,7 +712,7 @@ impl Step<'_> {
             self.tell_stall(late);
         }
         let probe = waits || self.record.on_its_way == Some(Purpose::Probe);
-        self.record.on_its_way = self.record.on_its_way.map(|_| Purpose::Other);
+        self.record.on_its_way = self.record.on_its_way.map(|_| Purpose::Keepalive);
         self.record.timed = false;
         self.pause(self.now, probe);
     }
@@ -715,7 +742,7 @@ impl Step<'_> {
         if let Phase::Paused { keepalive_at, .. } = &mut self.record.phase {
             if keepalive_at.is_some_and(|at| at <= self.now) {
                 *keepalive_at = None;
-                self.want(Purpose::Other);
+                self.want(Purpose::Keepalive);
             }
         }
     }
@@ -731,10 +758,10 @@ impl Step<'_> {
         self.record.heard_at = self.now;
         self.record.asked = 0;
         self.record.excused_at = None;
-        self.record.phase = Phase::Idle { probe_waits: false };
-        if probe {
-            self.probe_in_idle();
-        } else if self.late.is_some() {
+        self.record.first = false;
+        self.record.phase = Phase::Idle { probe_waits: probe };
+        self.serve_idle();
+        if !probe && self.late.is_some() {
             self.ask_after_stall();
         }
     }

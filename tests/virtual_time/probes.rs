@@ -14,12 +14,15 @@ use tokio::time::{advance, sleep, timeout};
 /// meanwhile.
 const ROUND_TRIP: RangeInclusive<Duration> = ms(30)..=ms(60);
 
+/// Until the peer accepts another ping, and has answered it.
+const SOON: Duration = ms(160);
+
 #[tokio::test(start_paused = true)]
 async fn a_probe_while_the_inbox_is_full_is_answered_when_reading_goes_on() {
     for (pause, config) in pauses() {
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         let mut driver = Heartbeat::new(ours, config).spawn();
-        let peer = tokio::spawn(talk_and_answer(RawPeer::new(theirs), config));
+        let peer = tokio::spawn(talk_and_answer(RawPeer::new(theirs)));
         sleep(ms(1)).await;
         let sender = driver.sender.clone();
         let probe = tokio::spawn(async move { sender.probe().await });
@@ -34,7 +37,7 @@ async fn a_probe_while_the_inbox_is_full_is_answered_when_reading_goes_on() {
         };
         let answer = tokio::select! {
             () = reading => panic!("it ended"),
-            answer = timeout(secs(10), probe) => answer,
+            answer = timeout(SOON, probe) => answer,
         };
         let answer = answer.expect("nobody waits for ever").unwrap();
         // Not how long the pause was.
@@ -55,7 +58,7 @@ async fn a_probe_of_an_application_that_sends_is_answered_when_it_reads() {
         for asked_before in [true, false] {
             let (ours, theirs) = tokio::io::duplex(1 << 16);
             let mut heartbeat = Heartbeat::new(ours, config);
-            let peer = tokio::spawn(talk_and_answer(RawPeer::new(theirs), config));
+            let peer = tokio::spawn(talk_and_answer(RawPeer::new(theirs)));
             let greeted = heartbeat.next().await;
             assert!(matches!(greeted, Some(PeerEvent::Connected { .. })));
             if asked_before {
@@ -77,7 +80,7 @@ async fn a_probe_of_an_application_that_sends_is_answered_when_it_reads() {
                     }
                 }
             };
-            let beat = timeout(secs(10), beat).await;
+            let beat = timeout(SOON, beat).await;
             let rtt = beat.expect("nobody waits for ever");
             assert!(ROUND_TRIP.contains(&rtt), "{rtt:?} after {pause:?}");
             peer.abort();
@@ -85,14 +88,19 @@ async fn a_probe_of_an_application_that_sends_is_answered_when_it_reads() {
     }
 }
 
-/// The pong is there when we wake up, and would measure our sleep.
+/// The pong is there when we wake up, and would measure our sleep. The peer
+/// doesn't accept another ping right away.
 #[tokio::test(start_paused = true)]
 async fn a_probe_that_we_slept_through_is_asked_again() {
-    for config in [quick(), quiet(quick())] {
+    for config in [patient(), quiet(patient())] {
         let (ours, theirs) = tokio::io::duplex(1 << 16);
         let mut driver = Heartbeat::new(ours, config).spawn();
         let mut peer = RawPeer::new(theirs);
-        peer.greet(config).await;
+        let second = patient()
+            .to_builder()
+            .timeout(secs(1))
+            .min_interval(secs(1));
+        peer.greet(second.build().unwrap()).await;
         assert!(matches!(
             driver.receiver.next().await,
             Some(PeerEvent::Connected { .. })
@@ -106,9 +114,9 @@ async fn a_probe_that_we_slept_through_is_asked_again() {
             }
         }
         // Before anybody else has a turn.
-        advance(ms(700)).await;
+        advance(ms(700)).await; // and 200 ms are tolerated
         let peer = tokio::spawn(answer(peer));
-        let answer = timeout(secs(10), probe).await;
+        let answer = timeout(secs(1) + SOON, probe).await;
         let answer = answer.expect("nobody waits for ever").unwrap().unwrap();
         assert!(ROUND_TRIP.contains(&answer), "{answer:?}");
         let told = poll_immediate(driver.receiver.next()).await;
@@ -120,11 +128,17 @@ async fn a_probe_that_we_slept_through_is_asked_again() {
     }
 }
 
+/// Nothing asks by itself, not for seconds.
+fn patient() -> Config {
+    let patient = quick().to_builder().interval(secs(10));
+    patient.build().unwrap()
+}
+
 /// As long as until before and after our next sign of life leaves, with beats
 /// that are told and that aren't.
 fn pauses() -> Vec<(Duration, Config)> {
     let pauses = [ms(1), ms(10), ms(60), ms(150), ms(250), ms(550)];
-    let each = |pause| [(pause, quick()), (pause, quiet(quick()))];
+    let each = |pause| [(pause, patient()), (pause, quiet(patient()))];
     pauses.into_iter().flat_map(each).collect()
 }
 
@@ -139,8 +153,8 @@ fn check(event: &PeerEvent<Bytes>) {
 }
 
 /// Sends more than an inbox holds, and answers pings from then on.
-async fn talk_and_answer(mut peer: RawPeer, config: Config) {
-    peer.greet(config).await;
+async fn talk_and_answer(mut peer: RawPeer) {
+    peer.greet(quick()).await;
     peer.send_raw(&data_frame(&[0; 1000]).repeat(600)).await;
     answer(peer).await;
 }

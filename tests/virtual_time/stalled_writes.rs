@@ -149,16 +149,20 @@ async fn the_limit_for_stalled_writes_counts_from_the_last_written_byte() {
 #[tokio::test(start_paused = true)]
 async fn a_turn_for_others_is_no_stalled_write() {
     let config = quick().to_builder().write_stall(ms(5)).max_frame(16 << 20);
-    let (mut heartbeat, script) = greeted(config.build().unwrap()).await;
+    let (heartbeat, script) = greeted(config.build().unwrap()).await;
     script.record_nothing();
+    let driver = heartbeat.spawn();
     let others = tokio::spawn(async {
         loop {
             tokio::time::advance(ms(10)).await;
         }
     });
+    let start = Instant::now();
     for _ in 0..8 {
-        heartbeat.send(vec![1; 1 << 20].into()).await.unwrap();
+        driver.sender.send(vec![1; 1 << 20].into()).await.unwrap();
+        driver.sender.flush().await.unwrap();
     }
+    assert!(start.elapsed() > ms(50), "others had no turn");
     others.abort();
 }
 

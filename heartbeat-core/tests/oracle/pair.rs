@@ -33,7 +33,9 @@ struct Link {
 impl Link {
     fn send(&mut self, frames: Vec<Control>, now: u64, dice: &mut Dice) {
         for frame in frames {
-            if !dice.chance(self.loses) {
+            // Nothing gets through before the Hello, which says how often to ping.
+            let is_hello = matches!(frame, Control::Hello(_));
+            if is_hello || !dice.chance(self.loses) {
                 self.queue.push_back((now + self.delay, frame));
             }
         }

@@ -18,7 +18,7 @@ use crate::{
     ops::{Op, Script, announced, nonce},
     side::Side,
     tally::Tally,
-    terms::micros,
+    terms::{Terms, micros},
 };
 
 #[derive(Clone, Debug)]
@@ -137,9 +137,12 @@ impl Scene {
 
     /// The longest that the path may say nothing.
     fn bound(&self) -> u64 {
-        let terms = &self.side.judge.facts.terms;
-        // Before a Hello is read the monitor goes by its own interval.
-        terms.shortest().min(terms.interval) + terms.budget()
+        // The next Hello may announce any min_interval.
+        let terms = Terms {
+            peer: None,
+            ..self.side.judge.facts.terms
+        };
+        terms.shortest() + terms.budget()
     }
 
     fn turn(&mut self, dice: &mut Dice, tally: &mut Tally) -> Result<(), Violation> {

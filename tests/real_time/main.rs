@@ -7,6 +7,7 @@ mod eight_situations;
 mod getting_started;
 mod local_stall;
 mod nats;
+mod networks;
 mod processes;
 mod redis;
 mod slow_reader;

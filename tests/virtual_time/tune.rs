@@ -1,6 +1,6 @@
 //! `examples/tune`: what it recommends can be pasted and keeps its promise, what
 //! it predicts comes true, and what can't be is told. (With a real peer, and on
-//! a real network: `networks/tune.rs`.)
+//! a real network: `real_time/networks/tune.rs`.)
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

@@ -1,5 +1,5 @@
 //! Who is to blame for a silence: the kernel's notes at the moment of the
-//! verdict. That a stopped process is `AppHung` is shown in `processes.rs`.
+//! verdict. That a stopped process is `AppHung` is shown in `real_time/processes.rs`.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "how a test fails")]
 

@@ -1,0 +1,10 @@
+//! Networks of namespaces, and the programs that make some. By themselves:
+//!
+//! ```text
+//! cargo test -p heartbeat-tests --test real_time networks::
+//! ```
+
+mod diagnosis;
+mod fault_lab;
+mod outages;
+mod tune;

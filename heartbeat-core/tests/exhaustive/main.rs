@@ -50,6 +50,13 @@
 //! search ends after the states that are nearest. With `HEARTBEAT_EXHAUSTIVE=1` (and `--release`) delays are
 //! longer, and there are more stalls and more faults in one run.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and says how long it took"
+)]
+
 mod key;
 mod model;
 mod record;

@@ -334,8 +334,8 @@ impl Step<'_> {
             self.late = None;
         }
         match frame {
-            Input::Goodbye => return self.end(Ending::Closed(CloseReason::Peer)),
-            _ if self.record.is_leaving() => return,
+            Input::Goodbye => self.end(Ending::Closed(CloseReason::Peer)),
+            _ if self.record.is_leaving() => {}
             Input::Pong(count) => self.pong(count),
             Input::Ping(nonce, count) => self.record.owed = Some((nonce, count)),
             Input::Hello => self.hello(),

@@ -315,7 +315,12 @@ fn a_message_that_breaks_off_isnt_blamed_on_the_peer() {
         heartbeat.send("now".into()).await.unwrap();
         let striking = async {
             sleep(ms(100)).await;
-            strike.by(|| Ok(hole_towards(&network, LEFT))).await;
+            strike
+                .by(|| {
+                    hole_towards(&network, LEFT);
+                    Ok(())
+                })
+                .await;
         };
         let (death, ()) = tokio::join!(dead(&mut heartbeat), striking);
         death

@@ -136,7 +136,8 @@ async fn a_flood() {
 
 async fn a_refusal() {
     let (mut heartbeat, mut peer) = wrapped(quick());
-    peer.greet(Config::detect_within(ms(50)).unwrap()).await;
+    peer.greet(heartbeat_tokio::Config::detect_within(ms(50)).unwrap())
+        .await;
     all_events(&mut heartbeat).await;
 }
 

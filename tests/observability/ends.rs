@@ -9,7 +9,7 @@ use std::{
 use futures::{FutureExt, SinkExt, StreamExt, future::LocalBoxFuture};
 use heartbeat_core::{Control, Nonce};
 use heartbeat_tests::{RawPeer, all_events, ms, quick, secs, wrapped};
-use heartbeat_tokio::{Config, Heartbeat, PeerEvent};
+use heartbeat_tokio::{Heartbeat, PeerEvent};
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
     time::sleep,

@@ -97,6 +97,10 @@ impl Promises {
                 self.shortest = world.terms.shortest();
             }
             self.stalls.retain(|stall| is_old && stall.at >= world.last);
+            for stall in &mut self.stalls {
+                // Evidence ends what it left to do.
+                stall.sure = false;
+            }
             self.forgiven = (0, 0);
             // A probe that is still open begins its round after this.
             self.probed = probing.then_some(world.now);

@@ -345,6 +345,7 @@ impl Judge {
             Mismatch::Events(what) => what.to_owned(),
             Mismatch::State(state) => format!("state not {state:?}"),
             Mismatch::Missed(_) => "status().missed".to_owned(),
+            Mismatch::Idle => "is_idle".to_owned(),
         };
         let life = match first.1.life {
             Life::Idle { .. } => "Idle",

@@ -1,18 +1,16 @@
 //! One possible history of the monitor's state, as docs/state-machine.md has
 //! it: what it holds, and what it shows. `moves.rs` says how calls change it.
 
-use std::time::Duration;
-
-use heartbeat_core::{Cause, CloseReason, Control, Event, Hello, Nonce, State};
+use heartbeat_core::{Control, Nonce, State};
 
 use crate::{
     after::After,
     facts::{Facts, World},
     fork::Fork,
-    rtt,
     seen::Seen,
-    span::{LAST, NEVER, Span},
+    span::{NEVER, Span},
     terms::Terms,
+    told::Pending,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -69,28 +67,6 @@ pub(crate) enum Ping {
     Keepalive,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Pending {
-    pub(crate) connected: Option<Hello>,
-    pub(crate) stall: Option<u64>,
-    pub(crate) recovered: Option<u64>,
-    pub(crate) beat: Option<u64>,
-    /// Misses and silence.
-    pub(crate) suspect: Option<(u32, u64)>,
-    pub(crate) end: Option<Ending>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Ending {
-    Closed(CloseReason),
-    Dead {
-        /// `None`: a Hello was refused.
-        cause: Option<Cause>,
-        missed: u32,
-        silence: u64,
-    },
-}
-
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Candidate {
     pub(crate) life: Life,
@@ -118,6 +94,8 @@ pub(crate) enum Mismatch {
     Events(&'static str),
     State(State),
     Missed(u32),
+    /// `is_idle` is wrong.
+    Idle,
 }
 
 impl Candidate {
@@ -144,8 +122,11 @@ impl Candidate {
         seen: &Seen,
     ) -> Result<(), Mismatch> {
         self.state_fits(seen)?;
-        self.events_fit(facts, seen)?;
+        self.pending.fits(facts, &seen.events)?;
         self.frames_fit(seen)?;
+        if seen.is_idle != (self.is_quiet() && facts.unanswered() == 0) {
+            return Err(Mismatch::Idle);
+        }
         self.deadline_fits(&facts.terms, world, seen.deadline)
     }
 
@@ -168,52 +149,6 @@ impl Candidate {
             return Err(Mismatch::Missed(missed));
         }
         Ok(())
-    }
-
-    fn events_fit(&self, facts: &Facts, seen: &Seen) -> Result<(), Mismatch> {
-        let mut events = seen.events.iter().copied();
-        let pending = &self.pending;
-        if let Some(peer) = pending.connected {
-            if events.next() != Some(Event::Connected { peer }) {
-                return Err(Mismatch::Events("Connected"));
-            }
-        }
-        if let Some(late) = pending.stall {
-            let late = duration(late);
-            if events.next() != Some(Event::LocalStall { late }) {
-                return Err(Mismatch::Events("LocalStall"));
-            }
-        }
-        if let Some(silence) = pending.recovered {
-            let silent_for = duration(silence);
-            if events.next() != Some(Event::Recovered { silent_for }) {
-                return Err(Mismatch::Events("Recovered"));
-            }
-        }
-        if let Some(exact) = pending.beat {
-            match events.next() {
-                Some(Event::Beat { rtt }) if rtt::is(exact, rtt) => {}
-                _ => return Err(Mismatch::Events("Beat")),
-            }
-        }
-        if let Some((missed, silence)) = pending.suspect {
-            let silent_for = duration(silence);
-            if events.next() != Some(Event::Suspect { missed, silent_for }) {
-                return Err(Mismatch::Events("Suspect"));
-            }
-        }
-        if let Some(end) = pending.end {
-            end.fits(facts, events.next())?;
-        }
-        match events.next() {
-            None => Ok(()),
-            Some(Event::Connected { .. }) => Err(Mismatch::Events("unexpected Connected")),
-            Some(Event::LocalStall { .. }) => Err(Mismatch::Events("unexpected LocalStall")),
-            Some(Event::Recovered { .. }) => Err(Mismatch::Events("unexpected Recovered")),
-            Some(Event::Beat { .. }) => Err(Mismatch::Events("unexpected Beat")),
-            Some(Event::Suspect { .. }) => Err(Mismatch::Events("unexpected Suspect")),
-            Some(_) => Err(Mismatch::Events("unexpected end")),
-        }
     }
 
     fn frames_fit(&self, seen: &Seen) -> Result<(), Mismatch> {
@@ -304,19 +239,7 @@ impl Candidate {
 
     /// `poll_event` gave its first event, which was the one expected.
     pub(crate) fn drained(&mut self) {
-        let pending = &mut self.pending;
-        if pending.connected.take().is_some()
-            || pending.stall.take().is_some()
-            || pending.recovered.take().is_some()
-            || pending.beat.take().is_some()
-        {
-            return;
-        }
-        if pending.suspect.take().is_some() {
-            self.suspected = true;
-        } else {
-            pending.end = None;
-        }
+        self.suspected |= self.pending.drained();
     }
 
     /// Whether a probe waits, or a probe's ping hasn't left.
@@ -392,52 +315,6 @@ impl Round {
             self.step = Span::exactly(at);
         } else if at < others(self.verdict.lo, self.step.lo) {
             self.early = Some(Span::exactly(at));
-        }
-    }
-}
-
-/// What is told is at most the time of the last deadline.
-fn duration(micros: u64) -> Duration {
-    Duration::from_micros(micros.min(LAST))
-}
-
-impl Ending {
-    fn fits(self, facts: &Facts, event: Option<Event>) -> Result<(), Mismatch> {
-        let fits = match (self, event) {
-            (Self::Closed(reason), Some(Event::Closed { reason: told })) => reason == told,
-            (
-                Self::Dead {
-                    cause,
-                    missed,
-                    silence,
-                },
-                Some(Event::Dead(death)),
-            ) => {
-                let caused = match cause {
-                    Some(cause) => death.cause == cause,
-                    None => crate::api::is_refusal(death.cause),
-                };
-                if !caused {
-                    return Err(Mismatch::Events("the cause of death"));
-                }
-                if death.silent_for != duration(silence) {
-                    return Err(Mismatch::Events("the silence before death"));
-                }
-                if missed != death.missed {
-                    return Err(Mismatch::Events("the misses before death"));
-                }
-                match (facts.rtt.last, death.last_rtt) {
-                    (None, None) => true,
-                    (Some(exact), Some(told)) => rtt::is(exact, told),
-                    _ => return Err(Mismatch::Events("the last round trip before death")),
-                }
-            }
-            _ => return Err(Mismatch::Events("the terminal event")),
-        };
-        if fits {
-            Ok(())
-        } else {
-            Err(Mismatch::Events("the terminal event"))
         }
     }
 }

@@ -42,6 +42,7 @@ mod span;
 mod stage;
 mod tally;
 mod terms;
+mod told;
 
 use std::collections::BTreeMap;
 
@@ -125,6 +126,9 @@ fn one_monitor_under_an_arbitrary_driver() {
             "Hellos that change I*",
             "backlogs",
             "acknowledgements",
+            "old acknowledgements",
+            "old acknowledgements after a stall",
+            "answers before the flush",
             "pings",
             "pongs",
             "goodbyes",

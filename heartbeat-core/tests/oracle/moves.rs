@@ -7,10 +7,11 @@ use crate::{
     after::After,
     facts::{Heard, Sample, World},
     fork::Fork,
-    life::{Candidate, Ending, Goodbye, Life, Ping, soonest},
+    life::{Candidate, Goodbye, Life, Ping, soonest},
     ops::{Op, nonce},
     rounds::Why,
     span::{LAST, Span, due},
+    told::Ending,
 };
 
 impl Candidate {

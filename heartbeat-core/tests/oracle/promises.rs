@@ -23,8 +23,9 @@ struct Stall {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Promises {
-    /// The last arrival, or what counts as one.
-    since: u64,
+    /// The last arrival, or what counts as one, and before it those since which
+    /// every later one was told late.
+    arrivals: Vec<u64>,
     /// The longest and the shortest I* since then.
     longest: u64,
     shortest: u64,
@@ -54,7 +55,7 @@ fn broken(number: u8, what: &str, detail: String) -> Violation {
 impl Promises {
     pub(crate) fn new(facts: &Facts) -> Self {
         Self {
-            since: facts.now,
+            arrivals: vec![facts.now],
             longest: facts.terms.star(),
             shortest: facts.terms.shortest(),
             stalls: Vec::new(),
@@ -91,12 +92,17 @@ impl Promises {
         // A late report of old evidence says nothing about what came after it.
         let is_old = world.heard.is_some_and(|heard| heard.at < world.now);
         if world.heard.is_some() || resumed {
-            self.since = world.last;
             if !is_old {
+                self.arrivals.clear();
                 self.longest = world.terms.star();
                 self.shortest = world.terms.shortest();
             }
-            self.stalls.retain(|stall| is_old && stall.at >= world.last);
+            self.arrivals.push(world.last);
+            self.stalls.retain(|_| is_old);
+            for stall in &mut self.stalls {
+                // Evidence ends what it left to do.
+                stall.sure = false;
+            }
             self.forgiven = (0, 0);
             // A probe that is still open begins its round after this.
             self.probed = probing.then_some(world.now);
@@ -167,25 +173,28 @@ impl Promises {
         if !matches!(seen.status.state, State::Alive | State::Suspect) {
             return Ok(());
         }
-        let terms = &world.terms;
-        let mut bound = self.since;
-        bound = bound
-            .saturating_add(self.longest)
-            .saturating_add(terms.budget());
-        for stall in &self.stalls {
-            let waited = stall.left.map_or(0, |left| left - stall.at);
-            bound = bound.saturating_add(
-                stall
-                    .late
-                    .saturating_add(terms.timeout)
-                    .saturating_add(waited),
-            );
-        }
+        let bounds = self.arrivals.iter().map(|&since| self.bound(since, world));
+        let bound = bounds.max().unwrap_or(0);
         if deadline > bound {
             let detail = format!("a deadline at {deadline}, the bound is {bound}");
             return Err(broken(1, "completeness", detail));
         }
         Ok(())
+    }
+
+    /// When it is dead at the latest, if the last arrival was at `since`.
+    fn bound(&self, since: u64, world: &World) -> u64 {
+        let mut bound = since
+            .saturating_add(self.longest)
+            .saturating_add(world.terms.budget());
+        for stall in self.stalls.iter().filter(|stall| stall.at >= since) {
+            let waited = stall.left.map_or(0, |left| left - stall.at);
+            bound = bound
+                .saturating_add(stall.late)
+                .saturating_add(world.terms.timeout)
+                .saturating_add(waited);
+        }
+        bound
     }
 
     /// 2, 4 and 5: no death before its time.
@@ -209,10 +218,8 @@ impl Promises {
             ));
         }
         let (now, budget) = (world.now, terms.budget());
-        let accurate = self
-            .since
-            .saturating_add(self.shortest)
-            .saturating_add(budget);
+        let since = self.arrivals.last().copied().unwrap_or(0);
+        let accurate = since.saturating_add(self.shortest).saturating_add(budget);
         let probed = self.probed.map(|at| at.saturating_add(budget));
         let earliest = probed.map_or(accurate, |probed| probed.min(accurate));
         if now < earliest {

@@ -14,6 +14,7 @@ pub(crate) struct Seen {
     pub(crate) events: Vec<Event>,
     /// `has_transmit`, `has_event` and `has_ended`.
     pub(crate) has: (bool, bool, bool),
+    pub(crate) is_idle: bool,
 }
 
 impl Seen {
@@ -24,6 +25,7 @@ impl Seen {
             frames: Vec::with_capacity(4),
             events: Vec::with_capacity(4),
             has: (false, false, false),
+            is_idle: false,
         };
         seen.look(monitor);
         seen
@@ -39,6 +41,7 @@ impl Seen {
             monitor.has_event(),
             monitor.has_ended(),
         );
+        self.is_idle = monitor.is_idle();
         // A copy gives everything, so that the original keeps it.
         let mut copy = monitor.clone();
         while let Some(frame) = copy.poll_transmit() {

@@ -45,6 +45,15 @@ impl Tally {
             Op::Acknowledged(_) if world.heard.is_some() => self.count("acknowledgements"),
             _ => {}
         }
+        let is_old = world.heard.is_some_and(|heard| heard.at < world.now);
+        if is_old && world.stall {
+            self.count("old acknowledgements after a stall");
+        } else if is_old {
+            self.count("old acknowledgements");
+        }
+        if world.answered_in_flight {
+            self.count("answers before the flush");
+        }
     }
 
     pub(crate) fn frame(&mut self, frame: Option<Control>) {

@@ -75,8 +75,8 @@ pub(super) struct Record {
     /// Pings handed out and stalls told since the last evidence.
     pub(super) asked: u64,
     pub(super) stalls: u64,
-    /// The last stall of those that was forgiven.
-    pub(super) excused_at: Option<u64>,
+    /// How long the last stall of those gives the peer, if it was forgiven.
+    pub(super) excused_until: Option<u64>,
     /// Whether `Suspect` was given.
     pub(super) suspected: bool,
     pub(super) blocked: Option<Blocked>,
@@ -211,7 +211,7 @@ impl Record {
             answered: 0,
             asked: 0,
             stalls: 0,
-            excused_at: None,
+            excused_until: None,
             suspected: false,
             blocked: None,
             owed: None,
@@ -359,7 +359,7 @@ impl Step<'_> {
         record.heard_at = self.now;
         record.asked = 0;
         record.stalls = 0;
-        record.excused_at = None;
+        record.excused_until = None;
         if let Some(late) = self.late.take() {
             self.tell_stall(late);
             if matches!(self.record.phase, Phase::Idle { .. }) {
@@ -390,13 +390,19 @@ impl Step<'_> {
     }
 
     fn enter_idle(&mut self) {
+        let is_fresh = matches!(self.record.phase, Phase::Round(Round { fresh: true, .. }));
+        let asks_on = is_fresh && self.record.next_accepted(self.peer) <= self.now;
         self.record.first = false;
         self.record.phase = Phase::Idle { probe_waits: false };
-        // It isn't sent if it wasn't handed out; no round depends on one that was,
-        // unless it is a probe's.
-        if self.record.on_its_way == Some(Purpose::Round) {
-            let was_handed_out = !std::mem::take(&mut self.expected.ping);
-            self.record.on_its_way = was_handed_out.then_some(Purpose::Keepalive);
+        if self.record.on_its_way != Some(Purpose::Round) {
+            return;
+        }
+        if self.expected.ping && !asks_on {
+            // It wasn't handed out, and isn't sent.
+            self.expected.ping = false;
+            self.record.on_its_way = None;
+        } else {
+            self.record.on_its_way = Some(Purpose::Keepalive);
         }
     }
 
@@ -556,6 +562,7 @@ impl Step<'_> {
             Phase::Round(round) => {
                 if std::mem::take(&mut round.fresh) {
                     round.verdict = round.verdict.max(end_of_step);
+                    self.record.excused_until = self.record.excused_until.max(Some(end_of_step));
                 }
                 round.step = round.step.max(end_of_step).min(round.verdict);
                 round.asked = true;
@@ -674,7 +681,7 @@ impl Step<'_> {
             _ => return false,
         }
         self.tell_stall(late);
-        self.record.excused_at = Some(self.now);
+        self.record.excused_until = Some(self.now + self.own.budget());
         true
     }
 
@@ -757,7 +764,7 @@ impl Step<'_> {
         self.record.timed = false;
         self.record.heard_at = self.now;
         self.record.asked = 0;
-        self.record.excused_at = None;
+        self.record.excused_until = None;
         self.record.first = false;
         self.record.phase = Phase::Idle { probe_waits: probe };
         self.serve_idle();

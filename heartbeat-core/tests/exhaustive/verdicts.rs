@@ -317,11 +317,11 @@ impl World {
             Phase::Paused { .. } | Phase::Ended => return Ok(()),
             Phase::Leaving { until } => (until, Broken::Goodbye),
             Phase::Idle { .. } | Phase::Round(_) => {
-                let written = rules.write_delay[who] + rules.flush_delay;
-                let whole = own.budget().max(written + own.timeout);
                 let interval = record.interval(own, &rules.timings[1 - who]);
-                let excused = record.excused_at.map_or(0, |at| at + whole);
-                let latest = excused.max(record.heard_at + interval + own.budget());
+                let latest = record.heard_at + interval + own.budget();
+                let latest = record
+                    .excused_until
+                    .map_or(latest, |until| latest.max(until));
                 (latest, Broken::MissedDead)
             }
         };

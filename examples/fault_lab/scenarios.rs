@@ -172,11 +172,12 @@ impl Fault {
             Self::Sigstop | Self::Hang => End(&["Silent"], Some("AppHung")),
             // Which of them depends on how full the buffers are.
             Self::StopsReading => End(&["Silent", "WriteStalled"], Some("PeerNotReading")),
-            Self::CableCut
-            | Self::DropOutbound
-            | Self::DropInbound
-            | Self::CarrierLost
-            | Self::RouterRejects => End(&["Silent"], Some("PathDead")),
+            // To TCP this looks like a firewall of our own, so that a diagnosis
+            // may say that it doesn't know.
+            Self::CarrierLost => End(&["Silent"], None),
+            Self::CableCut | Self::DropOutbound | Self::DropInbound | Self::RouterRejects => {
+                End(&["Silent"], Some("PathDead"))
+            }
             // Lost data is repeated once the host is back.
             Self::HostReboot if budget > 2 * REBOOT => End(&["Reset"], None),
             Self::HostReboot => End(&["Reset", "Silent"], Some("PathDead")),

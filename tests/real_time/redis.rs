@@ -34,7 +34,8 @@ const SLACK: Duration = ms(1500);
 
 #[tokio::test]
 async fn replies_find_their_commands_while_beats_go_on() {
-    let often = patient().to_builder().interval(ms(2)).build().unwrap();
+    let often = patient().to_builder().interval(ms(2)).min_interval(ms(1));
+    let often = often.build().unwrap();
     let Some((_server, mut redis)) = visit(often, &[]).await else {
         return;
     };

@@ -250,6 +250,10 @@ impl Report {
                     assert!(matches!(verdict, "Silent" | "WriteStalled"), "{row:#}");
                     assert_eq!(diagnosis, Some("PeerNotReading"));
                 }
+                "carrier_lost" => {
+                    assert_eq!(verdict, "Silent");
+                    assert!(matches!(diagnosis, Some("PathDead" | "Unknown")), "{row:#}");
+                }
                 _ => assert_eq!(
                     (verdict, diagnosis),
                     ("Silent", Some("PathDead")),

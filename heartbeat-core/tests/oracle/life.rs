@@ -256,6 +256,11 @@ impl Candidate {
         matches!(self.life, Life::Round(round) if round.asked)
     }
 
+    /// Whether it waits for nothing but silence, as far as the state says.
+    pub(crate) fn is_quiet(&self) -> bool {
+        matches!(self.life, Life::Idle { .. }) && self.on_its_way().is_none()
+    }
+
     /// The ping that is due or in flight.
     pub(crate) fn on_its_way(&self) -> Option<Ping> {
         self.due.or(self.in_flight)

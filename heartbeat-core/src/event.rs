@@ -6,7 +6,7 @@
 
 use core::{fmt, time::Duration};
 
-use crate::frame::{Hello, ProtocolError};
+use crate::frame::{GoodbyeCode, Hello, ProtocolError};
 
 /// Something that the application may want to know about its peer.
 ///
@@ -23,9 +23,8 @@ pub enum Event {
     /// A pong came back. Not reported if
     /// [`beat_events`](crate::ConfigBuilder::beat_events) is off.
     ///
-    /// Don't wait for it: a peer that sends anything isn't pinged, and of two
-    /// sides with equal timings the one that pings first is evidence for the
-    /// other. [`probe`](crate::Monitor::probe) brings one about.
+    /// Don't wait for it: a peer that sends messages isn't pinged.
+    /// [`probe`](crate::Monitor::probe) brings one about.
     Beat {
         /// From the moment the ping had left until its pong arrived.
         rtt: Duration,
@@ -107,26 +106,69 @@ impl fmt::Display for Event {
     }
 }
 
-/// Who said goodbye.
+/// The place of a goodbye's detail where nobody keeps details.
+///
+/// A monitor allocates nothing, so it tells the code of a goodbye and leaves
+/// the detail to its driver: see [`Goodbye`](crate::Goodbye).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_structs, reason = "there is nothing in it")]
+pub struct NoDetail;
+
+impl AsRef<str> for NoDetail {
+    fn as_ref(&self) -> &str {
+        ""
+    }
+}
+
+/// Who said goodbye, and why. `D` is what keeps the detail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(
     clippy::exhaustive_enums,
     reason = "there are two ends to a connection"
 )]
-pub enum CloseReason {
+pub enum CloseReason<D = NoDetail> {
     /// The peer did.
-    Peer,
+    Peer {
+        /// Its reason.
+        code: GoodbyeCode,
+        /// The same in the peer's words.
+        detail: D,
+    },
     /// We did, with [`Monitor::close`](crate::Monitor::close).
     Local,
 }
 
-impl fmt::Display for CloseReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Peer => "the peer said goodbye",
-            Self::Local => "we said goodbye",
-        })
+impl<D> CloseReason<D> {
+    /// The same with another detail.
+    pub fn with_detail<E>(self, detail: E) -> CloseReason<E> {
+        match self {
+            Self::Peer { code, .. } => CloseReason::Peer { code, detail },
+            Self::Local => CloseReason::Local,
+        }
     }
+}
+
+impl<D: AsRef<str>> fmt::Display for CloseReason<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer { code, detail } => {
+                f.write_str("the peer said goodbye")?;
+                if *code != GoodbyeCode::LEAVING {
+                    write!(f, ", {code}")?;
+                }
+                quoted(detail.as_ref(), f)
+            }
+            Self::Local => f.write_str("we said goodbye"),
+        }
+    }
+}
+
+/// The peer's words, if there are any: escaped, because they are a stranger's.
+fn quoted(detail: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if detail.is_empty() {
+        return Ok(());
+    }
+    write!(f, ": {detail:?}")
 }
 
 /// The verdict: why the peer counts as dead, and what was known of it.
@@ -149,9 +191,9 @@ impl fmt::Display for CloseReason {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive] // adapters on some systems can say more about a death
-pub struct Death {
+pub struct Death<D = NoDetail> {
     /// What ended it.
-    pub cause: Cause,
+    pub cause: Cause<D>,
     /// From the last evidence of life to the verdict: as it was reported, which may
     /// be up to [`Config::arrival_slack`](crate::Config::arrival_slack) early.
     pub silent_for: Duration,
@@ -165,9 +207,29 @@ pub struct Death {
     pub diagnosis: Diagnosis,
 }
 
-impl fmt::Display for Death {
+impl<D> Death<D> {
+    /// The same with another detail.
+    pub fn with_detail<E>(self, detail: E) -> Death<E> {
+        let Self {
+            cause,
+            silent_for,
+            missed,
+            last_rtt,
+            diagnosis,
+        } = self;
+        Death {
+            cause: cause.with_detail(detail),
+            silent_for,
+            missed,
+            last_rtt,
+            diagnosis,
+        }
+    }
+}
+
+impl<D: AsRef<str>> fmt::Display for Death<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.cause != Cause::Silent {
+        if !matches!(self.cause, Cause::Silent) {
             write!(f, "{}, ", self.cause)?;
         }
         write!(f, "silent for {:?}", rounded(self.silent_for))?;
@@ -194,12 +256,13 @@ fn rounded(time: Duration) -> Duration {
     }
 }
 
-impl core::error::Error for Death {}
+impl<D: AsRef<str> + fmt::Debug> core::error::Error for Death<D> {}
 
-/// What ended a connection that nobody said goodbye to.
+/// What ended a connection that nobody left in order. `D` is what keeps the
+/// detail of a goodbye.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive] // later versions may tell more causes apart
-pub enum Cause {
+pub enum Cause<D = NoDetail> {
     /// Every beat in the budget went unanswered.
     Silent,
     /// Nothing arrived, and the pings couldn't even be written.
@@ -208,6 +271,13 @@ pub enum Cause {
     /// [`Silent`](Self::Silent) is while we don't: which of the two it is
     /// depends on how full the buffers were.
     WriteStalled,
+    /// The peer gave *us* up, and said so.
+    GivenUp {
+        /// Its verdict.
+        code: GoodbyeCode,
+        /// The same in the peer's words.
+        detail: D,
+    },
     /// The stream ended without a goodbye: what a killed process looks like.
     Eof,
     /// The peer's kernel refused the connection (`ECONNRESET`, `EPIPE`).
@@ -229,9 +299,51 @@ pub enum Cause {
     Io,
 }
 
-impl fmt::Display for Cause {
+impl<D> Cause<D> {
+    /// The same with another detail.
+    pub fn with_detail<E>(self, detail: E) -> Cause<E> {
+        match self {
+            Self::GivenUp { code, .. } => Cause::GivenUp { code, detail },
+            Self::Silent => Cause::Silent,
+            Self::WriteStalled => Cause::WriteStalled,
+            Self::Eof => Cause::Eof,
+            Self::Reset => Cause::Reset,
+            Self::TimedOut => Cause::TimedOut,
+            Self::Unreachable => Cause::Unreachable,
+            Self::Protocol(error) => Cause::Protocol(error),
+            Self::PingFlood => Cause::PingFlood,
+            Self::Refused => Cause::Refused,
+            Self::Io => Cause::Io,
+        }
+    }
+
+    /// The code of the goodbye that tells the peer of this verdict; `None` for
+    /// what isn't a verdict of ours.
+    #[must_use]
+    pub const fn goodbye(&self) -> Option<GoodbyeCode> {
+        match self {
+            Self::Silent => Some(GoodbyeCode::SILENT),
+            Self::WriteStalled => Some(GoodbyeCode::WRITE_STALLED),
+            Self::Protocol(_) => Some(GoodbyeCode::PROTOCOL),
+            Self::PingFlood => Some(GoodbyeCode::PING_FLOOD),
+            Self::Refused => Some(GoodbyeCode::REFUSED),
+            Self::GivenUp { .. }
+            | Self::Eof
+            | Self::Reset
+            | Self::TimedOut
+            | Self::Unreachable
+            | Self::Io => None,
+        }
+    }
+}
+
+impl<D: AsRef<str>> fmt::Display for Cause<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::GivenUp { code, detail } => {
+                write!(f, "given up by the peer, {code}")?;
+                quoted(detail.as_ref(), f)
+            }
             Self::Silent => f.write_str("beats unanswered"),
             Self::WriteStalled => f.write_str("pings could not be written"),
             Self::Eof => f.write_str("closed without goodbye"),

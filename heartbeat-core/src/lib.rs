@@ -110,8 +110,10 @@ pub mod testkit;
 mod time;
 
 pub use config::{Config, ConfigBuilder, ConfigError, Evidence, Role};
-pub use event::{Cause, CloseReason, Death, Diagnosis, End, Event};
-pub use frame::{BufferTooShort, Control, Hello, Nonce, ProtocolError, Tag};
+pub use event::{Cause, CloseReason, Death, Diagnosis, End, Event, NoDetail};
+pub use frame::{
+    BufferTooShort, Control, Goodbye, GoodbyeCode, Hello, Nonce, PART, ProtocolError, Tag,
+};
 pub use monitor::Monitor;
 pub use status::{State, Status};
 pub use time::Instant;

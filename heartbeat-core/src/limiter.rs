@@ -27,8 +27,9 @@ use crate::time::Instant;
 /// The pings so far, against those that could have been sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limiter {
+    /// When the connection began; or later, and fewer `pings` in proportion.
     began_at: Instant,
-    pings: u64,
+    pings: u32,
     announced: Announced,
 }
 
@@ -61,7 +62,10 @@ impl Limiter {
 
     /// Counts one ping. `false` is a flood.
     pub(crate) fn admit(&mut self, min_interval: u64, now: Instant) -> bool {
-        self.pings = self.pings.saturating_add(1);
+        if self.pings == u32::MAX {
+            self.halve(now);
+        }
+        self.pings += 1;
         let max_missed = match self.announced {
             Announced::Nothing => u8::MAX,
             Announced::Most(most) => most,
@@ -69,7 +73,13 @@ impl Limiter {
         let elapsed = now.micros_since(self.began_at);
         let intervals = elapsed.saturating_add(2 * min_interval);
         let room = intervals.saturating_mul(2 * u64::from(max_missed));
-        self.pings.saturating_mul(min_interval) <= room
+        u64::from(self.pings).saturating_mul(min_interval) <= room
+    }
+
+    /// So many pings are forgotten, and half of the time with them.
+    const fn halve(&mut self, now: Instant) {
+        self.pings /= 2;
+        self.began_at = self.began_at.plus(now.micros_since(self.began_at) / 2);
     }
 }
 

@@ -38,6 +38,11 @@ impl Random {
         self.draw(DICE, 0)
     }
 
+    /// What tells this end of a connection from every other.
+    pub(crate) fn instance(self) -> [u8; 8] {
+        self.draw(INSTANCE, 0).to_be_bytes()
+    }
+
     fn draw(self, purpose: u64, index: u32) -> u64 {
         let mut hasher = SipHasher24::new_with_keys(self.seed, purpose);
         hasher.write_u32(index);
@@ -46,4 +51,5 @@ impl Random {
 }
 
 const NONCE: u64 = 0x6e6f_6e63_6500_0000;
+const INSTANCE: u64 = 0x696e_7374_0000_0000;
 const DICE: u64 = 0x6469_6365_0000_0000;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::{Buf, BytesMut};
-use heartbeat_core::Control;
+use heartbeat_core::{Control, GoodbyeCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::{
     codec::{Decoder, Encoder},
@@ -20,7 +20,7 @@ use tokio_util::{
 };
 
 use crate::{
-    SendError,
+    Detail, SendError,
     error::EncodeError,
     pool,
     transport::{Broken, Buffered, Dialect, Frame, Protocol, Scope, Transport},
@@ -85,6 +85,7 @@ impl<C> Codec<C> {
 impl<C: Dialect> Protocol for Codec<C> {
     type Message = C::Message;
     const HELLO: bool = C::HELLO;
+    const ANY_BYTES: bool = true;
 }
 
 impl<S, C> Transport<S> for Codec<C>
@@ -138,8 +139,8 @@ where
 
     fn push_control(&mut self, control: Control) {
         let sayable = match control {
-            Control::Hello(_) => C::HELLO,
-            Control::Goodbye => C::GOODBYE,
+            Control::Hello(_) | Control::Alive | Control::Fin => C::HELLO,
+            Control::Goodbye(_) => C::GOODBYE,
             _ => true,
         };
         if sayable {
@@ -148,6 +149,13 @@ where
             }
         }
         self.control = self.write.len();
+    }
+
+    /// Where a frame ends in what was encoded, nobody knows: all of it stays.
+    fn give_up(&mut self, code: GoodbyeCode, detail: Detail) {
+        if C::GOODBYE && self.encode(Frame::Goodbye { code, detail }).is_ok() {
+            self.control = self.write.len();
+        }
     }
 
     fn unwritten(&self) -> usize {

@@ -5,7 +5,7 @@
 
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
-use heartbeat_core::{CloseReason, Death};
+use crate::{CloseReason, Death};
 
 /// A message wasn't accepted, or couldn't be flushed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,7 +67,7 @@ impl PartialEq for EncodeError {
 impl Eq for EncodeError {}
 
 /// Why a [`probe`](crate::Sender::probe) gave no round trip.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive] // later versions may tell more apart
 pub enum ProbeError {
     /// The peer isn't dead, for something else came from it, but it answered
@@ -86,7 +86,7 @@ pub enum ProbeError {
 }
 
 /// How a connection ended.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Ended {
     Closed(CloseReason),
     Dead(Death),

@@ -1,11 +1,86 @@
 //! What a [`Heartbeat`](crate::Heartbeat) tells its application.
 //!
 //! This module decides nothing: these are the events of the core, plus the
-//! application's own messages.
+//! application's own messages and the peer's words.
 
-use std::{fmt, time::Duration};
+use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
-use heartbeat_core::{CloseReason, Death, Event, Hello};
+use heartbeat_core::{Event, Goodbye, Hello};
+
+/// What ended a connection that nobody left in order.
+pub type Cause = heartbeat_core::Cause<Detail>;
+
+/// Who said goodbye, and why.
+pub type CloseReason = heartbeat_core::CloseReason<Detail>;
+
+/// The verdict: why the peer counts as dead, and what was known of it.
+pub type Death = heartbeat_core::Death<Detail>;
+
+/// What a goodbye says besides its code: text, at most
+/// [`Goodbye::MAX_DETAIL`] bytes of it, and often none.
+///
+/// It is for people. One that arrived is the peer's, unchanged: nothing may be
+/// concluded from it, and a log should escape it, as its `Debug` does.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub struct Detail(Option<Arc<String>>);
+
+impl Detail {
+    /// Of a text that is too long the beginning is kept.
+    fn new(text: &str) -> Self {
+        let text = Goodbye::new(Default::default(), text).detail;
+        Self((!text.is_empty()).then(|| Arc::new(text.to_owned())))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_deref().map(String::as_str).unwrap_or_default()
+    }
+}
+
+impl From<&str> for Detail {
+    fn from(text: &str) -> Self {
+        Self::new(text)
+    }
+}
+
+impl Deref for Detail {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl AsRef<str> for Detail {
+    fn as_ref(&self) -> &str {
+        self
+    }
+}
+
+impl PartialEq<str> for Detail {
+    fn eq(&self, other: &str) -> bool {
+        self.as_str() == other
+    }
+}
+
+impl PartialEq<&str> for Detail {
+    fn eq(&self, other: &&str) -> bool {
+        self.as_str() == *other
+    }
+}
+
+impl fmt::Debug for Detail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_str().fmt(f)
+    }
+}
+
+impl fmt::Display for Detail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self)
+    }
+}
 
 /// Something that happened on a connection.
 ///
@@ -25,9 +100,8 @@ pub enum PeerEvent<M> {
     /// A pong came back. Not reported if
     /// [`beat_events`](heartbeat_core::ConfigBuilder::beat_events) is off.
     ///
-    /// Don't wait for it: a peer that sends anything isn't pinged, and of two
-    /// sides with equal timings the one that pings first is evidence for the
-    /// other. [`probe`](crate::Heartbeat::probe) brings one about.
+    /// Don't wait for it: a peer that sends messages isn't pinged.
+    /// [`probe`](crate::Heartbeat::probe) brings one about.
     Beat {
         /// From the moment the ping had left until its pong arrived.
         rtt: Duration,
@@ -68,32 +142,21 @@ impl<M> PeerEvent<M> {
 }
 
 impl<M> PeerEvent<M> {
-    /// The core's event in this crate's words; `None` for an event of a later
-    /// core that this crate doesn't know.
-    pub(crate) fn from_core(event: Event) -> Option<Self> {
+    /// The core's event in this crate's words, with the detail of the goodbye
+    /// that it tells of; `None` for an event of a later core that this crate
+    /// doesn't know.
+    pub(crate) fn from_core(event: Event, detail: &Detail) -> Option<Self> {
         Some(match event {
             Event::Connected { peer } => Self::Connected { peer },
             Event::Beat { rtt } => Self::Beat { rtt },
             Event::Suspect { missed, silent_for } => Self::Suspect { missed, silent_for },
             Event::Recovered { silent_for } => Self::Recovered { silent_for },
             Event::LocalStall { late } => Self::LocalStall { late },
-            Event::Closed { reason } => Self::Closed { reason },
-            Event::Dead(death) => Self::Dead(death),
+            Event::Closed { reason } => Self::Closed {
+                reason: reason.with_detail(detail.clone()),
+            },
+            Event::Dead(death) => Self::Dead(death.with_detail(detail.clone())),
             _ => return None,
-        })
-    }
-
-    /// The core's word for it; `None` for a message.
-    fn to_core(&self) -> Option<Event> {
-        Some(match *self {
-            Self::Connected { peer } => Event::Connected { peer },
-            Self::Message(_) => return None,
-            Self::Beat { rtt } => Event::Beat { rtt },
-            Self::Suspect { missed, silent_for } => Event::Suspect { missed, silent_for },
-            Self::Recovered { silent_for } => Event::Recovered { silent_for },
-            Self::LocalStall { late } => Event::LocalStall { late },
-            Self::Closed { reason } => Event::Closed { reason },
-            Self::Dead(death) => Event::Dead(death),
         })
     }
 }
@@ -101,9 +164,15 @@ impl<M> PeerEvent<M> {
 impl<M> fmt::Display for PeerEvent<M> {
     /// One line for a log. Says of a message only that it is one.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.to_core() {
-            Some(event) => event.fmt(f),
-            None => f.write_str("message"),
+        match *self {
+            Self::Message(_) => f.write_str("message"),
+            Self::Closed { ref reason } => write!(f, "closed: {reason}"),
+            Self::Dead(ref death) => write!(f, "dead: {death}"),
+            Self::Connected { peer } => Event::Connected { peer }.fmt(f),
+            Self::Beat { rtt } => Event::Beat { rtt }.fmt(f),
+            Self::Suspect { missed, silent_for } => Event::Suspect { missed, silent_for }.fmt(f),
+            Self::Recovered { silent_for } => Event::Recovered { silent_for }.fmt(f),
+            Self::LocalStall { late } => Event::LocalStall { late }.fmt(f),
         }
     }
 }

@@ -13,10 +13,10 @@ use std::{
 
 use futures_core::Stream;
 use futures_sink::Sink;
-use heartbeat_core::{Control, ProtocolError};
+use heartbeat_core::{Control, GoodbyeCode, ProtocolError};
 
 use crate::{
-    SendError,
+    Detail, SendError,
     transport::{Broken, Buffered, Dialect, Frame, Protocol, Scope, Transport, reason},
 };
 
@@ -40,7 +40,7 @@ pub struct Frames<T: Dialect> {
     /// The weight of the messages in `queue`.
     queued: usize,
     /// A goodbye is to follow them.
-    goodbye: bool,
+    goodbye: Option<(GoodbyeCode, Detail)>,
 }
 
 impl<T: Dialect> Frames<T> {
@@ -53,7 +53,7 @@ impl<T: Dialect> Frames<T> {
             control: VecDeque::new(),
             queue: VecDeque::new(),
             queued: 0,
-            goodbye: false,
+            goodbye: None,
         }
     }
 
@@ -67,19 +67,21 @@ impl<T: Dialect> Frames<T> {
         if let Some(control) = self.control.pop_front() {
             return Some(control.into());
         }
-        if scope == Scope::Control && !self.goodbye {
+        if scope == Scope::Control && self.goodbye.is_none() {
             return None;
         }
         if let Some(message) = self.queue.pop_front() {
             self.queued -= Self::cost(&message);
             return Some(Frame::Data(message));
         }
-        (std::mem::take(&mut self.goodbye) && T::GOODBYE).then_some(Frame::Goodbye)
+        let (code, detail) = self.goodbye.take().filter(|_| T::GOODBYE)?;
+        Some(Frame::Goodbye { code, detail })
     }
 
     fn has_next(&self, scope: Scope) -> bool {
-        let all = scope == Scope::All || self.goodbye;
-        !self.control.is_empty() || (all && (!self.queue.is_empty() || self.goodbye))
+        let leaves = self.goodbye.is_some();
+        let all = scope == Scope::All || leaves;
+        !self.control.is_empty() || (all && (!self.queue.is_empty() || leaves))
     }
 
     /// Hands over frames until the sink has no more room.
@@ -168,10 +170,17 @@ where
 
     fn push_control(&mut self, control: Control) {
         match control {
-            Control::Hello(_) if !T::HELLO => {}
-            Control::Goodbye => self.goodbye = true,
+            Control::Hello(_) | Control::Alive | Control::Fin if !T::HELLO => {}
+            Control::Goodbye(code) => self.goodbye = Some((code, Detail::default())),
             control => self.control.push_back(control),
         }
+    }
+
+    fn give_up(&mut self, code: GoodbyeCode, detail: Detail) {
+        self.control.retain(|control| matches!(control, Control::Hello(_)));
+        self.queue.clear();
+        self.queued = 0;
+        self.goodbye = Some((code, detail));
     }
 
     fn unwritten(&self) -> usize {
@@ -179,7 +188,7 @@ where
     }
 
     fn control_unwritten(&self) -> bool {
-        self.goodbye || !self.control.is_empty()
+        self.goodbye.is_some() || !self.control.is_empty()
     }
 
     fn poll_write(

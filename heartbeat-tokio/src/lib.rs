@@ -65,7 +65,6 @@
 //! * The judgement itself is [`heartbeat_core`], which can be used without
 //!   tokio.
 
-mod arrivals;
 mod codec;
 mod driver;
 mod error;
@@ -88,13 +87,13 @@ mod wrap;
 pub use codec::Codec;
 pub use driver::{Driver, Receiver, Sender};
 pub use error::{EncodeError, ProbeError, SendError};
-pub use event::PeerEvent;
+pub use event::{Cause, CloseReason, Death, Detail, PeerEvent};
 pub use frames::Frames;
 pub use heartbeat::{Heartbeat, Parts, Status};
 pub use heartbeat_core;
 pub use heartbeat_core::{
-    Cause, CloseReason, Config, ConfigBuilder, ConfigError, Death, Diagnosis, Evidence, Hello,
-    ProtocolError, Role, State,
+    Config, ConfigBuilder, ConfigError, Diagnosis, Evidence, GoodbyeCode, Hello, ProtocolError,
+    Role, State,
 };
 pub use net::NetStatus;
 #[cfg(feature = "metrics")]

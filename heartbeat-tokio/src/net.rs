@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::{any::Any, time::Duration};
 
 use heartbeat_core::{Config, Death, Diagnosis, Instant};
+use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use crate::safety_net::{self, SafetyNet, TcpInfo};
@@ -49,6 +50,8 @@ pub(crate) struct Net<S> {
     /// The kernel's notes when the first beat of this silence was late, for the
     /// diagnosis.
     suspected: Option<Box<TcpInfo>>,
+    /// And those of the verdict.
+    at_end: Option<Box<TcpInfo>>,
     /// How often to look at the socket while nobody reads.
     peek_interval: Duration,
     look_at: Instant,
@@ -63,6 +66,7 @@ impl<S> Net<S> {
             by_hand: None,
             interval: config.interval(),
             suspected: None,
+            at_end: None,
             peek_interval: Duration::MAX,
             look_at: Instant::MAX,
         };
@@ -172,17 +176,33 @@ impl<S> Net<S> {
         self.suspected = None;
     }
 
-    /// Says of a death what the kernel knows. The peer's last frame may have
-    /// broken off: then it was saying something, and what became of the rest
-    /// nobody can tell.
-    pub(crate) fn diagnose(&self, stream: &S, death: &mut Death, broken_off: bool) {
-        let Some(socket) = (self.socket)(stream) else {
+    /// The peer is about to be told of a verdict: what the kernel has noted so
+    /// far is remembered for the diagnosis.
+    pub(crate) fn note_end(&mut self, stream: &S) {
+        let info = (self.socket)(stream).and_then(|socket| TcpInfo::of(socket).ok());
+        self.at_end = info.map(Box::new);
+    }
+
+    /// Says of a death what the kernel knew at the verdict. The peer's last frame
+    /// may have broken off: then it was saying something, and what became of the
+    /// rest nobody can tell.
+    pub(crate) fn diagnose(&self, death: &mut Death, broken_off: bool) {
+        let Some(at_end) = &self.at_end else {
             return;
         };
         let suspected = self.suspected.as_deref();
-        death.diagnosis = match safety_net::diagnose_since(death, suspected, socket) {
+        death.diagnosis = match safety_net::diagnose_since(death, suspected, at_end) {
             Diagnosis::AppHung if broken_off => Diagnosis::Unknown,
             diagnosis => diagnosis,
         };
+    }
+
+    /// The stream is about to be dropped: as a reset, if it has a socket, so that
+    /// nothing unsent stays in the kernel.
+    pub(crate) fn reset(&self, stream: &S) {
+        if let Some(socket) = (self.socket)(stream) {
+            // If it fails, the kernel closes in order, and keeps what is unsent.
+            let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+        }
     }
 }

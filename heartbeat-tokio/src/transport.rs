@@ -13,12 +13,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use heartbeat_core::{Control, Hello, Nonce, ProtocolError};
+use heartbeat_core::{Control, GoodbyeCode, Hello, Nonce, ProtocolError};
 
-use crate::SendError;
+use crate::{Detail, SendError};
 
 /// One frame of a protocol that carries a heartbeat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_enums,
     reason = "a codec has to deal with all of them"
@@ -35,9 +35,20 @@ pub enum Frame<M> {
     /// Answers a ping, with its nonce. `None` if the protocol doesn't say
     /// which ping: then they answer in order.
     Pong(Option<Nonce>),
-    /// The sender is leaving on purpose; for a [`Dialect`] that has a
-    /// [`GOODBYE`](Dialect::GOODBYE).
-    Goodbye,
+    /// The sender leaves on purpose, or gave the receiver up; for a
+    /// [`Dialect`] that has a [`GOODBYE`](Dialect::GOODBYE). A protocol whose
+    /// goodbye says nothing has code 0 and no detail.
+    Goodbye {
+        /// Why.
+        code: GoodbyeCode,
+        /// The same in words.
+        detail: Detail,
+    },
+    /// The sender lives, and asks nothing; for a [`Dialect`] that has a
+    /// [`HELLO`](Dialect::HELLO).
+    Alive,
+    /// The sender sends no more data; for such a dialect too.
+    Fin,
     /// Anything else that arrived and that no application needs to see: a
     /// sign of life and no more. Is never sent.
     Other,
@@ -51,7 +62,9 @@ impl<M> Frame<M> {
             Self::Hello(hello) => Frame::Hello(hello),
             Self::Ping(nonce) => Frame::Ping(nonce),
             Self::Pong(nonce) => Frame::Pong(nonce),
-            Self::Goodbye => Frame::Goodbye,
+            Self::Goodbye { code, detail } => Frame::Goodbye { code, detail },
+            Self::Alive => Frame::Alive,
+            Self::Fin => Frame::Fin,
             Self::Other => Frame::Other,
         })
     }
@@ -63,7 +76,12 @@ impl<M> From<Control> for Frame<M> {
             Control::Hello(hello) => Self::Hello(hello),
             Control::Ping(nonce) => Self::Ping(Some(nonce)),
             Control::Pong(nonce) => Self::Pong(Some(nonce)),
-            Control::Goodbye => Self::Goodbye,
+            Control::Goodbye(code) => Self::Goodbye {
+                code,
+                detail: Detail::default(),
+            },
+            Control::Alive => Self::Alive,
+            Control::Fin => Self::Fin,
             // A control frame of a later core, which no codec can know.
             _ => Self::Other,
         }
@@ -79,7 +97,7 @@ impl<M> From<Control> for Frame<M> {
 ///
 /// | without | then |
 /// |---|---|
-/// | a Hello | neither side learns the other's timings: there is no [`Connected`](crate::PeerEvent::Connected), and the peer isn't held to a [`min_interval`](heartbeat_core::ConfigBuilder::min_interval) that it can't know |
+/// | a Hello, and an Alive | our pings show that we live while we don't read, and the peer's pings count as signs of life. Neither side learns the other's timings: there is no [`Connected`](crate::PeerEvent::Connected), and the peer isn't held to a [`min_interval`](heartbeat_core::ConfigBuilder::min_interval) that it can't know |
 /// | a Goodbye | a peer that leaves looks like one that was killed: [`Cause::Eof`](crate::Cause::Eof). Our own `close` sends what is queued and ends the stream |
 /// | nonces | a pong answers the oldest ping that is unanswered |
 ///
@@ -97,7 +115,8 @@ pub trait Dialect {
     /// The application's messages.
     type Message;
 
-    /// Whether [`Frame::Hello`] can be sent.
+    /// Whether [`Frame::Hello`], [`Frame::Alive`] and [`Frame::Fin`] can be
+    /// sent.
     const HELLO: bool = false;
 
     /// Whether [`Frame::Goodbye`] can be sent.
@@ -196,6 +215,10 @@ pub trait Protocol {
 
     /// Whether our Hello reaches the peer.
     const HELLO: bool;
+
+    /// Whether any bytes that arrive count as some of a message, because nobody
+    /// knows of what they are.
+    const ANY_BYTES: bool = false;
 }
 
 /// Carries frames over a stream `S`.
@@ -220,6 +243,11 @@ pub trait Transport<S>: Protocol {
     /// Bytes read and not taken out.
     fn unread(&self) -> usize;
 
+    /// Whether a message has begun to arrive that isn't whole.
+    fn is_in_message(&self) -> bool {
+        false
+    }
+
     /// Queues a message, or nothing of it.
     fn push(&mut self, message: Self::Message) -> Result<(), SendError>;
 
@@ -243,6 +271,9 @@ pub trait Transport<S>: Protocol {
     fn is_resting(&self) -> bool {
         false
     }
+
+    /// Gives up what wasn't begun, and queues this goodbye behind what was.
+    fn give_up(&mut self, code: GoodbyeCode, detail: Detail);
 
     /// Whether a control frame is queued and not written.
     fn control_unwritten(&self) -> bool;

@@ -10,12 +10,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use heartbeat_core::Control;
+use heartbeat_core::{Control, GoodbyeCode};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
-    SendError, Wire,
+    Detail, SendError, Wire,
     error::EncodeError,
     transport::{Broken, Buffered, Frame, Protocol, Scope, Transport},
 };
@@ -73,6 +73,14 @@ where
         let encoded = postcard::to_stdvec(&message)
             .map_err(|error| SendError::Unencodable(EncodeError::new(error)))?;
         Transport::<S>::push(&mut self.wire, encoded.into())
+    }
+
+    fn is_in_message(&self) -> bool {
+        Transport::<S>::is_in_message(&self.wire)
+    }
+
+    fn give_up(&mut self, code: GoodbyeCode, detail: Detail) {
+        Transport::<S>::give_up(&mut self.wire, code, detail);
     }
 
     fn push_control(&mut self, control: Control) {

@@ -3,7 +3,8 @@
 use core::time::Duration;
 
 use super::{
-    Config, Evidence, MAX_DURATION, MILLION, Role, default_adaptive_floor, default_min_interval,
+    Config, Evidence, MAX_DURATION, MAX_FRAME, MILLION, Role, default_adaptive_floor,
+    default_min_interval,
     error::{ConfigError, Rule, Value},
     grid, probe_budget,
 };
@@ -279,9 +280,8 @@ pub(super) fn checked_jitter(jitter: f64) -> Result<u32, ConfigError> {
 
 pub(super) fn checked_frame(bytes: u64) -> Result<u32, ConfigError> {
     let value = Value::Bytes(bytes);
-    // Room for the tag within a length of 32 bits.
     u32::try_from(bytes)
         .ok()
-        .filter(|bytes| (1..u32::MAX).contains(bytes))
+        .filter(|bytes| (1..=MAX_FRAME).contains(bytes))
         .ok_or(ConfigError::new("max_frame", value, Rule::FrameSize))
 }

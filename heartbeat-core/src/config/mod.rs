@@ -29,6 +29,9 @@ pub(crate) const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60
 /// The largest [`Config::max_missed`].
 pub(crate) const MAX_MISSED: u32 = 255;
 
+/// The largest [`Config::max_frame`], in bytes.
+pub(crate) const MAX_FRAME: u32 = u32::MAX - 1;
+
 /// One whole, in the unit that jitter is kept in.
 const MILLION: u32 = 1_000_000;
 
@@ -298,14 +301,16 @@ impl Config {
         self.beat_events
     }
 
-    /// What a side with this configuration announces.
+    /// What a side with this configuration announces, with its `instance`.
     #[must_use]
-    pub const fn hello(&self) -> Hello {
+    pub const fn hello(&self, instance: [u8; 8]) -> Hello {
         Hello {
             interval: self.interval(),
             detection_time: self.detection_time(),
             min_interval: self.min_interval(),
             max_missed: self.max_missed(),
+            max_frame: self.max_frame,
+            instance,
         }
     }
 

@@ -5,8 +5,8 @@
 
 use crate::{
     config::Evidence,
-    event::{Cause, CloseReason, End},
-    frame::{Control, Hello, Nonce},
+    event::{Cause, CloseReason, End, NoDetail},
+    frame::{Control, GoodbyeCode, Hello, Nonce},
     time::Instant,
 };
 
@@ -21,11 +21,12 @@ use super::{
 impl Monitor {
     // ---- arrivals ------------------------------------------------------
 
-    /// Some bytes arrived from the peer, perhaps in the middle of a frame.
+    /// Some bytes of a message arrived of which more are to come.
     ///
     /// Evidence of life unless [`Evidence::Frame`] or [`Evidence::Echo`] is
-    /// asked for. Call it at least once for each batch of reads, before the
-    /// frames in it.
+    /// asked for. Bytes of a control frame or of a header are none: what comes
+    /// of them is told with the other methods. Where the frames are a codec's,
+    /// nobody knows what they are, and any bytes count.
     pub fn handle_bytes(&mut self, now: Instant) {
         let at = self.observe(now);
         self.handle_evidence(Evidence::AnyBytes, at);
@@ -71,24 +72,21 @@ impl Monitor {
     /// [`handle_bytes`](Self::handle_bytes).
     ///
     /// The peer's pings wait behind what it sends, in its buffers and in the
-    /// network's, and its patience may end before we get to read them. So,
-    /// although we hear it, we send a keepalive ping once in a while: it hears
-    /// that we live.
+    /// network's, and its patience may end before we get to read them. So we
+    /// send [`Control::Alive`] once in a while.
     pub fn handle_backlog(&mut self, now: Instant) {
         let at = self.observe(now);
         if self.forgive(at) {
             return;
         }
-        let due = self
-            .ledger
-            .last_left()
-            .map_or(at.now, |left| left.plus(self.timing.keepalive_interval()));
-        match &self.life {
-            // A probe that waits will show the same.
-            Life::Idle(idle) if !idle.probe_waits() && due.is_due(at.now) => {
-                self.outbox.want(Purpose::Keepalive);
-            }
-            _ => {}
+        let is_wanted = match &self.life {
+            Life::Idle(idle) => self.has_alive() || !idle.probe_waits(),
+            // Its ping shows the same where nothing else does.
+            Life::Round(_) => self.has_alive(),
+            _ => false,
+        };
+        if is_wanted && self.next_sign().is_due(at.now) {
+            self.want_sign();
         }
     }
 
@@ -103,18 +101,24 @@ impl Monitor {
     /// A whole control frame arrived.
     ///
     /// Evidence of life unless only [`Evidence::Echo`] is; a pong that
-    /// answers one of our pings always is. A second Hello replaces the first.
+    /// answers one of our pings always is. A ping never is: it says that the
+    /// peer hears nothing, and proves nothing about whether it hears us. A
+    /// second Hello replaces the first.
     pub fn handle_frame(&mut self, control: Control, now: Instant) {
         let at = self.observe(now);
-        let evidence = match control {
-            Control::Pong(nonce) if self.match_pong(nonce, at) => Evidence::Echo,
-            _ => Evidence::Frame,
-        };
-        self.handle_evidence(evidence, at);
+        match control {
+            Control::Pong(nonce) if self.match_pong(nonce, at) => {
+                self.handle_evidence(Evidence::Echo, at);
+            }
+            Control::Ping(_) if self.has_alive() => {
+                self.forgive(at);
+            }
+            _ => self.handle_evidence(Evidence::Frame, at),
+        }
         if self.life.is_watching() {
             self.take(control, at.now);
-        } else if matches!(self.life, Life::Leaving(_)) && control == Control::Goodbye {
-            self.close_with(CloseReason::Peer);
+        } else if let (Life::Leaving(_), Control::Goodbye(code)) = (&self.life, control) {
+            self.end_with(code, at.now);
         }
     }
 
@@ -134,10 +138,23 @@ impl Monitor {
     fn take(&mut self, control: Control, now: Instant) {
         match control {
             Control::Hello(hello) => self.meet(hello, now),
-            Control::Ping(nonce) if self.admits_ping(now) => self.outbox.owe_pong(nonce),
+            Control::Ping(nonce) if self.admits_ping(now) => {
+                self.outbox.owe_pong(nonce);
+                self.ask_along(now);
+            }
             Control::Ping(_) => self.die(Cause::PingFlood, now),
-            Control::Pong(_) => {}
-            Control::Goodbye => self.close_with(CloseReason::Peer),
+            Control::Goodbye(code) => self.end_with(code, now),
+            Control::Pong(_) | Control::Alive | Control::Fin | Control::Reserved => {}
+        }
+    }
+
+    /// The peer leaves, or gave us up.
+    fn end_with(&mut self, code: GoodbyeCode, now: Instant) {
+        let detail = NoDetail;
+        if code.is_verdict() {
+            self.die(Cause::GivenUp { code, detail }, now);
+        } else {
+            self.close_with(CloseReason::Peer { code, detail });
         }
     }
 
@@ -193,7 +210,7 @@ impl Monitor {
                 self.begin_round_if_over(end.min(now), now);
                 self.serve(now);
             }
-            Life::Paused(_) => self.plan_keepalive(now),
+            Life::Paused(_) => self.plan_sign(now),
             _ => {}
         }
     }
@@ -213,8 +230,11 @@ impl Monitor {
                 self.close_with(CloseReason::Local);
             }
         }
-        if let Some(purpose) = self.outbox.left() {
+        if let Some(purpose) = self.outbox.ping_left() {
             self.ping_left(purpose, at.now);
+        }
+        if self.outbox.alive_left(at.now) {
+            self.sign_left(at.now);
         }
     }
 
@@ -282,12 +302,12 @@ impl Monitor {
     /// We stopped reading, because the application is busy.
     ///
     /// No verdict is given until [`handle_resumed`](Self::handle_resumed): the
-    /// peer's signs of life lie unread. It gets a keepalive ping once an
-    /// interval, or more often if it pings more often itself or wouldn't wait
-    /// that long, so that it hears that we live.
+    /// peer's signs of life lie unread. It gets [`Control::Alive`] once an
+    /// interval, or more often if it asks more often itself or wouldn't wait
+    /// that long.
     ///
     /// Read its Hello before the first pause: until then nobody knows how
-    /// soon it gives up, and how often it accepts pings.
+    /// soon it gives up.
     pub fn handle_paused(&mut self, now: Instant) {
         let at = self.observe(now);
         let waits = match self.life {
@@ -301,7 +321,7 @@ impl Monitor {
         let was_on_its_way = self.outbox.pause();
         self.ledger.forget_times();
         self.life = Life::Paused(Paused::new(waits || was_on_its_way));
-        self.plan_keepalive(at.now);
+        self.plan_sign(at.now);
     }
 
     /// We read again: the peer is judged afresh, as if it had just been
@@ -330,7 +350,7 @@ impl Monitor {
     /// probe shortens the silence that is tolerated. If a round is under way
     /// already this changes nothing, and if the last ping is more recent than
     /// what the peer accepts (its `min_interval`), the new one waits until
-    /// then.
+    /// then. While we don't read it waits until we do.
     pub fn probe(&mut self, now: Instant) {
         let at = self.observe(now);
         if self.forgive(at) {
@@ -338,23 +358,20 @@ impl Monitor {
         }
         match self.life {
             Life::Idle(_) => self.probe_idle(at.now),
-            Life::Paused(ref mut paused) => {
-                paused.let_probe_wait();
-                self.plan_keepalive(at.now);
-            }
+            Life::Paused(ref mut paused) => paused.let_probe_wait(),
             Life::Round(_) | Life::Leaving(_) | Life::Closed | Life::Dead { .. } => {}
         }
     }
 
-    /// Says goodbye.
+    /// Says goodbye, and why.
     ///
     /// Send it behind everything that the application has queued.
     /// [`Event::Closed`](crate::Event::Closed) comes when it has left, or when writes made no
     /// progress for N·W: leaving a dead peer is bounded too.
-    pub fn close(&mut self, now: Instant) {
+    pub fn close(&mut self, reason: GoodbyeCode, now: Instant) {
         let now = self.observe(now).now;
         if self.life.is_watching() {
-            self.life = Life::Leaving(Leaving::new(self.timing.probe_budget(), now));
+            self.life = Life::Leaving(Leaving::new(reason, self.timing.probe_budget(), now));
             self.outbox.leave();
             self.writes.clear();
         }

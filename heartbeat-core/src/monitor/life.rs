@@ -3,7 +3,7 @@
 //! This module decides the deadline of each state. It doesn't decide when a state
 //! is entered, nor what is sent in it.
 
-use crate::{random::Random, status::State, time::Instant};
+use crate::{frame::GoodbyeCode, random::Random, status::State, time::Instant};
 
 use super::{
     round::Round,
@@ -27,6 +27,8 @@ pub(super) enum Life {
     Dead {
         /// Beats missed at the end.
         missed: u8,
+        /// What the peer is still to be told of it.
+        goodbye: Option<GoodbyeCode>,
     },
 }
 
@@ -44,9 +46,9 @@ pub(super) struct Idle {
 /// See [`Life::Paused`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Paused {
-    /// When the next keepalive ping is due; never while one is on its way.
-    keepalive_at: Instant,
-    /// Whether the application asked for a probe, and nothing has left since.
+    /// When the next sign of life is due; never while one is on its way.
+    sign_at: Instant,
+    /// Whether the application asked for a probe.
     probe_waits: bool,
 }
 
@@ -54,6 +56,7 @@ pub(super) struct Paused {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Leaving {
     until: Instant,
+    code: GoodbyeCode,
     goodbye: Goodbye,
 }
 
@@ -89,7 +92,7 @@ impl Life {
             }
             Self::Idle(idle) => idle.interval_end(timing, last_heard),
             Self::Round(round) => round.deadline(),
-            Self::Paused(paused) => paused.keepalive_at,
+            Self::Paused(paused) => paused.sign_at,
             Self::Leaving(leaving) => leaving.until,
             Self::Closed | Self::Dead { .. } => Instant::MAX,
         }
@@ -109,7 +112,7 @@ impl Life {
     pub(super) const fn missed(&self) -> u8 {
         match self {
             Self::Round(round) => round.missed(),
-            Self::Dead { missed } => *missed,
+            Self::Dead { missed, .. } => *missed,
             Self::Idle(_) | Self::Paused(_) | Self::Leaving(_) | Self::Closed => 0,
         }
     }
@@ -160,10 +163,10 @@ impl Idle {
 }
 
 impl Paused {
-    /// A pause whose keepalive pings aren't planned yet.
+    /// A pause whose signs of life aren't planned yet.
     pub(super) const fn new(probe_waits: bool) -> Self {
         Self {
-            keepalive_at: Instant::MAX,
+            sign_at: Instant::MAX,
             probe_waits,
         }
     }
@@ -172,31 +175,27 @@ impl Paused {
         self.probe_waits
     }
 
+    /// A probe waits until we read again: before, nobody would see the answer.
     pub(super) const fn let_probe_wait(&mut self) {
         self.probe_waits = true;
     }
 
-    /// The next keepalive ping is due at `keepalive_at`.
-    pub(super) const fn plan(&mut self, keepalive_at: Instant) {
-        self.keepalive_at = keepalive_at;
+    /// The next sign of life is due at `sign_at`.
+    pub(super) const fn plan(&mut self, sign_at: Instant) {
+        self.sign_at = sign_at;
     }
 
-    pub(super) const fn is_keepalive_due(&self, now: Instant) -> bool {
-        self.keepalive_at.is_due(now)
-    }
-
-    /// A ping left, and shows what a probe was to show.
-    pub(super) const fn ping_left(&mut self, keepalive_at: Instant) {
-        self.keepalive_at = keepalive_at;
-        self.probe_waits = false;
+    pub(super) const fn is_sign_due(&self, now: Instant) -> bool {
+        self.sign_at.is_due(now)
     }
 }
 
 impl Leaving {
     /// The goodbye has until `budget` microseconds after `now`.
-    pub(super) fn new(budget: u64, now: Instant) -> Self {
+    pub(super) fn new(code: GoodbyeCode, budget: u64, now: Instant) -> Self {
         Self {
             until: bounded(now, budget),
+            code,
             goodbye: Goodbye::Due,
         }
     }
@@ -211,10 +210,10 @@ impl Leaving {
     }
 
     /// Hands the goodbye out, once.
-    pub(super) const fn take_goodbye(&mut self) -> bool {
+    pub(super) fn take_goodbye(&mut self) -> Option<GoodbyeCode> {
         let due = self.is_goodbye_due();
         self.goodbye = Goodbye::InFlight;
-        due
+        due.then_some(self.code)
     }
 
     pub(super) const fn is_over(&self, now: Instant) -> bool {
@@ -243,22 +242,28 @@ impl Life {
             }
             Self::Round(round) => round.describe(facts),
             Self::Paused(Paused {
-                keepalive_at,
+                sign_at,
                 probe_waits,
             }) => {
                 facts.number(2);
-                facts.instant(keepalive_at);
+                facts.instant(sign_at);
                 facts.number(probe_waits);
             }
-            Self::Leaving(Leaving { until, goodbye }) => {
+            Self::Leaving(Leaving {
+                until,
+                code,
+                goodbye,
+            }) => {
                 facts.number(3);
+                facts.number(code.0);
                 facts.instant(until);
                 facts.number(goodbye == Goodbye::Due);
             }
             Self::Closed => facts.number(4),
-            Self::Dead { missed } => {
+            Self::Dead { missed, goodbye } => {
                 facts.number(5);
                 facts.number(missed);
+                facts.number(goodbye.map_or(-1, |code| code.0.into()));
             }
         }
     }

@@ -88,7 +88,7 @@ pub struct Monitor {
     ledger: Ledger,
     notices: Notices,
     writes: Writes,
-    /// None for a peer that was told no limit.
+    /// None for a peer that speaks a protocol of its own, which has no limit.
     limiter: Option<Limiter>,
     random: Random,
     /// The latest time that an input had: time doesn't run backwards.
@@ -122,9 +122,12 @@ impl Monitor {
         }
     }
 
-    /// For a protocol that has a ping of its own and no Hello: none is sent,
-    /// and none is expected. The peer can't know how often it may ping then,
-    /// so it isn't held to `min_interval`.
+    /// For a protocol that has a ping of its own and neither Hello nor Alive.
+    ///
+    /// No Hello is sent, and none is expected. The peer can't know how often it
+    /// may ping then, so it isn't held to `min_interval`. Only its pings show
+    /// that it lives while it can't answer, so they are evidence there; and ours
+    /// are sent where [`Control::Alive`] would be.
     #[must_use]
     pub fn without_hello(mut self) -> Self {
         self.outbox = Outbox::new(false);
@@ -181,17 +184,22 @@ impl Monitor {
         match &self.life {
             Life::Idle(_) | Life::Round(_) | Life::Paused(_) => self.outbox.has_frame(),
             Life::Leaving(leaving) => self.outbox.has_frame() || leaving.is_goodbye_due(),
-            Life::Closed | Life::Dead { .. } => false,
+            Life::Dead { goodbye, .. } => goodbye.is_some(),
+            Life::Closed => false,
         }
     }
 
     /// The next frame to send, until there is none.
     pub fn poll_transmit(&mut self) -> Option<Control> {
-        if self.life.has_ended() {
+        if !self.has_transmit() {
             return None;
         }
         if self.outbox.take_hello() {
-            return Some(Control::Hello(self.timing.config().hello()));
+            let instance = self.random.instance();
+            return Some(Control::Hello(self.timing.config().hello(instance)));
+        }
+        if let Life::Dead { goodbye, .. } = &mut self.life {
+            return goodbye.take().map(Control::Goodbye);
         }
         if let Some(nonce) = self.outbox.take_pong() {
             return Some(Control::Pong(nonce));
@@ -200,8 +208,11 @@ impl Monitor {
             let index = self.ledger.send();
             return Some(Control::Ping(self.random.nonce(index)));
         }
+        if self.outbox.take_alive() {
+            return Some(Control::Alive);
+        }
         match &mut self.life {
-            Life::Leaving(leaving) => leaving.take_goodbye().then_some(Control::Goodbye),
+            Life::Leaving(leaving) => leaving.take_goodbye().map(Control::Goodbye),
             _ => None,
         }
     }
@@ -214,8 +225,13 @@ impl Monitor {
 
     /// The next event, until there is none.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.notices
-            .poll(|| self.timing.peer(), || self.ledger.rtt().last())
+        let event = self
+            .notices
+            .poll(|| self.timing.peer(), || self.ledger.rtt().last());
+        if let (Some(Event::Dead(_)), Life::Dead { goodbye, .. }) = (event, &mut self.life) {
+            *goodbye = None;
+        }
+        event
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called; `None`

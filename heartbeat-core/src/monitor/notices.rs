@@ -276,7 +276,10 @@ impl End {
         match self {
             Self::Closed(reason) => {
                 facts.number(0);
-                facts.number(reason == CloseReason::Peer);
+                facts.number(match reason {
+                    CloseReason::Local => -1,
+                    CloseReason::Peer { code, .. } => code.0.into(),
+                });
             }
             Self::Dead {
                 cause,

@@ -1,9 +1,10 @@
 //! The frames that we owe the peer, and what each ping is for.
 //!
 //! This module decides which frame leaves next, and what becomes of a ping
-//! when evidence overtakes it. It doesn't decide when to ping.
+//! when evidence overtakes it. It doesn't decide when to ping, or when to show
+//! life.
 
-use crate::frame::Nonce;
+use crate::{frame::Nonce, time::Instant};
 
 /// The frames that wait to be handed out, and the ping that was handed out and
 /// hasn't left.
@@ -13,6 +14,19 @@ pub(super) struct Outbox {
     /// For the peer's latest ping only.
     pong: Option<Nonce>,
     ping: Ping,
+    alive: Alive,
+    /// When the latest `Alive` left; `MAX` if none has.
+    last_alive: Instant,
+}
+
+/// The one `Alive` that is on its way to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Alive {
+    None,
+    /// To be handed out.
+    Due,
+    /// Handed out, and hasn't left.
+    InFlight,
 }
 
 /// The one ping that is on its way to the kernel.
@@ -34,7 +48,7 @@ pub(super) enum Purpose {
     /// The application asked for it: a round depends on it, even if evidence
     /// comes before it leaves.
     Probe,
-    /// It shows that we live; no round depends on it.
+    /// It shows that we live, or asks without judging; no round depends on it.
     Keepalive,
 }
 
@@ -44,6 +58,8 @@ impl Outbox {
             hello_due,
             pong: None,
             ping: Ping::None,
+            alive: Alive::None,
+            last_alive: Instant::MAX,
         }
     }
 
@@ -54,7 +70,20 @@ impl Outbox {
 
     /// Whether there is a frame to hand out.
     pub(super) const fn has_frame(&self) -> bool {
-        self.hello_due || self.pong.is_some() || matches!(self.ping, Ping::Due(_))
+        self.hello_due
+            || self.pong.is_some()
+            || matches!(self.ping, Ping::Due(_))
+            || matches!(self.alive, Alive::Due)
+    }
+
+    /// Whether no `Alive` is on its way.
+    pub(super) const fn has_no_alive(&self) -> bool {
+        matches!(self.alive, Alive::None)
+    }
+
+    /// When the latest `Alive` left.
+    pub(super) fn last_alive(&self) -> Option<Instant> {
+        Some(self.last_alive).filter(|&left| left < Instant::MAX)
     }
 
     // ---- what is owed --------------------------------------------------
@@ -68,6 +97,13 @@ impl Outbox {
     pub(super) const fn want(&mut self, purpose: Purpose) {
         if self.has_no_ping() {
             self.ping = Ping::Due(purpose);
+        }
+    }
+
+    /// Wants an `Alive`, unless one is on its way.
+    pub(super) const fn want_alive(&mut self) {
+        if self.has_no_alive() {
+            self.alive = Alive::Due;
         }
     }
 
@@ -95,7 +131,7 @@ impl Outbox {
     /// The latest ping was answered. Says whether it was in flight: then it
     /// must have left.
     pub(super) const fn answer_in_flight(&mut self) -> bool {
-        self.left().is_some()
+        self.ping_left().is_some()
     }
 
     /// Nothing is judged any more. Says whether a probe was on its way.
@@ -112,6 +148,9 @@ impl Outbox {
     /// We leave: nothing is asked or answered any more.
     pub(super) const fn leave(&mut self) {
         self.pong = None;
+        if let Alive::Due = self.alive {
+            self.alive = Alive::None;
+        }
         if let Ping::Due(_) = self.ping {
             self.ping = Ping::None;
         }
@@ -129,7 +168,18 @@ impl Outbox {
         self.pong.take()
     }
 
-    /// Hands the ping out. It is in flight until [`left`](Self::left).
+    /// Hands the `Alive` out. It is in flight until
+    /// [`alive_left`](Self::alive_left).
+    pub(super) const fn take_alive(&mut self) -> bool {
+        let due = matches!(self.alive, Alive::Due);
+        if due {
+            self.alive = Alive::InFlight;
+        }
+        due
+    }
+
+    /// Hands the ping out. It is in flight until
+    /// [`ping_left`](Self::ping_left).
     pub(super) const fn take_ping(&mut self) -> bool {
         let Ping::Due(purpose) = self.ping else {
             return false;
@@ -139,12 +189,23 @@ impl Outbox {
     }
 
     /// What was handed out has left. Says what the ping among it was for.
-    pub(super) const fn left(&mut self) -> Option<Purpose> {
+    pub(super) const fn ping_left(&mut self) -> Option<Purpose> {
         let Ping::InFlight(purpose) = self.ping else {
             return None;
         };
         self.ping = Ping::None;
         Some(purpose)
+    }
+
+    /// What was handed out has left at `now`. Says whether an `Alive` was among
+    /// it.
+    pub(super) const fn alive_left(&mut self, now: Instant) -> bool {
+        let left = matches!(self.alive, Alive::InFlight);
+        if left {
+            self.alive = Alive::None;
+            self.last_alive = now;
+        }
+        left
     }
 
     /// Whether the ping on its way, if there is one, fits into a round.
@@ -163,7 +224,15 @@ impl Outbox {
             hello_due,
             pong,
             ping,
+            alive,
+            last_alive,
         } = *self;
+        facts.number(match alive {
+            Alive::None => 0,
+            Alive::Due => 1,
+            Alive::InFlight => 2,
+        });
+        facts.instant(last_alive);
         facts.number(hello_due);
         facts.number(pong.is_some());
         if let Some(Nonce(bytes)) = pong {

@@ -99,10 +99,10 @@ impl Monitor {
                 let step = round.step(&self.timing, self.outbox.has_no_ping(), now);
                 self.take_step(step, now);
             }
-            Life::Paused(ref mut paused) if paused.is_keepalive_due(now) => {
+            Life::Paused(ref mut paused) if paused.is_sign_due(now) => {
                 // Until it has left there is nothing to wait for.
                 paused.plan(Instant::MAX);
-                self.outbox.want(Purpose::Keepalive);
+                self.want_sign();
             }
             Life::Leaving(leaving) if leaving.is_over(now) => self.close_with(CloseReason::Local),
             Life::Paused(_) | Life::Leaving(_) | Life::Closed | Life::Dead { .. } => {}
@@ -145,6 +145,29 @@ impl Monitor {
         }
     }
 
+    /// The peer asks, in `Idle`: our own ping leaves along with the answer, if
+    /// it was due soon. So a beat proves both directions to both sides.
+    pub(super) fn ask_along(&mut self, now: Instant) {
+        let waits = !self.outbox.has_no_ping()
+            || !self.ledger.is_settled() && self.left_within(self.timing.timeout(), now);
+        let is_due_soon = !waits && !self.left_within(self.timing.spacing(), now);
+        if !self.has_alive() || !is_due_soon || !matches!(self.life, Life::Idle(_)) {
+            return;
+        }
+        if self.is_probe_due(now) {
+            self.begin_round(now, Purpose::Probe, now);
+        } else {
+            let earliest = self.timing.earliest_base(self.last_heard);
+            self.begin_round(earliest.max(now), Purpose::Round, now);
+        }
+    }
+
+    /// Whether the latest ping left less than so many microseconds ago.
+    fn left_within(&self, micros: u64, now: Instant) -> bool {
+        let left = self.ledger.last_left();
+        left.is_some_and(|left| now.micros_since(left) < micros)
+    }
+
     /// Begins a round at `now` whose probe budget is counted from `base`.
     fn begin_round(&mut self, base: Instant, purpose: Purpose, now: Instant) {
         let mut round = Round::new(&self.timing, base, now);
@@ -173,9 +196,9 @@ impl Monitor {
     /// Whether a ping left since the last evidence, so lately that another one
     /// would come too soon.
     fn was_asked_lately(&self, now: Instant) -> bool {
-        self.ledger.last_left().is_some_and(|left| {
-            self.last_heard < left && now.micros_since(left) < self.timing.spacing()
-        })
+        let left = self.ledger.last_left();
+        left.is_some_and(|left| self.last_heard < left)
+            && self.left_within(self.timing.spacing(), now)
     }
 
     fn take_step(&mut self, step: Step, now: Instant) {
@@ -224,19 +247,64 @@ impl Monitor {
     /// A ping on which no round depends left at `now`, or had left by then.
     /// Says whether that drew the interval in force anew.
     pub(super) fn keepalive_left(&mut self, now: Instant) -> bool {
-        let next = now.plus(self.timing.keepalive_interval());
+        if !self.has_alive() {
+            self.sign_left(now);
+        }
         let draw = Draw::After(self.ledger.sent());
         match &mut self.life {
             Life::Idle(idle) => idle.replace_first(draw, &self.timing, self.random),
-            Life::Paused(paused) => {
-                paused.ping_left(next);
-                false
-            }
-            Life::Round(_) | Life::Leaving(_) | Life::Closed | Life::Dead { .. } => false,
+            _ => false,
         }
     }
 
-    // ---- probes and keepalive pings ------------------------------------
+    // ---- signs of life -------------------------------------------------
+
+    /// Whether the protocol has a frame that shows life and asks nothing. If
+    /// not, pings show it.
+    pub(super) const fn has_alive(&self) -> bool {
+        self.limiter.is_some()
+    }
+
+    pub(super) fn want_sign(&mut self) {
+        if self.has_alive() {
+            self.outbox.want_alive();
+        } else {
+            self.outbox.want(Purpose::Keepalive);
+        }
+    }
+
+    /// When the next sign of life is due while we read nothing or too slowly;
+    /// never while one is on its way.
+    pub(super) fn next_sign(&self) -> Instant {
+        let (is_on_its_way, last) = if self.has_alive() {
+            (!self.outbox.has_no_alive(), self.outbox.last_alive())
+        } else {
+            (!self.outbox.has_no_ping(), self.ledger.last_left())
+        };
+        match last {
+            _ if is_on_its_way => Instant::MAX,
+            Some(left) => left.plus(self.timing.sign_interval()),
+            None => Instant::ORIGIN,
+        }
+    }
+
+    /// Plans the next sign of life of a pause.
+    pub(super) fn plan_sign(&mut self, now: Instant) {
+        let next = self.next_sign().max(now);
+        if let Life::Paused(paused) = &mut self.life {
+            paused.plan(next);
+        }
+        self.serve(now);
+    }
+
+    /// One left at `now`.
+    pub(super) fn sign_left(&mut self, now: Instant) {
+        if let Life::Paused(paused) = &mut self.life {
+            paused.plan(now.plus(self.timing.sign_interval()));
+        }
+    }
+
+    // ---- probes --------------------------------------------------------
 
     /// From when on the peer accepts another ping.
     pub(super) fn next_accepted(&self) -> Instant {
@@ -259,26 +327,6 @@ impl Monitor {
     pub(super) fn probe_idle(&mut self, now: Instant) {
         if let Life::Idle(idle) = &mut self.life {
             idle.let_probe_wait();
-        }
-        self.serve(now);
-    }
-
-    /// Plans the next keepalive ping of a pause: none while one is on its way.
-    /// A probe that waits makes it due as soon as the peer accepts one.
-    pub(super) fn plan_keepalive(&mut self, now: Instant) {
-        let next_accepted = self.next_accepted();
-        let regular = self
-            .ledger
-            .last_left()
-            .map_or(now, |left| left.plus(self.timing.keepalive_interval()));
-        if let Life::Paused(paused) = &mut self.life {
-            paused.plan(if !self.outbox.has_no_ping() {
-                Instant::MAX
-            } else if paused.probe_waits() {
-                regular.min(next_accepted).max(now)
-            } else {
-                regular.max(now)
-            });
         }
         self.serve(now);
     }
@@ -356,7 +404,8 @@ impl Monitor {
         };
         let silence = now.micros_since(self.last_heard);
         self.notices.dead(cause, silence, missed);
-        self.life = Life::Dead { missed };
+        let goodbye = cause.goodbye();
+        self.life = Life::Dead { missed, goodbye };
         self.writes.clear();
     }
 

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Signs of life leave no faster than this, whatever the peer asks for.
-const SHORTEST_KEEPALIVE: u64 = 20_000;
+const SHORTEST_SIGN_INTERVAL: u64 = 20_000;
 
 /// The shortest detection time that a peer may announce, unless ours is as
 /// short.
@@ -30,11 +30,33 @@ pub(super) struct Timing {
 /// A peer's [`Hello`], smaller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Peer {
-    interval: u64,
+    interval: Packed<6>,
     /// Invariant: not less than `interval`.
-    detection_time: u64,
-    min_interval: u64,
+    detection_time: Packed<7>,
+    min_interval: Packed<6>,
     max_missed: NonZeroU8,
+    max_frame: Packed<4>,
+    instance: [u8; 8],
+}
+
+/// A number in so many bytes, each of which it takes. What is larger saturates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Packed<const BYTES: usize>([u8; BYTES]);
+
+impl<const BYTES: usize> Packed<BYTES> {
+    fn new(number: u64) -> Self {
+        let largest = u64::MAX >> (64 - 8 * BYTES);
+        let bytes = number.min(largest).to_le_bytes();
+        Self(bytes.first_chunk().copied().unwrap_or([u8::MAX; BYTES]))
+    }
+
+    fn get(self) -> u64 {
+        let mut bytes = [0; 8];
+        for (byte, packed) in bytes.iter_mut().zip(self.0) {
+            *byte = packed;
+        }
+        u64::from_le_bytes(bytes)
+    }
 }
 
 /// What a Hello brought.
@@ -73,7 +95,7 @@ impl Timing {
     pub(super) fn greet(&mut self, hello: Hello) -> Greeting {
         let peer = Peer::from(hello);
         let ours = micros(self.config.detection_time());
-        if peer.detection_time < SHORTEST_DETECTION && ours >= SHORTEST_DETECTION {
+        if peer.detection_time.get() < SHORTEST_DETECTION && ours >= SHORTEST_DETECTION {
             return Greeting::Refused;
         }
         if self.peer == Some(peer) {
@@ -111,7 +133,7 @@ impl Timing {
     /// The fastest pings that the peer accepts, as far as it told us.
     #[inline]
     pub(super) fn min_gap(&self) -> u64 {
-        self.peer.map_or(0, |peer| peer.min_interval)
+        self.peer.map_or(0, |peer| peer.min_interval.get())
     }
 
     /// The `max_missed` that the peer announced.
@@ -171,17 +193,18 @@ impl Timing {
         most_cut.max(self.min_gap())
     }
 
-    /// Between two signs of life: as often as we ping, or as the peer needs if
+    /// Between two signs of life: as often as we ask, or as the peer needs if
     /// it is the more impatient.
-    pub(super) fn keepalive_interval(&self) -> u64 {
-        let ours = self.interval();
+    pub(super) fn sign_interval(&self) -> u64 {
+        let ours = micros(self.config.interval());
         let needed = self.peer.map_or(ours, |peer| {
+            let interval = peer.interval.get();
             // What it tolerates in an interval of which jitter, which it
             // doesn't announce, leaves nothing.
-            let least = peer.detection_time - peer.interval;
-            ours.min(peer.interval).min(least)
+            let least = peer.detection_time.get() - interval;
+            ours.min(interval).min(least)
         });
-        needed.max(SHORTEST_KEEPALIVE).max(self.min_gap())
+        needed.max(SHORTEST_SIGN_INTERVAL)
     }
 
     /// How long after its flush a ping is suspicious without an answer, if the
@@ -224,11 +247,15 @@ impl Timing {
                 detection_time,
                 min_interval,
                 max_missed,
+                max_frame,
+                instance,
             } = *peer;
-            facts.large(interval);
-            facts.large(detection_time);
-            facts.large(min_interval);
+            facts.large(interval.get());
+            facts.large(detection_time.get());
+            facts.large(min_interval.get());
             facts.number(max_missed.get());
+            facts.large(max_frame.get());
+            facts.number(i64::from_be_bytes(instance));
         }
     }
 }
@@ -243,12 +270,14 @@ impl From<Hello> for Peer {
     fn from(hello: Hello) -> Self {
         let interval = micros(hello.interval);
         Self {
-            interval,
-            detection_time: micros(hello.detection_time).max(interval),
-            min_interval: micros(hello.min_interval),
+            interval: Packed::new(interval),
+            detection_time: Packed::new(micros(hello.detection_time).max(interval)),
+            min_interval: Packed::new(micros(hello.min_interval)),
             max_missed: u8::try_from(hello.max_missed).map_or(NonZeroU8::MAX, |count| {
                 NonZeroU8::new(count).unwrap_or(NonZeroU8::MIN)
             }),
+            max_frame: Packed::new(hello.max_frame.into()),
+            instance: hello.instance,
         }
     }
 }
@@ -256,10 +285,12 @@ impl From<Hello> for Peer {
 impl From<Peer> for Hello {
     fn from(peer: Peer) -> Self {
         Self {
-            interval: Duration::from_micros(peer.interval),
-            detection_time: Duration::from_micros(peer.detection_time),
-            min_interval: Duration::from_micros(peer.min_interval),
+            interval: Duration::from_micros(peer.interval.get()),
+            detection_time: Duration::from_micros(peer.detection_time.get()),
+            min_interval: Duration::from_micros(peer.min_interval.get()),
             max_missed: peer.max_missed.get().into(),
+            max_frame: u32::try_from(peer.max_frame.get()).unwrap_or(u32::MAX),
+            instance: peer.instance,
         }
     }
 }

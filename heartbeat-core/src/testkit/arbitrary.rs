@@ -16,8 +16,8 @@ use proptest::{
 use super::{Direction, Link, LinkStrategy, Side};
 use crate::{
     BufferTooShort, Cause, CloseReason, Config, ConfigBuilder, ConfigError, Control, Death,
-    Diagnosis, End, Event, Evidence, Hello, Instant, Monitor, Nonce, ProtocolError, Role, State,
-    Status, Tag,
+    Diagnosis, End, Event, Evidence, GoodbyeCode, Hello, Instant, Monitor, NoDetail, Nonce,
+    ProtocolError, Role, State, Status, Tag,
     config::{MAX_DURATION, MAX_MISSED},
     time::micros,
 };
@@ -70,16 +70,24 @@ arbitrary! {
     );
 
     Tag => prop_oneof![
-        Just(Self::Data), Just(Self::Hello), Just(Self::Ping), Just(Self::Pong),
-        Just(Self::Goodbye),
+        8 => (0..=7_u8).prop_filter_map("a tag", |tag| Self::from_byte(tag).ok()),
+        1 => (0x40..=0x7f_u8).prop_map(|tag| Self::Reserved { tag }),
     ];
     Nonce => any::<[u8; 8]>().prop_map(Self);
-    Hello => any::<Config>().prop_map(|config| config.hello());
+    Hello => any::<(Config, [u8; 8])>().prop_map(|(config, instance)| config.hello(instance));
     Control => prop_oneof![
         any::<Hello>().prop_map(Self::Hello),
         any::<Nonce>().prop_map(Self::Ping),
         any::<Nonce>().prop_map(Self::Pong),
-        Just(Self::Goodbye),
+        any::<GoodbyeCode>().prop_map(Self::Goodbye),
+        Just(Self::Alive),
+        Just(Self::Fin),
+        Just(Self::Reserved),
+    ];
+    GoodbyeCode => prop_oneof![
+        4 => (0..=8_u8).prop_map(Self),
+        1 => (64..=127_u8).prop_map(Self),
+        1 => any::<u8>().prop_map(Self),
     ];
     BufferTooShort => Just(Self);
     ProtocolError => prop_oneof![
@@ -93,6 +101,7 @@ arbitrary! {
         any::<u8>().prop_map(|tag| Self::HelloExpected { tag }),
         Just(Self::WrongMagic),
         any::<u8>().prop_map(|version| Self::WrongVersion { version }),
+        Just(Self::BrokenParts),
         Just(Self::ImpossibleHello),
         Just(Self::Undecodable),
     ];
@@ -108,7 +117,12 @@ arbitrary! {
         1 => Just(Self::WriteStalled),
         1 => Just(Self::PingFlood),
         1 => Just(Self::Refused),
+        1 => (2..=7_u8).prop_map(|code| Self::GivenUp {
+            code: GoodbyeCode(code),
+            detail: NoDetail,
+        }),
     ];
+    NoDetail => Just(Self);
     Death => (any::<Cause>(), duration(), missed(), option::of(round_trip()), any::<Diagnosis>())
         .prop_map(|(cause, silent_for, missed, last_rtt, diagnosis)| Self {
             cause,
@@ -121,7 +135,10 @@ arbitrary! {
         Just(Self::Unknown), Just(Self::AppHung), Just(Self::PathDead),
         Just(Self::PeerNotReading),
     ];
-    CloseReason => prop_oneof![Just(Self::Peer), Just(Self::Local)];
+    CloseReason => prop_oneof![
+        any::<GoodbyeCode>().prop_map(|code| Self::Peer { code, detail: NoDetail }),
+        Just(Self::Local),
+    ];
     Event => prop_oneof![
         any::<Hello>().prop_map(|peer| Self::Connected { peer }),
         round_trip().prop_map(|rtt| Self::Beat { rtt }),

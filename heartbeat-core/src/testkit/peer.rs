@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     event::{End, Event},
-    frame::{Control, Nonce},
+    frame::{Control, GoodbyeCode, Nonce},
     monitor::Monitor,
     status::Status,
     time::Instant,
@@ -270,7 +270,7 @@ impl Peer {
             }
             Wish::Close => {
                 timeline.note(now, side, What::Closes);
-                self.monitor.close(at);
+                self.monitor.close(GoodbyeCode::LEAVING, at);
             }
             Wish::Write { every, bytes } => self.writes = Repeated::every(every, bytes, now),
             Wish::Flood { every } => {
@@ -290,13 +290,9 @@ impl Peer {
                     self.monitor.handle_bytes(at);
                     self.monitor.handle_backlog(at);
                 }
-                Ends::Message => {
-                    self.monitor.handle_bytes(at);
-                    self.monitor.handle_message(at);
-                }
+                Ends::Message => self.monitor.handle_message(at),
                 Ends::Control(control) => {
                     timeline.note(now, self.side, What::Receives(control));
-                    self.monitor.handle_bytes(at);
                     self.monitor.handle_frame(control, at);
                 }
                 Ends::Stream => {

@@ -146,7 +146,7 @@ impl Pipe {
     pub(super) fn take(&mut self) -> Option<(u32, Ends)> {
         let room = self.window - self.used;
         // A goodbye is said behind everything that was written before it.
-        let leaving = self.control.front() == Some(&Control::Goodbye);
+        let leaving = matches!(self.control.front(), Some(Control::Goodbye(_)));
         let waits = self.begun || leaving && !self.messages.is_empty();
         if !waits && !self.control.is_empty() {
             if room < CONTROL_BYTES {
@@ -173,7 +173,9 @@ impl Pipe {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::Nonce;
+    use crate::frame::{GoodbyeCode, Nonce};
+
+    const GOODBYE: Control = Control::Goodbye(GoodbyeCode::LEAVING);
 
     const PING: Control = Control::Ping(Nonce([7; 8]));
 
@@ -211,13 +213,13 @@ mod tests {
 
     #[test]
     fn a_goodbye_is_said_behind_what_was_written_before() {
-        let mut pipe = pipe(1_000, &[10, 20], &[Control::Goodbye]);
+        let mut pipe = pipe(1_000, &[10, 20], &[GOODBYE]);
         assert!(matches!(pipe.take(), Some((10, Ends::Message))));
         assert!(matches!(pipe.take(), Some((20, Ends::Message))));
         let goodbye = pipe.take();
         assert!(matches!(
             goodbye,
-            Some((13, Ends::Control(Control::Goodbye)))
+            Some((13, Ends::Control(GOODBYE)))
         ));
     }
 

@@ -148,7 +148,10 @@ fn name(control: &Control) -> String {
         Control::Hello(_) => "Hello".into(),
         Control::Ping(nonce) => format!("Ping {}", short(nonce.0)),
         Control::Pong(nonce) => format!("Pong {}", short(nonce.0)),
-        Control::Goodbye => "Goodbye".into(),
+        Control::Goodbye(code) => format!("Goodbye, {code}"),
+        Control::Alive => "Alive".into(),
+        Control::Fin => "Fin".into(),
+        Control::Reserved => "a reserved frame".into(),
     }
 }
 

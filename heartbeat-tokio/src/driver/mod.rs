@@ -21,12 +21,12 @@ use std::{
 
 use futures_core::{FusedStream, Stream};
 use futures_sink::Sink;
-use heartbeat_core::{CloseReason, Config, Death};
+use heartbeat_core::Config;
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 use self::shared::{Connection, Serve, Shared};
 use crate::{
-    Heartbeat, PeerEvent, ProbeError, SendError, Status, error::Ended, transport::Transport,
+    CloseReason, Death, Heartbeat, PeerEvent, ProbeError, SendError, Status, error::Ended, transport::Transport,
 };
 
 impl<S, C> Heartbeat<S, C>

@@ -181,7 +181,7 @@ impl<S, C: Transport<S>> Shared<S, C> {
     /// Remembers for the handles what they would only look for.
     fn note_hints(&self, state: &State<S, C>) {
         let (room, unread) = match &state.served {
-            Some(heartbeat) if heartbeat.ended().is_none() => {
+            Some(heartbeat) if !heartbeat.has_ended() => {
                 (heartbeat.has_room(), heartbeat.has_unread())
             }
             _ => (false, false),
@@ -278,7 +278,7 @@ impl<S, C: Transport<S>> State<S, C> {
     /// Takes out those who have waited for what is so now.
     fn satisfied(&mut self) -> Vec<Waker> {
         let satisfied = match &self.served {
-            Some(heartbeat) => heartbeat.has_room() || heartbeat.ended().is_some(),
+            Some(heartbeat) => heartbeat.has_room() || heartbeat.has_ended(),
             None => true,
         };
         match satisfied {
@@ -303,14 +303,14 @@ impl<S, C: Transport<S>> State<S, C> {
 
     fn ended(&self) -> Option<Ended> {
         match &self.served {
-            Some(heartbeat) => heartbeat.ended(),
+            Some(heartbeat) => heartbeat.ended().cloned(),
             None => self.over(),
         }
     }
 
     /// How it ended, once everything is closed.
     fn over(&self) -> Option<Ended> {
-        self.remains.as_ref()?.ended
+        self.remains.as_ref()?.ended.clone()
     }
 
     fn status(&self) -> Status {

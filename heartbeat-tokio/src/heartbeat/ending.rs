@@ -10,14 +10,14 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use heartbeat_core::{End, Event, Instant};
+use heartbeat_core::{End, Event, GoodbyeCode, Instant};
 
 use super::{Heartbeat, READS_AT_ONCE, Status, flags::Flag};
 use crate::{
-    PeerEvent, SendError,
+    Detail, PeerEvent, SendError,
     error::Ended,
     inbox::{Inbox, READ_AHEAD},
-    transport::{Frame, Transport},
+    transport::{Frame, Scope, Transport},
 };
 
 /// How a connection ends, and what is left to do. A connection that lives has
@@ -28,6 +28,9 @@ pub(super) struct Ending {
     pub(super) terminal: Option<Event>,
     /// How it ended, and how sending fails from now on.
     pub(super) ended: Option<Ended>,
+    /// What a goodbye says besides its code: the peer's that arrived, or ours
+    /// that tells a verdict.
+    pub(super) detail: Detail,
     /// The error behind the end.
     pub(super) io_error: Option<Arc<io::Error>>,
     /// Writing failed so; what can still be read is read first.
@@ -44,17 +47,24 @@ pub(crate) struct Remains<M> {
     pub(crate) io_error: Option<Arc<io::Error>>,
     pub(crate) status: Status,
 }
+
 impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// How it ended, if it has.
-    pub(crate) fn ended(&self) -> Option<Ended> {
-        self.ending.as_ref()?.ended
+    pub(crate) fn ended(&self) -> Option<&Ended> {
+        self.ending.as_ref()?.ended.as_ref()
+    }
+
+    /// Whether it has ended.
+    #[inline]
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended().is_some()
     }
 
     /// How sending fails once the connection has ended.
     #[inline]
     pub(super) fn check_open(&self) -> Result<(), SendError> {
         match self.ended() {
-            Some(ended) => Err(ended.into()),
+            Some(ended) => Err(ended.clone().into()),
             None => Ok(()),
         }
     }
@@ -77,8 +87,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.ending.as_ref()?.write_end
     }
 
-    pub(super) fn take_terminal(&mut self) -> Option<Event> {
-        self.ending.as_mut()?.terminal.take()
+    pub(super) fn take_terminal(&mut self) -> Option<PeerEvent<C::Message>> {
+        let ending = self.ending.as_mut()?;
+        PeerEvent::from_core(ending.terminal.take()?, &ending.detail)
     }
 
     /// The transport ended.
@@ -90,7 +101,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Writing has failed. That is the end, as soon as there is nothing left
     /// to read.
     pub(super) fn end_after_reading(&mut self, end: End, cx: &mut Context<'_>) {
-        if self.ended().is_none() && self.read_regardless(cx).is_pending() {
+        if !self.has_ended() && self.read_regardless(cx).is_pending() {
             self.end(end);
         }
     }
@@ -109,8 +120,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         };
         if !self.flags.has(Flag::Shut) {
             // The goodbye has left: an error here changes nothing.
-            let done = self.transport.poll_shutdown(&mut self.stream, cx);
-            self.flags.set(Flag::Shut, done.is_ready());
+            self.shut_down(cx);
         }
         let done = self.flags.has(Flag::Shut) && self.poll_peers_end(cx).is_ready();
         if done || self.timer.has_fired() || !self.timer.arm(self.clock, Some(by), cx) {
@@ -119,12 +129,50 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         Poll::Pending
     }
 
+    /// Ends our direction of the stream. An error changes nothing.
+    pub(super) fn shut_down(&mut self, cx: &mut Context<'_>) {
+        let done = match &mut self.stream {
+            Some(stream) => self.transport.poll_shutdown(stream, cx).is_ready(),
+            None => true,
+        };
+        self.flags.set(Flag::Shut, done);
+    }
+
+    /// Tells the peer of our verdict, as far as the stream takes it at once.
+    pub(super) fn tell_verdict(&mut self, code: GoodbyeCode, cx: &mut Context<'_>) {
+        let Some(stream) = &mut self.stream else {
+            return;
+        };
+        let known = self.ending.as_ref().map(|ending| ending.detail.clone());
+        let detail = known.filter(|detail| !detail.is_empty()).unwrap_or_else(|| {
+            let last_heard = self.monitor.status().last_heard;
+            let silent_for = self.clock.now().saturating_duration_since(last_heard);
+            Detail::from(&*format!("silent for {silent_for:?}"))
+        });
+        // What the kernel knows of a silence, this write would change.
+        self.net.note_end(stream);
+        self.transport.give_up(code, detail);
+        let _ = self.transport.poll_write(stream, cx, Scope::Control);
+    }
+
+    /// Closes the stream of a peer that we gave up. On TCP that is a reset, so
+    /// that nothing unsent stays in the kernel, and the peer learns of it even
+    /// where our goodbye can't be sent.
+    pub(super) fn drop_stream(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            self.net.reset(&stream);
+        }
+    }
+
     /// Waits for the end of the peer's direction. If the socket were closed
     /// before, the peer's next ping would be answered with a reset, and what
     /// the kernel has of us and the peer hasn't read yet would be lost.
     fn poll_peers_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..READS_AT_ONCE {
-            if let Ok(0) | Err(_) = ready!(self.transport.poll_read(&mut self.stream, cx)) {
+            let Some(stream) = &mut self.stream else {
+                return Poll::Ready(());
+            };
+            if let Ok(0) | Err(_) = ready!(self.transport.poll_read(stream, cx)) {
                 return Poll::Ready(());
             }
             // Who goes on sending is heard out, and what he sends is of no use
@@ -144,7 +192,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Takes it apart and keeps what there is to tell. If it hasn't ended,
     /// nobody serves it any more, and that is its end.
     pub(crate) fn into_remains(mut self) -> Remains<C::Message> {
-        if self.ended().is_none() {
+        if !self.has_ended() {
             self.end(End::Io);
         }
         while let Some(event) = self.next_output() {
@@ -154,12 +202,12 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             let weight = self.transport.weight();
             self.inbox.push(PeerEvent::Message(message), weight);
         }
-        if let Some(terminal) = self.take_terminal().and_then(PeerEvent::from_core) {
+        if let Some(terminal) = self.take_terminal() {
             self.inbox.push(terminal, 0);
         }
         Remains {
             status: self.status(),
-            ended: self.ended(),
+            ended: self.ended().cloned(),
             io_error: self.shared_io_error(),
             inbox: self.inbox,
         }

@@ -12,12 +12,12 @@ use std::{
     task::{Context, Poll},
 };
 
-use heartbeat_core::{Cause, CloseReason, Event, Evidence, Instant};
+use heartbeat_core::{Cause, Event, Evidence, Instant};
 use tokio::task::yield_now;
 
 use super::{Heartbeat, READS_AT_ONCE, flags::Flag};
 use crate::{
-    PeerEvent,
+    CloseReason, Death, Detail, PeerEvent,
     error::Ended,
     inbox::READ_AHEAD,
     transport::{Frame, Transport},
@@ -114,7 +114,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                     return Some(Poll::Ready(Some(event)));
                 }
             }
-            if self.timer.has_fired() && self.ended().is_none() && !self.flags.has(Flag::Judging) {
+            if self.timer.has_fired() && !self.has_ended() && !self.flags.has(Flag::Judging) {
                 self.read_before_judging(cx);
                 continue;
             }
@@ -137,14 +137,16 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             }
             if let Some(terminal) = self.take_terminal() {
                 self.flags.raise(Flag::Finished);
-                let left = matches!(self.ended(), Some(Ended::Closed(CloseReason::Peer)));
+                let left = matches!(
+                    self.ended(),
+                    Some(Ended::Closed(CloseReason::Peer { .. }))
+                );
                 if left && !self.flags.has(Flag::Shut) {
-                    // Who said goodbye waits for it. An error changes nothing,
-                    // and if it takes time, dropping the stream will do.
-                    let done = self.transport.poll_shutdown(&mut self.stream, cx);
-                    self.flags.set(Flag::Shut, done.is_ready());
+                    // Who said goodbye waits for it. If it takes time, dropping
+                    // the stream will do.
+                    self.shut_down(cx);
                 }
-                return Some(Poll::Ready(PeerEvent::from_core(terminal)));
+                return Some(Poll::Ready(Some(terminal)));
             }
             if !self.flags.has(Flag::Paused) && self.poll_read(cx).is_ready() {
                 return None;
@@ -160,7 +162,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 continue;
             }
             if self.timer.arm(self.clock, self.next_deadline(), cx) {
-                self.wait();
                 return Some(Poll::Pending);
             }
         }
@@ -169,75 +170,81 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// The next of the monitor's events; a terminal one is put aside, for
     /// messages that arrived before it.
     pub(super) fn next_output(&mut self) -> Option<PeerEvent<C::Message>> {
-        self.observe.look(&self.monitor, &self.net, &self.stream);
-        while let Some(mut event) = self.monitor.poll_event() {
+        if let Some(stream) = &self.stream {
+            self.observe.look(&self.monitor, &self.net, stream);
+        }
+        while let Some(event) = self.monitor.poll_event() {
             self.note_news();
             self.observe.event(&event);
-            match event {
-                Event::Closed { reason } => {
-                    self.ending().ended = Some(Ended::Closed(reason));
-                    if reason == CloseReason::Peer {
-                        self.flags.raise(Flag::Deaf);
-                    }
+            match (event, &self.stream) {
+                (Event::Closed { .. } | Event::Dead(_), _) => {
+                    self.note_end(event);
+                    continue;
                 }
-                Event::Dead(ref mut death) => {
-                    let broken_off = self.transport.unread() > 0;
-                    self.net.diagnose(&self.stream, death, broken_off);
-                    self.ending().ended = Some(Ended::Dead(*death));
-                    if matches!(
-                        death.cause,
-                        Cause::Protocol(_) | Cause::PingFlood | Cause::Refused
-                    ) {
-                        self.flags.raise(Flag::Deaf);
-                    }
-                }
-                Event::Connected { .. } => {
+                (Event::Connected { .. }, Some(stream)) => {
                     let interval = self.monitor.status().interval;
-                    self.net
-                        .adapt(&self.stream, self.monitor.config(), interval);
-                    return PeerEvent::from_core(event);
+                    self.net.adapt(stream, self.monitor.config(), interval);
                 }
-                Event::Beat { .. } => {
+                (Event::Beat { .. }, _) => {
                     self.beats = self.beats.wrapping_add(1);
                     self.flags.clear(Flag::Probing);
-                    match self.quiet {
-                        None => return PeerEvent::from_core(event),
-                        Some(_) => continue,
+                    if self.quiet.is_some() {
+                        continue;
                     }
                 }
-                Event::LocalStall { .. } => {
-                    self.probe_again();
-                    return PeerEvent::from_core(event);
-                }
-                Event::Suspect { .. } => {
-                    self.net.note_suspicion(&self.stream);
-                    return PeerEvent::from_core(event);
-                }
-                Event::Recovered { .. } => {
-                    self.net.forget_suspicion();
-                    return PeerEvent::from_core(event);
-                }
-                event => match PeerEvent::from_core(event) {
-                    Some(event) => return Some(event),
-                    None => continue,
-                },
+                (Event::LocalStall { .. }, _) => self.probe_again(),
+                (Event::Suspect { .. }, Some(stream)) => self.net.note_suspicion(stream),
+                (Event::Recovered { .. }, _) => self.net.forget_suspicion(),
+                _ => {}
             }
-            let ending = self.ending.get_or_insert_default();
-            self.observe.end(&event, ending.io_error.as_deref());
-            ending.terminal = Some(event);
-            self.flags.raise(Flag::Ending);
-            // Messages that wait in the inbox and behind come before it.
-            self.flags.clear(Flag::Paused);
-            self.net.end_looking();
-            self.wake_writer();
+            if let Some(event) = PeerEvent::from_core(event, &Detail::default()) {
+                return Some(event);
+            }
         }
         None
+    }
+
+    /// The connection has ended. Messages that wait in the inbox and behind are
+    /// handed out before that is told.
+    fn note_end(&mut self, mut event: Event) {
+        let mut is_deaf = false;
+        let mut is_ours = false;
+        if let Event::Dead(death) = &mut event {
+            let broken_off = self.transport.is_in_message() || self.transport.unread() > 0;
+            self.net.diagnose(death, broken_off);
+            is_ours = death.cause.goodbye().is_some();
+            is_deaf = is_ours && !matches!(death.cause, Cause::Silent | Cause::WriteStalled);
+        }
+        if is_ours {
+            self.drop_stream();
+        }
+        let ending = self.ending.get_or_insert_default();
+        self.observe.end(&event, ending.io_error.as_deref());
+        let detail = &ending.detail;
+        ending.ended = match event {
+            Event::Closed { reason } => Some(Ended::Closed(reason.with_detail(detail.clone()))),
+            Event::Dead(death) => Some(Ended::Dead(death.with_detail(detail.clone()))),
+            _ => None,
+        };
+        ending.terminal = Some(event);
+        // Behind a goodbye there is nothing, and behind a broken frame nothing
+        // that can be trusted.
+        is_deaf |= matches!(
+            ending.ended,
+            Some(Ended::Closed(CloseReason::Peer { .. }) | Ended::Dead(Death { cause: crate::Cause::GivenUp { .. }, .. }))
+        );
+        if is_deaf {
+            self.flags.raise(Flag::Deaf);
+        }
+        self.flags.raise(Flag::Ending);
+        self.flags.clear(Flag::Paused);
+        self.net.end_looking();
+        self.wake_writer();
     }
 
     /// Judges, and arms the timer again.
     fn judge(&mut self, cx: &mut Context<'_>) {
         self.flags.clear(Flag::Judging);
-        self.settle_arrivals();
         self.ask_the_kernel();
         self.monitor.handle_timeout(self.clock.now());
         self.flags.raise(Flag::Outputs);
@@ -246,11 +253,13 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.timer.arm(self.clock, self.next_deadline(), cx);
     }
 
-    /// The timer has fired. What is there is read before anybody is judged,
-    /// and if bytes alone are no evidence, its frames are taken out too.
+    /// The timer has fired. What is there is read and taken apart before
+    /// anybody is judged.
     fn read_before_judging(&mut self, cx: &mut Context<'_>) {
         if self.flags.has(Flag::Paused) {
-            if self.net.is_gone(&self.stream, self.clock.now()) {
+            let now = self.clock.now();
+            let is_gone = |stream| self.net.is_gone(stream, now);
+            if self.stream.as_ref().is_some_and(is_gone) {
                 self.flags.raise(Flag::LastWords);
                 self.resume();
             }
@@ -265,7 +274,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             let _ = self.read_regardless(cx);
         }
         self.flags.raise(Flag::Judging);
-        if !matches!(self.config().evidence(), Evidence::Frame | Evidence::Echo) {
+        if !self.flags.has(Flag::NewBytes) {
             self.judge(cx);
         }
     }
@@ -275,7 +284,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if self.config().evidence() == Evidence::Acknowledgement && !self.flags.has(Flag::Paused) {
             let heard_at = self.monitor.status().last_heard;
             let now = self.clock.now();
-            if let Some(at) = self.net.acknowledged_at(&self.stream, heard_at, now) {
+            let stream = self.stream.as_ref();
+            let at = stream.and_then(|stream| self.net.acknowledged_at(stream, heard_at, now));
+            if let Some(at) = at {
                 self.monitor.handle_acknowledged(at, now);
             }
         }
@@ -283,46 +294,16 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     #[inline]
     fn next_deadline(&self) -> Option<Instant> {
-        let mut deadline = self.monitor.poll_timeout();
-        let at_latest = |deadline: Option<Instant>, at: Instant| {
-            Some(deadline.map_or(at, |deadline| deadline.min(at)))
-        };
-        if let Some(look_at) = self.net.look_at() {
-            deadline = at_latest(deadline, look_at);
+        let deadline = self.monitor.poll_timeout();
+        match (deadline, self.net.look_at()) {
+            (Some(deadline), Some(look_at)) => Some(deadline.min(look_at)),
+            (deadline, look_at) => deadline.or(look_at),
         }
-        if self.needs_no_times() {
-            deadline = at_latest(deadline, self.arrivals.deadline(self.config()));
-        }
-        deadline
     }
 
-    /// Whether the timer is armed already, and wakes this task. As long as
-    /// arrivals aren't timed nothing has moved the deadline.
+    /// Whether the timer is armed already, and wakes this task.
     #[inline]
     fn is_waiting(&mut self, cx: &Context<'_>) -> bool {
-        if self.arrivals.are_relaxed() {
-            return self.timer.wakes(cx);
-        }
-        let armed = self.timer.is_armed(self.next_deadline(), cx);
-        if armed {
-            self.wait();
-        }
-        armed
-    }
-
-    /// Nothing is to be done until the timer fires or bytes arrive.
-    #[inline]
-    pub(super) fn wait(&mut self) {
-        if self.needs_no_times() {
-            self.arrivals.relax();
-        }
-    }
-
-    /// Whether reads needn't be timed until the timer fires: there are many,
-    /// and nothing but silence is waited for.
-    #[inline]
-    fn needs_no_times(&self) -> bool {
-        let any_bytes = || !matches!(self.config().evidence(), Evidence::Frame | Evidence::Echo);
-        self.arrivals.are_many() && self.monitor.is_idle() && any_bytes()
+        self.timer.is_armed(self.next_deadline(), cx)
     }
 }

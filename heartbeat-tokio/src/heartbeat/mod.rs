@@ -25,7 +25,7 @@ use std::{
 use bytes::Bytes;
 use futures_core::{FusedStream, Stream};
 use futures_sink::Sink;
-use heartbeat_core::{Config, Monitor};
+use heartbeat_core::{Config, GoodbyeCode, Instant, Monitor};
 
 pub(crate) use self::ending::Remains;
 use self::{
@@ -34,7 +34,6 @@ use self::{
 };
 use crate::{
     PeerEvent, SendError,
-    arrivals::Arrivals,
     error::Ended,
     inbox::Inbox,
     net::{Net, NetStatus, SocketOf},
@@ -122,13 +121,15 @@ const READS_AT_ONCE: usize = 64;
 /// None. But tokio's timer needs a runtime with time enabled: polling this
 /// outside of one panics in tokio.
 pub struct Heartbeat<S, C: Protocol = Wire> {
-    stream: S,
+    /// None once we gave the peer up.
+    stream: Option<S>,
     transport: C,
     monitor: Monitor,
     clock: Clock,
     timer: Timer,
     net: Net<S>,
-    arrivals: Arrivals,
+    /// When something was last read.
+    read_at: Instant,
     observe: Observe,
 
     /// What `poll_next` has to hand out before anything newer.
@@ -156,8 +157,7 @@ pub struct Heartbeat<S, C: Protocol = Wire> {
 pub struct Status {
     /// The monitor's view of the peer.
     pub peer: heartbeat_core::Status,
-    /// Since the last evidence of life. On a busy connection, where not every
-    /// read is timed, up to [`Config::arrival_slack`] more than it was.
+    /// Since the last evidence of life.
     pub silent_for: Duration,
     /// The second line of defence, in the kernel.
     pub safety_net: NetStatus,
@@ -169,8 +169,9 @@ pub struct Status {
 #[derive(Debug)]
 #[non_exhaustive] // later versions may hold more
 pub struct Parts<S, M> {
-    /// The stream itself.
-    pub stream: S,
+    /// The stream itself; `None` after a verdict of ours, with which it was
+    /// closed.
+    pub stream: Option<S>,
     /// Events that weren't handed out yet, in their order.
     pub events: VecDeque<PeerEvent<M>>,
     /// Bytes that were read after those events.
@@ -200,7 +201,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         };
         let monitor = Monitor::new(told, seed, clock.now());
         Self {
-            stream,
+            stream: Some(stream),
             transport,
             monitor: match C::HELLO {
                 true => monitor,
@@ -209,7 +210,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             clock,
             timer: Timer::with_step(config.interval() / 2),
             net,
-            arrivals: Arrivals::new(),
+            read_at: Instant::ORIGIN,
             observe: Observe::new(),
             inbox: Inbox::new(),
             ending: None,
@@ -277,11 +278,12 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.ending.as_ref()?.io_error.as_deref()
     }
 
-    /// The stream itself. Reading from it or writing to it breaks the
-    /// framing; looking at it is fine.
+    /// The stream itself; `None` after a verdict of ours, with which it was
+    /// closed. Reading from it or writing to it breaks the framing; looking at
+    /// it is fine.
     #[must_use]
-    pub fn get_ref(&self) -> &S {
-        &self.stream
+    pub fn get_ref(&self) -> Option<&S> {
+        self.stream.as_ref()
     }
 
     /// Takes it apart. Nothing that was buffered is lost.
@@ -296,8 +298,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         let received = received.into_iter().map(PeerEvent::Message);
         let terminal = self
             .ending
-            .and_then(|ending| ending.terminal)
-            .and_then(PeerEvent::from_core);
+            .and_then(|ending| PeerEvent::from_core(ending.terminal?, &ending.detail));
         Parts {
             stream: self.stream,
             events: self
@@ -313,12 +314,15 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     }
 
     pub(crate) fn move_net(&mut self, socket: SocketOf<S>) {
-        self.net
-            .move_to(socket, &self.stream, self.monitor.config());
+        if let Some(stream) = &self.stream {
+            self.net.move_to(socket, stream, self.monitor.config());
+        }
     }
 
     pub(crate) fn replace_net(&mut self, net: &SafetyNet) {
-        self.net.replace(&self.stream, self.monitor.config(), net);
+        if let Some(stream) = &self.stream {
+            self.net.replace(stream, self.monitor.config(), net);
+        }
     }
 
     /// Counts what there was to tell, messages aside. Wraps.
@@ -479,8 +483,8 @@ where
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         let this = self.get_mut();
         this.writer = None;
-        if this.ended().is_none() {
-            this.monitor.close(this.clock.now());
+        if !this.has_ended() {
+            this.monitor.close(GoodbyeCode::LEAVING, this.clock.now());
             this.flags.raise(Flag::Outputs);
             this.flags.raise(Flag::FlushWanted);
             this.serve(cx);
@@ -493,7 +497,7 @@ where
             Some(Ended::Closed(_)) if this.transport.unwritten() == 0 => {
                 this.poll_shutdown(cx).map(Ok)
             }
-            Some(ended) => Poll::Ready(Err(ended.into())),
+            Some(ended) => Poll::Ready(Err(ended.clone().into())),
         }
     }
 }

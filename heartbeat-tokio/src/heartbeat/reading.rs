@@ -16,7 +16,7 @@ use tokio::task::unconstrained;
 
 use super::{Heartbeat, flags::Flag};
 use crate::{
-    safety_net,
+    Detail, safety_net,
     transport::{Broken, Frame, Transport},
 };
 
@@ -26,7 +26,10 @@ const BULK: usize = 16 * 1024;
 impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Reads once; `Pending` if there is nothing.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match ready!(self.transport.poll_read(&mut self.stream, cx)) {
+        let Some(stream) = &mut self.stream else {
+            return Poll::Pending; // nothing comes of a peer that we gave up
+        };
+        match ready!(self.transport.poll_read(stream, cx)) {
             Ok(0) => {
                 self.flags.raise(Flag::NewBytes); // a codec may have something to say of the end
                 self.end(self.write_end().unwrap_or(End::Eof));
@@ -34,9 +37,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             Ok(read) => {
                 self.flags.raise(Flag::NewBytes);
                 self.flags.set(Flag::Bulk, read >= BULK);
-                if self.arrivals.is_to_be_timed() {
-                    self.time_arrival();
-                }
+                self.time_arrival();
             }
             Err(error) => {
                 let end = safety_net::end_of(&error);
@@ -53,22 +54,13 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         pin!(unconstrained(poll_fn(|cx| self.poll_read(cx)))).poll(cx)
     }
 
-    /// What was read came now.
+    /// What was read came now. What it is worth shows when it is taken apart.
     fn time_arrival(&mut self) {
-        let now = self.clock.now();
-        self.arrivals.time(self.monitor.config(), now);
+        self.read_at = self.clock.now();
         self.flags.raise(Flag::NewMessage);
-        self.monitor.handle_bytes(now);
-        self.note_outputs();
-    }
-
-    /// From here on arrivals are to be known exactly.
-    pub(super) fn settle_arrivals(&mut self) {
-        if self.arrivals.are_relaxed() {
-            let now = self.clock.now();
-            if let Some(at) = self.arrivals.settle(self.monitor.config(), now) {
-                self.monitor.handle_bytes(at);
-            }
+        if C::ANY_BYTES {
+            self.monitor.handle_bytes(self.read_at);
+            self.note_outputs();
         }
     }
 
@@ -78,13 +70,15 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             match self.transport.next_frame() {
                 Ok(Some(Frame::Data(message))) => return Some(Frame::Data(message)),
                 // After the end only messages are.
-                Ok(Some(_)) if self.ended().is_some() => {}
+                Ok(Some(_)) if self.has_ended() => {}
                 Ok(frame) => return frame,
                 Err(Broken { error, words }) => {
                     self.flags.raise(Flag::Deaf);
+                    let ending = self.ending();
                     if let Some(words) = words {
-                        self.ending().io_error.get_or_insert(Arc::new(words));
+                        ending.io_error.get_or_insert(Arc::new(words));
                     }
+                    ending.detail = Detail::from(&*error.to_string());
                     self.end(End::Protocol(error));
                 }
             }
@@ -95,26 +89,35 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// A frame was taken out that isn't a message.
     pub(super) fn note_control(&mut self, frame: Frame<C::Message>) {
         self.note_news(); // a pong, perhaps
-        self.settle_arrivals();
         // In a protocol whose pings carry nothing, so do the pongs.
         let or_empty = |nonce: Option<Nonce>| nonce.unwrap_or(Nonce([0; 8]));
         let control = match frame {
             Frame::Hello(hello) => Control::Hello(hello),
             Frame::Ping(nonce) => Control::Ping(or_empty(nonce)),
             Frame::Pong(Some(nonce)) => Control::Pong(nonce),
-            Frame::Goodbye => Control::Goodbye,
+            Frame::Alive => Control::Alive,
+            Frame::Fin => Control::Fin,
+            Frame::Goodbye { code, detail } => {
+                self.ending().detail = detail;
+                Control::Goodbye(code)
+            }
             Frame::Pong(None) => {
-                self.monitor.handle_unnumbered_pong(self.arrivals.last());
+                self.monitor.handle_unnumbered_pong(self.read_at);
                 self.flags.raise(Flag::Outputs);
                 return;
             }
             Frame::Data(_) | Frame::Other => {
-                self.monitor.handle_message(self.arrivals.last());
+                self.monitor.handle_message(self.read_at);
                 return self.note_outputs();
             }
         };
-        self.monitor.handle_frame(control, self.arrivals.last());
+        self.monitor.handle_frame(control, self.read_at);
         self.flags.raise(Flag::Outputs);
+        if let (Control::Hello(hello), true) = (control, self.monitor.has_ended()) {
+            // It was refused.
+            let refused = format!("a detection time of {:?}", hello.detection_time);
+            self.ending().detail = Detail::from(&*refused);
+        }
     }
 
     /// A message was taken out. One for each read is enough to know of.
@@ -122,7 +125,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     pub(super) fn note_message(&mut self) {
         if self.flags.has(Flag::NewMessage) {
             self.flags.clear(Flag::NewMessage);
-            self.monitor.handle_message(self.arrivals.last());
+            self.monitor.handle_message(self.read_at);
             self.note_outputs();
         }
     }
@@ -130,8 +133,13 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Every whole frame was taken out.
     pub(super) fn note_backlog(&mut self) {
         self.flags.clear(Flag::NewBytes);
-        if self.flags.has(Flag::Bulk) || self.transport.unread() > 0 {
-            self.monitor.handle_backlog(self.arrivals.last());
+        let is_in_message = self.transport.is_in_message();
+        if is_in_message && self.flags.has(Flag::NewMessage) {
+            self.flags.clear(Flag::NewMessage);
+            self.monitor.handle_bytes(self.read_at);
+        }
+        if is_in_message || self.flags.has(Flag::Bulk) || self.transport.unread() > 0 {
+            self.monitor.handle_backlog(self.read_at);
             self.note_outputs();
         }
     }
@@ -141,10 +149,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if !self.flags.has(Flag::Paused) {
             self.flags.raise(Flag::Paused);
             self.note_news();
-            self.settle_arrivals();
             let now = self.clock.now();
             self.monitor.handle_paused(now);
-            self.net.begin_looking(&self.stream, now);
+            if let Some(stream) = &self.stream {
+                self.net.begin_looking(stream, now);
+            }
             self.flags.raise(Flag::Outputs);
         }
     }

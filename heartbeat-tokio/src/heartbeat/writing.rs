@@ -10,7 +10,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use heartbeat_core::End;
+use heartbeat_core::{Control, End};
 use tokio::task::coop;
 
 use super::{Heartbeat, flags::Flag};
@@ -51,9 +51,23 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// Writes the control frames that the monitor wants sent.
     pub(super) fn write_outputs(&mut self, cx: &mut Context<'_>) {
+        if self.monitor.has_ended() {
+            return self.write_verdict(cx);
+        }
         self.queue_outputs();
         if self.flags.has(Flag::Flushing) {
             self.write(cx);
+        }
+    }
+
+    /// The connection has ended. If that is our verdict, the peer is told.
+    fn write_verdict(&mut self, cx: &mut Context<'_>) {
+        while let Some(control) = self.monitor.poll_transmit() {
+            self.observe.sent(&control);
+            match control {
+                Control::Goodbye(code) => self.tell_verdict(code, cx),
+                control => self.transport.push_control(control),
+            }
         }
     }
 
@@ -64,23 +78,24 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 self.observe.sent(&control);
                 self.transport.push_control(control);
                 self.flags.raise(Flag::Flushing);
-                // Its answer's round trip is measured.
-                self.settle_arrivals();
             }
         }
     }
 
     /// Writes as much as the stream takes, and tells the monitor.
     pub(super) fn write(&mut self, cx: &mut Context<'_>) {
-        if self.ended().is_some() || self.write_end().is_some() {
+        if self.has_ended() || self.write_end().is_some() {
             return;
         }
+        let Some(stream) = &mut self.stream else {
+            return;
+        };
         let scope = match self.flags.has(Flag::FlushWanted) {
             true => Scope::All,
             false => Scope::Control,
         };
-        let waits_for_room = self.writer.is_some() && !self.has_room();
-        let (taken, result) = self.transport.poll_write(&mut self.stream, cx, scope);
+        let waits_for_room = self.writer.is_some() && !self.transport.has_room();
+        let (taken, result) = self.transport.poll_write(stream, cx, scope);
         match result {
             Poll::Ready(Ok(())) => {
                 if scope == Scope::All {
@@ -126,14 +141,15 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if taken > 0 {
             self.monitor.handle_progress(now);
         }
-        if self.flags.has(Flag::Flushing) && !self.transport.control_unwritten() {
-            // Only messages wait. The control frames have left, unless the
-            // stream has a buffer of its own.
-            let (_, flushed) = self
-                .transport
-                .poll_write(&mut self.stream, cx, Scope::Control);
-            if let Poll::Ready(Ok(())) = flushed {
-                self.flushed();
+        let only_messages_wait = !self.transport.control_unwritten();
+        if let (true, Some(stream)) = (only_messages_wait, &mut self.stream) {
+            // The control frames have left, unless the stream has a buffer of
+            // its own.
+            if self.flags.has(Flag::Flushing) {
+                let (_, flushed) = self.transport.poll_write(stream, cx, Scope::Control);
+                if let Poll::Ready(Ok(())) = flushed {
+                    self.flushed();
+                }
             }
         }
         if blocked {
@@ -169,13 +185,13 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         cx: &mut Context<'_>,
         enough: impl Fn(&Self) -> bool,
     ) -> Poll<Result<(), SendError>> {
-        if self.ended().is_none() {
+        if !self.has_ended() {
             self.write_now(cx);
             if !enough(self) {
                 self.flags.raise(Flag::Written);
                 self.serve(cx);
                 self.flags.clear(Flag::Written);
-                if self.ended().is_none() && !enough(self) {
+                if !self.has_ended() && !enough(self) {
                     self.writer = Some(cx.waker().clone());
                     return Poll::Pending;
                 }

@@ -9,7 +9,9 @@
 
 use std::{fmt, io, time::Duration};
 
-use heartbeat_core::{Cause, CloseReason, Control, Death, Diagnosis, State};
+use heartbeat_core::{
+    Cause, CloseReason, Control, Death, Diagnosis, GoodbyeCode, NoDetail, State,
+};
 use metrics::{
     Counter, Gauge, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
     histogram,
@@ -58,7 +60,8 @@ fn describe_connections() {
         Unit::Count,
         "Connections that ended with a goodbye, by who said it."
     );
-    closed(CloseReason::Peer).increment(0);
+    let (code, detail) = (GoodbyeCode::LEAVING, NoDetail);
+    closed(CloseReason::Peer { code, detail }).increment(0);
     closed(CloseReason::Local).increment(0);
     describe_counter!(
         "heartbeat_deaths_total",
@@ -66,6 +69,7 @@ fn describe_connections() {
         "Peers that were declared dead, by cause and by who is to blame."
     );
     for cause in [
+        Cause::GivenUp { code, detail },
         Cause::Eof,
         Cause::Reset,
         Cause::TimedOut,

@@ -9,6 +9,7 @@ pub(super) const fn cause(cause: Cause) -> &'static str {
     match cause {
         Cause::Silent => "silent",
         Cause::WriteStalled => "write_stalled",
+        Cause::GivenUp { .. } => "given_up",
         Cause::Eof => "eof",
         Cause::Reset => "reset",
         Cause::TimedOut => "timed_out",
@@ -32,7 +33,7 @@ pub(super) const fn diagnosis(diagnosis: Diagnosis) -> &'static str {
 
 pub(super) const fn reason(reason: CloseReason) -> &'static str {
     match reason {
-        CloseReason::Peer => "peer",
+        CloseReason::Peer { .. } => "peer",
         CloseReason::Local => "local",
     }
 }

@@ -32,7 +32,7 @@ use super::AsSocketHandle;
 /// ```
 #[must_use]
 pub fn diagnose(death: &Death, socket: &impl AsSocketHandle) -> Diagnosis {
-    diagnose_since(death, None, socket)
+    TcpInfo::of(socket).map_or(Diagnosis::Unknown, |info| diagnose_since(death, None, &info))
 }
 
 /// The same, with the kernel's notes of when the first beat was late, if there
@@ -40,14 +40,11 @@ pub fn diagnose(death: &Death, socket: &impl AsSocketHandle) -> Diagnosis {
 pub(crate) fn diagnose_since(
     death: &Death,
     suspected: Option<&TcpInfo>,
-    socket: &impl AsSocketHandle,
+    info: &TcpInfo,
 ) -> Diagnosis {
     if !matches!(death.cause, Cause::Silent | Cause::WriteStalled) {
         return Diagnosis::Unknown;
     }
-    let Ok(info) = TcpInfo::of(socket) else {
-        return Diagnosis::Unknown;
-    };
     match info.diagnose_since(suspected, death.silent_for) {
         // One answer may have been lost, and not have been repeated in time.
         Diagnosis::AppHung if death.missed < 2 => Diagnosis::Unknown,

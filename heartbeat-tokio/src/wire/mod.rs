@@ -21,12 +21,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use heartbeat_core::{Config, Control, Tag};
+use heartbeat_core::{Config, Control, GoodbyeCode, Tag};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::{reader::Reader, writer::Writer};
 use crate::{
-    SendError,
+    Detail, SendError,
     transport::{Broken, Buffered, Frame, Protocol, Scope, Transport},
 };
 
@@ -122,6 +122,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> for Wire {
     #[inline]
     fn has_room(&self) -> bool {
         self.writer.has_room()
+    }
+
+    fn is_in_message(&self) -> bool {
+        self.reader.is_in_message()
+    }
+
+    fn give_up(&mut self, code: GoodbyeCode, detail: Detail) {
+        self.writer.give_up(code, &detail);
     }
 
     fn is_resting(&self) -> bool {

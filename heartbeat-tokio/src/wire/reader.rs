@@ -92,6 +92,11 @@ impl Reader {
         self.buffer.len() + lone.unwrap_or(0)
     }
 
+    /// Whether a message has begun to arrive that isn't whole.
+    pub(super) fn is_in_message(&self) -> bool {
+        matches!(self.header(), Some((_, Some(0))))
+    }
+
     /// Reads once.
     #[inline]
     pub(super) fn poll_fill(

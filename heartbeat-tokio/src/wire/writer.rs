@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use heartbeat_core::Control;
+use heartbeat_core::{Control, Goodbye, GoodbyeCode};
 use tokio::{
     io::{AsyncWrite, ReadBuf},
     task::yield_now,
@@ -203,17 +203,50 @@ impl Writer {
             return; // the buffer is long enough for every control frame
         };
         let length = u32::try_from(frame.len()).unwrap_or(u32::MAX);
-        if control == Control::Goodbye {
-            self.unite();
-            self.reserve(4 + frame.len());
-            self.tail.put_u32(length);
-            self.tail.put_slice(frame);
-            self.queued += 4 + frame.len();
-            self.goodbye = true;
+        if let Control::Goodbye(_) = control {
+            self.push_goodbye(frame);
         } else {
             self.control.push(&length.to_be_bytes());
             self.control.push(frame);
         }
+    }
+
+    /// Behind the data.
+    fn push_goodbye(&mut self, frame: &[u8]) {
+        self.unite();
+        self.reserve(4 + frame.len());
+        self.tail.put_u32(u32::try_from(frame.len()).unwrap_or(u32::MAX));
+        self.tail.put_slice(frame);
+        self.queued += 4 + frame.len();
+        self.goodbye = true;
+    }
+
+    /// Keeps of the messages only what was begun of one, and queues this goodbye
+    /// behind it and the control frames.
+    pub(super) fn give_up(&mut self, code: GoodbyeCode, detail: &str) {
+        let begun = self.begun_bytes();
+        let mut buffer = [0; Goodbye::MAX_ENCODED];
+        let Ok(goodbye) = Goodbye::new(code, detail).encode(&mut buffer) else {
+            return; // the buffer is long enough for every goodbye
+        };
+        self.all_written();
+        self.begun = begun.len();
+        self.queued = begun.len();
+        self.tail = begun;
+        self.push_goodbye(goodbye);
+    }
+
+    /// The rest of the message's frame that was begun.
+    fn begun_bytes(&self) -> BytesMut {
+        let pieces = self.pieces.iter().map(|piece| &**piece);
+        let mut bytes = BytesMut::new();
+        let mut left = self.begun;
+        for piece in pieces.chain([&*self.tail]) {
+            let begun = piece.get(..left).unwrap_or(piece);
+            bytes.extend_from_slice(begun);
+            left -= begun.len();
+        }
+        bytes
     }
 
     #[inline]

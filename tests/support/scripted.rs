@@ -186,7 +186,7 @@ where
 {
     let (stream, script) = scripted();
     let mut heartbeat = make(stream);
-    script.give_bytes(control_frame(Control::Hello(peer.hello())));
+    script.give_bytes(control_frame(Control::Hello(peer.hello([7; 8]))));
     let first = heartbeat.next().await;
     assert!(matches!(first, Some(PeerEvent::Connected { .. })));
     (heartbeat, script)

@@ -478,7 +478,7 @@ impl Peer {
             }
             Self::OnlySends => {
                 let mut buffer = [0; Control::MAX_ENCODED];
-                let hello = Control::Hello(Config::mobile().hello());
+                let hello = Control::Hello(Config::mobile().hello([7; 8]));
                 let hello = framed(hello.encode(&mut buffer).unwrap());
                 stream.write_all(&hello).await.unwrap();
                 let mut often = interval(ms(20));

@@ -217,10 +217,7 @@ mod tests {
         assert!(matches!(pipe.take(), Some((10, Ends::Message))));
         assert!(matches!(pipe.take(), Some((20, Ends::Message))));
         let goodbye = pipe.take();
-        assert!(matches!(
-            goodbye,
-            Some((13, Ends::Control(GOODBYE)))
-        ));
+        assert!(matches!(goodbye, Some((13, Ends::Control(GOODBYE)))));
     }
 
     #[test]

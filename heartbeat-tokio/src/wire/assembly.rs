@@ -42,8 +42,8 @@ enum Part {
 }
 
 impl Assembly {
-    /// A message of `length` bytes, of which the first part has `missing`.
-    /// `arrived` of those are there to be taken.
+    /// A message of `length` bytes, of which the first part has `missing`. So many
+    /// bytes have `arrived`.
     pub(super) fn begin(length: u32, missing: usize, arrived: usize) -> Box<Self> {
         let length = length as usize;
         let buffer = pool::take_large(length)

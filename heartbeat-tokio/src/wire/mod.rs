@@ -36,7 +36,7 @@ use crate::{
 const HEADER: usize = 5;
 
 /// The longest varint of 32 bits.
-const VARINT: usize = 5;
+const VARINT: u32 = 5;
 
 /// What stands before a message of so many bytes.
 #[inline]
@@ -63,19 +63,20 @@ fn put_part_header(to: &mut BytesMut, bytes: usize, announced: Option<usize>) {
 
 /// The length of a message, which its first part of so many bytes begins with, and
 /// how many bytes that takes. `None` if not all of it has arrived.
-fn read_announced(part: &[u8], bytes: usize) -> Result<Option<(u32, usize)>, ProtocolError> {
+fn read_announced(part: &[u8], bytes: u32) -> Result<Option<(u32, u32)>, ProtocolError> {
     let mut announced = 0_u64;
-    for (digit, &byte) in part.iter().take(VARINT.min(bytes)).enumerate() {
+    let longest = bytes.min(VARINT);
+    for (digit, &byte) in (0..longest).zip(part) {
         announced |= u64::from(byte & 0x7f) << (7 * digit);
         if byte < 0x80 {
             let announced = u32::try_from(announced).map_err(|_| MALFORMED)?;
             return Ok(Some((announced, digit + 1)));
         }
     }
-    if part.len() >= VARINT.min(bytes) {
-        return Err(MALFORMED);
+    match part.len() < longest as usize {
+        true => Ok(None),
+        false => Err(MALFORMED),
     }
-    Ok(None)
 }
 
 const MALFORMED: ProtocolError = ProtocolError::Malformed {

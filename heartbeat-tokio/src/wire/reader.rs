@@ -39,10 +39,12 @@ const ROOM: usize = 2048;
 const MOVED: usize = 4 * 1024;
 
 /// The longest control frame, tag included.
-const MAX_CONTROL: u32 = Control::MAX_ACCEPTED as u32;
+const MAX_CONTROL: u32 = 256;
+const _: () = assert!(MAX_CONTROL as usize == Control::MAX_ACCEPTED);
 
 /// The most bytes of a message in one frame.
-const MAX_PART: u32 = PART as u32;
+const MAX_PART: u32 = 65_536;
+const _: () = assert!(MAX_PART as usize == PART);
 
 /// The receiving half of [`Wire`](super::Wire).
 #[derive(Debug)]
@@ -364,9 +366,9 @@ impl Reader {
 
     /// Takes the header of a part, if all of it is there.
     fn begin_part(&mut self, length: u32) -> Result<(), ProtocolError> {
-        let bytes = frame_size(length) - HEADER;
+        let bytes = length - 1;
         if let Some(message) = &mut self.assembly {
-            message.begin_part(bytes)?;
+            message.begin_part(bytes as usize)?;
             self.buffer.advance(HEADER);
             return Ok(());
         }
@@ -382,19 +384,20 @@ impl Reader {
             return too_long(announced, self.max_frame);
         } else if of_message == 0 {
             return Err(ProtocolError::BrokenParts);
-        } else if of_message > PART {
-            return too_long(length, length - (of_message - PART) as u32);
+        } else if of_message > MAX_PART {
+            return too_long(length, 1 + digits + MAX_PART);
         }
-        let arrived = of_message.min(part.len() - digits);
-        self.assembly = Some(Assembly::begin(announced, of_message, arrived));
-        self.buffer.advance(HEADER + digits);
+        let header = HEADER + digits as usize;
+        let arrived = self.buffer.len() - header;
+        self.assembly = Some(Assembly::begin(announced, of_message as usize, arrived));
+        self.buffer.advance(header);
         Ok(())
     }
 
     /// Judges a header, as soon as its parts are there.
     fn check(&self, length: u32, tag: Option<u8>) -> Result<Option<Tag>, ProtocolError> {
         let max_data = 1 + self.max_data();
-        let max_first_part = 1 + VARINT as u32 + MAX_PART;
+        let max_first_part = 1 + VARINT + MAX_PART;
         let at_most = |max| match length {
             0 => Err(ProtocolError::EmptyFrame),
             length if length > max => Err(ProtocolError::FrameTooLong { length, max }),

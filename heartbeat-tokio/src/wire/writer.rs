@@ -208,7 +208,7 @@ impl Writer {
         let mut announced = Some(rest.len());
         while !rest.is_empty() {
             let part = rest.split_to(rest.len().min(PART));
-            self.reserve(HEADER + VARINT);
+            self.reserve(HEADER + VARINT as usize);
             put_part_header(&mut self.tail, part.len(), announced.take());
             let header = self.tail.split().freeze();
             self.queued += header.len() + part.len();

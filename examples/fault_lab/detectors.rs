@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{FutureExt, SinkExt, StreamExt, future::pending};
-use heartbeat_tokio::{Config, Heartbeat, PeerEvent, SafetyNet};
+use heartbeat_tokio::{Cause, Config, Heartbeat, PeerEvent, SafetyNet};
 use socket2::SockRef;
 use tokio::{
     io::Interest,
@@ -160,9 +160,13 @@ async fn heartbeat(stream: TcpStream, circumstances: Circumstances) -> Watched {
             match event {
                 PeerEvent::Closed { .. } => return Alarm::new("Closed"),
                 PeerEvent::Dead(death) => {
+                    let cause = match &death.cause {
+                        Cause::GivenUp { .. } => "GivenUp".to_owned(),
+                        cause => format!("{cause:?}"),
+                    };
                     return Alarm {
                         diagnosis: Some(format!("{:?}", death.diagnosis)),
-                        ..Alarm::new(format!("{:?}", death.cause))
+                        ..Alarm::new(cause)
                     };
                 }
                 _ => {}

@@ -38,11 +38,6 @@ use crate::{detectors::Detector, process::Assignment, scenarios::Fault};
 /// Small, so that a peer that doesn't read is soon noticed.
 pub const BUFFER: u32 = 64 * 1024;
 
-/// So many times as long as the lab a peer waits, so that the first verdict is
-/// the lab's. It also asks as much later: otherwise a peer that no longer hears
-/// us would be heard once more, and die for us that much later.
-const PATIENCE: u32 = 4;
-
 /// How far it is with its fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
@@ -114,7 +109,9 @@ async fn serve(
 ) {
     service.run_until(&mut phase, Phase::Preparing, fault).await;
     if fault == Fault::CloseUnread {
-        let stream = service.into_stream();
+        let Some(stream) = service.into_stream() else {
+            return;
+        };
         // The lab sends something, or a detector does.
         let _ = stream.inner.peek(&mut [0]).await;
         drop(preparing);
@@ -128,13 +125,15 @@ async fn serve(
         Fault::Close => {}
         Fault::Goodbye => service.say_goodbye().await,
         Fault::Reset => {
-            let stream = service.into_stream().inner;
-            let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+            if let Some(stream) = service.into_stream() {
+                let _ = socket2::SockRef::from(&stream.inner).set_linger(Some(Duration::ZERO));
+            }
         }
         Fault::HalfClose => {
-            let mut stream = service.into_stream();
-            let _ = stream.shutdown().await;
-            drain(&mut stream).await;
+            if let Some(mut stream) = service.into_stream() {
+                let _ = stream.shutdown().await;
+                drain(&mut stream).await;
+            }
             pending().await
         }
         Fault::StopsReading => pending().await,
@@ -171,9 +170,7 @@ impl Service {
         };
         let speaks = match detector {
             Detector::Heartbeat => {
-                let config = Config::detect_within(PATIENCE * budget)?;
-                // Its first ping, too, comes after a whole interval.
-                let config = config.to_builder().jitter(0.0).build()?;
+                let config = Config::detect_within(budget)?;
                 Speaks::Heartbeat(Box::new(Heartbeat::new(stream, config)))
             }
             Detector::HandWritten => {
@@ -223,11 +220,12 @@ impl Service {
         }
     }
 
-    fn into_stream(self) -> Stream {
+    /// None if the heartbeat has given the lab up.
+    fn into_stream(self) -> Option<Stream> {
         match self.speaks {
             Speaks::Heartbeat(heartbeat) => heartbeat.into_parts().stream,
-            Speaks::HandWritten(framed) => framed.into_inner(),
-            Speaks::Nothing(stream) => stream,
+            Speaks::HandWritten(framed) => Some(framed.into_inner()),
+            Speaks::Nothing(stream) => Some(stream),
         }
     }
 
@@ -237,7 +235,9 @@ impl Service {
                 let _ = heartbeat.close().await;
             }
             _ => {
-                let _ = self.into_stream().shutdown().await;
+                if let Some(mut stream) = self.into_stream() {
+                    let _ = stream.shutdown().await;
+                }
             }
         }
     }

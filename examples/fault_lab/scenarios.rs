@@ -175,9 +175,11 @@ impl Fault {
             // To TCP this looks like a firewall of our own, so that a diagnosis
             // may say that it doesn't know.
             Self::CarrierLost => End(&["Silent"], None),
-            Self::CableCut | Self::DropOutbound | Self::DropInbound | Self::RouterRejects => {
+            Self::CableCut | Self::DropInbound | Self::RouterRejects => {
                 End(&["Silent"], Some("PathDead"))
             }
+            // The peer hears nothing either, and what it says of that arrives.
+            Self::DropOutbound => End(&["Silent", "GivenUp", "Reset"], Some("PathDead")),
             // Lost data is repeated once the host is back.
             Self::HostReboot if budget > 2 * REBOOT => End(&["Reset"], None),
             Self::HostReboot => End(&["Reset", "Silent"], Some("PathDead")),

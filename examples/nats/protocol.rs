@@ -113,7 +113,7 @@ impl Encoder<Frame<Message>> for Nats {
                 return Err(refused("only a server says this"));
             }
             // They don't exist here, so nobody asks for them.
-            Frame::Hello(_) | Frame::Goodbye | Frame::Other => {}
+            Frame::Hello(_) | Frame::Goodbye { .. } | Frame::Alive | Frame::Fin | Frame::Other => {}
         }
         Ok(())
     }

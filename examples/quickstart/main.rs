@@ -191,9 +191,13 @@ impl Client {
         self.peer.send("please leave".into()).await?;
         let end = self.watch().await;
 
-        let reason = CloseReason::Peer;
         Ok(Finding::new(
-            end == Some(PeerEvent::Closed { reason }),
+            matches!(
+                end,
+                Some(PeerEvent::Closed {
+                    reason: CloseReason::Peer { .. }
+                })
+            ),
             "Carol left. Closed, and never dead".into(),
         ))
     }

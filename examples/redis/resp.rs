@@ -78,7 +78,12 @@ impl Encoder<Frame<BytesFrame>> for Resp {
                 BytesFrame::Array(words.collect())
             }
             // The server never asks, and the rest doesn't exist here.
-            Frame::Pong(_) | Frame::Hello(_) | Frame::Goodbye | Frame::Other => return Ok(()),
+            Frame::Pong(_)
+            | Frame::Hello(_)
+            | Frame::Goodbye { .. }
+            | Frame::Alive
+            | Frame::Fin
+            | Frame::Other => return Ok(()),
         };
         self.resp.encode(command, bytes).map_err(io::Error::other)?;
         self.asked += 1;

@@ -267,7 +267,7 @@ impl Ledger {
         }
     }
 
-    fn note<M>(&self, group: u16, event: &PeerEvent<M>, socket: &TcpStream) {
+    fn note<M>(&self, group: u16, event: &PeerEvent<M>, socket: Option<&TcpStream>) {
         let what = match event {
             PeerEvent::Beat { .. } => return add(&self.beats),
             PeerEvent::Connected { .. } => return add(&self.open),
@@ -277,7 +277,7 @@ impl Ledger {
             PeerEvent::Dead(death) => What::Dead {
                 cause: format!("{:?}", death.cause),
                 diagnosis: format!("{:?}", death.diagnosis),
-                silent_for: TcpInfo::of(socket).ok().map(|info| info.last_data_received),
+                silent_for: Some(death.silent_for),
             },
             _ => return,
         };

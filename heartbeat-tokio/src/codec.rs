@@ -85,7 +85,6 @@ impl<C> Codec<C> {
 impl<C: Dialect> Protocol for Codec<C> {
     type Message = C::Message;
     const HELLO: bool = C::HELLO;
-    const ANY_BYTES: bool = true;
 }
 
 impl<S, C> Transport<S> for Codec<C>
@@ -130,6 +129,10 @@ where
 
     fn unread(&self) -> usize {
         self.read.len()
+    }
+
+    fn is_in_message(&self) -> bool {
+        !self.read.is_empty()
     }
 
     fn push(&mut self, message: C::Message) -> Result<(), SendError> {

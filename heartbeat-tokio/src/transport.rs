@@ -215,10 +215,6 @@ pub trait Protocol {
 
     /// Whether our Hello reaches the peer.
     const HELLO: bool;
-
-    /// Whether any bytes that arrive count as some of a message, because nobody
-    /// knows of what they are.
-    const ANY_BYTES: bool = false;
 }
 
 /// Carries frames over a stream `S`.
@@ -243,7 +239,8 @@ pub trait Transport<S>: Protocol {
     /// Bytes read and not taken out.
     fn unread(&self) -> usize;
 
-    /// Whether a message has begun to arrive that isn't whole.
+    /// Whether a message has begun to arrive that isn't whole, or may have:
+    /// where nobody knows of what the bytes are.
     fn is_in_message(&self) -> bool {
         false
     }

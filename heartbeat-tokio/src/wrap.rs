@@ -140,7 +140,7 @@ where
     ///             Frame::Ping(_) => self.0.encode("PING", bytes),
     ///             Frame::Pong(_) => self.0.encode("PONG", bytes),
     ///             // What this dialect doesn't have is never asked for.
-    ///             Frame::Hello(_) | Frame::Goodbye | Frame::Other => Ok(()),
+    ///             Frame::Hello(_) | Frame::Goodbye { .. } | Frame::Alive | Frame::Fin | Frame::Other => Ok(()),
     ///         }
     ///     }
     /// }

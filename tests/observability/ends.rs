@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures::{FutureExt, SinkExt, StreamExt, future::LocalBoxFuture};
-use heartbeat_core::{Control, Nonce};
+use heartbeat_core::{Control, GoodbyeCode, Nonce};
 use heartbeat_tests::{RawPeer, all_events, ms, quick, secs, wrapped};
 use heartbeat_tokio::{Heartbeat, PeerEvent};
 use tokio::{
@@ -70,7 +70,8 @@ ends! {
 async fn the_peer_says_goodbye() {
     let (mut heartbeat, mut peer) = wrapped(quick());
     peer.greet(quick()).await;
-    peer.send_control(Control::Goodbye).await;
+    peer.send_control(Control::Goodbye(GoodbyeCode::LEAVING))
+        .await;
     all_events(&mut heartbeat).await;
 }
 
@@ -272,7 +273,7 @@ fn much() -> Vec<u8> {
 
 /// Reads until a goodbye, and closes then.
 async fn hear_out(mut peer: RawPeer) {
-    while peer.read_control().await != Some(Control::Goodbye) {}
+    while peer.read_control().await != Some(Control::Goodbye(GoodbyeCode::LEAVING)) {}
     drop(peer);
 }
 

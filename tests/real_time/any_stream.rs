@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
-use heartbeat_tests::{ms, notable, quick};
+use heartbeat_tests::{by_peer, ms, notable, quick};
 use heartbeat_tokio::{Cause, CloseReason, Heartbeat, NetStatus, PeerEvent};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -132,7 +132,7 @@ where
     let (end, seen) = tokio::join!(asking, answering);
     let closed = |reason| PeerEvent::Closed { reason };
     assert_eq!(end, Some(closed(CloseReason::Local)));
-    assert_eq!(notable(&seen).last(), Some(&&closed(CloseReason::Peer)));
+    assert_eq!(notable(&seen).last(), Some(&&closed(by_peer())));
 }
 
 async fn hangs<A: AsyncRead + AsyncWrite + Unpin + 'static, B>((ours, theirs): (A, B)) {

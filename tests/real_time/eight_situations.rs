@@ -31,7 +31,7 @@ use bytes::Bytes;
 use futures::{StreamExt, future::try_join_all};
 use heartbeat_core::Control;
 use heartbeat_tests::{
-    RawPeer, Throttled,
+    RawPeer, Throttled, by_peer,
     drive::{Command, Drive, Inline, Spawned},
     few_or_all, lateness, ms,
     process::PeerProcess,
@@ -234,7 +234,7 @@ async fn one_large_message_and_goodbye(
     let received = receiver.end().await;
     assert!(began.elapsed() > slowly() - secs(2), "it wasn't slow");
     let closed = |reason| PeerEvent::Closed { reason };
-    assert_eq!(received.1, closed(CloseReason::Peer));
+    assert_eq!(received.1, closed(by_peer()));
     assert_eq!(sender.end().await.1, closed(CloseReason::Local));
     let lengths = receiver
         .events()

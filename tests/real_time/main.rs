@@ -14,3 +14,4 @@ mod slow_reader;
 mod stranger;
 mod swarm;
 mod tls;
+mod told;

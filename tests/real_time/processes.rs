@@ -24,7 +24,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt, future::try_join_all};
-use heartbeat_tests::{lateness, process::PeerProcess, quick};
+use heartbeat_tests::{by_peer, lateness, process::PeerProcess, quick};
 #[cfg(target_os = "linux")]
 use heartbeat_tokio::Diagnosis;
 use heartbeat_tokio::{Cause, CloseReason, Heartbeat, PeerEvent, SendError};
@@ -100,7 +100,7 @@ fn a_goodbye_is_no_death() {
         peer.heartbeat.send("leave".into()).await.unwrap();
         let end = peer.end().await;
 
-        let reason = CloseReason::Peer;
+        let reason = by_peer();
         assert_eq!(end, PeerEvent::Closed { reason });
         // The process saw it as a goodbye of its own.
         assert!(peer.process.wait().unwrap().success());

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use heartbeat_core::Control;
-use heartbeat_tests::{Throttled, data_frame, framed, ms, notable, secs};
+use heartbeat_tests::{Throttled, by_peer, data_frame, framed, ms, notable, secs};
 use heartbeat_tokio::{Cause, CloseReason, Config, Heartbeat, PeerEvent, SendError};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -45,12 +45,7 @@ async fn send_to_a_slow_reader(messages: Vec<Bytes>) {
     let (events, ()) = tokio::join!(receiver.by_ref().collect::<Vec<_>>(), sending);
     let notable = notable(&events);
     assert_eq!(notable.len(), count + 1, "{:?}", notable.last());
-    assert_eq!(
-        notable[count],
-        &PeerEvent::Closed {
-            reason: CloseReason::Peer
-        }
-    );
+    assert_eq!(notable[count], &PeerEvent::Closed { reason: by_peer() });
     assert!(receiver.status().silent_for < ms(1000));
 }
 
@@ -137,7 +132,7 @@ async fn nothing_is_lost_behind_a_goodbye() {
     };
     let (events, ()) = tokio::join!(receiver.collect::<Vec<_>>(), sending);
     let notable = notable(&events);
-    let reason = CloseReason::Peer;
+    let reason = by_peer();
     assert_eq!(notable.last(), Some(&&PeerEvent::Closed { reason }));
     assert_eq!(notable.len(), 65);
 }
@@ -225,5 +220,9 @@ async fn that_reads_nothing_and_pings_is_given_up_if_writes_have_a_limit() {
 
 fn hello_of(config: Config) -> Vec<u8> {
     let mut buffer = [0; Control::MAX_ENCODED];
-    framed(Control::Hello(config.hello()).encode(&mut buffer).unwrap())
+    framed(
+        Control::Hello(config.hello([7; 8]))
+            .encode(&mut buffer)
+            .unwrap(),
+    )
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use futures::{SinkExt, StreamExt};
-use heartbeat_tests::{ms, notable, quick, secs};
+use heartbeat_tests::{by_peer, ms, notable, quick, secs};
 use heartbeat_tokio::{
     Cause, CloseReason, Config, Heartbeat, NetStatus, PeerEvent, SafetyNet, SendError,
 };
@@ -57,7 +57,7 @@ async fn messages_beats_and_a_goodbye_pass_in_both_directions() {
 
     client.close().await.unwrap();
     let seen = serving.await.unwrap();
-    let reason = CloseReason::Peer;
+    let reason = by_peer();
     assert_eq!(notable(&seen).last(), Some(&&PeerEvent::Closed { reason }));
     let last = client.collect::<Vec<_>>().await.pop();
     let reason = CloseReason::Local;

@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use futures::StreamExt;
 use heartbeat_core::{Control, PART};
-use heartbeat_tokio::{Config, Heartbeat, PeerEvent};
+use heartbeat_tokio::{CloseReason, Config, Detail, GoodbyeCode, Heartbeat, PeerEvent};
 use proptest::{
     strategy::Strategy,
     test_runner::{Config as ProptestConfig, RngSeed, TestRunner},
@@ -245,7 +245,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawPeer<S> {
 
     /// Sends the Hello of a peer with this configuration.
     pub async fn greet(&mut self, config: Config) {
-        self.send_control(Control::Hello(config.hello(INSTANCE))).await;
+        self.send_control(Control::Hello(config.hello([7; 8])))
+            .await;
     }
 
     /// Sends a message.
@@ -283,9 +284,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawPeer<S> {
         }
     }
 }
-
-/// The end that a test plays.
-pub const INSTANCE: [u8; 8] = *b"the peer";
 
 /// Length in front of tag and body.
 pub fn framed(frame: &[u8]) -> Vec<u8> {
@@ -408,5 +406,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Throttled<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// The peer said goodbye, and nothing else.
+#[must_use]
+pub fn by_peer() -> CloseReason {
+    CloseReason::Peer {
+        code: GoodbyeCode::LEAVING,
+        detail: Detail::default(),
     }
 }

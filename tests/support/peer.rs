@@ -28,7 +28,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     while let Some(event) = test.next().await {
         match event {
             PeerEvent::Message(word) if word == "leave" => test.close().await?,
-            PeerEvent::Dead(death) => return Err(death.into()),
+            PeerEvent::Dead(death) => {
+                println!("{death}");
+                return Err(death.into());
+            }
             _ => {}
         }
     }

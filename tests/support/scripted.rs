@@ -13,7 +13,6 @@ use bytes::{Buf, Bytes};
 use futures::{Stream, StreamExt};
 use heartbeat_core::{Control, PART};
 use heartbeat_tokio::{Config, Heartbeat, PeerEvent};
-use super::INSTANCE;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     runtime::{Builder, Runtime},
@@ -187,7 +186,7 @@ where
 {
     let (stream, script) = scripted();
     let mut heartbeat = make(stream);
-    script.give_bytes(control_frame(Control::Hello(peer.hello(INSTANCE))));
+    script.give_bytes(control_frame(Control::Hello(peer.hello([7; 8]))));
     let first = heartbeat.next().await;
     assert!(matches!(first, Some(PeerEvent::Connected { .. })));
     (heartbeat, script)

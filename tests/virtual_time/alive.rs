@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
-use heartbeat_tests::{Throttled, all_events, ms, notable, quick, secs, wrapped};
+use heartbeat_tests::{Throttled, all_events, by_peer, ms, notable, quick, secs, wrapped};
 use heartbeat_tokio::{Cause, CloseReason, Config, Heartbeat, PeerEvent};
 use tokio::time::Instant;
 
@@ -64,9 +64,7 @@ async fn while_both_are_idle_for_a_day() {
         b.close().await.unwrap();
     });
     let events = all_events(&mut a).await;
-    let closed = PeerEvent::Closed {
-        reason: CloseReason::Peer,
-    };
+    let closed = PeerEvent::Closed { reason: by_peer() };
     assert_eq!(notable(&events), [&closed]);
 }
 
@@ -102,7 +100,7 @@ async fn while_it_sends_one_large_frame_slowly() {
         received[0] == &PeerEvent::Message(expected),
         "another payload"
     );
-    assert_eq!(received[1], &closed(CloseReason::Peer));
+    assert_eq!(received[1], &closed(by_peer()));
     let alarms = sent
         .iter()
         .filter(|event| matches!(event, PeerEvent::Dead(_)));

@@ -120,7 +120,7 @@ async fn a_truncated_control_body_is_refused() {
 #[tokio::test(start_paused = true)]
 async fn a_wrong_magic_or_version_is_refused() {
     let mut buffer = [0; Control::MAX_ENCODED];
-    let hello = Control::Hello(small().hello())
+    let hello = Control::Hello(small().hello([7; 8]))
         .encode(&mut buffer)
         .unwrap()
         .to_vec();

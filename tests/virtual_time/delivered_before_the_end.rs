@@ -18,9 +18,9 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use heartbeat_core::{Control, Nonce};
+use heartbeat_core::{Control, GoodbyeCode, Nonce};
 use heartbeat_tests::{
-    data_frame,
+    by_peer, data_frame,
     drive::{Command, Drive, Inline, Spawned},
     framed, ms, quick, secs,
 };
@@ -188,7 +188,7 @@ impl Case {
         match *last {
             PeerEvent::Closed { reason } => {
                 assert!(matches!(self.end, End::Goodbye), "{self:?}");
-                assert_eq!(reason, CloseReason::Peer, "{self:?}");
+                assert_eq!(reason, by_peer(), "{self:?}");
             }
             PeerEvent::Dead(death) => assert_eq!(Some(death.cause), self.cause(), "{self:?}"),
             ref other => panic!("{self:?}: {other:?}"),
@@ -231,7 +231,7 @@ impl Case {
     fn stream(self) -> Scripted {
         let nonce = |n: u64| Control::Ping(Nonce(n.to_be_bytes()));
         let last = match self.end {
-            End::Goodbye => control(Control::Goodbye),
+            End::Goodbye => control(Control::Goodbye(GoodbyeCode::LEAVING)),
             End::EofWithinAFrame => data_frame(b"cut short")[..7].to_vec(),
             End::Rubbish => framed(b"\x63???"),
             End::Flood => (0..1000).flat_map(|n| control(nonce(n))).collect(),
@@ -265,7 +265,7 @@ impl Case {
 }
 
 fn bytes_of(sizes: &[usize], last: &[u8]) -> Vec<u8> {
-    let mut bytes = control(Control::Hello(Config::default().hello()));
+    let mut bytes = control(Control::Hello(Config::default().hello([7; 8])));
     for (number, &size) in sizes.iter().enumerate() {
         bytes.extend(data_frame(&message(number, size)));
     }

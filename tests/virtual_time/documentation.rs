@@ -17,7 +17,7 @@ use std::{
 };
 
 use futures::{SinkExt, StreamExt};
-use heartbeat_core::Control;
+use heartbeat_core::{Control, GoodbyeCode};
 use heartbeat_tests::{RawPeer, ms, secs, wrapped};
 use heartbeat_tokio::{Config, ConfigError, Diagnosis, Heartbeat, PeerEvent, Postcard};
 use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
@@ -168,8 +168,10 @@ async fn told() -> Vec<String> {
     }
 
     let (mut left, mut peer) = wrapped(exact());
-    peer.send_control(Control::Hello(exact().hello())).await;
-    peer.send_control(Control::Goodbye).await;
+    peer.send_control(Control::Hello(exact().hello([7; 8])))
+        .await;
+    peer.send_control(Control::Goodbye(GoodbyeCode::LEAVING))
+        .await;
     left.next_terminal().await;
     said.push(left.send("too late".into()).await.unwrap_err().to_string());
 
@@ -178,7 +180,7 @@ async fn told() -> Vec<String> {
     said.push(talks.send(large.into()).await.unwrap_err().to_string());
 
     // A peer that says this first, or after a greeting.
-    let mut hello = framed(Control::Hello(exact().hello()));
+    let mut hello = framed(Control::Hello(exact().hello([7; 8])));
     let mut pings = hello.clone();
     for number in 0..200 {
         pings.extend(framed(Control::Ping(heartbeat_core::Nonce([number; 8]))));
@@ -201,7 +203,8 @@ async fn told() -> Vec<String> {
     let (ours, theirs) = tokio::io::duplex(1 << 10);
     let mut typed = Heartbeat::<_, Postcard<u32>>::typed(ours, exact());
     let mut peer = RawPeer::new(theirs);
-    peer.send_control(Control::Hello(exact().hello())).await;
+    peer.send_control(Control::Hello(exact().hello([7; 8])))
+        .await;
     peer.send_raw(b"\0\0\0\x02\0\xff").await;
     said.push(
         typed
@@ -215,7 +218,7 @@ async fn told() -> Vec<String> {
 
     let (mut unwilling, mut peer) = wrapped(exact());
     let hasty = Config::detect_within(ms(50)).unwrap();
-    peer.send_control(Control::Hello(hasty.hello())).await;
+    peer.send_control(Control::Hello(hasty.hello([7; 8]))).await;
     said.push(unwilling.next_terminal().await.to_string());
 
     let (mut killed, peer) = wrapped(exact());
@@ -229,14 +232,16 @@ async fn told() -> Vec<String> {
     said.push(stuck.next_terminal().await.to_string());
 
     let (mut asleep, mut peer) = wrapped(exact());
-    peer.send_control(Control::Hello(exact().hello())).await;
+    peer.send_control(Control::Hello(exact().hello([7; 8])))
+        .await;
     asleep.next().await;
     advance(secs(10)).await;
     said.push(asleep.next().await.unwrap().to_string());
 
     let (probed, mut peer) = wrapped(exact());
     let driver = probed.spawn();
-    peer.send_control(Control::Hello(exact().hello())).await;
+    peer.send_control(Control::Hello(exact().hello([7; 8])))
+        .await;
     let talk = async {
         loop {
             peer.send_raw(b"\0\0\0\x02\0!").await;

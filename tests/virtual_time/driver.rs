@@ -13,7 +13,7 @@ use std::{future::poll_fn, time::Duration};
 
 use bytes::Bytes;
 use futures::{FutureExt, SinkExt, StreamExt};
-use heartbeat_tests::{ms, quick, secs, wrapped};
+use heartbeat_tests::{by_peer, ms, quick, secs, wrapped};
 use heartbeat_tokio::{
     Cause, CloseReason, Config, Driver, Heartbeat, PeerEvent, ProbeError, Receiver, SendError,
     Sender, State,
@@ -90,7 +90,7 @@ async fn an_application_that_works_for_a_minute_is_alive_and_so_is_its_peer() {
     drop((sender, receiver));
     let events = peer.await.unwrap();
     let round = |n: u32| PeerEvent::Message(Bytes::from(format!("round {n}")));
-    let reason = CloseReason::Peer;
+    let reason = by_peer();
     assert_eq!(
         events,
         [round(0), round(1), round(2), PeerEvent::Closed { reason }]
@@ -109,7 +109,7 @@ async fn a_receiver_that_was_polled_once_and_forgotten_holds_nothing_up() {
     sleep(secs(60)).await;
     assert_eq!(driver.sender.status().peer.state, State::Alive);
     drop((driver.sender, receiver));
-    let reason = CloseReason::Peer;
+    let reason = by_peer();
     assert_eq!(peer.await.unwrap(), [PeerEvent::Closed { reason }]);
 }
 
@@ -364,7 +364,7 @@ async fn close_says_goodbye_behind_what_was_queued() {
     driver.task.await.unwrap();
     let events = peer.await.unwrap();
     assert_eq!(events.len(), 11);
-    let reason = CloseReason::Peer;
+    let reason = by_peer();
     assert_eq!(events[10], PeerEvent::Closed { reason });
     let mut receiver = driver.receiver;
     let reason = CloseReason::Local;

@@ -16,7 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::StreamExt;
-use heartbeat_tests::{for_each, ms, quick, secs};
+use heartbeat_tests::{by_peer, for_each, ms, quick, secs};
 use heartbeat_tokio::{CloseReason, Driver, Heartbeat, PeerEvent, Receiver, Sender};
 use proptest::{collection::vec, prelude::*};
 use tokio::{
@@ -171,7 +171,7 @@ async fn play(ours: Script, theirs: Script, room: usize) {
     let mut drops = ours.drops();
     let closed = impatiently(&mut drops, || sender.close()).await;
     assert_eq!(closed, Ok(CloseReason::Local));
-    for (receiver, reason) in [(mine, CloseReason::Local), (theirs, CloseReason::Peer)] {
+    for (receiver, reason) in [(mine, CloseReason::Local), (theirs, by_peer())] {
         let last: Vec<_> = receiver
             .filter(|event| std::future::ready(event.is_terminal()))
             .collect()

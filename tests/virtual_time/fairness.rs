@@ -48,7 +48,7 @@ fn a_sender_that_has_always_more() {
 #[test]
 fn a_peer_that_never_stops_sending() {
     let pongs = control_frame(Control::Pong(Nonce([7; 8])));
-    let hello = control_frame(Control::Hello(quick().hello()));
+    let hello = control_frame(Control::Hello(quick().hello([7; 8])));
     let of_a_large_frame = Bytes::from_static(&[0; 10]);
     for endless in [
         Bytes::from(pongs.repeat(50)),

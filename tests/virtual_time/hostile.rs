@@ -109,7 +109,7 @@ fn reserved_for(max_frame: u64, length: u64, sent: usize) -> u64 {
 // machine that has no time for us.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_never_stops_sending_leaves_others_their_turn() {
-    let hello = Control::Hello(quick().hello());
+    let hello = Control::Hello(quick().hello([7; 8]));
     for repeated in [hello, Control::Pong(Nonce([7; 8]))] {
         let reads = Arc::new(AtomicUsize::new(0));
         let mut heartbeat = Heartbeat::new(

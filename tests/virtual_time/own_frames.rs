@@ -9,7 +9,7 @@ use std::{
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::{Sink, SinkExt, Stream, StreamExt};
-use heartbeat_core::Control;
+use heartbeat_core::{Control, GoodbyeCode};
 use heartbeat_tests::scripted::{Scripted, control_frame};
 use heartbeat_tokio::{Dialect, Frame};
 use tokio_util::codec::{Decoder, Encoder, Framed};
@@ -59,7 +59,7 @@ impl Encoder<Frame<Bytes>> for OwnCodec {
             Frame::Hello(hello) => Control::Hello(hello),
             Frame::Ping(nonce) => Control::Ping(nonce.unwrap()),
             Frame::Pong(nonce) => Control::Pong(nonce.unwrap()),
-            Frame::Goodbye => Control::Goodbye,
+            Frame::Goodbye { code, .. } => Control::Goodbye(GoodbyeCode::LEAVING),
             Frame::Other => panic!("nobody sends that"),
         };
         bytes.put_slice(&control_frame(control));

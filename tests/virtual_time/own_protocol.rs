@@ -122,7 +122,7 @@ impl Encoder<Frame<String>> for Lines {
             Frame::Data(line) => Ok(self.0.encode(line, bytes)?),
             Frame::Ping(_) => Ok(self.0.encode("PING", bytes)?),
             Frame::Pong(_) => Ok(self.0.encode("PONG", bytes)?),
-            Frame::Hello(_) | Frame::Goodbye | Frame::Other => {
+            Frame::Hello(_) | Frame::Goodbye { .. } | Frame::Alive | Frame::Fin | Frame::Other => {
                 panic!("this dialect has no such frame")
             }
         }

@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{Sink, SinkExt, Stream, StreamExt, future::poll_immediate};
-use heartbeat_core::{Control, Nonce};
+use heartbeat_core::{Control, GoodbyeCode, Nonce};
 use heartbeat_tests::{
     for_each, ms, quick,
     scripted::{
@@ -133,7 +133,7 @@ fn a_goodbye_that_waits_for_a_ping_leaves_right_behind_it() {
         assert!(poll_immediate(heartbeat.close()).await.is_none());
         script.take_only(usize::MAX);
         assert!(poll_immediate(heartbeat.close()).await.is_none());
-        assert_eq!(last(&script), Control::Goodbye);
+        assert_eq!(last(&script), Control::Goodbye(GoodbyeCode::LEAVING));
     });
 }
 
@@ -234,10 +234,13 @@ fn any_stream<H: Side>(wrap: impl Fn(Scripted) -> H, probe: fn(&mut H)) {
             play.await.expect("it got stuck")
         });
         let frames = frames(&outcome.sent);
-        let greeting = OnWire::Control(Control::Hello(calm().hello()));
+        let greeting = OnWire::Control(Control::Hello(calm().hello([7; 8])));
         assert_eq!(frames[0], (0, greeting));
         let last = &frames.last().unwrap().1;
-        assert_eq!(last, &OnWire::Control(Control::Goodbye));
+        assert_eq!(
+            last,
+            &OnWire::Control(Control::Goodbye(GoodbyeCode::LEAVING))
+        );
 
         let mut numbers = Vec::new();
         for message in messages(&frames) {

@@ -3,7 +3,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use heartbeat_core::{Config, Control, Hello, Nonce, ProtocolError, Tag};
+use heartbeat_core::{Config, Control, GoodbyeCode, Hello, Nonce, ProtocolError, Tag};
 use heartbeat_tests::{all_events, notable, quick, wrapped};
 use heartbeat_tokio::{Cause, PeerEvent};
 use tokio::io::AsyncWriteExt;
@@ -213,7 +213,7 @@ fn control(meaning: &str) -> Control {
     match frame {
         "hello" => {
             // `Hello` may grow, so that only the crate itself can make one.
-            let mut hello: Hello = Config::default().hello();
+            let mut hello: Hello = Config::default().hello([7; 8]);
             hello.interval = Duration::from_micros(number("interval"));
             hello.detection_time = Duration::from_micros(number("detection"));
             hello.min_interval = Duration::from_micros(number("min"));
@@ -222,7 +222,7 @@ fn control(meaning: &str) -> Control {
         }
         "ping" => Control::Ping(Nonce(number("nonce").to_be_bytes())),
         "pong" => Control::Pong(Nonce(number("nonce").to_be_bytes())),
-        "goodbye" => Control::Goodbye,
+        "goodbye" => Control::Goodbye(GoodbyeCode::LEAVING),
         other => panic!("no frame is called {other}"),
     }
 }
@@ -239,7 +239,7 @@ fn words(control: Control) -> String {
         ),
         Control::Ping(nonce) => format!("ping nonce={}", nonce_words(nonce)),
         Control::Pong(nonce) => format!("pong nonce={}", nonce_words(nonce)),
-        Control::Goodbye => "goodbye".to_owned(),
+        Control::Goodbye(GoodbyeCode::LEAVING) => "goodbye".to_owned(),
         other => panic!("the page doesn't know {other:?}"),
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use heartbeat_tests::{
-    RawPeer, Throttled, all_events, data_frame, ms, notable, quick, secs, wrapped,
+    RawPeer, Throttled, all_events, by_peer, data_frame, ms, notable, quick, secs, wrapped,
 };
 use heartbeat_tokio::{
     CloseReason, Config, Heartbeat, NetStatus, PeerEvent, SafetyNet, SendError, State,
@@ -443,7 +443,7 @@ async fn both_may_say_goodbye_at_once() {
         assert!(matches!(
             notable(&events)[..],
             [PeerEvent::Closed {
-                reason: CloseReason::Local | CloseReason::Peer
+                reason: CloseReason::Local | CloseReason::Peer { .. }
             }]
         ));
     }

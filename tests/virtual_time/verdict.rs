@@ -8,7 +8,7 @@
 
 use futures::{SinkExt, StreamExt};
 use heartbeat_core::Control;
-use heartbeat_tests::{all_events, data_frame, ms, notable, quick, secs, wrapped};
+use heartbeat_tests::{all_events, by_peer, data_frame, ms, notable, quick, secs, wrapped};
 use heartbeat_tokio::{Cause, CloseReason, Config, Heartbeat, PeerEvent, SendError, State};
 use tokio::time::Instant;
 
@@ -159,14 +159,9 @@ async fn a_goodbye_is_no_death_and_comes_after_the_messages() {
     assert_eq!(notable.len(), 101);
     assert_eq!(notable[0], &PeerEvent::Message("message 0".into()));
     assert_eq!(notable[99], &PeerEvent::Message("message 99".into()));
-    assert_eq!(
-        notable[100],
-        &PeerEvent::Closed {
-            reason: CloseReason::Peer
-        }
-    );
+    assert_eq!(notable[100], &PeerEvent::Closed { reason: by_peer() });
     let error = a.send("too late".into()).await.unwrap_err();
-    assert_eq!(error, SendError::Closed(CloseReason::Peer));
+    assert_eq!(error, SendError::Closed(by_peer()));
 }
 
 #[tokio::test(start_paused = true)]

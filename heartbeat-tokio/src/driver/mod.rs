@@ -43,8 +43,8 @@ where
     /// arrives meanwhile waits in the [`Receiver`]'s inbox. Once that holds 256
     /// KiB nothing more is read, so that the peer has to wait too; then nothing
     /// can be held against the peer either: the judgement is suspended
-    /// ([`State::Paused`](crate::State::Paused)), pings still go out so that
-    /// the peer hears that we live, and once an interval the kernel is asked
+    /// ([`State::Paused`](crate::State::Paused)), a small frame still goes out
+    /// once an interval so that the peer hears that we live, and once an interval the kernel is asked
     /// whether the connection is still there. When reading goes on, the peer is
     /// judged afresh.
     ///

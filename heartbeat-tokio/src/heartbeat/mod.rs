@@ -104,6 +104,8 @@ const READS_AT_ONCE: usize = 64;
 /// * **Cancel safe.** Dropping the future of `next`, `send`, `flush` or
 ///   `close` loses nothing; a dropped `send` may or may not have queued its
 ///   message, as with any `Sink`.
+/// * **Verdicts are told.** A peer that is given up gets a goodbye that says
+///   why, and its stream is closed: on TCP with a reset.
 /// * **Dropping** it closes the stream without a goodbye, which the peer sees
 ///   as [`Cause::Eof`](crate::Cause::Eof). `SinkExt::close` says
 ///   goodbye first, behind everything that was queued, and waits for the peer to

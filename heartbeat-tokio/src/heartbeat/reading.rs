@@ -1,7 +1,6 @@
 //! What comes from the peer.
 //!
-//! This module decides what the monitor is told of it, which arrivals are timed, and
-//! when reading pauses. How frames lie on the wire is the transport's to know, and
+//! This module decides what the monitor is told of it, and when reading pauses. How frames lie on the wire is the transport's to know, and
 //! what they mean the monitor's.
 
 use std::{
@@ -58,10 +57,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     fn time_arrival(&mut self) {
         self.read_at = self.clock.now();
         self.flags.raise(Flag::NewMessage);
-        if C::ANY_BYTES {
-            self.monitor.handle_bytes(self.read_at);
-            self.note_outputs();
-        }
     }
 
     /// A frame out of what was read, as long as frames are of interest.
@@ -136,6 +131,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if self.transport.ends_in_message() && self.flags.has(Flag::NewMessage) {
             self.flags.clear(Flag::NewMessage);
             self.monitor.handle_bytes(self.read_at);
+            self.note_outputs();
         }
         let is_in_message = self.transport.is_in_message();
         if is_in_message || self.flags.has(Flag::Bulk) || self.transport.unread() > 0 {

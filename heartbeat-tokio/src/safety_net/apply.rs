@@ -49,6 +49,7 @@ impl SafetyNet {
             retries,
             user_timeout: self.apply_user_timeout(socket),
             max_retransmit_timeout: self.apply_max_retransmit_timeout(socket),
+            max_unsent: self.apply_max_unsent(socket),
         }
     }
 
@@ -172,6 +173,24 @@ impl SafetyNet {
     }
 }
 
+impl SafetyNet {
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    fn apply_max_unsent(&self, socket: &Socket) -> Outcome {
+        match self.max_unsent() {
+            Some(bytes) => Outcome::of(socket.set_tcp_notsent_lowat(bytes)),
+            None => Outcome::NotAsked,
+        }
+    }
+
+    #[cfg(not(any(target_os = "android", target_os = "linux")))]
+    fn apply_max_unsent(&self, _: &Socket) -> Outcome {
+        match self.max_unsent() {
+            Some(_) => Outcome::NotSupported,
+            None => Outcome::NotAsked,
+        }
+    }
+}
+
 /// The outcomes for how keepalive probes.
 struct Probing {
     idle: Outcome,
@@ -199,6 +218,8 @@ pub struct Applied {
     pub user_timeout: Outcome,
     /// [`SafetyNet::max_retransmit_timeout`].
     pub max_retransmit_timeout: Outcome,
+    /// [`SafetyNet::max_unsent`].
+    pub max_unsent: Outcome,
 }
 
 impl Applied {
@@ -217,6 +238,7 @@ impl Applied {
             ("retries", self.retries),
             ("user_timeout", self.user_timeout),
             ("max_retransmit_timeout", self.max_retransmit_timeout),
+            ("max_unsent", self.max_unsent),
         ]
         .into_iter()
         .filter(|(_, outcome)| !matches!(outcome, Outcome::Set | Outcome::NotAsked))

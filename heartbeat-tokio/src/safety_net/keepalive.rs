@@ -28,8 +28,13 @@ const MAX_MILLISECONDS: Duration = Duration::from_millis(i32::MAX as u64);
 const RETRANSMIT_LIMITS: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(120);
 
-/// TCP keepalive, how often lost data is repeated, how often to look at a
-/// socket that nobody reads, and the TCP user timeout if it is wanted.
+/// How much waits unsent in our own kernel, if nothing else is said: a ping
+/// waits behind that much. Less costs throughput.
+const DERIVED_MAX_UNSENT: u32 = 128 * 1024;
+
+/// TCP keepalive, how often lost data is repeated, how much waits unsent, how
+/// often to look at a socket that nobody reads, and the TCP user timeout if it
+/// is wanted.
 ///
 /// Derived from a heartbeat's timings, the kernel's verdict comes after the
 /// heartbeat's own:
@@ -104,6 +109,8 @@ pub struct SafetyNet {
     pub(super) user_timeout: Option<Duration>,
     /// Within `RETRANSMIT_LIMITS`.
     pub(super) max_retransmit_timeout: Option<Duration>,
+    /// Bytes, at least one.
+    pub(super) max_unsent: Option<u32>,
     /// At least a millisecond.
     pub(super) peek_interval: Duration,
 }
@@ -130,7 +137,8 @@ impl From<&Config> for SafetyNet {
     /// verdicts after more than a quarter of an hour they are, whatever is set
     /// here: `tcp_retries2` of the whole system is too low then.)
     ///
-    /// While nobody reads, the socket is looked at once an `interval`.
+    /// Up to 128 KiB wait unsent in our own kernel. While nobody reads, the
+    /// socket is looked at once an `interval`.
     ///
     /// For detection times beyond 48 days, which kernels can't count to, it is
     /// the longest keepalive there is.
@@ -160,14 +168,16 @@ impl From<&Config> for SafetyNet {
             retries: retries.clamp(MIN_DERIVED_RETRIES, MAX_RETRIES),
             user_timeout: None,
             max_retransmit_timeout: Some(whole_milliseconds(max_retransmit_timeout)),
+            max_unsent: Some(DERIVED_MAX_UNSENT),
             peek_interval: whole_milliseconds(config.interval().min(MAX_MILLISECONDS)),
         }
     }
 }
 
 impl SafetyNet {
-    /// Keepalive with these settings, no user timeout, retransmissions as the
-    /// kernel does them by itself, and a peek interval as long as `idle`.
+    /// Keepalive with these settings, no user timeout, retransmissions and
+    /// unsent bytes as the kernel has them by itself, and a peek interval as long
+    /// as `idle`.
     ///
     /// # Errors
     ///
@@ -181,6 +191,7 @@ impl SafetyNet {
             retries: probes(retries.into())?,
             user_timeout: None,
             max_retransmit_timeout: None,
+            max_unsent: None,
             peek_interval: Duration::from_secs(seconds_idle.into()),
         })
     }
@@ -279,6 +290,28 @@ impl SafetyNet {
         Ok(self)
     }
 
+    /// How many bytes may wait in our own kernel that it hasn't sent yet
+    /// (`TCP_NOTSENT_LOWAT`). From 1 to 2,147,483,647; `None` leaves a socket as it is.
+    ///
+    /// A kernel takes megabytes that it can't send yet, and a ping or a pong
+    /// waits behind all of them. With a limit they wait in the application's
+    /// queue instead, which a control frame overtakes. What is on its way in the
+    /// network isn't limited, so a fast path stays fast.
+    ///
+    /// # Errors
+    ///
+    /// A [`SafetyNetError`] if it is zero or larger.
+    pub fn with_max_unsent(
+        mut self,
+        bytes: impl Into<Option<u32>>,
+    ) -> Result<Self, SafetyNetError> {
+        self.max_unsent = match bytes.into() {
+            Some(bytes) => Some(unsent(bytes.into())?),
+            None => None,
+        };
+        Ok(self)
+    }
+
     /// How often to [`check`](super::check) a socket while nobody reads from
     /// it, and so nobody would see its end. Above zero and up to
     /// 2,147,483,647 ms, rounded up to whole milliseconds.
@@ -322,6 +355,12 @@ impl SafetyNet {
     #[must_use]
     pub const fn max_retransmit_timeout(&self) -> Option<Duration> {
         self.max_retransmit_timeout
+    }
+
+    /// See [`with_max_unsent`](Self::with_max_unsent). Bytes.
+    #[must_use]
+    pub const fn max_unsent(&self) -> Option<u32> {
+        self.max_unsent
     }
 
     /// See [`with_peek_interval`](Self::with_peek_interval). Whole
@@ -409,6 +448,17 @@ pub(super) fn probes(retries: u64) -> Result<u8, SafetyNetError> {
         ))
 }
 
+pub(super) fn unsent(bytes: u64) -> Result<u32, SafetyNetError> {
+    u32::try_from(bytes)
+        .ok()
+        .filter(|&bytes| i32::try_from(bytes).is_ok_and(|bytes| bytes > 0))
+        .ok_or(SafetyNetError::new(
+            "max_unsent",
+            Value::Count(bytes),
+            Rule::PositiveInt,
+        ))
+}
+
 /// A setting of the [`SafetyNet`] that no kernel would take. Nothing was set.
 ///
 /// It names the field, its value and the rule:
@@ -470,6 +520,8 @@ enum Rule {
     UpToMaxMilliseconds,
     #[error("from 1 to {MAX_RETRIES}")]
     OneTo127,
+    #[error("from 1 to {} bytes", i32::MAX)]
+    PositiveInt,
     #[error("from {:?} to {:?}", RETRANSMIT_LIMITS.start(), RETRANSMIT_LIMITS.end())]
     WithinRetransmitLimits,
 }

@@ -31,15 +31,15 @@
 //!
 //! # What can be set where
 //!
-//! | system | keepalive | idle | interval | retries | user timeout | longest retransmission |
-//! |---|---|---|---|---|---|---|
-//! | Linux, Android | yes | yes | yes | yes | yes | since Linux 6.15 |
-//! | Fuchsia | yes | yes | yes | yes | yes | no |
-//! | macOS, iOS and kin | yes | yes | yes | yes | no | no |
-//! | FreeBSD, NetBSD, `DragonFly` BSD, illumos | yes | yes | yes | yes | no | no |
-//! | Windows | yes | yes | yes | since Windows 10, version 1703 | no | no |
-//! | OpenBSD, Haiku, Vita | yes | no | no | no | no | no |
-//! | any other | yes | yes | no | no | no | no |
+//! | system | keepalive | idle | interval | retries | user timeout | longest retransmission | most unsent |
+//! |---|---|---|---|---|---|---|---|
+//! | Linux, Android | yes | yes | yes | yes | yes | since Linux 6.15 | yes |
+//! | Fuchsia | yes | yes | yes | yes | yes | no | no |
+//! | macOS, iOS and kin | yes | yes | yes | yes | no | no | no |
+//! | FreeBSD, NetBSD, `DragonFly` BSD, illumos | yes | yes | yes | yes | no | no | no |
+//! | Windows | yes | yes | yes | since Windows 10, version 1703 | no | no | no |
+//! | OpenBSD, Haiku, Vita | yes | no | no | no | no | no | no |
+//! | any other | yes | yes | no | no | no | no | no |
 //!
 //! Windows takes the idle time and the interval in one option, in which what is
 //! left out would become zero; both are in it. macOS calls the idle time

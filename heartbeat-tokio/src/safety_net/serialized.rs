@@ -48,8 +48,8 @@ const OFF: &str = "off";
 /// ```
 ///
 /// It has the keys of a [`SafetyNet`]; unknown ones are refused. `"off"` for
-/// `user_timeout` or `max_retransmit_timeout` leaves that option of a socket
-/// alone.
+/// `user_timeout`, `max_retransmit_timeout` or `max_unsent` leaves that option of
+/// a socket alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a map of settings")]
 pub struct SafetyNetOverrides {
@@ -63,6 +63,8 @@ pub struct SafetyNetOverrides {
     user_timeout: Option<Option<Duration>>,
     #[serde(deserialize_with = "read::max_retransmit_timeout")]
     max_retransmit_timeout: Option<Option<Duration>>,
+    #[serde(deserialize_with = "read::max_unsent")]
+    max_unsent: Option<Option<u32>>,
     #[serde(deserialize_with = "read::peek_interval")]
     peek_interval: Option<Duration>,
 }
@@ -79,6 +81,7 @@ impl SafetyNetOverrides {
             max_retransmit_timeout: self
                 .max_retransmit_timeout
                 .unwrap_or(net.max_retransmit_timeout),
+            max_unsent: self.max_unsent.unwrap_or(net.max_unsent),
             peek_interval: self.peek_interval.unwrap_or(net.peek_interval),
         }
     }
@@ -102,6 +105,8 @@ pub(super) struct Settings {
     user_timeout: Option<Duration>,
     #[serde(serialize_with = "optional")]
     max_retransmit_timeout: Option<Duration>,
+    #[serde(serialize_with = "optional_bytes")]
+    max_unsent: Option<u32>,
     #[serde(with = "human")]
     peek_interval: Duration,
 }
@@ -114,6 +119,7 @@ impl From<SafetyNet> for Settings {
             retries: net.retries(),
             user_timeout: net.user_timeout(),
             max_retransmit_timeout: net.max_retransmit_timeout(),
+            max_unsent: net.max_unsent(),
             peek_interval: net.peek_interval(),
         }
     }
@@ -122,6 +128,13 @@ impl From<SafetyNet> for Settings {
 fn optional<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     match time {
         Some(time) => human::serialize(time, serializer),
+        None => serializer.serialize_str(OFF),
+    }
+}
+
+fn optional_bytes<S: Serializer>(bytes: &Option<u32>, serializer: S) -> Result<S::Ok, S::Error> {
+    match bytes {
+        Some(bytes) => serializer.serialize_u32(*bytes),
         None => serializer.serialize_str(OFF),
     }
 }
@@ -149,6 +162,7 @@ mod read {
         retries: retries -> u8;
         user_timeout: user_timeout -> Option<Duration>;
         max_retransmit_timeout: max_retransmit_timeout -> Option<Duration>;
+        max_unsent: max_unsent -> Option<u32>;
         peek_interval: milliseconds -> Duration;
     }
 }
@@ -160,7 +174,7 @@ fn seconds(name: &'static str) -> Setting<u16> {
     Setting {
         name,
         expected: TIME,
-        is_number: false,
+        kind: Kind::Text,
         check: |name, found| Some(keepalive::seconds(name, time(found)?)),
     }
 }
@@ -169,7 +183,7 @@ fn milliseconds(name: &'static str) -> Setting<Duration> {
     Setting {
         name,
         expected: TIME,
-        is_number: false,
+        kind: Kind::Text,
         check: |name, found| Some(keepalive::milliseconds(name, time(found)?)),
     }
 }
@@ -178,7 +192,7 @@ fn user_timeout(name: &'static str) -> Setting<Option<Duration>> {
     Setting {
         name,
         expected: TIME_OR_OFF,
-        is_number: false,
+        kind: Kind::Text,
         check: |name, found| match found {
             Unexpected::Str(OFF) => Some(Ok(None)),
             found => Some(keepalive::milliseconds(name, time(found)?).map(Some)),
@@ -190,10 +204,27 @@ fn max_retransmit_timeout(name: &'static str) -> Setting<Option<Duration>> {
     Setting {
         name,
         expected: TIME_OR_OFF,
-        is_number: false,
+        kind: Kind::Text,
         check: |_, found| match found {
             Unexpected::Str(OFF) => Some(Ok(None)),
             found => Some(keepalive::retransmit_limit(time(found)?).map(Some)),
+        },
+    }
+}
+
+fn max_unsent(name: &'static str) -> Setting<Option<u32>> {
+    Setting {
+        name,
+        expected: "a number of bytes, from 1 to 2147483647, or \"off\"",
+        kind: Kind::Either,
+        check: |_, found| match found {
+            Unexpected::Str(OFF) => Some(Ok(None)),
+            Unexpected::Str(text) => Some(keepalive::unsent(text.parse().ok()?).map(Some)),
+            Unexpected::Unsigned(number) => Some(keepalive::unsent(number).map(Some)),
+            Unexpected::Signed(number) => {
+                Some(keepalive::unsent(number.try_into().ok()?).map(Some))
+            }
+            _ => None,
         },
     }
 }
@@ -202,7 +233,7 @@ fn retries(name: &'static str) -> Setting<u8> {
     Setting {
         name,
         expected: "a whole number from 1 to 127",
-        is_number: true,
+        kind: Kind::Number,
         check: |_, found| match found {
             Unexpected::Unsigned(number) => Some(keepalive::probes(number)),
             Unexpected::Signed(number) => Some(keepalive::probes(number.try_into().ok()?)),
@@ -223,11 +254,17 @@ fn time(found: Unexpected<'_>) -> Option<Duration> {
 struct Setting<T> {
     name: &'static str,
     expected: &'static str,
-    /// What a format is asked for. One that has only strings, such as the
-    /// environment, learns so what to make of one.
-    is_number: bool,
+    kind: Kind,
     /// `None` if it isn't of this kind; an error if it breaks a rule.
     check: fn(&'static str, Unexpected<'_>) -> Option<Result<T, SafetyNetError>>,
+}
+
+/// What a format is asked for. One that has only strings, such as the
+/// environment, learns so what to make of one.
+enum Kind {
+    Number,
+    Text,
+    Either,
 }
 
 impl<T> Setting<T> {
@@ -249,10 +286,10 @@ impl<'de, T> Visitor<'de> for Setting<T> {
     }
 
     fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<T>, D::Error> {
-        if self.is_number {
-            deserializer.deserialize_i64(self)
-        } else {
-            deserializer.deserialize_str(self)
+        match self.kind {
+            Kind::Number => deserializer.deserialize_i64(self),
+            Kind::Text => deserializer.deserialize_str(self),
+            Kind::Either => deserializer.deserialize_any(self),
         }
     }
 

@@ -31,7 +31,7 @@ use super::AsSocketHandle;
 /// # }
 /// ```
 #[must_use]
-pub fn diagnose(death: &Death, socket: &impl AsSocketHandle) -> Diagnosis {
+pub fn diagnose<D>(death: &Death<D>, socket: &impl AsSocketHandle) -> Diagnosis {
     TcpInfo::of(socket).map_or(Diagnosis::Unknown, |info| {
         diagnose_since(death, None, &info)
     })
@@ -39,8 +39,8 @@ pub fn diagnose(death: &Death, socket: &impl AsSocketHandle) -> Diagnosis {
 
 /// The same, with the kernel's notes of when the first beat was late, if there
 /// are any: what was lost before that is no matter then.
-pub(crate) fn diagnose_since(
-    death: &Death,
+pub(crate) fn diagnose_since<D>(
+    death: &Death<D>,
     suspected: Option<&TcpInfo>,
     info: &TcpInfo,
 ) -> Diagnosis {

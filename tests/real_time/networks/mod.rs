@@ -4,6 +4,7 @@
 //! cargo test -p heartbeat-tests --test real_time networks::
 //! ```
 
+mod both_sides;
 mod diagnosis;
 mod fault_lab;
 mod outages;

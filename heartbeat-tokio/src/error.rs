@@ -11,9 +11,9 @@ use crate::{CloseReason, Death};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive] // other transports may refuse for other reasons
 pub enum SendError {
-    /// The message exceeds
-    /// [`max_frame`](heartbeat_core::ConfigBuilder::max_frame). Nothing of it
-    /// was queued, and the connection goes on.
+    /// The message exceeds what the peer announced as its
+    /// [`max_frame`](heartbeat_core::ConfigBuilder::max_frame); before its Hello,
+    /// our own. Nothing of it was queued, and the connection goes on.
     #[error("a message of {length} bytes, at most {max} are allowed")]
     TooLong {
         /// Its length in bytes.

@@ -21,7 +21,7 @@ const KEPT: usize = 8;
 /// share chunks instead of keeping one each time.
 const PART: usize = 8 * 1024;
 
-/// So many bytes of buffers for large frames a thread keeps. Asking for as much
+/// So many bytes of buffers for large messages a thread keeps. Asking for as much
 /// each time would cost more than carrying it: an allocator takes it from the
 /// system, page by page, and returns it.
 const LARGE: usize = 4 * 1024 * 1024;
@@ -55,9 +55,9 @@ pub(crate) fn take_part() -> BytesMut {
         .unwrap_or_else(take)
 }
 
-/// An empty buffer for a frame larger than a chunk: of `size` bytes, or up to
-/// twice as many.
-pub(crate) fn take_large(size: usize) -> BytesMut {
+/// An empty buffer for a message larger than a chunk, if one is kept: of `size`
+/// bytes, or up to twice as many.
+pub(crate) fn take_large(size: usize) -> Option<BytesMut> {
     let fits = |&mut (kept, ref mut buffer): &mut (usize, BytesMut)| {
         (size..=2 * size).contains(&kept) && buffer.try_reclaim(size)
     };
@@ -69,10 +69,9 @@ pub(crate) fn take_large(size: usize) -> BytesMut {
         })
         .ok()
         .flatten()
-        .unwrap_or_else(|| BytesMut::with_capacity(size))
 }
 
-/// Keeps such a buffer for another frame, after the one that it was for, and
+/// Keeps such a buffer for another message, after the one that it was for, and
 /// leaves one without memory behind.
 pub(crate) fn give_back_large(buffer: &mut BytesMut, size: usize) {
     let mut buffer = std::mem::take(buffer);

@@ -245,6 +245,12 @@ pub trait Transport<S>: Protocol {
         false
     }
 
+    /// Whether the last bytes that were read are of a message, though of no
+    /// whole frame.
+    fn ends_in_message(&self) -> bool {
+        false
+    }
+
     /// Queues a message, or nothing of it.
     fn push(&mut self, message: Self::Message) -> Result<(), SendError>;
 

@@ -79,6 +79,10 @@ where
         Transport::<S>::is_in_message(&self.wire)
     }
 
+    fn ends_in_message(&self) -> bool {
+        Transport::<S>::ends_in_message(&self.wire)
+    }
+
     fn give_up(&mut self, code: GoodbyeCode, detail: Detail) {
         Transport::<S>::give_up(&mut self.wire, code, detail);
     }

@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::StreamExt;
-use heartbeat_core::Control;
+use heartbeat_core::{Control, PART};
 use heartbeat_tokio::{CloseReason, Config, Detail, GoodbyeCode, Heartbeat, PeerEvent};
 use proptest::{
     strategy::Strategy,
@@ -249,7 +249,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawPeer<S> {
             .await;
     }
 
-    /// Sends a data frame.
+    /// Sends a message.
     pub async fn send_data(&mut self, payload: &[u8]) {
         self.send_raw(&data_frame(payload)).await;
     }
@@ -266,7 +266,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawPeer<S> {
     pub async fn read_control(&mut self) -> Option<Control> {
         loop {
             let frame = self.read_frame().await?;
-            if frame.first() != Some(&0) {
+            if !matches!(frame.first(), Some(0 | 7)) {
                 return Some(Control::decode(&frame).expect("we send valid frames"));
             }
         }
@@ -291,9 +291,35 @@ pub fn framed(frame: &[u8]) -> Vec<u8> {
     [&length.to_be_bytes(), frame].concat()
 }
 
-/// A whole data frame.
+/// A whole message: a data frame, or parts of 64 KiB.
 pub fn data_frame(payload: &[u8]) -> Vec<u8> {
-    framed(&[&[0], payload].concat())
+    match payload.len() > PART {
+        true => parts(payload, PART),
+        false => framed(&[&[0], payload].concat()),
+    }
+}
+
+/// A message in parts of so many bytes.
+pub fn parts(payload: &[u8], size: usize) -> Vec<u8> {
+    let mut parts = Vec::new();
+    for (nth, part) in payload.chunks(size).enumerate() {
+        let announced = match nth {
+            0 => varint(payload.len()),
+            _ => Vec::new(),
+        };
+        parts.extend(framed(&[&[7], &*announced, part].concat()));
+    }
+    parts
+}
+
+fn varint(mut number: usize) -> Vec<u8> {
+    let mut varint = Vec::new();
+    while number > 0x7f {
+        varint.push(number.to_le_bytes()[0] | 0x80);
+        number >>= 7;
+    }
+    varint.push(number.to_le_bytes()[0]);
+    varint
 }
 
 /// A stream that lets so many bytes a second through in each direction.

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use futures::{Stream, StreamExt};
-use heartbeat_core::Control;
+use heartbeat_core::{Control, PART};
 use heartbeat_tokio::{Config, Heartbeat, PeerEvent};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -341,6 +341,13 @@ impl AsyncWrite for Scripted {
 pub enum OnWire {
     /// A message.
     Data(Bytes),
+    /// Some of a message, which the first part announces the length of.
+    Part {
+        /// The message's length.
+        announced: Option<usize>,
+        /// Its next bytes.
+        bytes: Bytes,
+    },
     /// A control frame.
     Control(Control),
 }
@@ -354,6 +361,8 @@ pub enum OnWire {
 pub fn frames(mut wire: &[u8]) -> Vec<(usize, OnWire)> {
     let all = wire.len();
     let mut frames = Vec::new();
+    // Of the message that comes in parts.
+    let mut missing = 0;
     while !wire.is_empty() {
         let begin = all - wire.len();
         let (length, rest) = wire.split_first_chunk().expect("a whole length");
@@ -362,7 +371,11 @@ pub fn frames(mut wire: &[u8]) -> Vec<(usize, OnWire)> {
         frames.push((
             begin,
             match frame.split_first().expect("a tag") {
-                (0, body) => OnWire::Data(Bytes::copy_from_slice(body)),
+                (0, body) => {
+                    assert_eq!(missing, 0, "data in the middle of a message");
+                    OnWire::Data(Bytes::copy_from_slice(body))
+                }
+                (7, body) => part(body, &mut missing),
                 _ => OnWire::Control(Control::decode(frame).expect("a control frame")),
             },
         ));
@@ -371,14 +384,46 @@ pub fn frames(mut wire: &[u8]) -> Vec<(usize, OnWire)> {
     frames
 }
 
-/// The messages among frames.
+/// A part of a message of which so many bytes are missing.
+fn part(mut body: &[u8], missing: &mut usize) -> OnWire {
+    let mut announced = None;
+    if *missing == 0 {
+        for digit in 0.. {
+            let (&byte, rest) = body.split_first().expect("its length");
+            *missing |= usize::from(byte & 0x7f) << (7 * digit);
+            body = rest;
+            if byte < 0x80 {
+                break;
+            }
+        }
+        assert!(*missing > PART, "it fits in one frame");
+        announced = Some(*missing);
+    }
+    assert!((1..=PART).contains(&body.len()), "{} bytes", body.len());
+    *missing = missing.checked_sub(body.len()).expect("no more than that");
+    let bytes = Bytes::copy_from_slice(body);
+    OnWire::Part { announced, bytes }
+}
+
+/// The messages among frames; none of which only some was written.
 #[must_use]
 pub fn messages(frames: &[(usize, OnWire)]) -> Vec<Bytes> {
-    let message = |(_, frame): &(usize, OnWire)| match frame {
-        OnWire::Data(message) => Some(message.clone()),
-        OnWire::Control(_) => None,
-    };
-    frames.iter().filter_map(message).collect()
+    let mut messages = Vec::new();
+    let (mut length, mut whole) = (0, Vec::new());
+    for (_, frame) in frames {
+        match frame {
+            OnWire::Data(message) => messages.push(message.clone()),
+            OnWire::Part { announced, bytes } => {
+                length = announced.unwrap_or(length);
+                whole.extend_from_slice(bytes);
+                if whole.len() == length {
+                    messages.push(std::mem::take(&mut whole).into());
+                }
+            }
+            OnWire::Control(_) => {}
+        }
+    }
+    messages
 }
 
 /// A control frame, length included.

@@ -19,6 +19,7 @@ mod memory;
 mod own_frames;
 mod own_protocol;
 mod partial_writes;
+mod parts;
 mod probes;
 mod promises_in_a_simulated_network;
 mod protocol_vectors;

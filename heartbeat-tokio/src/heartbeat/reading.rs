@@ -128,12 +128,12 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Every whole frame was taken out.
     pub(super) fn note_backlog(&mut self) {
         self.flags.clear(Flag::NewBytes);
-        let is_in_message = self.transport.is_in_message();
-        if is_in_message && self.flags.has(Flag::NewMessage) {
+        if self.transport.ends_in_message() && self.flags.has(Flag::NewMessage) {
             self.flags.clear(Flag::NewMessage);
             self.monitor.handle_bytes(self.read_at);
             self.note_outputs();
         }
+        let is_in_message = self.transport.is_in_message();
         if is_in_message || self.flags.has(Flag::Bulk) || self.transport.unread() > 0 {
             self.monitor.handle_backlog(self.read_at);
             self.note_outputs();

@@ -9,8 +9,10 @@
 //! +----+----+----+----+-----+------------------------+
 //! ```
 //!
-//! It doesn't decide what a control frame means, nor when to read or write.
+//! A message of more than 64 KiB travels in several frames, its parts. This module
+//! doesn't decide what a control frame means, nor when to read or write.
 
+mod assembly;
 mod reader;
 mod writer;
 
@@ -20,8 +22,8 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
-use heartbeat_core::{Config, Control, GoodbyeCode, Tag};
+use bytes::{BufMut, Bytes, BytesMut};
+use heartbeat_core::{Config, Control, GoodbyeCode, ProtocolError, Tag};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::{reader::Reader, writer::Writer};
@@ -33,6 +35,9 @@ use crate::{
 /// The bytes in front of each frame's body: length and tag.
 const HEADER: usize = 5;
 
+/// The longest varint of 32 bits.
+const VARINT: u32 = 5;
+
 /// What stands before a message of so many bytes.
 #[inline]
 fn header(length: usize) -> [u8; HEADER] {
@@ -41,6 +46,42 @@ fn header(length: usize) -> [u8; HEADER] {
     let [a, b, c, d] = (body + 1).to_be_bytes();
     [a, b, c, d, Tag::Data.to_byte()]
 }
+
+/// Puts what stands before a part of so many bytes. A message's first part says how
+/// long the message is.
+fn put_part_header(to: &mut BytesMut, bytes: usize, announced: Option<usize>) {
+    let announced = announced.unwrap_or_default();
+    let digits = (usize::BITS - announced.leading_zeros()).div_ceil(7);
+    let length = 1 + digits as usize + bytes;
+    to.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+    to.put_u8(Tag::Part.to_byte());
+    for digit in 0..digits {
+        let low = u8::try_from(announced >> (7 * digit) & 0x7f).unwrap_or_default();
+        to.put_u8(if digit + 1 < digits { low | 0x80 } else { low });
+    }
+}
+
+/// The length of a message, which its first part of so many bytes begins with, and
+/// how many bytes that takes. `None` if not all of it has arrived.
+fn read_announced(part: &[u8], bytes: u32) -> Result<Option<(u32, u32)>, ProtocolError> {
+    let mut announced = 0_u64;
+    let longest = bytes.min(VARINT);
+    for (digit, &byte) in (0..longest).zip(part) {
+        announced |= u64::from(byte & 0x7f) << (7 * digit);
+        if byte < 0x80 {
+            let announced = u32::try_from(announced).map_err(|_| MALFORMED)?;
+            return Ok(Some((announced, digit + 1)));
+        }
+    }
+    match part.len() < longest as usize {
+        true => Ok(None),
+        false => Err(MALFORMED),
+    }
+}
+
+const MALFORMED: ProtocolError = ProtocolError::Malformed {
+    tag: Tag::Part.to_byte(),
+};
 
 /// The bytes of a frame, those of its `length` included. The longest saturate where
 /// addresses have 32 bits: such a frame is never whole.
@@ -94,7 +135,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> for Wire {
     }
 
     fn next_frame(&mut self) -> Result<Option<Frame<Bytes>>, Broken> {
-        Ok(self.reader.next_frame()?)
+        let frame = self.reader.next_frame()?;
+        if let Some(Frame::Hello(hello)) = &frame {
+            self.writer.greet(hello.max_frame);
+        }
+        Ok(frame)
     }
 
     fn weight(&self) -> usize {
@@ -126,6 +171,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> for Wire {
 
     fn is_in_message(&self) -> bool {
         self.reader.is_in_message()
+    }
+
+    fn ends_in_message(&self) -> bool {
+        self.reader.ends_in_message()
     }
 
     fn give_up(&mut self, code: GoodbyeCode, detail: Detail) {

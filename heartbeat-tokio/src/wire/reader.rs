@@ -2,8 +2,8 @@
 //!
 //! This module decides how much is read at once, where to, and when a frame's
 //! body is copied. A peer's word about a length is checked before anything is
-//! reserved for it, and memory beyond one chunk is reserved only for a frame
-//! of which a good part has arrived.
+//! reserved for it. What a message of several frames is put together in is for
+//! `assembly` to decide.
 
 use std::{
     io,
@@ -13,12 +13,13 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use heartbeat_core::{Control, ProtocolError, Tag};
+use heartbeat_core::{Control, Goodbye, PART, ProtocolError, Tag};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
-use super::{HEADER, frame_size};
+use super::{HEADER, VARINT, assembly::Assembly, frame_size, read_announced};
 use crate::{
+    Detail,
     pool::{self, CHUNK},
     transport::Frame,
 };
@@ -37,9 +38,13 @@ const ROOM: usize = 2048;
 /// read of it would have to be moved.
 const MOVED: usize = 4 * 1024;
 
-/// More than this of a frame larger than a chunk must have arrived before
-/// memory is reserved for all of it, in bytes.
-const EARNEST: usize = 16 * 1024;
+/// The longest control frame, tag included.
+const MAX_CONTROL: u32 = 256;
+const _: () = assert!(MAX_CONTROL as usize == Control::MAX_ACCEPTED);
+
+/// The most bytes of a message in one frame.
+const MAX_PART: u32 = 65_536;
+const _: () = assert!(MAX_PART as usize == PART);
 
 /// The receiving half of [`Wire`](super::Wire).
 #[derive(Debug)]
@@ -48,10 +53,9 @@ pub(super) struct Reader {
     /// The body of a message that came alone, in one small read. Nothing is in
     /// the buffer then.
     lone: Option<Bytes>,
-    /// The size of the buffer, if it is for one frame that is larger than a
-    /// chunk; otherwise zero.
-    large: usize,
-    /// The largest body of a data frame.
+    /// A message of which not all parts have arrived.
+    assembly: Option<Box<Assembly>>,
+    /// The largest message.
     max_frame: u32,
     /// The last read was small, into a chunk.
     copy: bool,
@@ -61,7 +65,7 @@ pub(super) struct Reader {
     small: bool,
     /// The first frame was seen.
     greeted: bool,
-    /// The length of the last data frame's body.
+    /// The length of the last message.
     weight: usize,
 }
 
@@ -70,7 +74,7 @@ impl Reader {
         Self {
             buffer: BytesMut::new(),
             lone: None,
-            large: 0,
+            assembly: None,
             max_frame,
             copy: false,
             bulk: false,
@@ -85,16 +89,25 @@ impl Reader {
         self.weight
     }
 
-    /// Bytes that no frame was made of yet.
+    /// Bytes that no frame was made of yet, and those of a message that is whole.
     #[inline]
     pub(super) fn len(&self) -> usize {
         let lone = self.lone.as_ref().map(|body| HEADER + body.len());
-        self.buffer.len() + lone.unwrap_or(0)
+        let whole = self.assembly.as_ref().and_then(|message| message.whole());
+        self.buffer.len() + lone.or(whole).unwrap_or(0)
     }
 
     /// Whether a message has begun to arrive that isn't whole.
     pub(super) fn is_in_message(&self) -> bool {
-        matches!(self.header(), Some((_, Some(0))))
+        self.assembly.is_some() || self.ends_in_message()
+    }
+
+    /// Whether the last bytes are of a message, though of no whole frame.
+    pub(super) fn ends_in_message(&self) -> bool {
+        let is_message = |tag| tag == Tag::Data.to_byte() || tag == Tag::Part.to_byte();
+        let is_in_part = |message: &Assembly| message.is_in_part();
+        let tag = self.header().and_then(|(_, tag)| tag);
+        tag.is_some_and(is_message) || self.assembly.as_deref().is_some_and(is_in_part)
     }
 
     /// Reads once.
@@ -106,8 +119,15 @@ impl Reader {
     ) -> Poll<io::Result<usize>> {
         if self.len() == 0 && !self.bulk {
             // Nothing may come for long.
-            self.give_back();
-            return self.poll_fill_small(stream, cx);
+            pool::give_back(&mut self.buffer);
+            return match &mut self.assembly {
+                Some(message) if message.is_in_part() => {
+                    self.copy = false;
+                    self.small = true;
+                    message.poll_fill(stream, cx, &mut self.buffer)
+                }
+                _ => self.poll_fill_small(stream, cx),
+            };
         }
         self.poll_fill_bulk(stream, cx)
     }
@@ -118,14 +138,11 @@ impl Reader {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         self.unite();
-        if self.large > 0 && self.buffer.is_empty() {
-            self.give_back();
-        }
         let room = self.make_room();
         let before = self.buffer.len();
         let result = poll_read_buf(stream, cx, &mut (&mut self.buffer).limit(room));
         if self.buffer.is_empty() {
-            self.give_back();
+            pool::give_back(&mut self.buffer);
         }
         let read = ready!(result)?;
         self.bulk = before + read > COPIED;
@@ -168,14 +185,6 @@ impl Reader {
         }
     }
 
-    /// The buffer isn't needed any more.
-    fn give_back(&mut self) {
-        match std::mem::take(&mut self.large) {
-            0 => pool::give_back(&mut self.buffer),
-            size => pool::give_back_large(&mut self.buffer, size),
-        }
-    }
-
     /// Makes room, and says for how many bytes.
     fn make_room(&mut self) -> usize {
         let missing = match self.header() {
@@ -186,16 +195,17 @@ impl Reader {
             }
             _ => 0,
         };
-        match self.room(missing) {
+        let room = match self.room(missing) {
             0 => {
                 self.move_on(missing);
-                match self.room(missing) {
-                    // A frame larger than a chunk: until it is begun in earnest.
-                    0 => (EARNEST + 1).min(self.buffer.capacity() - self.buffer.len()),
-                    room => room,
-                }
+                self.room(missing)
             }
             room => room,
+        };
+        match self.assembly {
+            // What is read here of its parts is copied once more.
+            Some(_) => room.min(SMALL),
+            None => room,
         }
     }
 
@@ -207,11 +217,9 @@ impl Reader {
             return 0;
         };
         // The next frame is probably as long as the last.
-        let next = HEADER + self.weight;
+        let next = HEADER + self.weight.min(PART);
         let begins = self.buffer.is_empty() || missing > 0;
-        if self.large > 0 && missing > 0 {
-            missing
-        } else if next >= MOVED && begins {
+        if next >= MOVED && begins {
             missing + behind - behind % next
         } else if room >= ROOM || missing > 0 {
             room
@@ -224,7 +232,7 @@ impl Reader {
     fn move_on(&mut self, missing: usize) {
         let length = self.buffer.len();
         let wanted = if missing > 0 { missing } else { ROOM };
-        let a_chunk_will_do = length <= EARNEST || length + wanted <= CHUNK;
+        let a_chunk_will_do = length + wanted <= CHUNK;
         if self.buffer.capacity() == 0 {
             self.buffer = match HEADER + self.weight < MOVED {
                 true => pool::take_part(),
@@ -233,24 +241,15 @@ impl Reader {
         } else if a_chunk_will_do && !self.small && self.buffer.try_reclaim(CHUNK - length) {
             // Nobody holds what was taken out: the same chunk again.
         } else if a_chunk_will_do {
-            let chunk = pool::take();
-            self.replace_buffer(chunk, 0);
-        } else if missing > 0 {
-            // A buffer for this frame alone.
-            let whole = length + missing;
-            self.replace_buffer(pool::take_large(whole), whole);
+            let mut chunk = pool::take();
+            chunk.extend_from_slice(&self.buffer);
+            pool::give_back(&mut self.buffer);
+            self.buffer = chunk;
         } else {
             // Several whole frames that nobody takes out.
             self.buffer.reserve(CHUNK);
         }
         self.small = false;
-    }
-
-    fn replace_buffer(&mut self, mut buffer: BytesMut, large: usize) {
-        buffer.extend_from_slice(&self.buffer);
-        self.give_back();
-        self.buffer = buffer;
-        self.large = large;
     }
 
     /// The length and, if it is there, the tag of the first frame.
@@ -278,7 +277,8 @@ impl Reader {
         let body = length.wrapping_sub(1); // of no bytes: not a message
         let whole = tag == Tag::Data.to_byte()
             && self.greeted
-            && body <= self.max_frame
+            && self.assembly.is_none()
+            && body <= self.max_data()
             && end <= bytes.len();
         whole.then_some(end)
     }
@@ -314,49 +314,123 @@ impl Reader {
         if let Some(body) = self.take_lone() {
             return Ok(Some(Frame::Data(body)));
         }
+        if let Some(frame) = self.take_part() {
+            return Ok(Some(frame));
+        }
         let Some((length, tag)) = self.header() else {
             return Ok(None);
         };
-        let tag = self.check(length, tag)?;
-        let end = frame_size(length);
-        let Some(tag) = tag.filter(|_| self.buffer.len() >= end) else {
+        let Some(tag) = self.check(length, tag)? else {
             return Ok(None);
         };
+        if tag == Tag::Part {
+            self.begin_part(length)?;
+            return Ok(self.take_part());
+        }
+        let end = frame_size(length);
+        if self.buffer.len() < end {
+            return Ok(None);
+        }
         self.greeted = true;
         if tag == Tag::Data {
             return Ok(Some(Frame::Data(self.take_body(end))));
         }
         let frame = self.buffer.get(4..end).unwrap_or_default();
-        let control = Control::decode(frame)?;
+        let frame = match Control::decode(frame)? {
+            Control::Goodbye(code) => Frame::Goodbye {
+                code,
+                detail: Detail::from(Goodbye::decode(frame)?.detail),
+            },
+            control => control.into(),
+        };
         self.buffer.advance(end);
-        Ok(Some(control.into()))
+        Ok(Some(frame))
+    }
+
+    /// Takes what there is of a part that was begun: something, if that is all of it.
+    fn take_part(&mut self) -> Option<Frame<Bytes>> {
+        let message = self.assembly.as_mut()?;
+        message.take_from(&mut self.buffer);
+        if !message.end_part() {
+            return None;
+        }
+        // The next part, or another message of this kind, is read to where it belongs.
+        self.bulk = false;
+        let Some(bytes) = message.whole() else {
+            return Some(Frame::Other);
+        };
+        self.weight = bytes;
+        let message = self.assembly.take()?;
+        Some(Frame::Data(message.into_message()))
+    }
+
+    /// Takes the header of a part, if all of it is there.
+    fn begin_part(&mut self, length: u32) -> Result<(), ProtocolError> {
+        let bytes = length - 1;
+        if let Some(message) = &mut self.assembly {
+            message.begin_part(bytes as usize)?;
+            self.buffer.advance(HEADER);
+            return Ok(());
+        }
+        let part = self.buffer.get(HEADER..).unwrap_or_default();
+        let Some((announced, digits)) = read_announced(part, bytes)? else {
+            return Ok(());
+        };
+        let of_message = bytes - digits;
+        let too_long = |length, max| Err(ProtocolError::FrameTooLong { length, max });
+        if announced <= MAX_PART {
+            return Err(ProtocolError::BrokenParts);
+        } else if announced > self.max_frame {
+            return too_long(announced, self.max_frame);
+        } else if of_message == 0 {
+            return Err(ProtocolError::BrokenParts);
+        } else if of_message > MAX_PART {
+            return too_long(length, 1 + digits + MAX_PART);
+        }
+        let header = HEADER + digits as usize;
+        let arrived = self.buffer.len() - header;
+        self.assembly = Some(Assembly::begin(announced, of_message as usize, arrived));
+        self.buffer.advance(header);
+        Ok(())
     }
 
     /// Judges a header, as soon as its parts are there.
     fn check(&self, length: u32, tag: Option<u8>) -> Result<Option<Tag>, ProtocolError> {
-        let max_control = u32::try_from(Control::MAX_ACCEPTED).unwrap_or(u32::MAX);
-        let max_data = self.max_frame.saturating_add(1);
+        let max_data = 1 + self.max_data();
+        let max_first_part = 1 + VARINT + MAX_PART;
         let at_most = |max| match length {
             0 => Err(ProtocolError::EmptyFrame),
             length if length > max => Err(ProtocolError::FrameTooLong { length, max }),
             _ => Ok(()),
         };
-        at_most(if self.greeted {
-            max_data.max(max_control)
+        at_most(if !self.greeted {
+            MAX_CONTROL
+        } else if self.max_frame > MAX_PART {
+            max_first_part
         } else {
-            max_control
+            max_data.max(MAX_CONTROL)
         })?;
         let Some(byte) = tag else { return Ok(None) };
         if !self.greeted && byte != Tag::Hello.to_byte() {
             return Err(ProtocolError::HelloExpected { tag: byte });
         }
         let tag = Tag::from_byte(byte)?;
-        at_most(if tag == Tag::Data {
-            max_data
-        } else {
-            max_control
+        at_most(match (tag, &self.assembly) {
+            (Tag::Data, _) => max_data,
+            (Tag::Part, None) => max_first_part,
+            (Tag::Part, Some(_)) => 1 + MAX_PART,
+            _ => MAX_CONTROL,
         })?;
-        Ok(Some(tag))
+        match (tag, &self.assembly) {
+            (Tag::Data, Some(_)) => Err(ProtocolError::BrokenParts),
+            _ => Ok(Some(tag)),
+        }
+    }
+
+    /// The largest body of a data frame.
+    #[inline]
+    fn max_data(&self) -> u32 {
+        self.max_frame.min(MAX_PART)
     }
 
     /// What came alone isn't any more.
@@ -370,13 +444,21 @@ impl Reader {
     /// Whatever no frame was made of.
     pub(super) fn into_bytes(mut self) -> Bytes {
         self.unite();
-        self.large = 0;
-        std::mem::take(&mut self.buffer).freeze()
+        let read = std::mem::take(&mut self.buffer);
+        match &self.assembly {
+            None => read,
+            Some(message) => {
+                let mut parts = message.to_parts();
+                parts.extend_from_slice(&read);
+                parts
+            }
+        }
+        .freeze()
     }
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.give_back();
+        pool::give_back(&mut self.buffer);
     }
 }

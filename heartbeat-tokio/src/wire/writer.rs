@@ -3,7 +3,7 @@
 //! This module decides the order of what is written: control frames have a
 //! lane of their own and go out at the next frame boundary, ahead of whatever
 //! the application queued. Small payloads are copied behind each other, large
-//! ones are written from where they are.
+//! ones are written from where they are, those above 64 KiB in parts.
 
 use std::{
     collections::VecDeque,
@@ -15,13 +15,13 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use heartbeat_core::{Control, Goodbye, GoodbyeCode};
+use heartbeat_core::{Control, Goodbye, GoodbyeCode, PART};
 use tokio::{
     io::{AsyncWrite, ReadBuf},
     task::yield_now,
 };
 
-use super::{HEADER, frame_size, header};
+use super::{HEADER, VARINT, frame_size, header, put_part_header};
 use crate::{SendError, pool, transport::Scope};
 
 /// A payload of at least so many bytes isn't copied.
@@ -57,8 +57,8 @@ const FEW: usize = 9;
 /// The sending half of [`Wire`](super::Wire).
 #[derive(Debug)]
 pub(super) struct Writer {
-    /// The largest body of a data frame.
-    max_frame: u32,
+    /// The largest message that the peer accepts.
+    limit: Limit,
     control: Lane,
     /// The only message that is queued, as long as it is small and nothing of
     /// it was written: if it leaves alone and at once, it needs no buffer.
@@ -83,10 +83,19 @@ pub(super) struct Writer {
     resting: bool,
 }
 
+/// The largest message.
+#[derive(Clone, Copy, Debug)]
+enum Limit {
+    /// As we are configured, which has to do until the peer's Hello arrives.
+    Ours(u32),
+    /// As the peer announced it.
+    Peers(u32),
+}
+
 impl Writer {
     pub(super) fn new(max_frame: u32) -> Self {
         Self {
-            max_frame,
+            limit: Limit::Ours(max_frame),
             control: Lane::default(),
             lone: None,
             pieces: VecDeque::new(),
@@ -98,6 +107,15 @@ impl Writer {
             longest_burst: BURST,
             resting: false,
         }
+    }
+
+    /// The peer announced its largest message.
+    pub(super) fn greet(&mut self, max_frame: u32) {
+        self.limit = Limit::Peers(match self.limit {
+            Limit::Ours(_) => max_frame,
+            // What it took back may have been counted on.
+            Limit::Peers(former) => max_frame.max(former),
+        });
     }
 
     /// Whether more may be queued before something is written.
@@ -147,6 +165,10 @@ impl Writer {
         let length = payload.len();
         self.check(length)?;
         self.unite();
+        if length > PART {
+            self.push_parts(payload);
+            return Ok(());
+        }
         if length >= UNCOPIED {
             self.push_uncopied(payload);
         } else {
@@ -158,7 +180,8 @@ impl Writer {
 
     #[inline]
     fn check(&self, length: usize) -> Result<(), SendError> {
-        let max = self.max_frame as usize;
+        let (Limit::Ours(max) | Limit::Peers(max)) = self.limit;
+        let max = max as usize;
         match length <= max {
             true => Ok(()),
             false => Err(SendError::TooLong { length, max }),
@@ -176,9 +199,23 @@ impl Writer {
         self.reserve(HEADER);
         self.tail.extend_from_slice(&header(payload.len()));
         let header = self.tail.split().freeze();
-        self.longest_burst = longest_burst_with(&payload).max(self.longest_burst);
         self.push_piece(header);
         self.push_piece(payload);
+    }
+
+    /// Each part is a frame of its own, so control frames go between them.
+    fn push_parts(&mut self, mut rest: Bytes) {
+        let mut announced = Some(rest.len());
+        while !rest.is_empty() {
+            let part = rest.split_to(rest.len().min(PART));
+            self.reserve(HEADER + VARINT as usize);
+            put_part_header(&mut self.tail, part.len(), announced.take());
+            let header = self.tail.split().freeze();
+            self.queued += header.len() + part.len();
+            self.push_piece(header);
+            self.push_piece(part);
+        }
+        self.longest_burst = longest_burst(self.queued).max(self.longest_burst);
     }
 
     fn push_piece(&mut self, piece: Bytes) {
@@ -311,10 +348,7 @@ impl Writer {
     /// Somebody else has a turn, and then there may be another burst.
     fn end_long_burst(&mut self) {
         self.burst = 0;
-        self.longest_burst = BURST;
-        for piece in &self.pieces {
-            self.longest_burst = longest_burst_with(piece).max(self.longest_burst);
-        }
+        self.longest_burst = longest_burst(self.queued);
     }
 
     /// Bytes to be written.
@@ -568,9 +602,10 @@ impl<'a, const N: usize> Slices<'a, N> {
     }
 }
 
-/// How long a burst may be to carry such a message.
-fn longest_burst_with(payload: &Bytes) -> u32 {
-    u32::try_from(HEADER + payload.len()).map_or(LONGEST_BURST, |frame| frame.min(LONGEST_BURST))
+/// How long a burst may be with so many bytes queued: longer with a long message
+/// among them, as not much else is queued behind each other.
+fn longest_burst(queued: usize) -> u32 {
+    u32::try_from(queued).map_or(LONGEST_BURST, |queued| queued.clamp(BURST, LONGEST_BURST))
 }
 
 /// Writes header and payload, of `N` bytes at most, behind each other.

@@ -1,0 +1,176 @@
+//! A message that comes in parts.
+//!
+//! This module decides how much memory a message takes while it arrives: at
+//! most twice what has arrived and 64 KiB, unless a buffer of that size is
+//! there already. Bytes are read to where they belong. What a part may be like
+//! is checked here, too; what comes between parts is the reader's.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use heartbeat_core::{PART, ProtocolError};
+use tokio::io::AsyncRead;
+use tokio_util::io::poll_read_buf;
+
+use super::{HEADER, put_part_header};
+use crate::pool;
+
+/// A buffer that has to grow begins with at least half of so many bytes.
+const BEGINNING: usize = 64 * 1024;
+
+#[derive(Debug)]
+pub(super) struct Assembly {
+    /// What arrived. Invariant: never longer than `length`.
+    buffer: BytesMut,
+    /// What the first part announced.
+    length: usize,
+    part: Part,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// So many of its bytes are still to come.
+    Begun { missing: usize },
+    /// It is whole, which nobody knows yet.
+    Ended,
+    /// Between two parts.
+    None,
+}
+
+impl Assembly {
+    /// A message of `length` bytes, of which the first part has `missing`. So many
+    /// bytes have `arrived`.
+    pub(super) fn begin(length: u32, missing: usize, arrived: usize) -> Box<Self> {
+        let length = length as usize;
+        let buffer = pool::take_large(length)
+            .unwrap_or_else(|| BytesMut::with_capacity(beginning(length, arrived)));
+        Box::new(Self {
+            buffer,
+            length,
+            part: Part::Begun { missing },
+        })
+    }
+
+    /// Another part begins, of so many bytes.
+    pub(super) fn begin_part(&mut self, bytes: usize) -> Result<(), ProtocolError> {
+        debug_assert_eq!(self.part, Part::None);
+        if bytes == 0 || bytes > self.length - self.buffer.len() {
+            return Err(ProtocolError::BrokenParts);
+        }
+        self.part = Part::Begun { missing: bytes };
+        Ok(())
+    }
+
+    /// Takes what belongs to the part that was begun.
+    pub(super) fn take_from(&mut self, read: &mut BytesMut) {
+        if let Part::Begun { missing } = self.part {
+            let bytes = missing.min(read.len());
+            self.buffer
+                .extend_from_slice(read.get(..bytes).unwrap_or_default());
+            read.advance(bytes);
+            self.took(bytes, missing);
+        }
+    }
+
+    /// Whether bytes of a part come next.
+    pub(super) fn is_in_part(&self) -> bool {
+        matches!(self.part, Part::Begun { .. })
+    }
+
+    /// Reads once, up to the end of the part; and the header that follows it, if
+    /// one must follow. That is put where everything else is read to.
+    pub(super) fn poll_fill(
+        &mut self,
+        stream: Pin<&mut impl AsyncRead>,
+        cx: &mut Context<'_>,
+        behind: &mut BytesMut,
+    ) -> Poll<io::Result<usize>> {
+        let Part::Begun { missing } = self.part else {
+            return Poll::Ready(Ok(0)); // nobody asks then
+        };
+        let before = self.buffer.len();
+        if before == self.buffer.capacity() {
+            // To twice as much.
+            self.buffer.reserve(1);
+        }
+        let last = before + missing == self.length;
+        let wanted = missing + if last { 0 } else { HEADER };
+        let room = wanted.min(self.buffer.capacity() - before);
+        let read = ready!(poll_read_buf(
+            stream,
+            cx,
+            &mut (&mut self.buffer).limit(room)
+        ))?;
+        let of_part = read.min(missing);
+        behind.extend_from_slice(self.buffer.get(before + of_part..).unwrap_or_default());
+        self.buffer.truncate(before + of_part);
+        self.took(of_part, missing);
+        Poll::Ready(Ok(read))
+    }
+
+    fn took(&mut self, bytes: usize, missing: usize) {
+        self.part = match missing - bytes {
+            0 => Part::Ended,
+            missing => Part::Begun { missing },
+        };
+    }
+
+    /// Whether a part has ended that wasn't asked for before.
+    pub(super) fn end_part(&mut self) -> bool {
+        let ended = self.part == Part::Ended;
+        if ended {
+            self.part = Part::None;
+        }
+        ended
+    }
+
+    /// The bytes of the message, if all are there.
+    pub(super) fn whole(&self) -> Option<usize> {
+        (self.buffer.len() == self.length).then_some(self.length)
+    }
+
+    /// The message, which is whole.
+    pub(super) fn into_message(mut self) -> Bytes {
+        let size = self.buffer.capacity();
+        let message = self.buffer.split().freeze();
+        pool::give_back_large(&mut self.buffer, size);
+        message
+    }
+
+    /// What has arrived, as parts that say the same. If a part was begun, so is
+    /// the last of these.
+    pub(super) fn to_parts(&self) -> BytesMut {
+        let missing = match self.part {
+            Part::Begun { missing } => missing,
+            Part::Ended | Part::None => 0,
+        };
+        let arrived = self.buffer.len();
+        // As much as the last part has room for; the others have what is before.
+        let last = arrived.min(PART - missing);
+        let (before, last) = self.buffer.split_at(arrived - last);
+        let mut announced = Some(self.length);
+        let mut parts = BytesMut::with_capacity(arrived + arrived / 1024 + 64);
+        for part in before.chunks(PART) {
+            put_part_header(&mut parts, part.len(), announced.take());
+            parts.extend_from_slice(part);
+        }
+        put_part_header(&mut parts, last.len() + missing, announced);
+        parts.extend_from_slice(last);
+        parts
+    }
+}
+
+/// With how many bytes a buffer begins that grows to `length` by doubling, if so
+/// many have `arrived`.
+fn beginning(length: usize, arrived: usize) -> usize {
+    let least = arrived.max(BEGINNING / 2);
+    let mut capacity = length;
+    while capacity.div_ceil(2) >= least {
+        capacity = capacity.div_ceil(2);
+    }
+    capacity
+}

@@ -200,7 +200,11 @@ async fn that_reads_nothing_and_pings_is_given_up_if_writes_have_a_limit() {
     });
 
     // How much the kernels took, and since when it is no more.
-    let mut last = (heartbeat.get_ref().unwrap().writable().await, Instant::now()).1;
+    let mut last = (
+        heartbeat.get_ref().unwrap().writable().await,
+        Instant::now(),
+    )
+        .1;
     let death = loop {
         let sending = heartbeat.send(vec![0; 2048].into());
         match timeout(secs(20), sending).await.expect("it is given up") {

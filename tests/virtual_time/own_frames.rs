@@ -9,7 +9,7 @@ use std::{
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::{Sink, SinkExt, Stream, StreamExt};
-use heartbeat_core::{Control, GoodbyeCode};
+use heartbeat_core::Control;
 use heartbeat_tests::scripted::{Scripted, control_frame};
 use heartbeat_tokio::{Dialect, Frame};
 use tokio_util::codec::{Decoder, Encoder, Framed};

@@ -22,7 +22,12 @@ use tokio::time::{Instant, sleep};
 #[test]
 fn cuts_around_every_boundary_of_a_message_in_parts() {
     let runtime = runtime();
-    for sizes in [&[PART, 1][..], &[1, PART], &[PART, PART], &[30_000, 40_000, 5]] {
+    for sizes in [
+        &[PART, 1][..],
+        &[1, PART],
+        &[PART, PART],
+        &[30_000, 40_000, 5],
+    ] {
         let stream = Stream::of(&[Piece::Parts(sizes.to_vec(), true), Piece::Whole(7)]);
         let begins = frames(&stream.bytes).into_iter().map(|(begin, _)| begin);
         for begin in begins.chain([stream.bytes.len()]) {
@@ -232,7 +237,9 @@ fn a_ping_leaves_after_the_part_that_was_begun() {
     let runtime = runtime();
     let all = data_frame(&filler(0, 3 * PART + 9)).len();
     let boundaries = [0, PART + 8, 2 * PART + 13, 3 * PART + 18];
-    let near = boundaries.iter().flat_map(|at| at.saturating_sub(9)..at + 10);
+    let near = boundaries
+        .iter()
+        .flat_map(|at| at.saturating_sub(9)..at + 10);
     for stuck in near.chain((0..all).step_by(7001)).filter(|&at| at <= all) {
         let (begun, sent) = runtime.block_on(async {
             let (mut heartbeat, script) = greeted(calm()).await;
@@ -385,7 +392,12 @@ fn piece() -> impl Strategy<Value = Piece> {
 
 /// How long each read is, and whether it takes a while.
 fn splits() -> impl Strategy<Value = Vec<(usize, bool)>> {
-    let length = prop_oneof![1..20_usize, 900..2100_usize, 1..5000_usize, 1..200_000_usize];
+    let length = prop_oneof![
+        1..20_usize,
+        900..2100_usize,
+        1..5000_usize,
+        1..200_000_usize
+    ];
     vec((length, prop::bool::weighted(0.1)), 0..200)
 }
 
@@ -466,7 +478,10 @@ impl Stream {
                 event => panic!("{event:?}"),
             })
             .collect();
-        assert!(arrived == self.messages.iter().collect::<Vec<_>>(), "other bytes");
+        assert!(
+            arrived == self.messages.iter().collect::<Vec<_>>(),
+            "other bytes"
+        );
         let answered: Vec<Nonce> = (frames(&script.sent()).into_iter())
             .filter_map(|(_, frame)| match frame {
                 OnWire::Control(Control::Pong(nonce)) => Some(nonce),

@@ -68,7 +68,7 @@ async fn the_adapter_understands_streams_as_the_page_says() {
                     Some(format!("data {}", hex(message).replace(' ', "")))
                 }
                 PeerEvent::Closed { .. } => Some("goodbye".into()),
-                PeerEvent::Dead(death) => match death.cause {
+                PeerEvent::Dead(death) => match death.cause.clone() {
                     Cause::Protocol(error) => Some(error_words(error)),
                     Cause::Eof => None,
                     cause => Some(cause.to_string()),

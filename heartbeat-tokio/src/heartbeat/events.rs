@@ -43,7 +43,21 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             // There is no backlog, and so nothing more to learn of this read.
             self.flags.clear(Flag::NewBytes);
         }
+        if self.flags.has(Flag::Outputs) && self.monitor.has_event() {
+            return self.keep_behind_events(message);
+        }
         Some(message)
+    }
+
+    /// What a message proves is told before it.
+    #[cold]
+    fn keep_behind_events(&mut self, message: C::Message) -> Option<C::Message> {
+        let weight = self.transport.weight();
+        while let Some(event) = self.next_output() {
+            self.inbox.push(event, 0);
+        }
+        self.inbox.push(PeerEvent::Message(message), weight);
+        None
     }
 
     /// The next event, straight from the connection.
@@ -122,7 +136,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 match self.next_frame() {
                     Some(Frame::Data(message)) => {
                         self.note_message();
-                        return Some(Poll::Ready(Some(PeerEvent::Message(message))));
+                        if !self.monitor.has_event() {
+                            return Some(Poll::Ready(Some(PeerEvent::Message(message))));
+                        }
+                        self.keep_behind_events(message);
                     }
                     Some(frame) => self.note_control(frame),
                     None => self.note_backlog(),

@@ -388,12 +388,17 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             let Poll::Ready(Some(event)) = self.poll_event(cx) else {
                 break;
             };
-            let message = match event {
-                PeerEvent::Message(_) => self.transport.weight(),
-                _ => 0,
-            };
-            self.inbox.push(event, message);
+            self.keep(event);
         }
+    }
+
+    /// Puts an event that was taken out just now behind the others.
+    fn keep(&mut self, event: PeerEvent<C::Message>) {
+        let weight = match event {
+            PeerEvent::Message(_) => self.transport.weight(),
+            _ => 0,
+        };
+        self.inbox.push(event, weight);
     }
 
     /// Whoever waits for events is called.
@@ -438,6 +443,12 @@ where
             return Poll::Ready(this.take_from_inbox());
         }
         let event = this.poll_event(cx);
+        if this.has_events() {
+            if let Poll::Ready(Some(event)) = event {
+                this.keep(event);
+            }
+            return Poll::Ready(this.take_from_inbox());
+        }
         if event.is_pending() {
             this.note_reader(cx);
         }

@@ -124,7 +124,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                         self.note_message();
                         return Some(Poll::Ready(Some(PeerEvent::Message(message))));
                     }
-                    Some(frame) => self.note_control(frame),
+                    Some(frame) => {
+                        self.note_control(frame);
+                        continue;
+                    }
                     None => self.note_backlog(),
                 }
                 if self.flags.has(Flag::Outputs) {

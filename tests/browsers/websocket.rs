@@ -258,7 +258,7 @@ async fn a_tab_that_is_killed_ends_at_once() {
     let measured = killed.elapsed();
     match end {
         PeerEvent::Closed { reason } => assert_eq!(reason, BY_PEER),
-        PeerEvent::Dead(death) => assert!(is_cut_off(death.cause), "{death}"),
+        PeerEvent::Dead(death) => assert!(is_cut_off(&death.cause), "{death}"),
         other => panic!("{other:?}"),
     }
     assert!(measured <= SLACK, "{measured:?}: too late");
@@ -471,7 +471,7 @@ async fn assert_silent_in_time<B: Beats>(client: &mut Client<B>, since: Instant)
 async fn assert_cut_off_at_once<B: Beats>(client: &mut Client<B>, since: Instant) {
     let death = client.until_dead().await;
     let measured = since.elapsed();
-    assert!(is_cut_off(death.cause), "{death}");
+    assert!(is_cut_off(&death.cause), "{death}");
     assert!(measured <= SLACK, "{measured:?}: too late");
 }
 

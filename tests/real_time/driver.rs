@@ -38,7 +38,7 @@ async fn ends_while_paused(end: impl FnOnce(TcpStream)) -> (Death, Duration, usi
         }
     }
     let began = Instant::now();
-    end(peer.into_parts().stream);
+    end(peer.into_parts().stream.unwrap());
     let death = timeout(secs(10), driver.sender.closed()).await.unwrap();
     let took = began.elapsed();
     let mut receiver = driver.receiver;

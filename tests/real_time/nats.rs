@@ -189,7 +189,7 @@ async fn a_server_that_is_killed_is_found_at_once() {
     let death = nats.until_dead().await;
     let measured = killed.elapsed();
 
-    assert!(is_cut_off(death.cause), "{death}");
+    assert!(is_cut_off(&death.cause), "{death}");
     assert!(measured <= SLACK, "{measured:?}: too late");
 }
 
@@ -204,7 +204,7 @@ async fn what_it_complains_about_comes_before_the_end() {
     let complaint = Message::Error("'Maximum Payload Violation'".into());
     assert_eq!(nats.message().await, complaint);
     let death = nats.until_dead().await;
-    assert!(is_cut_off(death.cause), "{death}");
+    assert!(is_cut_off(&death.cause), "{death}");
 }
 
 // ---- the codec alone -------------------------------------------------------

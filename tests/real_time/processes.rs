@@ -27,7 +27,7 @@ use futures::{SinkExt, StreamExt, future::try_join_all};
 use heartbeat_tests::{by_peer, lateness, process::PeerProcess, quick};
 #[cfg(target_os = "linux")]
 use heartbeat_tokio::Diagnosis;
-use heartbeat_tokio::{Cause, CloseReason, Heartbeat, PeerEvent, SendError};
+use heartbeat_tokio::{Cause, Heartbeat, PeerEvent, SendError};
 use tokio::{
     net::{TcpSocket, TcpStream},
     runtime::Builder,

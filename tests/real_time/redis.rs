@@ -190,7 +190,7 @@ async fn a_server_that_is_killed_is_found_at_once() {
     let death = redis.until_dead().await;
     let measured = killed.elapsed();
 
-    assert!(is_cut_off(death.cause), "{death}");
+    assert!(is_cut_off(&death.cause), "{death}");
     assert!(measured <= SLACK, "{measured:?}: too late");
 }
 
@@ -211,7 +211,7 @@ async fn its_last_reply_comes_before_its_end() {
     other.read_to_end(&mut Vec::new()).await.unwrap();
 
     let end = redis.until_dead().await;
-    assert!(is_cut_off(end.cause), "{end}");
+    assert!(is_cut_off(&end.cause), "{end}");
     let last = PeerEvent::Message(BytesFrame::BulkString("last".into()));
     let place = redis.events.iter().position(|event| *event == last);
     let behind = place.map(|place| redis.events.len() - place);

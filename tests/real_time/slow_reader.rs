@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use heartbeat_core::Control;
 use heartbeat_tests::{Throttled, by_peer, data_frame, framed, ms, notable, secs};
-use heartbeat_tokio::{Cause, CloseReason, Config, Heartbeat, PeerEvent, SendError};
+use heartbeat_tokio::{Cause, Config, Heartbeat, PeerEvent, SendError};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
@@ -200,7 +200,7 @@ async fn that_reads_nothing_and_pings_is_given_up_if_writes_have_a_limit() {
     });
 
     // How much the kernels took, and since when it is no more.
-    let mut last = (heartbeat.get_ref().writable().await, Instant::now()).1;
+    let mut last = (heartbeat.get_ref().unwrap().writable().await, Instant::now()).1;
     let death = loop {
         let sending = heartbeat.send(vec![0; 2048].into());
         match timeout(secs(20), sending).await.expect("it is given up") {

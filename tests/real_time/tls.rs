@@ -118,7 +118,7 @@ async fn the_socket_below_has_the_safety_net() {
         .unwrap();
     let (client, server) = connected().await;
     let options = |heartbeat: &Heartbeat<Tls>| {
-        let socket = socket2::SockRef::from(heartbeat.get_ref().get_ref().0);
+        let socket = socket2::SockRef::from(heartbeat.get_ref().unwrap().get_ref().0);
         let time = socket.tcp_keepalive_time().unwrap();
         (socket.keepalive().unwrap(), time)
     };
@@ -149,7 +149,7 @@ async fn the_safety_net_below_follows_a_peer_that_slows_us_down() {
     let mut quick = wrapped(client, Config::lan());
     let mut slow = wrapped(server, slow.build().unwrap());
     tokio::join!(quick.next(), slow.next());
-    let socket = socket2::SockRef::from(quick.get_ref().get_ref().0);
+    let socket = socket2::SockRef::from(quick.get_ref().unwrap().get_ref().0);
     assert!(socket.tcp_keepalive_time().unwrap() > secs(100));
 }
 

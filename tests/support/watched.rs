@@ -141,6 +141,6 @@ where
 /// Whether that is how it looks when a process is killed: a reset if it had
 /// left something unread.
 #[must_use]
-pub fn is_cut_off(cause: Cause) -> bool {
+pub fn is_cut_off(cause: &Cause) -> bool {
     matches!(cause, Cause::Eof | Cause::Reset)
 }

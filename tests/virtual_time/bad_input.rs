@@ -20,7 +20,7 @@ async fn after_one_message(config: Config, bytes: &[u8]) -> Cause {
         [PeerEvent::Message(message), PeerEvent::Dead(death)] => {
             assert_eq!(message, "in order");
             assert!(!death.to_string().is_empty());
-            death.cause
+            death.cause.clone()
         }
         ref events => panic!("{events:?}"),
     }
@@ -33,7 +33,7 @@ async fn at_once(bytes: &[u8]) -> Cause {
     peer.stream.shutdown().await.unwrap();
     let events = tokio::time::timeout(secs(60), all_events(&mut heartbeat)).await;
     match events.expect("it ends").as_slice() {
-        [PeerEvent::Dead(death)] => death.cause,
+        [PeerEvent::Dead(death)] => death.cause.clone(),
         events => panic!("{events:?}"),
     }
 }

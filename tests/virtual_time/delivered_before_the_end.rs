@@ -24,7 +24,7 @@ use heartbeat_tests::{
     drive::{Command, Drive, Inline, Spawned},
     framed, ms, quick, secs,
 };
-use heartbeat_tokio::{Cause, CloseReason, Config, Evidence, PeerEvent, ProtocolError};
+use heartbeat_tokio::{Cause, Config, Evidence, PeerEvent, ProtocolError};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -132,7 +132,7 @@ fn a_reset_behind_unread_data(drive: impl Drive) {
 // ---- cases -----------------------------------------------------------------
 
 /// One way to end, and what it is to be called.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum End {
     Goodbye,
     Eof,
@@ -163,7 +163,7 @@ const ENDS: [End; 13] = [
     End::Stuck,
 ];
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Case {
     end: End,
     /// Of the messages.
@@ -185,13 +185,15 @@ impl Case {
             before.iter().all(|event| !event.is_terminal()),
             "{self:?}: {before:?}"
         );
-        match *last {
+        match last {
             PeerEvent::Closed { reason } => {
                 assert!(matches!(self.end, End::Goodbye), "{self:?}");
-                assert_eq!(reason, by_peer(), "{self:?}");
+                assert_eq!(*reason, by_peer(), "{self:?}");
             }
-            PeerEvent::Dead(death) => assert_eq!(Some(death.cause), self.cause(), "{self:?}"),
-            ref other => panic!("{self:?}: {other:?}"),
+            PeerEvent::Dead(death) => {
+                assert_eq!(Some(&death.cause), self.cause().as_ref(), "{self:?}");
+            }
+            other => panic!("{self:?}: {other:?}"),
         }
         let received = messages_of(before);
         assert_eq!(received.len(), self.sizes.len(), "{self:?}");

@@ -164,7 +164,7 @@ async fn told() -> Vec<String> {
         Diagnosis::PeerNotReading,
     ] {
         death.diagnosis = diagnosis;
-        said.push(PeerEvent::<()>::Dead(death).to_string());
+        said.push(PeerEvent::<()>::Dead(death.clone()).to_string());
     }
 
     let (mut left, mut peer) = wrapped(exact());

@@ -226,7 +226,7 @@ async fn a_silent_peer_is_dead_in_time_although_nobody_reads() {
         driver.sender.send("?".into()).await,
         Err(SendError::Dead(_))
     ));
-    assert_eq!(driver.sender.probe().await, Err(ProbeError::Dead(death)));
+    assert_eq!(driver.sender.probe().await, Err(ProbeError::Dead(death.clone())));
     // What came before the end is told before it, whenever it is asked for.
     sleep(secs(60)).await;
     let mut receiver = driver.receiver;

@@ -38,7 +38,7 @@ async fn dead_after(
     talking.abort();
     let events = events?;
     match notable(&events).last() {
-        Some(PeerEvent::Dead(death)) => Some((start.elapsed(), death.cause)),
+        Some(PeerEvent::Dead(death)) => Some((start.elapsed(), death.cause.clone())),
         other => panic!("{other:?}"),
     }
 }

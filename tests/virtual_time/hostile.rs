@@ -221,7 +221,7 @@ async fn timings_that_would_make_us_send_without_end_are_refused() {
     peer.greet(hasty).await;
     peer.send_data(b"not handed out").await;
     let events = all_events(&mut heartbeat).await;
-    assert!(matches!(events[..], [PeerEvent::Dead(death)] if death.cause == Cause::Refused));
+    assert!(matches!(&events[..], [PeerEvent::Dead(death)] if death.cause == Cause::Refused));
 
     // Unless ours are as short.
     let (mut heartbeat, mut peer) = wrapped(hasty);

@@ -59,7 +59,9 @@ impl Encoder<Frame<Bytes>> for OwnCodec {
             Frame::Hello(hello) => Control::Hello(hello),
             Frame::Ping(nonce) => Control::Ping(nonce.unwrap()),
             Frame::Pong(nonce) => Control::Pong(nonce.unwrap()),
-            Frame::Goodbye { code, .. } => Control::Goodbye(GoodbyeCode::LEAVING),
+            Frame::Goodbye { code, .. } => Control::Goodbye(code),
+            Frame::Alive => Control::Alive,
+            Frame::Fin => Control::Fin,
             Frame::Other => panic!("nobody sends that"),
         };
         bytes.put_slice(&control_frame(control));

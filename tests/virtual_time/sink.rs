@@ -9,7 +9,7 @@ use std::sync::{
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use heartbeat_tests::{
-    RawPeer, Throttled, all_events, by_peer, data_frame, ms, notable, quick, secs, wrapped,
+    RawPeer, Throttled, all_events, data_frame, ms, notable, quick, secs, wrapped,
 };
 use heartbeat_tokio::{
     CloseReason, Config, Heartbeat, NetStatus, PeerEvent, SafetyNet, SendError, State,
@@ -357,7 +357,7 @@ async fn the_safety_net_follows_a_peer_that_slows_us_down() {
     let mut a = Heartbeat::new(ours.unwrap(), Config::lan());
     let mut b = Heartbeat::new(theirs.unwrap().0, slow.build().unwrap());
     let idle = |heartbeat: &Heartbeat<TcpStream>| {
-        let socket = socket2::SockRef::from(heartbeat.get_ref());
+        let socket = socket2::SockRef::from(heartbeat.get_ref().unwrap());
         socket.tcp_keepalive_time().unwrap()
     };
     assert!(idle(&a) < secs(3));
@@ -376,7 +376,7 @@ async fn the_safety_net_goes_back_with_the_peer() {
     let mut heartbeat = Heartbeat::new(ours.unwrap(), Config::lan());
     let mut peer = RawPeer::new(theirs.unwrap().0);
     let options = |heartbeat: &Heartbeat<TcpStream>| {
-        let socket = socket2::SockRef::from(heartbeat.get_ref());
+        let socket = socket2::SockRef::from(heartbeat.get_ref().unwrap());
         (
             socket.tcp_keepalive_time().unwrap(),
             socket.tcp_keepalive_interval().unwrap(),
@@ -421,7 +421,7 @@ async fn a_safety_net_that_was_chosen_by_hand_stays() {
         .with_socket(|stream| Some(stream.get_ref()));
     let mut b = Heartbeat::new(theirs.unwrap().0, slow.build().unwrap());
     let idle = |heartbeat: &Heartbeat<BufStream<TcpStream>>| {
-        let socket = socket2::SockRef::from(heartbeat.get_ref().get_ref());
+        let socket = socket2::SockRef::from(heartbeat.get_ref().unwrap().get_ref());
         socket.tcp_keepalive_time().unwrap()
     };
     assert_eq!(idle(&a), secs(77));

@@ -135,7 +135,7 @@ async fn the_limit_for_stalled_writes_counts_from_the_last_written_byte() {
             }
         };
         assert!(
-            matches!(death, Some(PeerEvent::Dead(death)) if death.cause == Cause::WriteStalled),
+            matches!(&death, Some(PeerEvent::Dead(death)) if death.cause == Cause::WriteStalled),
             "{death:?}"
         );
         assert_eq!(last.elapsed(), ms(500), "spawned: {spawned}");

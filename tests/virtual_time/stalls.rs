@@ -31,7 +31,7 @@ async fn a_stream_that_takes_not_even_a_hello_is_dead_in_time() {
     }
     let end = std::iter::from_fn(|| peer.next().now_or_never().flatten()).last();
     assert!(
-        matches!(end, Some(PeerEvent::Dead(death)) if death.cause == Cause::WriteStalled),
+        matches!(&end, Some(PeerEvent::Dead(death)) if death.cause == Cause::WriteStalled),
         "{end:?}"
     );
 }

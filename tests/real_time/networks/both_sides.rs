@@ -151,27 +151,29 @@ fn across<T: Send>(
     thread::scope(|scope| {
         let witness = scope.spawn(|| lateness(&done));
         let left = scope.spawn(|| {
-            let accept = async {
-                let listener = TcpListener::bind((LEFT, 0)).await.unwrap();
-                send_address.send(listener.local_addr().unwrap()).unwrap();
-                let mut streams = Vec::new();
-                for _ in 0..CONNECTIONS {
-                    streams.push(listener.accept().await.unwrap().0);
-                }
-                side(streams, &cut_at, true).await
-            };
-            network.left.enter(|| Ok(run(accept)))
+            network.left.enter(|| {
+                Ok(run(async {
+                    let listener = TcpListener::bind((LEFT, 0)).await.unwrap();
+                    send_address.send(listener.local_addr().unwrap()).unwrap();
+                    let mut streams = Vec::new();
+                    for _ in 0..CONNECTIONS {
+                        streams.push(listener.accept().await.unwrap().0);
+                    }
+                    side(streams, &cut_at, true).await
+                }))
+            })
         });
         let address: SocketAddr = address.recv().unwrap();
         let right = scope.spawn(|| {
-            let connect = async {
-                let mut streams = Vec::new();
-                for _ in 0..CONNECTIONS {
-                    streams.push(TcpStream::connect(address).await.unwrap());
-                }
-                side(streams, &cut_at, false).await
-            };
-            network.right.enter(|| Ok(run(connect)))
+            network.right.enter(|| {
+                Ok(run(async {
+                    let mut streams = Vec::new();
+                    for _ in 0..CONNECTIONS {
+                        streams.push(TcpStream::connect(address).await.unwrap());
+                    }
+                    side(streams, &cut_at, false).await
+                }))
+            })
         });
         thread::sleep(secs(4));
         cut_at.set(Instant::now()).unwrap();

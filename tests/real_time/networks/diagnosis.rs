@@ -48,7 +48,7 @@ fn a_peer_without_room_for_what_we_send_doesnt_read() {
         let death = dead_while_sending(&mut heartbeat).await;
         assert_eq!(death.diagnosis, Diagnosis::PeerNotReading, "{death}");
 
-        let info = TcpInfo::of(heartbeat.get_ref()).unwrap();
+        let info = TcpInfo::of(heartbeat.get_ref().unwrap()).unwrap();
         assert!(info.is_window_closed(), "{info:?}");
         assert!(info.unsent > Some(0), "{info:?}");
     });

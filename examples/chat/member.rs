@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use crate::{
-    message::{Kind, Message},
+    message::{Kind, Message, text},
     room::Room,
     socket::Shared,
 };
@@ -168,7 +168,14 @@ impl How {
     fn of(event: &PeerEvent<Message>, error: Option<&io::Error>) -> Option<Self> {
         let (cause, words) = match event {
             PeerEvent::Closed { reason } => match reason {
-                CloseReason::Peer => ("goodbye", "said goodbye".into()),
+                CloseReason::Peer { detail, .. } if detail.is_empty() => {
+                    ("goodbye", "said goodbye".into())
+                }
+                CloseReason::Peer { detail, .. } => {
+                    // Its words: terminals show this.
+                    let said = text(detail);
+                    ("goodbye", format!("said goodbye: {said}"))
+                }
                 CloseReason::Local => return Some(Self::we_left()),
             },
             PeerEvent::Dead(death) => of_death(death, error),
@@ -193,7 +200,7 @@ impl How {
 
 fn of_death(death: &Death, error: Option<&io::Error>) -> (&'static str, String) {
     let silence = death.silent_for.as_secs_f64();
-    match (death.cause, death.diagnosis) {
+    match (&death.cause, death.diagnosis) {
         (Cause::Silent, Diagnosis::AppHung) => {
             ("silent", format!("hung: no beat for {silence:.1} s"))
         }
@@ -201,6 +208,10 @@ fn of_death(death: &Death, error: Option<&io::Error>) -> (&'static str, String) 
             ("silent", format!("unreachable: no beat for {silence:.1} s"))
         }
         (Cause::Silent, _) => ("silent", format!("silent: no beat for {silence:.1} s")),
+        (Cause::GivenUp { code, detail }, _) => {
+            let said = text(detail);
+            ("gave_up", format!("gave us up: {code} {said}").trim_end().into())
+        }
         (Cause::Eof | Cause::Reset, _) => ("cut_off", "cut off: closed without a goodbye".into()),
         (Cause::Protocol(rule), _) => match error {
             Some(error) => ("protocol", format!("broke the protocol: {error}")),

@@ -89,7 +89,7 @@ async fn open(upgraded: OnUpgrade) -> Option<PageSocket> {
     let stream = parts.io.into_inner();
     let _ = stream.set_nodelay(true);
     let read: Bytes = parts.read_buf;
-    Some(WebSocket::opened(Shared::new(stream), read, MAX_LENGTH + 1).await)
+    Some(WebSocket::opened(Shared::new(stream), read, MAX_LENGTH).await)
 }
 
 /// Any page in the world can open a WebSocket to this machine, and the buttons

@@ -6,9 +6,11 @@
 //!
 //! * A close frame is a goodbye, in both directions, but where there is one of
 //!   its own. A connection that ends without a goodbye was cut off.
-//! * Bytes of a message that isn't whole yet are a sign of life too.
+//! * Bytes of a message that isn't whole yet are a sign of life too, but where long
+//!   messages travel in parts: there each part is.
 
 use std::{
+    collections::VecDeque,
     error::Error as StdError,
     fmt::Debug,
     io,
@@ -20,15 +22,15 @@ use std::{
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::{Sink, Stream};
 use heartbeat_tokio::{
-    Dialect, Frame, ProtocolError as Broken,
-    heartbeat_core::{Control, Nonce, Tag},
+    Detail, Dialect, Frame, GoodbyeCode, ProtocolError as Broken,
+    heartbeat_core::{Control, Goodbye, Nonce, PART, Tag},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
 use tokio_tungstenite::{
-    WebSocketStream, accept_async,
+    WebSocketStream, accept_async_with_config,
     tungstenite::{
         self, Error, Utf8Bytes,
         error::ProtocolError,
@@ -40,9 +42,15 @@ use tokio_tungstenite::{
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// How beats travel.
-pub trait Beats: Default + Unpin {
+pub trait Beats: Unpin {
     /// The application's messages.
     type Message: Clone + Debug;
+
+    /// For messages of the application of at most so many bytes.
+    fn new(max_message: usize) -> Self;
+
+    /// The longest message of a WebSocket that may arrive.
+    fn longest(&self) -> usize;
 
     /// Whether there are messages for Hello and Goodbye. Without them a close
     /// frame is the goodbye, and nobody says hello.
@@ -51,12 +59,12 @@ pub trait Beats: Default + Unpin {
     /// The bytes of a message.
     fn weight(message: &Self::Message) -> usize;
 
-    /// A frame on its way out; `None` if it doesn't travel.
+    /// A frame on its way out: the messages that it travels in, if it does.
     ///
     /// # Errors
     ///
     /// If it can't be written. That is the end of the connection.
-    fn wrap(frame: Frame<Self::Message>) -> Result<Option<tungstenite::Message>, BoxError>;
+    fn wrap(frame: Frame<Self::Message>) -> Result<VecDeque<tungstenite::Message>, BoxError>;
 
     /// Anything but a close frame on its way in; `None` if it means nothing,
     /// not even life.
@@ -73,8 +81,10 @@ pub trait Beats: Default + Unpin {
 /// As the protocol's own pings and pongs. Every peer answers them, without its
 /// application: a browser does while the page's script hangs, and Chromium even
 /// when the user has left a page that it keeps for the way back.
-#[derive(Debug, Default)]
-pub struct ControlFrames;
+#[derive(Debug)]
+pub struct ControlFrames {
+    max_message: usize,
+}
 
 /// What an application sends in a WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +98,14 @@ pub enum Message {
 impl Beats for ControlFrames {
     type Message = Message;
 
+    fn new(max_message: usize) -> Self {
+        Self { max_message }
+    }
+
+    fn longest(&self) -> usize {
+        self.max_message
+    }
+
     fn weight(message: &Message) -> usize {
         match message {
             Message::Text(text) => text.len(),
@@ -95,14 +113,15 @@ impl Beats for ControlFrames {
         }
     }
 
-    fn wrap(frame: Frame<Message>) -> Result<Option<tungstenite::Message>, BoxError> {
-        Ok(Some(match frame {
+    fn wrap(frame: Frame<Message>) -> Result<VecDeque<tungstenite::Message>, BoxError> {
+        let message = match frame {
             Frame::Data(Message::Text(text)) => tungstenite::Message::Text(text),
             Frame::Data(Message::Binary(bytes)) => tungstenite::Message::Binary(bytes),
             Frame::Ping(nonce) => tungstenite::Message::Ping(payload(nonce)),
             // Tungstenite has sent it already.
-            _ => return Ok(None),
-        }))
+            _ => return Ok(VecDeque::new()),
+        };
+        Ok([message].into())
     }
 
     fn unwrap(
@@ -129,8 +148,10 @@ impl Beats for ControlFrames {
 /// `?` asks, `!` answers, and 8 bytes say what. `beats.js` is the other end: the
 /// least that answers, for a page that is there already. With [`OwnFrames`] the
 /// page finds out about a dead server too.
-#[derive(Debug, Default)]
-pub struct OrdinaryFrames;
+#[derive(Debug)]
+pub struct OrdinaryFrames {
+    max_message: usize,
+}
 
 const ASKS: u8 = b'?';
 const ANSWERS: u8 = b'!';
@@ -138,21 +159,29 @@ const ANSWERS: u8 = b'!';
 impl Beats for OrdinaryFrames {
     type Message = Utf8Bytes;
 
+    fn new(max_message: usize) -> Self {
+        Self { max_message }
+    }
+
+    fn longest(&self) -> usize {
+        self.max_message
+    }
+
     fn weight(message: &Utf8Bytes) -> usize {
         message.len()
     }
 
-    fn wrap(frame: Frame<Utf8Bytes>) -> Result<Option<tungstenite::Message>, BoxError> {
+    fn wrap(frame: Frame<Utf8Bytes>) -> Result<VecDeque<tungstenite::Message>, BoxError> {
         let (tag, nonce) = match frame {
-            Frame::Data(text) => return Ok(Some(tungstenite::Message::Text(text))),
+            Frame::Data(text) => return Ok([tungstenite::Message::Text(text)].into()),
             Frame::Ping(nonce) => (ASKS, nonce),
             Frame::Pong(nonce) => (ANSWERS, nonce),
-            _ => return Ok(None),
+            _ => return Ok(VecDeque::new()),
         };
         let mut beat = BytesMut::with_capacity(9);
         beat.put_u8(tag);
         beat.put(payload(nonce));
-        Ok(Some(tungstenite::Message::Binary(beat.freeze())))
+        Ok([tungstenite::Message::Binary(beat.freeze())].into())
     }
 
     fn unwrap(
@@ -173,15 +202,24 @@ impl Beats for OrdinaryFrames {
     }
 }
 
-/// As the control frames of this project's own protocol, one in a binary
-/// message, as `docs/protocol.md` says under "Frames in WebSocket messages". Both
-/// ends say hello and goodbye, and each finds out when the other is dead.
-/// `examples/chat/page/heartbeat.js` is the other end.
+/// As the frames of this project's own protocol, one in a binary message, as
+/// `docs/protocol.md` says under "Frames in WebSocket messages". Both ends say hello
+/// and goodbye, and each finds out when the other is dead. Long messages travel in
+/// parts. `examples/chat/page/heartbeat.js` is the other end.
 #[derive(Debug)]
 pub struct OwnFrames<M> {
+    max_message: usize,
     /// The peer's Hello has come.
     greeted: bool,
+    /// A message of which not all parts have come.
+    assembly: Option<Assembly>,
     messages: PhantomData<fn(M) -> M>,
+}
+
+#[derive(Debug)]
+struct Assembly {
+    announced: usize,
+    arrived: BytesMut,
 }
 
 /// What an application sends in [`OwnFrames`].
@@ -204,42 +242,49 @@ pub trait Payload: Clone + Debug {
     fn decode(bytes: Bytes) -> Result<Self, BoxError>;
 }
 
-impl<M> Default for OwnFrames<M> {
-    fn default() -> Self {
-        Self {
-            greeted: false,
-            messages: PhantomData,
-        }
-    }
-}
-
 impl<M: Payload> Beats for OwnFrames<M> {
     type Message = M;
     const HELLO: bool = true;
+
+    fn new(max_message: usize) -> Self {
+        Self {
+            max_message,
+            greeted: false,
+            assembly: None,
+            messages: PhantomData,
+        }
+    }
+
+    /// A first part with the longest varint of 32 bits, if parts may come at all.
+    fn longest(&self) -> usize {
+        match self.max_message > PART {
+            true => 1 + 5 + PART,
+            false => (1 + self.max_message).max(Control::MAX_ACCEPTED),
+        }
+    }
 
     fn weight(message: &M) -> usize {
         message.weight()
     }
 
-    fn wrap(frame: Frame<M>) -> Result<Option<tungstenite::Message>, BoxError> {
+    fn wrap(frame: Frame<M>) -> Result<VecDeque<tungstenite::Message>, BoxError> {
         let control = match frame {
-            Frame::Data(message) => {
-                let body = message.encode()?;
-                let mut data = BytesMut::with_capacity(1 + body.len());
-                data.put_u8(Tag::Data.to_byte());
-                data.put(body);
-                return Ok(Some(tungstenite::Message::Binary(data.freeze())));
+            Frame::Data(message) => return Ok(wrap_data(message.encode()?)),
+            Frame::Goodbye { code, detail } => {
+                let mut buffer = [0; Goodbye::MAX_ENCODED];
+                let goodbye = Goodbye::new(code, &detail);
+                return Ok([binary(goodbye.encode(&mut buffer)?, b"")].into());
             }
             Frame::Hello(hello) => Control::Hello(hello),
             Frame::Ping(Some(nonce)) => Control::Ping(nonce),
             Frame::Pong(Some(nonce)) => Control::Pong(nonce),
-            Frame::Goodbye => Control::Goodbye,
+            Frame::Alive => Control::Alive,
+            Frame::Fin => Control::Fin,
             // Ours have a nonce, always.
-            Frame::Ping(None) | Frame::Pong(None) | Frame::Other => return Ok(None),
+            Frame::Ping(None) | Frame::Pong(None) | Frame::Other => return Ok(VecDeque::new()),
         };
         let mut buffer = [0; Control::MAX_ENCODED];
-        let encoded = Bytes::copy_from_slice(control.encode(&mut buffer)?);
-        Ok(Some(tungstenite::Message::Binary(encoded)))
+        Ok([binary(control.encode(&mut buffer)?, b"")].into())
     }
 
     /// The checks of the page, in its order.
@@ -251,29 +296,135 @@ impl<M: Payload> Beats for OwnFrames<M> {
             _ => return Ok(None),
         };
         let &tag = bytes.first().ok_or(Broken::EmptyFrame)?;
-        let is_long = bytes.len() > Control::MAX_ACCEPTED;
-        if !self.greeted && is_long {
-            return Err(too_long(&bytes).into());
+        let max_control = Control::MAX_ACCEPTED;
+        if !self.greeted {
+            at_most(&bytes, max_control)?;
         }
+        at_most(&bytes, self.longest())?;
         if !self.greeted && tag != Tag::Hello.to_byte() {
             return Err(Broken::HelloExpected { tag }.into());
         }
-        if Tag::from_byte(tag)? == Tag::Data {
-            return Ok(Some(Frame::Data(M::decode(bytes.slice(1..))?)));
+        match Tag::from_byte(tag)? {
+            Tag::Data => {
+                at_most(&bytes, 1 + self.max_message.min(PART))?;
+                match self.assembly {
+                    Some(_) => Err(Broken::BrokenParts.into()),
+                    None => Ok(Some(Frame::Data(M::decode(bytes.slice(1..))?))),
+                }
+            }
+            Tag::Part => match self.take_part(&bytes)? {
+                Some(whole) => Ok(Some(Frame::Data(M::decode(whole)?))),
+                // It shows that the peer lives.
+                None => Ok(Some(Frame::Other)),
+            },
+            Tag::Goodbye => {
+                at_most(&bytes, max_control)?;
+                let Goodbye { code, detail, .. } = Goodbye::decode(&bytes)?;
+                let detail = Detail::from(detail);
+                Ok(Some(Frame::Goodbye { code, detail }))
+            }
+            _ => {
+                at_most(&bytes, max_control)?;
+                let control = Control::decode(&bytes)?;
+                self.greeted = true;
+                Ok(Some(control.into()))
+            }
         }
-        if is_long {
-            return Err(too_long(&bytes).into());
-        }
-        let control = Control::decode(&bytes)?;
-        self.greeted = true;
-        Ok(Some(control.into()))
     }
 }
 
-fn too_long(bytes: &Bytes) -> Broken {
+impl<M> OwnFrames<M> {
+    /// Takes a part in, and gives the message if that is its last.
+    fn take_part(&mut self, frame: &Bytes) -> Result<Option<Bytes>, Broken> {
+        let (mut assembly, part) = match self.assembly.take() {
+            Some(assembly) => {
+                at_most(frame, 1 + PART)?;
+                (assembly, frame.slice(1..))
+            }
+            None => {
+                let (announced, digits) = announced(frame.get(1..).unwrap_or_default())?;
+                if announced as usize <= PART {
+                    return Err(Broken::BrokenParts);
+                } else if announced as usize > self.max_message {
+                    return Err(too_long(announced as usize, self.max_message));
+                }
+                let part = frame.slice(1 + digits..);
+                if !part.is_empty() {
+                    at_most(frame, 1 + digits + PART)?;
+                }
+                let assembly = Assembly {
+                    announced: announced as usize,
+                    // It grows with what arrives.
+                    arrived: BytesMut::new(),
+                };
+                (assembly, part)
+            }
+        };
+        if part.is_empty() || part.len() > assembly.announced - assembly.arrived.len() {
+            return Err(Broken::BrokenParts);
+        }
+        assembly.arrived.put(part);
+        if assembly.arrived.len() == assembly.announced {
+            return Ok(Some(assembly.arrived.freeze()));
+        }
+        self.assembly = Some(assembly);
+        Ok(None)
+    }
+}
+
+/// A message of the application, in parts if it is a long one.
+fn wrap_data(body: Bytes) -> VecDeque<tungstenite::Message> {
+    if body.len() <= PART {
+        return [binary(&[Tag::Data.to_byte()], &body)].into();
+    }
+    let tag = Tag::Part.to_byte();
+    let mut header = vec![tag];
+    let mut rest = body.len();
+    while rest > 0x7f {
+        header.push(rest.to_le_bytes()[0] | 0x80);
+        rest >>= 7;
+    }
+    header.push(rest.to_le_bytes()[0]);
+    let parts = body.chunks(PART).map(|part| {
+        let part = binary(&header, part);
+        header = vec![tag];
+        part
+    });
+    parts.collect()
+}
+
+fn binary(header: &[u8], body: &[u8]) -> tungstenite::Message {
+    tungstenite::Message::Binary([header, body].concat().into())
+}
+
+/// The length of a message that its first part begins with, and how many bytes that
+/// takes.
+fn announced(part: &[u8]) -> Result<(u32, usize), Broken> {
+    let malformed = Broken::Malformed {
+        tag: Tag::Part.to_byte(),
+    };
+    let mut announced = 0_u64;
+    for (digit, &byte) in part.iter().take(5).enumerate() {
+        announced |= u64::from(byte & 0x7f) << (7 * digit);
+        if byte < 0x80 {
+            let announced = u32::try_from(announced).map_err(|_| malformed)?;
+            return Ok((announced, digit + 1));
+        }
+    }
+    Err(malformed)
+}
+
+fn at_most(frame: &Bytes, max: usize) -> Result<(), Broken> {
+    match frame.len() <= max {
+        true => Ok(()),
+        false => Err(too_long(frame.len(), max)),
+    }
+}
+
+fn too_long(length: usize, max: usize) -> Broken {
     Broken::FrameTooLong {
-        length: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
-        max: u32::try_from(Control::MAX_ACCEPTED).unwrap_or(u32::MAX),
+        length: u32::try_from(length).unwrap_or(u32::MAX),
+        max: u32::try_from(max).unwrap_or(u32::MAX),
     }
 }
 
@@ -286,7 +437,13 @@ fn payload(nonce: Option<Nonce>) -> Bytes {
 pub struct WebSocket<S, B> {
     stream: WebSocketStream<Tap<S>>,
     beats: B,
+    /// Messages of the application on their way out, and what goes behind them.
+    /// Control frames go ahead, between two of them.
+    waiting: VecDeque<tungstenite::Message>,
 }
+
+/// The longest message that [`WebSocket::accept`] accepts, in bytes.
+const MAX_MESSAGE: usize = 64 << 20;
 
 impl<S, B> WebSocket<S, B>
 where
@@ -300,25 +457,28 @@ where
     ///
     /// If it fails, or isn't one.
     pub async fn accept(stream: S) -> Result<Self, Error> {
+        let beats = B::new(MAX_MESSAGE);
+        let limits = Some(limits(&beats));
+        let stream = accept_async_with_config(Tap::new(stream), limits).await?;
         Ok(Self {
-            stream: accept_async(Tap::new(stream)).await?,
-            beats: B::default(),
+            stream,
+            beats,
+            waiting: VecDeque::new(),
         })
     }
 
     /// The server's side of one that an HTTP server has opened already, which
-    /// has read so much of it. Longer messages than `max_message` bytes are
-    /// refused.
+    /// has read so much of it. Longer messages of the application than
+    /// `max_message` bytes are refused.
     pub async fn opened(stream: S, read: Bytes, max_message: usize) -> Self {
-        let limits = WebSocketConfig::default()
-            .read_buffer_size(4096)
-            .max_message_size(Some(max_message))
-            .max_frame_size(Some(max_message));
+        let beats = B::new(max_message);
+        let limits = Some(limits(&beats).read_buffer_size(4096));
         let (stream, read) = (Tap::new(stream), read.to_vec());
-        let opened = WebSocketStream::from_partially_read(stream, read, Role::Server, Some(limits));
+        let opened = WebSocketStream::from_partially_read(stream, read, Role::Server, limits);
         Self {
             stream: opened.await,
-            beats: B::default(),
+            beats,
+            waiting: VecDeque::new(),
         }
     }
 
@@ -327,6 +487,12 @@ where
     pub fn get_ref(&self) -> &S {
         &self.stream.get_ref().stream
     }
+}
+
+fn limits(beats: &impl Beats) -> WebSocketConfig {
+    WebSocketConfig::default()
+        .max_message_size(Some(beats.longest()))
+        .max_frame_size(Some(beats.longest()))
 }
 
 impl<B: Beats> WebSocket<TcpStream, B> {
@@ -355,13 +521,14 @@ where
     type Item = Result<Frame<B::Message>, BoxError>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Self { stream, beats } = self.get_mut();
+        let Self { stream, beats, .. } = self.get_mut();
         loop {
             let result = Pin::new(&mut *stream).poll_next(cx);
             let heard = std::mem::take(&mut stream.get_mut().heard);
             let message = match result {
-                // A part of something.
-                Poll::Pending if heard => return Poll::Ready(Some(Ok(Frame::Other))),
+                // A part of something; in our own protocol perhaps of a ping, which
+                // would show nothing.
+                Poll::Pending if heard && !B::HELLO => return Poll::Ready(Some(Ok(Frame::Other))),
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(message))) => message,
                 Poll::Ready(
@@ -369,21 +536,21 @@ where
                 ) => return Poll::Ready(None),
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
             };
-            if message.is_close() {
+            if let tungstenite::Message::Close(close) = message {
                 // Nobody reads on after a goodbye, and only then tungstenite
                 // would answer it.
                 let _ = Pin::new(stream).poll_flush(cx);
-                return Poll::Ready((!B::HELLO).then_some(Ok(Frame::Goodbye)));
+                return Poll::Ready((!B::HELLO).then(|| Ok(goodbye(close))));
             }
-            match beats.unwrap(message).transpose() {
-                None => {}
-                Some(Ok(Frame::Goodbye)) => {
-                    // The closing handshake, as far as it goes without waiting.
-                    let _ = Pin::new(&mut *stream).start_send(closing());
-                    let _ = Pin::new(stream).poll_flush(cx);
-                    return Poll::Ready(Some(Ok(Frame::Goodbye)));
-                }
-                Some(frame) => return Poll::Ready(Some(frame)),
+            let frame = beats.unwrap(message).transpose();
+            if let Some(Ok(Frame::Goodbye { .. })) = frame {
+                // The closing handshake, as far as it goes without waiting.
+                let close = closing(GoodbyeCode::LEAVING, Detail::default());
+                let _ = Pin::new(&mut *stream).start_send(close);
+                let _ = Pin::new(&mut *stream).poll_flush(cx);
+            }
+            if frame.is_some() {
+                return Poll::Ready(frame);
             }
         }
     }
@@ -402,24 +569,46 @@ where
     }
 
     fn start_send(self: Pin<&mut Self>, frame: Frame<B::Message>) -> Result<(), BoxError> {
-        let message = match frame {
-            Frame::Goodbye if !B::HELLO => Some(closing()),
-            frame => B::wrap(frame)?,
-        };
-        if let Some(message) = message {
-            Pin::new(&mut self.get_mut().stream).start_send(message)?;
+        let this = self.get_mut();
+        match frame {
+            Frame::Goodbye { code, detail } => {
+                if code.is_verdict() {
+                    // Nothing goes ahead of that.
+                    this.waiting.clear();
+                }
+                if B::HELLO {
+                    let goodbye = Frame::Goodbye { code, detail };
+                    this.waiting.extend(B::wrap(goodbye)?);
+                } else {
+                    this.waiting.push_back(closing(code, detail));
+                }
+            }
+            Frame::Data(_) => this.waiting.extend(B::wrap(frame)?),
+            _ => {
+                for message in B::wrap(frame)? {
+                    Pin::new(&mut this.stream).start_send(message)?;
+                }
+            }
         }
         Ok(())
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        let flushed = Pin::new(&mut self.get_mut().stream).poll_flush(cx);
-        flushed.map_err(BoxError::from)
+        let this = self.get_mut();
+        let mut stream = Pin::new(&mut this.stream);
+        while !this.waiting.is_empty() {
+            ready!(stream.as_mut().poll_ready(cx))?;
+            if let Some(message) = this.waiting.pop_front() {
+                stream.as_mut().start_send(message)?;
+            }
+        }
+        stream.poll_flush(cx).map_err(BoxError::from)
     }
 
     /// Waits for the peer's close frame, so that it sees a clean end. The
     /// heartbeat limits how long.
-    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        ready!(self.as_mut().poll_flush(cx))?;
         let mut stream = Pin::new(&mut self.get_mut().stream);
         ready!(stream.as_mut().poll_close(cx))?;
         while let Some(Ok(_)) = ready!(stream.as_mut().poll_next(cx)) {}
@@ -427,11 +616,29 @@ where
     }
 }
 
-fn closing() -> tungstenite::Message {
+/// What a goodbye is where there is none but WebSocket's own.
+fn closing(code: GoodbyeCode, detail: Detail) -> tungstenite::Message {
     tungstenite::Message::Close(Some(CloseFrame {
-        code: CloseCode::Normal,
-        reason: Utf8Bytes::default(),
+        code: match code {
+            GoodbyeCode::LEAVING => CloseCode::Normal,
+            GoodbyeCode::RESTARTING => CloseCode::Restart,
+            GoodbyeCode::PROTOCOL => CloseCode::Protocol,
+            code if code.is_verdict() => CloseCode::Policy,
+            _ => CloseCode::Normal,
+        },
+        reason: detail.as_str().into(),
     }))
+}
+
+/// And the other way round.
+fn goodbye<M>(close: Option<CloseFrame>) -> Frame<M> {
+    let code = match &close {
+        Some(close) if close.code == CloseCode::Restart => GoodbyeCode::RESTARTING,
+        _ => GoodbyeCode::LEAVING,
+    };
+    let reason = close.map(|close| Detail::from(close.reason.as_str()));
+    let detail = reason.unwrap_or_default();
+    Frame::Goodbye { code, detail }
 }
 
 /// Knows whether anything was read: tungstenite tells only of whole messages.

@@ -20,6 +20,10 @@ use crate::{
     transport::{Broken, Buffered, Dialect, Frame, Protocol, Scope, Transport, reason},
 };
 
+/// So many bytes of messages a sink may hold before another one is handed over. Its
+/// control frames can go ahead of what isn't handed over.
+const HELD: usize = 64 * 1024;
+
 /// The transport of [`Heartbeat::with_frames`](crate::Heartbeat::with_frames).
 ///
 /// Only whole frames are seen, so only they are signs of life: one that takes
@@ -39,6 +43,8 @@ pub struct Frames<T: Dialect> {
     queue: VecDeque<T::Message>,
     /// The weight of the messages in `queue`.
     queued: usize,
+    /// The weight of those that the sink holds.
+    held: usize,
     /// A goodbye is to follow them.
     goodbye: Option<(GoodbyeCode, Detail)>,
 }
@@ -53,6 +59,7 @@ impl<T: Dialect> Frames<T> {
             control: VecDeque::new(),
             queue: VecDeque::new(),
             queued: 0,
+            held: 0,
             goodbye: None,
         }
     }
@@ -71,7 +78,9 @@ impl<T: Dialect> Frames<T> {
             return None;
         }
         if let Some(message) = self.queue.pop_front() {
-            self.queued -= Self::cost(&message);
+            let cost = Self::cost(&message);
+            self.queued -= cost;
+            self.held += cost;
             return Some(Frame::Data(message));
         }
         let (code, detail) = self.goodbye.take().filter(|_| T::GOODBYE)?;
@@ -96,13 +105,25 @@ impl<T: Dialect> Frames<T> {
         T: Sink<Frame<T::Message>, Error = E>,
     {
         while self.has_next(scope) {
+            if self.control.is_empty() && self.held >= HELD {
+                ready!(self.poll_flush(sink.as_mut(), cx))?;
+            }
             ready!(sink.as_mut().poll_ready(cx))?;
             if let Some(frame) = self.take_next(scope) {
                 sink.as_mut().start_send(frame)?;
                 *taken += 1;
             }
         }
-        sink.poll_flush(cx)
+        self.poll_flush(sink, cx)
+    }
+
+    fn poll_flush<E>(&mut self, sink: Pin<&mut T>, cx: &mut Context<'_>) -> Poll<Result<(), E>>
+    where
+        T: Sink<Frame<T::Message>, Error = E>,
+    {
+        ready!(sink.poll_flush(cx))?;
+        self.held = 0;
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -181,6 +202,7 @@ where
             .retain(|control| matches!(control, Control::Hello(_)));
         self.queue.clear();
         self.queued = 0;
+        self.held = 0;
         self.goodbye = Some((code, detail));
     }
 

@@ -35,13 +35,20 @@ function connect() {
     receive[kind]?.(content);
   });
   current.addEventListener("closed", ({ detail }) => {
-    if (detail.reason === "peer") tryAgain("The server said goodbye");
+    if (detail.reason === "peer") tryAgain(`The server said goodbye${saying(detail)}`);
   });
   current.addEventListener("dead", ({ detail }) => tryAgain(words(detail)));
 }
 
-function words({ cause, silentFor, error }) {
+/** What somebody said of it, as text. */
+function saying({ detail }) {
+  return detail === "" ? "" : ` (${detail})`;
+}
+
+function words({ cause, silentFor, error, detail }) {
   switch (cause) {
+    case "given up":
+      return `The server gave us up${saying({ detail })}`;
     case "silent":
       return `The server is gone: no answer for ${seconds(silentFor)}`;
     case "protocol":

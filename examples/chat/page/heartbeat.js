@@ -2,11 +2,10 @@
  * A heartbeat in a WebSocket, for web pages. One file, no dependencies: copy it.
  *
  * A page can't see WebSocket's own pings, and a socket whose server is dead looks
- * open for ever. So both ends send control frames of this project's protocol,
- * each in a binary message of its own: one byte says what it is, and the body
- * follows, without a length in front. The specification is docs/protocol.md,
- * "Frames in WebSocket messages"; its test vectors are read by this module's
- * tests.
+ * open for ever. So both ends send frames of this project's protocol, each in a
+ * binary message of its own: one byte says what it is, and the body follows,
+ * without a length in front. The specification is docs/protocol.md, "Frames in
+ * WebSocket messages"; its test vectors are read by this module's tests.
  *
  *     import { Heartbeat } from "./heartbeat.js";
  *
@@ -17,17 +16,23 @@
  *     server.addEventListener("suspect", ({ detail }) => warn(detail.silentFor));
  *     server.addEventListener("recovered", () => warn(null));
  *     server.addEventListener("dead", ({ detail }) => connectAgain(detail.cause));
- *     server.addEventListener("closed", () => connectAgain("closed"));
+ *     server.addEventListener("closed", ({ detail }) => connectAgain(detail.reason));
  *     addEventListener("pagehide", () => server.close());
  *
- * The last event is "dead" or "closed", exactly one of them, once. "dead" comes
+ * The last event is "dead" or "closed", exactly one of them, once. "closed" has a
+ * `reason`, "local" or "peer", and the peer's `code` and `detail`. "dead" has a
+ * `cause`: "silent", "given up" (the server gave us up; `code` and `detail` say why),
+ * "protocol", "eof", or "unreachable". A `detail` of the server's is any text: show it
+ * as text, and conclude nothing from it. "dead" comes
  * `detectWithin` after the last sign of life at the latest, plus what the page's
  * own timers are late by: browsers let those of a hidden page run once a second,
  * or once a minute.
  *
  * Times are in milliseconds, except in frames, where they are microseconds as on
- * the wire. What isn't in here: the limit for floods of pings (a page trusts the
- * server that it came from), and suspicion before the first missed beat.
+ * the wire. Long messages travel in parts, in both directions, so that beats don't
+ * wait for the end of one. What isn't in here: the limit for floods of pings (a page
+ * trusts the server that it came from), suspicion before the first missed beat, and
+ * signs of life while the page's script doesn't run.
  */
 
 /** By so much of it an interval may be shortened, at random. */
@@ -36,7 +41,24 @@ const JITTER = 0.25;
 /** Longest control frame that is accepted, in bytes, its tag included. */
 const LONGEST_CONTROL = 256;
 
-const TAGS = ["data", "hello", "ping", "pong", "goodbye"];
+/** Most bytes of a message in one frame. A longer message travels in parts. */
+const PART = 65_536;
+
+/** The longest varint of 32 bits, in bytes. */
+const LONGEST_VARINT = 5;
+
+/** The longest detail of a goodbye, in bytes. */
+const LONGEST_DETAIL = 123;
+
+/** The next part waits while the browser holds so many bytes. */
+const AHEAD = 65_536;
+
+/** No sooner than this after the last one another Alive leaves. */
+const SHORTEST_SIGN_INTERVAL = 20;
+
+const TAGS = ["data", "hello", "ping", "pong", "goodbye", "alive", "fin", "part"];
+const FIRST_RESERVED = 0x40;
+const LAST_RESERVED = 0x7f;
 const MAGIC = [0x48, 0x42, 0x54, 0x00];
 const VERSION = 1;
 const LONGEST_TIME = 365 * 86_400 * 1_000_000; // in microseconds
@@ -46,7 +68,15 @@ export class Heartbeat extends EventTarget {
   #config;
   /** "opening", "idle", "round" or "ended". */
   #phase = "opening";
+  #instance = crypto.getRandomValues(new Uint8Array(8));
   #peer = null;
+  /** The longest message that the server accepts, as far as we know. */
+  #longest = null;
+  /** The message that arrives in parts: its length, and what is there. */
+  #arriving = null;
+  /** Frames of messages that wait to be sent. */
+  #leaving = [];
+  #pump = null;
   #heardAt = performance.now();
   /** When the interval is over, or the next step of a round is due. */
   #due;
@@ -58,6 +88,8 @@ export class Heartbeat extends EventTarget {
   /** The last 2 · maxMissed pings: their nonces, and when they were sent. */
   #pings = [];
   #lastRtt = null;
+  #pingAt = -Infinity;
+  #aliveAt = -Infinity;
 
   /**
    * Begins with a socket that is opening or open, and that nobody has sent
@@ -104,30 +136,46 @@ export class Heartbeat extends EventTarget {
     };
   }
 
-  /** Sends a message, a Uint8Array. False if there is nobody to send it to. */
+  /**
+   * Sends a message, a Uint8Array. False if there is nobody to send it to. Throws a
+   * RangeError if it is longer than the server accepts.
+   */
   send(body) {
     if (this.#phase === "opening" || this.#phase === "ended") return false;
-    this.#transmit({ type: "data", body });
+    const longest = this.#longest ?? this.#config.maxFrame;
+    if (body.length > longest) {
+      throw new RangeError(`a message of ${body.length} bytes, at most ${longest} are accepted`);
+    }
+    this.#leaving.push(...inFrames(body));
+    this.#sendOn();
     return true;
   }
 
-  /** Says goodbye behind everything that was sent, and closes. */
-  close() {
+  /**
+   * Says goodbye behind everything that was sent, and closes. `code` and `detail` say
+   * why: 0 is leaving, 1 restarting, 64 to 127 are the application's.
+   */
+  close(code = 0, detail = "") {
     if (this.#phase === "ended") return;
-    if (this.#phase !== "opening") this.#transmit({ type: "goodbye" });
-    this.#end("closed", { reason: "local" });
+    if (this.#phase !== "opening") {
+      for (const frame of this.#leaving.splice(0)) this.#transmit(frame);
+      this.#transmit({ type: "goodbye", code, detail });
+    }
+    this.#end("closed", { reason: "local", code, detail });
   }
 
   // ---- what happens -------------------------------------------------------
 
   #onOpen = () => {
-    const { interval, timeout, maxMissed, minInterval } = this.#config;
+    const { interval, timeout, maxMissed, minInterval, maxFrame } = this.#config;
     this.#transmit({
       type: "hello",
       interval: micros(interval),
       detectionTime: micros(interval) + maxMissed * micros(timeout),
       minInterval: micros(minInterval),
       maxMissed,
+      maxFrame,
+      instance: this.#instance,
     });
     this.#heardAt = performance.now();
     this.#phase = "idle";
@@ -143,33 +191,72 @@ export class Heartbeat extends EventTarget {
       frame = decode(bytes, {
         greeted: this.#peer !== null,
         maxFrame: this.#config.maxFrame,
+        missing: this.#arriving?.missing ?? 0,
       });
     } catch (error) {
-      this.#die("protocol", { error });
+      this.#giveUp("protocol", 4, error.message, { error });
       return;
     }
-    this.#heard();
+    if (frame.type === "hello") this.#greet(frame);
+    // A question is no answer: it doesn't show that the server hears us.
+    if (frame.type !== "ping") this.#heard();
     switch (frame.type) {
       case "data":
         this.#tell("message", frame.body);
         break;
-      case "hello": {
-        const first = this.#peer === null;
-        this.#peer = frame;
-        if (first) this.#tell("connected", { peer: frame });
+      case "part":
+        this.#putTogether(frame);
         break;
-      }
       case "ping":
         this.#transmit({ type: "pong", nonce: frame.nonce });
+        this.#askAlong();
         break;
       case "pong":
         this.#answered(frame.nonce);
         break;
-      case "goodbye":
-        this.#end("closed", { reason: "peer" });
+      case "goodbye": {
+        const { code, detail } = frame;
+        if (code >= 2 && code <= 7) this.#die("given up", { code, detail });
+        else this.#end("closed", { reason: "peer", code, detail });
         break;
+      }
     }
   };
+
+  #greet(hello) {
+    const first = this.#peer === null;
+    this.#peer = hello;
+    // It may have been counted on already: a later one takes nothing back.
+    this.#longest = Math.max(this.#longest ?? 0, hello.maxFrame);
+    if (first) this.#tell("connected", { peer: hello });
+  }
+
+  #putTogether({ length, body }) {
+    if (length !== undefined) this.#arriving = { length, missing: length, parts: [] };
+    const arriving = this.#arriving;
+    arriving.parts.push(body);
+    arriving.missing -= body.length;
+    if (arriving.missing > 0) return this.#showLife();
+    this.#arriving = null;
+    const message = new Uint8Array(arriving.length);
+    let at = 0;
+    for (const part of arriving.parts) {
+      message.set(part, at);
+      at += part.length;
+    }
+    this.#tell("message", message);
+  }
+
+  /** The server is busy sending; its pings may wait behind that for too long. */
+  #showLife() {
+    const { interval } = this.#config;
+    const { interval: asks, detectionTime } = this.#peer;
+    const needed = Math.min(interval, asks / 1000, (detectionTime - asks) / 1000);
+    const now = performance.now();
+    if (now < this.#aliveAt + Math.max(needed, SHORTEST_SIGN_INTERVAL)) return;
+    this.#aliveAt = now;
+    this.#transmit({ type: "alive" });
+  }
 
   #onClose = ({ code }) => {
     const cause = this.#phase === "opening" ? "unreachable" : "eof";
@@ -178,6 +265,7 @@ export class Heartbeat extends EventTarget {
 
   /** A sign of life: everything is forgotten, and the interval begins. */
   #heard() {
+    if (this.#phase === "ended") return;
     const now = performance.now();
     const silentFor = now - this.#heardAt;
     const suspected = this.#missed > 0;
@@ -217,7 +305,8 @@ export class Heartbeat extends EventTarget {
     if (now >= this.#verdictAt) {
       const inRound = this.#phase === "round" && this.#hasLeft();
       if (inRound) this.#missed = Math.min(this.#missed + 1, maxMissed);
-      return this.#die("silent");
+      const silence = ((now - this.#heardAt) / 1000).toFixed(1);
+      return this.#giveUp("silent", 2, `silent for ${silence} s`);
     }
     if (!this.#hasLeft()) {
       // No missed beat, and no other ping behind it; the bound stands.
@@ -249,22 +338,40 @@ export class Heartbeat extends EventTarget {
     this.#tell("stall", { late });
   }
 
+  /** The server asks: our own ping leaves along with the answer, if it was due soon. */
+  #askAlong() {
+    const now = performance.now();
+    const since = now - this.#pingAt;
+    const waits = this.#pings.length > 0 && since < this.#config.timeout;
+    if (this.#phase === "idle" && !waits && since >= this.#spacing()) this.#beginRound(now);
+  }
+
   /** From when it was due, not from when we got round to it. */
   #beginRound(due) {
     const { timeout, maxMissed } = this.#config;
-    // The first interval may be shorter than others; the verdict isn't sooner.
+    // The first interval may be shorter than others, and asking along comes early;
+    // the verdict isn't sooner.
     const shortest = this.#heardAt + this.#idleInterval() * (1 - JITTER);
+    const base = Math.max(due, shortest);
+    const now = performance.now();
     this.#phase = "round";
-    this.#verdictAt = Math.max(due, shortest) + maxMissed * timeout;
-    this.#ping();
-    this.#arm(Math.min(performance.now() + timeout, this.#verdictAt));
+    this.#verdictAt = base + maxMissed * timeout;
+    const asked = this.#pingAt > this.#heardAt && now - this.#pingAt < this.#spacing();
+    if (!asked) this.#ping();
+    this.#arm(Math.min(Math.max(base, now) + timeout, this.#verdictAt));
   }
 
   #ping() {
     const nonce = crypto.getRandomValues(new Uint8Array(8));
-    this.#pings.push({ nonce, sentAt: performance.now() });
+    this.#pingAt = performance.now();
+    this.#pings.push({ nonce, sentAt: this.#pingAt });
     if (this.#pings.length > 2 * this.#config.maxMissed) this.#pings.shift();
     this.#transmit({ type: "ping", nonce });
+  }
+
+  /** So far apart are pings that begin a round. */
+  #spacing() {
+    return Math.max(this.#idleInterval() * (1 - JITTER), this.#peerMinInterval());
   }
 
   /** Whether the browser has handed over all that was sent. */
@@ -292,6 +399,12 @@ export class Heartbeat extends EventTarget {
 
   // ---- the end ------------------------------------------------------------
 
+  /** The server is told why; not a word of what else waits. */
+  #giveUp(cause, code, detail, more = {}) {
+    this.#transmit({ type: "goodbye", code, detail });
+    this.#die(cause, more);
+  }
+
   #die(cause, more = {}) {
     const silentFor = performance.now() - this.#heardAt;
     this.#end("dead", { cause, silentFor, missed: this.#missed, ...more });
@@ -300,6 +413,8 @@ export class Heartbeat extends EventTarget {
   #end(type, detail) {
     if (this.#phase === "ended") return;
     this.#phase = "ended";
+    this.#leaving = [];
+    clearTimeout(this.#pump);
     if (this.#timer !== null) clearTimeout(this.#timer.id);
     this.#socket.removeEventListener("open", this.#onOpen);
     this.#socket.removeEventListener("message", this.#onMessage);
@@ -308,6 +423,16 @@ export class Heartbeat extends EventTarget {
     this.#socket.close();
     this.#tell(type, detail);
   }
+
+  /** As long as the browser holds little: so beats go between two parts. */
+  #sendOn = () => {
+    clearTimeout(this.#pump);
+    while (this.#leaving.length > 0 && this.#socket.bufferedAmount < AHEAD) {
+      this.#transmit(this.#leaving.shift());
+    }
+    // Nobody tells when it has less.
+    if (this.#leaving.length > 0) this.#pump = setTimeout(this.#sendOn, 5);
+  };
 
   #transmit(frame) {
     if (this.#socket.readyState === WebSocket.OPEN) this.#socket.send(encode(frame));
@@ -334,46 +459,86 @@ export class ProtocolError extends Error {
  * A frame as bytes, its tag first. Frames are
  *
  *     { type: "data", body }                   a Uint8Array
- *     { type: "hello", interval, detectionTime, minInterval, maxMissed }
+ *     { type: "hello", interval, detectionTime, minInterval, maxMissed, maxFrame,
+ *       instance }                             a Uint8Array of 8
  *     { type: "ping", nonce }                  a Uint8Array of 8
  *     { type: "pong", nonce }
- *     { type: "goodbye" }
+ *     { type: "goodbye", code, detail }        a number, and text
+ *     { type: "alive" }
+ *     { type: "fin" }
+ *     { type: "part", length, body }           without a length but for the first
+ *     { type: "reserved" }                     is never sent
  */
 export function encode(frame) {
   const tag = TAGS.indexOf(frame.type);
   switch (frame.type) {
     case "data":
-      return joined(tag, frame.body);
+      return joined([tag], frame.body);
     case "hello": {
-      const { interval, detectionTime, minInterval, maxMissed } = frame;
-      const numbers = [interval, detectionTime, minInterval, maxMissed];
-      return Uint8Array.from([tag, ...MAGIC, VERSION, ...numbers.flatMap(varint)]);
+      const { interval, detectionTime, minInterval, maxMissed, maxFrame } = frame;
+      const numbers = [interval, detectionTime, minInterval, maxMissed, maxFrame];
+      const fields = [tag, ...MAGIC, VERSION, ...numbers.flatMap(varint)];
+      return joined(fields, frame.instance);
     }
     case "ping":
     case "pong":
-      return joined(tag, frame.nonce);
-    case "goodbye":
+      return joined([tag], frame.nonce);
+    case "goodbye": {
+      const detail = cut(frame.detail);
+      return joined([tag, frame.code, ...varint(detail.length)], detail);
+    }
+    case "alive":
+    case "fin":
       return Uint8Array.of(tag);
+    case "part": {
+      const announced = frame.length === undefined ? [] : varint(frame.length);
+      return joined([tag, ...announced], frame.body);
+    }
     default:
       throw new TypeError(`no such frame: ${frame.type}`);
   }
 }
 
+/** The frames that a message travels in. */
+function inFrames(body) {
+  if (body.length <= PART) return [{ type: "data", body }];
+  const frames = [];
+  for (let at = 0; at < body.length; at += PART) {
+    const part = { type: "part", body: body.subarray(at, at + PART) };
+    if (at === 0) part.length = body.length;
+    frames.push(part);
+  }
+  return frames;
+}
+
+/** As many whole characters of a detail as it may have. */
+function cut(detail) {
+  const room = new Uint8Array(LONGEST_DETAIL);
+  const { written } = new TextEncoder().encodeInto(detail, room);
+  return room.subarray(0, written);
+}
+
 /**
  * Reads one whole message, anything that a peer may send. Throws a
  * `ProtocolError`. While `greeted` is false, because the peer's Hello hasn't come
- * yet, nothing else is accepted.
+ * yet, nothing else is accepted. `missing` says how many bytes are still to come of a
+ * message that arrives in parts; 0 if none does.
  */
-export function decode(bytes, { greeted = true, maxFrame = 8 << 20 } = {}) {
+export function decode(bytes, { greeted = true, maxFrame = 8 << 20, missing = 0 } = {}) {
   if (bytes.length === 0) throw new ProtocolError("EmptyFrame");
   const [tag] = bytes;
-  const limit = greeted ? Math.max(maxFrame + 1, LONGEST_CONTROL) : LONGEST_CONTROL;
-  checkLength(bytes, limit);
+  const longestData = Math.min(maxFrame, PART) + 1;
+  const longest =
+    maxFrame > PART ? PART + 1 + LONGEST_VARINT : Math.max(longestData, LONGEST_CONTROL);
+  checkLength(bytes.length, greeted ? longest : LONGEST_CONTROL);
   if (!greeted && tag !== 1) throw new ProtocolError("HelloExpected", named(tag));
-  if (tag >= TAGS.length) throw new ProtocolError("UnknownTag", named(tag));
-  checkLength(bytes, tag === 0 ? maxFrame + 1 : LONGEST_CONTROL);
+  const isReserved = tag >= FIRST_RESERVED && tag <= LAST_RESERVED;
+  if (tag >= TAGS.length && !isReserved) throw new ProtocolError("UnknownTag", named(tag));
 
-  const type = TAGS[tag];
+  const type = isReserved ? "reserved" : TAGS[tag];
+  const limits = { data: longestData, part: PART + 1 + (missing === 0 ? LONGEST_VARINT : 0) };
+  checkLength(bytes.length, limits[type] ?? LONGEST_CONTROL);
+  if (type === "data" && missing > 0) throw new ProtocolError("BrokenParts");
   const body = bytes.subarray(1);
   const malformed = () => new ProtocolError("Malformed", named(tag));
   switch (type) {
@@ -382,6 +547,13 @@ export function decode(bytes, { greeted = true, maxFrame = 8 << 20 } = {}) {
     case "hello":
       return { type, ...readHello(body, malformed) };
     case "goodbye":
+      return { type, ...readGoodbye(body, malformed) };
+    case "part":
+      return { type, ...readPart(body, maxFrame, missing, malformed) };
+    case "reserved":
+      return { type };
+    case "alive":
+    case "fin":
       if (body.length !== 0) throw malformed();
       return { type };
     default:
@@ -390,29 +562,76 @@ export function decode(bytes, { greeted = true, maxFrame = 8 << 20 } = {}) {
   }
 }
 
+function readPart(body, maxFrame, missing, malformed) {
+  if (missing > 0) {
+    if (body.length === 0 || body.length > missing) throw new ProtocolError("BrokenParts");
+    return { body };
+  }
+  const numbers = new Numbers(body, malformed);
+  const length = numbers.read(32n);
+  if (length <= PART) throw new ProtocolError("BrokenParts");
+  checkLength(length, maxFrame);
+  const rest = body.subarray(numbers.at);
+  if (rest.length === 0) throw new ProtocolError("BrokenParts");
+  checkLength(1 + body.length, 1 + numbers.at + PART);
+  return { length, body: rest };
+}
+
+function readGoodbye(body, malformed) {
+  if (body.length === 0) throw malformed();
+  const numbers = new Numbers(body, malformed, 1);
+  const length = numbers.read(64n);
+  const detail = body.subarray(numbers.at);
+  if (length > LONGEST_DETAIL || detail.length !== length) throw malformed();
+  try {
+    const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+    return { code: body[0], detail: decoder.decode(detail) };
+  } catch {
+    throw malformed();
+  }
+}
+
+/** Reads varints, one after the other. */
+class Numbers {
+  #body;
+  #malformed;
+  /** Where the next one begins. */
+  at;
+
+  constructor(body, malformed, at = 0) {
+    this.#body = body;
+    this.#malformed = malformed;
+    this.at = at;
+  }
+
+  read(bits) {
+    let value = 0n;
+    for (let shift = 0n; shift < bits; shift += 7n) {
+      if (this.at >= this.#body.length) throw this.#malformed();
+      const byte = this.#body[this.at++];
+      value |= BigInt(byte & 0x7f) << shift;
+      if (byte < 0x80) {
+        if (value >> bits !== 0n) throw this.#malformed();
+        return Number(value);
+      }
+    }
+    throw this.#malformed();
+  }
+}
+
 function readHello(body, malformed) {
   if (body.length < 5) throw malformed();
   if (MAGIC.some((byte, index) => body[index] !== byte)) throw new ProtocolError("WrongMagic");
   if (body[4] !== VERSION) throw new ProtocolError("WrongVersion", `version=${body[4]}`);
 
-  let at = 5;
-  const read = (bits) => {
-    let value = 0n;
-    for (let shift = 0n; shift < bits; shift += 7n) {
-      if (at >= body.length) throw malformed();
-      const byte = body[at++];
-      value |= BigInt(byte & 0x7f) << shift;
-      if (byte < 0x80) {
-        if (value >> bits !== 0n) throw malformed();
-        return Number(value);
-      }
-    }
-    throw malformed();
-  };
-  const interval = read(64n);
-  const detectionTime = read(64n);
-  const minInterval = read(64n);
-  const maxMissed = read(32n);
+  const numbers = new Numbers(body, malformed, 5);
+  const interval = numbers.read(64n);
+  const detectionTime = numbers.read(64n);
+  const minInterval = numbers.read(64n);
+  const maxMissed = numbers.read(32n);
+  const maxFrame = numbers.read(32n);
+  const instance = body.slice(numbers.at, numbers.at + 8);
+  if (instance.length < 8) throw malformed();
   // Bytes behind the last field are a later version's.
 
   const possible =
@@ -423,9 +642,11 @@ function readHello(body, malformed) {
     minInterval >= 1 &&
     minInterval <= LONGEST_TIME &&
     maxMissed >= 1 &&
-    maxMissed <= 255;
+    maxMissed <= 255 &&
+    maxFrame >= 1 &&
+    maxFrame < 2 ** 32 - 1;
   if (!possible) throw new ProtocolError("ImpossibleHello");
-  return { interval, detectionTime, minInterval, maxMissed };
+  return { interval, detectionTime, minInterval, maxMissed, maxFrame, instance };
 }
 
 /** Seven bits a byte, the least significant ones first. */
@@ -439,14 +660,14 @@ function varint(number) {
   return bytes;
 }
 
-function joined(tag, body) {
-  const frame = new Uint8Array(1 + body.length);
-  frame[0] = tag;
-  frame.set(body, 1);
+function joined(header, body) {
+  const frame = new Uint8Array(header.length + body.length);
+  frame.set(header);
+  frame.set(body, header.length);
   return frame;
 }
 
-function checkLength({ length }, max) {
+function checkLength(length, max) {
   if (length > max) throw new ProtocolError("FrameTooLong", `length=${length} max=${max}`);
 }
 

@@ -141,7 +141,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                         }
                         self.keep_behind_events(message);
                     }
-                    Some(frame) => self.note_control(frame),
+                    Some(frame) => {
+                        self.note_control(frame);
+                        continue;
+                    }
                     None => self.note_backlog(),
                 }
                 if self.flags.has(Flag::Outputs) {

@@ -117,19 +117,23 @@ impl Reader {
         stream: Pin<&mut impl AsyncRead>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        if self.len() == 0 && !self.bulk {
-            // Nothing may come for long.
-            pool::give_back(&mut self.buffer);
-            return match &mut self.assembly {
-                Some(message) if message.is_in_part() => {
-                    self.copy = false;
-                    self.small = true;
-                    message.poll_fill(stream, cx, &mut self.buffer)
-                }
-                _ => self.poll_fill_small(stream, cx),
-            };
+        if self.len() > 0 {
+            return self.poll_fill_bulk(stream, cx);
         }
-        self.poll_fill_bulk(stream, cx)
+        match &mut self.assembly {
+            Some(message) if message.is_in_part() => {
+                pool::give_back(&mut self.buffer);
+                self.copy = false;
+                self.small = true;
+                message.poll_fill(stream, cx, &mut self.buffer)
+            }
+            _ if self.bulk => self.poll_fill_bulk(stream, cx),
+            _ => {
+                // Nothing may come for long.
+                pool::give_back(&mut self.buffer);
+                self.poll_fill_small(stream, cx)
+            }
+        }
     }
 
     fn poll_fill_bulk(

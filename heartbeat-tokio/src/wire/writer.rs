@@ -209,9 +209,10 @@ impl Writer {
         while !rest.is_empty() {
             let part = rest.split_to(rest.len().min(PART));
             self.reserve(HEADER + VARINT as usize);
+            let before = self.tail.len();
             put_part_header(&mut self.tail, part.len(), announced.take());
+            self.queued += self.tail.len() - before + part.len();
             let header = self.tail.split().freeze();
-            self.queued += header.len() + part.len();
             self.push_piece(header);
             self.push_piece(part);
         }

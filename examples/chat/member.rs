@@ -210,7 +210,10 @@ fn of_death(death: &Death, error: Option<&io::Error>) -> (&'static str, String) 
         (Cause::Silent, _) => ("silent", format!("silent: no beat for {silence:.1} s")),
         (Cause::GivenUp { code, detail }, _) => {
             let said = text(detail);
-            ("gave_up", format!("gave us up: {code} {said}").trim_end().into())
+            (
+                "gave_up",
+                format!("gave us up: {code} {said}").trim_end().into(),
+            )
         }
         (Cause::Eof | Cause::Reset, _) => ("cut_off", "cut off: closed without a goodbye".into()),
         (Cause::Protocol(rule), _) => match error {

@@ -17,7 +17,7 @@ use std::{
 };
 
 use futures::{SinkExt, StreamExt};
-use heartbeat_core::{Control, GoodbyeCode};
+use heartbeat_core::{Control, Goodbye, GoodbyeCode};
 use heartbeat_tests::{RawPeer, ms, secs, wrapped};
 use heartbeat_tokio::{Config, ConfigError, Diagnosis, Heartbeat, PeerEvent, Postcard};
 use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
@@ -174,6 +174,17 @@ async fn told() -> Vec<String> {
         .await;
     left.next_terminal().await;
     said.push(left.send("too late".into()).await.unwrap_err().to_string());
+
+    let (mut left_alone, mut peer) = wrapped(exact());
+    peer.send_control(Control::Hello(exact().hello([7; 8])))
+        .await;
+    let mut buffer = [0; Goodbye::MAX_ENCODED];
+    let verdict = Goodbye::new(GoodbyeCode::SILENT, "silent for 14s");
+    peer.send_raw(&heartbeat_tests::framed(
+        verdict.encode(&mut buffer).unwrap(),
+    ))
+    .await;
+    said.push(left_alone.next_terminal().await.to_string());
 
     let (mut talks, _peer) = wrapped(exact());
     let large = vec![0; 10_000_000];

@@ -259,10 +259,7 @@ impl<'a> Goodbye<'a> {
     }
 }
 
-fn encoded<'b>(
-    frame: &impl Serialize,
-    buffer: &'b mut [u8],
-) -> Result<&'b [u8], BufferTooShort> {
+fn encoded<'b>(frame: &impl Serialize, buffer: &'b mut [u8]) -> Result<&'b [u8], BufferTooShort> {
     match postcard::to_slice(frame, buffer) {
         Ok(written) => Ok(written),
         Err(_) => Err(BufferTooShort),

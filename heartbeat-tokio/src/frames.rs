@@ -177,7 +177,8 @@ where
     }
 
     fn give_up(&mut self, code: GoodbyeCode, detail: Detail) {
-        self.control.retain(|control| matches!(control, Control::Hello(_)));
+        self.control
+            .retain(|control| matches!(control, Control::Hello(_)));
         self.queue.clear();
         self.queued = 0;
         self.goodbye = Some((code, detail));

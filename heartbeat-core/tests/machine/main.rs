@@ -7,6 +7,7 @@
 //! ```
 
 mod arrivals;
+mod asking;
 mod backlog;
 mod common;
 mod config;
@@ -26,3 +27,4 @@ mod roles;
 mod round_trips;
 mod suspicion;
 mod testkit;
+mod verdicts;

@@ -26,7 +26,8 @@ use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 use self::shared::{Connection, Serve, Shared};
 use crate::{
-    CloseReason, Death, Heartbeat, PeerEvent, ProbeError, SendError, Status, error::Ended, transport::Transport,
+    CloseReason, Death, Heartbeat, PeerEvent, ProbeError, SendError, Status, error::Ended,
+    transport::Transport,
 };
 
 impl<S, C> Heartbeat<S, C>

@@ -144,11 +144,13 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             return;
         };
         let known = self.ending.as_ref().map(|ending| ending.detail.clone());
-        let detail = known.filter(|detail| !detail.is_empty()).unwrap_or_else(|| {
-            let last_heard = self.monitor.status().last_heard;
-            let silent_for = self.clock.now().saturating_duration_since(last_heard);
-            Detail::from(&*format!("silent for {silent_for:?}"))
-        });
+        let detail = known
+            .filter(|detail| !detail.is_empty())
+            .unwrap_or_else(|| {
+                let last_heard = self.monitor.status().last_heard;
+                let silent_for = self.clock.now().saturating_duration_since(last_heard);
+                Detail::from(&*format!("silent for {silent_for:?}"))
+            });
         // What the kernel knows of a silence, this write would change.
         self.net.note_end(stream);
         self.transport.give_up(code, detail);

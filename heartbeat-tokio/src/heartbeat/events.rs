@@ -137,10 +137,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             }
             if let Some(terminal) = self.take_terminal() {
                 self.flags.raise(Flag::Finished);
-                let left = matches!(
-                    self.ended(),
-                    Some(Ended::Closed(CloseReason::Peer { .. }))
-                );
+                let left = matches!(self.ended(), Some(Ended::Closed(CloseReason::Peer { .. })));
                 if left && !self.flags.has(Flag::Shut) {
                     // Who said goodbye waits for it. If it takes time, dropping
                     // the stream will do.
@@ -231,7 +228,13 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         // that can be trusted.
         is_deaf |= matches!(
             ending.ended,
-            Some(Ended::Closed(CloseReason::Peer { .. }) | Ended::Dead(Death { cause: crate::Cause::GivenUp { .. }, .. }))
+            Some(
+                Ended::Closed(CloseReason::Peer { .. })
+                    | Ended::Dead(Death {
+                        cause: crate::Cause::GivenUp { .. },
+                        ..
+                    })
+            )
         );
         if is_deaf {
             self.flags.raise(Flag::Deaf);

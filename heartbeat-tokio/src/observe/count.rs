@@ -9,9 +9,7 @@
 
 use std::{fmt, io, time::Duration};
 
-use heartbeat_core::{
-    Cause, CloseReason, Control, Death, Diagnosis, GoodbyeCode, NoDetail, State,
-};
+use heartbeat_core::{Cause, CloseReason, Control, Death, Diagnosis, GoodbyeCode, NoDetail, State};
 use metrics::{
     Counter, Gauge, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
     histogram,

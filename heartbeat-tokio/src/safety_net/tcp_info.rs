@@ -32,7 +32,9 @@ use super::AsSocketHandle;
 /// ```
 #[must_use]
 pub fn diagnose(death: &Death, socket: &impl AsSocketHandle) -> Diagnosis {
-    TcpInfo::of(socket).map_or(Diagnosis::Unknown, |info| diagnose_since(death, None, &info))
+    TcpInfo::of(socket).map_or(Diagnosis::Unknown, |info| {
+        diagnose_since(death, None, &info)
+    })
 }
 
 /// The same, with the kernel's notes of when the first beat was late, if there

@@ -215,7 +215,8 @@ impl Writer {
     fn push_goodbye(&mut self, frame: &[u8]) {
         self.unite();
         self.reserve(4 + frame.len());
-        self.tail.put_u32(u32::try_from(frame.len()).unwrap_or(u32::MAX));
+        self.tail
+            .put_u32(u32::try_from(frame.len()).unwrap_or(u32::MAX));
         self.tail.put_slice(frame);
         self.queued += 4 + frame.len();
         self.goodbye = true;

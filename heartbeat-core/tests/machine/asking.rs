@@ -181,3 +181,17 @@ fn in_a_foreign_protocol_a_ping_is_evidence_and_nobody_asks_along() {
     assert_eq!(run.monitor.status().last_heard, at(secs(9)));
     run.assert_dies_at(secs(9 + 16));
 }
+
+/// The timer is late, and the peer's ping is read first: that makes the verdict no
+/// later than the timer would.
+#[test]
+fn a_round_that_is_overdue_is_counted_from_its_interval() {
+    let mut run = start(timings());
+    run.asleep_until(secs(12));
+    run.monitor
+        .handle_frame(Control::Ping(Nonce([7; 8])), at(secs(12)));
+    run.wake();
+    assert_eq!(run.told, []);
+    run.assert_dies_at(secs(16));
+    assert_eq!(run.pings(), [secs(12), secs(14)]);
+}

@@ -428,6 +428,8 @@ struct Watch {
     last: Option<Instant>,
     unanswered: u32,
     stalls: u32,
+    /// Evidence came since the last ping, or no round depends on that.
+    is_idle: bool,
     heard_at: Instant,
 }
 
@@ -438,6 +440,7 @@ impl Watch {
             last: None,
             unanswered: 0,
             stalls: 0,
+            is_idle: true,
             heard_at: rig.last_heard(),
         }
     }
@@ -446,12 +449,14 @@ impl Watch {
     fn heard(&mut self) {
         self.unanswered = 0;
         self.stalls = 0;
+        self.is_idle = true;
     }
 
     /// To be called after each wake-up.
     fn look(&mut self, rig: &Rig, stalled: bool) -> Result<(), TestCaseError> {
         let config = rig.config();
-        if rig.last_heard() > self.heard_at {
+        let is_heard = rig.last_heard() > self.heard_at;
+        if is_heard {
             self.heard_at = rig.last_heard();
             self.heard();
         }
@@ -469,9 +474,12 @@ impl Watch {
             self.unanswered,
             self.stalls
         );
+        // The ping that follows evidence after a stall begins no round.
+        let is_idle = self.is_idle;
+        self.is_idle = is_heard && stalled;
         if let Some(last) = self.last.replace(at).filter(|_| !stalled) {
             let gap = at.saturating_duration_since(last);
-            if self.heard_at >= last {
+            if is_idle {
                 let least = spacing(rig);
                 prop_assert!(gap >= least, "idle pings {:?} apart, not {:?}", gap, least);
             } else {

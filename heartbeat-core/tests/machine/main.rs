@@ -9,6 +9,7 @@
 mod arrivals;
 mod asking;
 mod backlog;
+mod both_sides;
 mod common;
 mod config;
 mod events;

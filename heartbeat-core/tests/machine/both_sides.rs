@@ -41,6 +41,8 @@ struct Case {
     cut: Option<(usize, u64)>,
     /// How often each side sends a message.
     messages: [Option<u64>; 2],
+    /// Whether a verdict reaches the other side.
+    tells: bool,
     /// This side doesn't read for a while.
     pause: Option<(usize, u64, u64)>,
 }
@@ -60,7 +62,9 @@ struct Side {
     /// How often it wrote.
     writes: u64,
     pings: Vec<u64>,
-    /// Whether evidence came since the last ping.
+    /// The last arrival that the configuration counts, or the start. A ping is none.
+    last_heard: u64,
+    /// Whether one came since the last ping.
     heard: bool,
     end: Option<End>,
 }
@@ -93,6 +97,7 @@ impl Case {
                 paused_until: 0,
                 writes: 0,
                 pings: Vec::new(),
+                last_heard: begins,
                 heard: true,
                 end: None,
             }
@@ -182,7 +187,7 @@ impl Run {
             }
             if paused == who && until == now {
                 side.monitor.handle_resumed(at);
-                side.heard = true;
+                (side.last_heard, side.heard) = (now, true);
             }
         }
         while side.paused_until <= now
@@ -191,14 +196,21 @@ impl Run {
                 .front()
                 .is_some_and(|&(arrives, _)| arrives <= now)
         {
-            let before = side.monitor.status();
-            match side.inbox.pop_front() {
-                Some((_, Frame::Control(control))) => side.monitor.handle_frame(control, at),
-                Some((_, Frame::Message)) => side.monitor.handle_message(at),
-                None => {}
+            let Some((_, frame)) = side.inbox.pop_front() else {
+                break;
+            };
+            let answered = side.monitor.status().pongs;
+            match frame {
+                Frame::Control(control) => side.monitor.handle_frame(control, at),
+                Frame::Message => side.monitor.handle_message(at),
             }
-            let after = side.monitor.status();
-            side.heard |= after.last_heard > before.last_heard || after.pongs > before.pongs;
+            let is_evidence = match self.case.config.evidence() {
+                Evidence::Echo => side.monitor.status().pongs > answered,
+                _ => !matches!(frame, Frame::Control(Control::Ping(_))),
+            };
+            if is_evidence {
+                (side.last_heard, side.heard) = (now, true);
+            }
         }
         side.monitor.handle_timeout(at);
         self.write(who);
@@ -238,6 +250,9 @@ impl Run {
         }
         side.writes += 1;
         side.monitor.handle_flushed(case.instant(who, now));
+        if !case.tells {
+            frames.retain(|frame| !matches!(frame, Frame::Control(Control::Goodbye(_))));
+        }
         if !is_cut {
             let arrives = now + case.delay;
             peer.inbox
@@ -253,7 +268,7 @@ impl Run {
                     side.end = Some(End {
                         at: self.now,
                         cause: death.cause,
-                        last_heard: self.now - micros(death.silent_for),
+                        last_heard: side.last_heard,
                     });
                 }
                 Event::LocalStall { .. } | Event::Closed { .. } => {
@@ -326,6 +341,7 @@ fn draw(dice: &mut SmallRng) -> Case {
         origin: dice.random_range(0..interval),
         cut: Some((dice.random_range(0..2), cut_at)),
         messages,
+        tells: true,
         pause: None,
     }
 }
@@ -431,6 +447,33 @@ fn whichever_direction_fails_both_sides_know_within_d_and_one_delay() {
     assert!(silent > cases && given_up > cases / 100);
 }
 
+/// Not because it is told: a peer that asks on hears nothing, and that is found
+/// without it.
+#[test]
+fn where_verdicts_are_lost_too_each_side_knows_within_d_of_its_last_arrival() {
+    let mut dice = SmallRng::seed_from_u64(17);
+    let mut own = Worst::default();
+    let mut since_the_cut = Worst::default();
+    for _ in 0..cases(5_000, 100_000) {
+        let mut case = draw(&mut dice);
+        (case.tells, case.messages) = (false, [None, None]);
+        let (detection, delay) = (case.detection_time(), case.delay);
+        let (_, cut_at) = case.cut.unwrap();
+        let run = case.run_until(cut_at + 3 * (detection + delay));
+        for side in &run.sides {
+            let Some(end) = side.end else {
+                panic!("a side never knew: {case:?}");
+            };
+            assert!(end.at >= cut_at, "dead before the cut: {case:?} {end:?}");
+            assert_eq!(end.cause, Cause::Silent, "{case:?}");
+            own.take(end.at - end.last_heard, detection, &run);
+            since_the_cut.take(end.at - cut_at, detection + 2 * delay, &run);
+        }
+    }
+    println!("untold, from its own last arrival, of D: {own}");
+    println!("untold, from the cut, of D + 2 · delay: {since_the_cut}");
+}
+
 /// The paused side shows life while it can, and learns it when it reads again.
 #[test]
 fn while_one_side_does_not_read_the_other_knows_within_d_and_an_interval() {
@@ -489,6 +532,7 @@ fn idle(interval: u64, jitter: f64, delay: u64, phase: u64, seed: u64) -> Case {
         origin: 7_001,
         cut: None,
         messages: [None, None],
+        tells: true,
         pause: None,
     }
 }

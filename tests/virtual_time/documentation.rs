@@ -196,7 +196,11 @@ async fn told() -> Vec<String> {
     for number in 0..200 {
         pings.extend(framed(Control::Ping(heartbeat_core::Nonce([number; 8]))));
     }
-    let too_long = [&*hello, &10_000_001_u32.to_be_bytes()].concat();
+    // The first part of a message, which says how long that is.
+    let mut too_long = hello.clone();
+    too_long.extend(65_541_u32.to_be_bytes());
+    too_long.push(7);
+    too_long.extend(heartbeat_tests::varint(10_000_000));
     // Behind the length, the tag and the magic.
     hello[4 + 1 + 4] = 2;
     for bytes in [

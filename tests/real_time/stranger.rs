@@ -14,7 +14,9 @@ use std::{
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use heartbeat_tests::{ms, needs, patient, process::PeerProcess, quick, secs};
-use heartbeat_tokio::{Cause, CloseReason, Config, Heartbeat, PeerEvent};
+use heartbeat_tokio::{
+    Cause, CloseReason, Config, Detail, Evidence, GoodbyeCode, Heartbeat, PeerEvent,
+};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     net::{TcpListener, TcpStream},
@@ -66,12 +68,19 @@ async fn it_greets_us_talks_with_us_and_beats() {
         return;
     };
     meeting.until_connected().await;
-    let peer = config.hello();
-    assert_eq!(meeting.events[0], PeerEvent::Connected { peer });
-    let announced = "connected interval=200000 detection=3200000 min=100000 missed=3";
-    assert_eq!(meeting.stranger.lines[0], announced);
+    let PeerEvent::Connected { peer } = meeting.events[0] else {
+        panic!("{:?}", meeting.events);
+    };
+    assert_eq!(peer, config.hello(peer.instance));
+    let announced = "connected interval=200000 detection=3200000 min=100000 missed=3 \
+        frame=8388608 instance=";
+    assert!(
+        meeting.stranger.lines[0].starts_with(announced),
+        "{:?}",
+        meeting.stranger.lines
+    );
 
-    let large = Bytes::from(vec![0xa5; 100_000]);
+    let large = Bytes::from(vec![0xa5; 65_536]);
     for message in [Bytes::from_static(b"hi"), Bytes::new(), large.clone()] {
         let line = format!("data {}", hex(&message));
         meeting.ours.send(message.clone()).await.unwrap();
@@ -88,6 +97,73 @@ async fn it_greets_us_talks_with_us_and_beats() {
     let beats = meeting.beats() - before;
     assert!(beats >= 8, "{beats} beats in 4 s");
     meeting.assert_undisturbed();
+}
+
+#[tokio::test]
+async fn long_messages_travel_in_parts_both_ways() {
+    let Some(mut meeting) = Meeting::start(patient(), &PATIENT).await else {
+        return;
+    };
+    meeting.until_connected().await;
+    for length in [65_537, 131_072, 1_000_000, 8 << 20] {
+        let message = Bytes::from(vec![b'm'; length]);
+        meeting.ours.send(message.clone()).await.unwrap();
+        meeting.until_line(&format!("data {length}*")).await;
+        meeting.stranger.tell(&format!("say-much {length}")).await;
+        let event = PeerEvent::Message(message);
+        meeting.until(|seen| seen.events.contains(&event)).await;
+        meeting.events.clear();
+    }
+    meeting.assert_undisturbed();
+}
+
+#[tokio::test]
+async fn whoever_is_asked_asks_along() {
+    // It wouldn't ask for long by itself.
+    let Some(mut meeting) = Meeting::start(patient(), &ONLY_ASKED).await else {
+        return;
+    };
+    meeting.until_connected().await;
+    meeting.until_line("along").await;
+    meeting.until_line("beat").await;
+
+    // Nor would we.
+    let seldom = patient().to_builder().interval(secs(100)).jitter(0.0);
+    let seldom = seldom.min_interval(ms(100)).build().unwrap();
+    let Some(mut meeting) = Meeting::start(seldom, &PATIENT).await else {
+        return;
+    };
+    meeting.until_connected().await;
+    let is_beat = |event: &PeerEvent<_>| matches!(event, PeerEvent::Beat { .. });
+    meeting.until(|seen| seen.events.iter().any(is_beat)).await;
+    meeting.assert_undisturbed();
+}
+
+#[tokio::test]
+async fn while_it_does_not_read_it_shows_that_it_lives() {
+    let Some(mut meeting) = Meeting::start(quick(), &QUICK).await else {
+        return;
+    };
+    meeting.until_connected().await;
+    meeting.stranger.tell("hold").await;
+    meeting.go_on_for(3 * quick().detection_time()).await;
+    meeting.assert_undisturbed();
+    meeting.stranger.tell("read-on").await;
+    meeting.ours.send("awake?".into()).await.unwrap();
+    meeting
+        .until_line(&format!("data {}", hex(b"awake?")))
+        .await;
+    meeting.assert_undisturbed();
+
+    // That is no answer.
+    let strict = quick().to_builder().evidence(Evidence::Echo).build();
+    let Some(mut meeting) = Meeting::start(strict.unwrap(), &QUICK).await else {
+        return;
+    };
+    meeting.until_connected().await;
+    meeting.stranger.tell("hold").await;
+    meeting.until_ended().await;
+    assert_eq!(meeting.cause(), Cause::Silent);
 }
 
 #[tokio::test]
@@ -158,6 +234,11 @@ async fn when_it_is_frozen_it_is_silent() {
     assert_eq!(meeting.cause(), Cause::Silent);
     assert!(measured >= ms(600), "{measured:?}: too early");
     assert!(measured <= ms(800) + SLACK, "{measured:?}: too late");
+
+    // When it is thawed it is told.
+    meeting.stranger.process.go_on().unwrap();
+    let end = meeting.leave().await;
+    assert!(end.starts_with("given-up 2 silent for "), "{end}");
 }
 
 #[tokio::test]
@@ -188,10 +269,13 @@ async fn when_it_says_goodbye_it_is_no_death() {
     meeting.until_connected().await;
     // At once, so that both are queued.
     let last_word = hex(b"the last word");
-    let commands = format!("say {last_word}\ngoodbye");
+    let commands = format!("say {last_word}\ngoodbye 64 enough for today");
     meeting.stranger.tell(&commands).await;
     meeting.until_ended().await;
-    let reason = CloseReason::Peer;
+    let reason = CloseReason::Peer {
+        code: GoodbyeCode(64),
+        detail: Detail::from("enough for today"),
+    };
     let end = [
         PeerEvent::Message("the last word".into()),
         PeerEvent::Closed { reason },
@@ -209,10 +293,20 @@ async fn when_it_floods_us_we_end_it() {
     meeting.until_ended().await;
     let measured = begun.elapsed();
     assert_eq!(meeting.cause(), Cause::PingFlood);
-    // m = 0.1 s, N = 3, D = 14 s: 852 pings at once.
     assert!(measured <= secs(5), "{measured:?}: too late");
-    let end = meeting.leave().await;
-    assert!(end == "eof" || end == "reset", "{end}");
+    meeting.assert_told("given-up 5").await;
+}
+
+#[tokio::test]
+async fn when_its_timings_are_too_hasty_we_refuse_it() {
+    let Some(mut meeting) = Meeting::start(quick(), &["--rude=hasty-hello"]).await else {
+        return;
+    };
+    meeting.until_ended().await;
+    assert_eq!(meeting.cause(), Cause::Refused);
+    meeting
+        .assert_told("given-up 6 a detection time of 99ms")
+        .await;
 }
 
 #[tokio::test]
@@ -237,10 +331,25 @@ async fn when_it_sends_rubbish_we_say_why_we_end_it() {
             "the body of a frame with tag 0x01 is malformed",
         ),
         ("impossible-hello", "the hello announces impossible times"),
-        ("unknown-tag", "unknown frame tag 0x05"),
+        ("unknown-tag", "unknown frame tag 0x08"),
         (
             "oversized",
-            "a frame of 4294967295 bytes, at most 8388609 are accepted",
+            "a frame of 4294967295 bytes, at most 65542 are accepted",
+        ),
+        (
+            "long-data",
+            "a frame of 65538 bytes, at most 65537 are accepted",
+        ),
+        ("short-parts", "parts that make no message"),
+        (
+            "large-parts",
+            "a frame of 8388609 bytes, at most 8388608 are accepted",
+        ),
+        ("empty-part", "parts that make no message"),
+        ("data-among-parts", "parts that make no message"),
+        (
+            "long-alive",
+            "the body of a frame with tag 0x05 is malformed",
         ),
         (
             "oversized-ping",
@@ -252,7 +361,11 @@ async fn when_it_sends_rubbish_we_say_why_we_end_it() {
         ),
         ("second-hello", "the hello announces impossible times"),
         (
-            "long-goodbye",
+            "short-goodbye",
+            "the body of a frame with tag 0x04 is malformed",
+        ),
+        (
+            "goodbye-without-text",
             "the body of a frame with tag 0x04 is malformed",
         ),
     ];
@@ -268,8 +381,7 @@ async fn when_it_sends_rubbish_we_say_why_we_end_it() {
             format!("protocol violated: {why}"),
             "{how}"
         );
-        let end = meeting.leave().await;
-        assert!(end == "eof" || end == "reset", "{how}: {end}");
+        meeting.assert_told(&format!("given-up 4 {why}")).await;
     }
 }
 
@@ -283,7 +395,25 @@ async fn when_we_say_goodbye_it_knows() {
     meeting.until_connected().await;
     meeting.ours.feed("the last word".into()).await.unwrap();
     meeting.ours.close().await.unwrap();
-    assert_eq!(meeting.leave().await, "goodbye");
+    assert_eq!(meeting.leave().await, "goodbye 0");
+}
+
+#[tokio::test]
+async fn when_it_gave_us_up_we_know_why() {
+    let Some(mut meeting) = Meeting::start(quick(), &QUICK).await else {
+        return;
+    };
+    meeting.until_connected().await;
+    // Nobody polls our side.
+    meeting.stranger.end().await;
+    meeting.until_ended().await;
+    match meeting.cause() {
+        Cause::GivenUp { code, detail } => {
+            assert_eq!(code, GoodbyeCode::SILENT);
+            assert!(detail.starts_with("silent for "), "{detail}");
+        }
+        cause => panic!("{cause}"),
+    }
 }
 
 #[tokio::test]
@@ -325,7 +455,7 @@ async fn when_our_process_leaves_it_knows() {
         return;
     };
     stranger.say(b"leave").await;
-    assert_eq!(stranger.end().await, "goodbye");
+    assert_eq!(stranger.end().await, "goodbye 0");
     assert!(ours.wait().unwrap().success());
 }
 
@@ -417,9 +547,19 @@ impl Meeting {
         self.stranger.end().await
     }
 
+    /// It was told why, before the connection ended.
+    async fn assert_told(mut self, why: &str) {
+        drop(self.ours);
+        let end = self.stranger.end().await;
+        let lines = &self.stranger.lines;
+        assert!(end == "eof" || end == "reset", "{lines:?}");
+        let told = lines.iter().any(|line| line == why);
+        assert!(told, "{lines:?} instead of {why}");
+    }
+
     fn cause(&self) -> Cause {
         match self.events.last() {
-            Some(PeerEvent::Dead(death)) => death.cause,
+            Some(PeerEvent::Dead(death)) => death.cause.clone(),
             other => panic!("{other:?}"),
         }
     }
@@ -432,7 +572,9 @@ impl Meeting {
     fn assert_undisturbed(&self) {
         let ended = self.events.iter().any(PeerEvent::is_terminal);
         assert!(!ended, "{:?}", self.events);
-        let ends = ["dead", "goodbye", "eof", "reset", "refused", "left"];
+        let ends = [
+            "dead", "given-up", "goodbye", "eof", "reset", "refused", "left",
+        ];
         let ended = ends.iter().any(|end| self.stranger.any_starts_with(end));
         assert!(!ended, "{:?}", self.stranger.lines);
     }

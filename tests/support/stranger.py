@@ -10,21 +10,26 @@ for tests.
     stranger.py --connect 127.0.0.1:PORT [times]      or --listen
     stranger.py --connect 127.0.0.1:PORT --rude flood
 
-It reads lines `say HEX` and `goodbye`, and writes a line for each event:
+It reads lines `say HEX`, `say-much COUNT` (so many bytes), `hold` and `read-on` (stops
+reading, and goes on), `goodbye CODE DETAIL`, and writes a line for each event:
 
     listening PORT          waits for its peer
     connected FIELDS        the peer's Hello arrived
-    data HEX                a message arrived
+    data HEX, data COUNT*   a message arrived; a long one is told by its length
     asked, beat             answered a ping; had a ping answered
+    along                   sent a ping of its own along with an answer
+    alive, fin              the peer lives; sends no more messages
     missed COUNT            a ping had its whole timeout, and nothing came
     stalled SECONDS         it was asleep itself, for so long
-    dead SECONDS            gave the peer up, after so long without a byte
-    goodbye                 the peer said it
+    dead SECONDS            gave the peer up, after so long a silence
+    given-up CODE DETAIL    the peer gave us up
+    goodbye CODE DETAIL     the peer left
     eof, reset              the connection ended without one
     refused ERROR           the peer broke the protocol
     left                    said goodbye itself, and saw the connection end
 
-The last six are the end.
+The last seven are the end. `--rude` tells the peer's goodbye, if one comes, and how the
+connection ended.
 """
 
 import argparse
@@ -39,7 +44,14 @@ import struct
 import sys
 import time
 
-DATA, HELLO, PING, PONG, GOODBYE = range(5)
+DATA, HELLO, PING, PONG, GOODBYE, ALIVE, FIN, PART = range(8)
+RESERVED = range(0x40, 0x80)
+SILENT, WRITE_STALLED, PROTOCOL = 2, 3, 4
+VERDICTS = range(2, 8)
+MAX_PART = 65_536
+MAX_VARINT = 5
+MAX_DETAIL = 123
+SHORTEST_SIGN = 0.02
 MAGIC, VERSION = b"HBT\0", 1
 MAX_CONTROL = 256
 YEAR_US = 365 * 86_400 * 1_000_000
@@ -77,14 +89,15 @@ def read_varint(body, at, bits):
 
 
 class Hello:
-    FIELDS = (("interval", 64), ("detection", 64), ("min", 64), ("missed", 32))
+    FIELDS = (("interval", 64), ("detection", 64), ("min", 64), ("missed", 32), ("frame", 32))
 
-    def __init__(self, interval, detection, min, missed):
+    def __init__(self, interval, detection, min, missed, frame, instance):
         self.interval, self.detection, self.min, self.missed = interval, detection, min, missed
+        self.frame, self.instance = frame, instance
 
     def encode(self):
         numbers = (varint(getattr(self, name)) for name, _ in self.FIELDS)
-        return bytes([HELLO]) + MAGIC + bytes([VERSION]) + b"".join(numbers)
+        return bytes([HELLO]) + MAGIC + bytes([VERSION]) + b"".join(numbers) + self.instance
 
     @classmethod
     def decode(cls, body):
@@ -101,30 +114,59 @@ class Hello:
                 numbers.append(number)
         except ValueError:
             raise Refused("Malformed tag=0x01") from None
-        hello = cls(*numbers)
+        instance = bytes(body[at : at + 8])
+        if len(instance) < 8:
+            raise Refused("Malformed tag=0x01")
+        hello = cls(*numbers, instance)
         if not (
             1 <= hello.interval <= YEAR_US
             and 1 <= hello.min <= YEAR_US
             and 1 <= hello.missed <= 255
+            and 1 <= hello.frame <= 0xFFFF_FFFE
             and hello.interval < hello.detection <= YEAR_US * (hello.missed + 1)
         ):
             raise Refused("ImpossibleHello")
         return hello
 
     def __str__(self):
-        return " ".join(f"{name}={getattr(self, name)}" for name, _ in self.FIELDS)
+        fields = " ".join(f"{name}={getattr(self, name)}" for name, _ in self.FIELDS)
+        return f"{fields} instance={self.instance.hex()}"
+
+
+class Goodbye:
+    def __init__(self, code, detail=""):
+        self.code, self.detail = code, detail
+
+    def encode(self):
+        detail = self.detail.encode()[:MAX_DETAIL].decode(errors="ignore").encode()
+        return bytes([GOODBYE, self.code]) + varint(len(detail)) + detail
+
+    @classmethod
+    def decode(cls, body):
+        try:
+            length, at = read_varint(body, 1, 64)
+            if not body or length > MAX_DETAIL or len(body) != at + length:
+                raise ValueError("not as long as it says")
+            return cls(body[0], bytes(body[at:]).decode())
+        except ValueError:
+            raise Refused("Malformed tag=0x04") from None
+
+    def __str__(self):
+        return f"{self.code} {self.detail}".rstrip()
 
 
 def decode(frame):
-    """A frame without its length: its tag and what it says."""
+    """A control frame or data without its length: its tag and what it says."""
     if not frame:
         raise Refused("EmptyFrame")
     tag, body = frame[0], frame[1:]
-    if tag > GOODBYE:
+    if tag > PART and tag not in RESERVED:
         raise Refused(f"UnknownTag tag={tag:#04x}")
     if tag == HELLO:
         return tag, Hello.decode(body)
-    size = {PING: 8, PONG: 8, GOODBYE: 0}.get(tag, len(body))
+    if tag == GOODBYE:
+        return tag, Goodbye.decode(body)
+    size = {PING: 8, PONG: 8, ALIVE: 0, FIN: 0}.get(tag, len(body))
     if len(body) != size:
         raise Refused(f"Malformed tag={tag:#04x}")
     return tag, body
@@ -134,13 +176,38 @@ def with_length(frame):
     return struct.pack(">I", len(frame)) + frame
 
 
+def message_frames(message):
+    """What a message travels in: one frame, or several."""
+    if len(message) <= MAX_PART:
+        return [bytes([DATA]) + message]
+    parts = [message[at : at + MAX_PART] for at in range(0, len(message), MAX_PART)]
+    announced = [varint(len(message))] + [b""] * (len(parts) - 1)
+    return [bytes([PART]) + length + part for length, part in zip(announced, parts)]
+
+
 class Reader:
-    """Cuts a byte stream into frames, and refuses as early as can be."""
+    """Cuts a byte stream into frames, and refuses as early as can be.
+
+    A message in parts comes out as data, and each part before its last as an empty
+    part.
+    """
 
     def __init__(self, max_frame):
-        self.max_data = max_frame + 1
+        self.max_frame = max_frame
         self.greeted = False
         self.buffer = bytearray()
+        # What a message lacks of which parts have come, and those.
+        self.missing, self.parts = 0, []
+
+    @property
+    def in_message(self):
+        """Whether the last bytes are of a message, though of no whole frame."""
+        return len(self.buffer) > 4 and self.buffer[4] in (DATA, PART)
+
+    @property
+    def behind(self):
+        """Whether something isn't whole."""
+        return bool(self.buffer) or self.missing > 0
 
     def frames(self, chunk):
         self.buffer += chunk
@@ -150,21 +217,62 @@ class Reader:
                 raise Refused("EmptyFrame")
             if not self.greeted:
                 self.check_length(length, MAX_CONTROL)
-            self.check_length(length, max(MAX_CONTROL, self.max_data))
+            max_data = min(self.max_frame, MAX_PART) + 1
+            max_first = 1 + MAX_VARINT + MAX_PART
+            whole = self.max_frame <= MAX_PART
+            self.check_length(length, max(MAX_CONTROL, max_data) if whole else max_first)
             if len(self.buffer) == 4:
                 return
             tag = self.buffer[4]
             if tag != HELLO and not self.greeted:
                 raise Refused(f"HelloExpected tag={tag:#04x}")
-            if tag > GOODBYE:
+            if tag > PART and tag not in RESERVED:
                 raise Refused(f"UnknownTag tag={tag:#04x}")
-            self.check_length(length, self.max_data if tag == DATA else MAX_CONTROL)
-            if len(self.buffer) < 4 + length:
+            max_part = 1 + MAX_PART if self.missing else max_first
+            self.check_length(length, {DATA: max_data, PART: max_part}.get(tag, MAX_CONTROL))
+            if tag == DATA and self.missing:
+                raise Refused("BrokenParts")
+            skip = self.part_header(length) if tag == PART else 0
+            if skip is None or len(self.buffer) < 4 + length:
                 return
             frame = bytes(self.buffer[4 : 4 + length])
             del self.buffer[: 4 + length]
-            yield decode(frame)
+            if tag == PART:
+                yield self.take_part(frame, skip)
+            else:
+                yield decode(frame)
             self.greeted = True
+
+    def part_header(self, length):
+        """How many bytes a part has in front of those of its message, if that is known."""
+        if self.missing:
+            if not 0 < length - 1 <= self.missing:
+                raise Refused("BrokenParts")
+            return 1
+        body = self.buffer[5 : 4 + length]
+        try:
+            announced, digits = read_varint(body, 0, 32)
+        except ValueError as error:
+            if str(error) == "cut in a varint" and len(body) < length - 1:
+                return None
+            raise Refused("Malformed tag=0x07") from None
+        if announced <= MAX_PART:
+            raise Refused("BrokenParts")
+        self.check_length(announced, self.max_frame)
+        if length - 1 == digits:
+            raise Refused("BrokenParts")
+        self.check_length(length, 1 + digits + MAX_PART)
+        return 1 + digits
+
+    def take_part(self, frame, skip):
+        if not self.missing:
+            self.missing, _ = read_varint(frame, 1, 32)
+        self.parts.append(frame[skip:])
+        self.missing -= len(frame) - skip
+        if self.missing:
+            return PART, b""
+        message, self.parts = b"".join(self.parts), []
+        return DATA, message
 
     @staticmethod
     def check_length(length, limit):
@@ -186,6 +294,8 @@ class Monitor:
         # Between a ping's being due and its having left.
         self.ping_waits = self.ping_taken = False
         self.left_at = None
+        self.alive_waits = False
+        self.alive_at = None
         self.nonces = collections.deque(maxlen=2 * max_missed)
         self.in_round = self.fresh = False
         self.missed = self.forgiven = 0
@@ -203,16 +313,17 @@ class Monitor:
         return max(0.75 * self.interval, self.peer_min)
 
     @property
-    def outward(self):
-        """How often to ping only to show that we live."""
+    def sign_interval(self):
+        """How often to show that we live while we can't answer in time."""
         if self.peer is None:
-            return self.interval
+            return max(self.own_interval, SHORTEST_SIGN)
         patience = min(self.peer.interval, self.peer.detection - self.peer.interval)
-        return max(min(self.interval, patience / 1e6), self.peer_min)
+        return max(min(self.own_interval, patience / 1e6), SHORTEST_SIGN)
 
     # What happened
 
-    def alive(self, now):
+    def arrival(self, now):
+        """A sign of life: anything but a ping."""
         self.last_life = now
         self.forgiven = 0
         if self.in_round:
@@ -230,10 +341,24 @@ class Monitor:
             pass
         return True
 
-    def backlog(self, now):
-        """The peer is heard, and is busy sending: it can't hear of us by our answers."""
-        if not self.in_round and (self.left_at is None or now >= self.left_at + self.outward):
-            self.want_ping()
+    def asked(self, now):
+        """The peer asks. Whether we ask along."""
+        since = now - self.left_at if self.left_at is not None else float("inf")
+        waits = self.ping_waits or self.ping_taken or (self.nonces and since < self.timeout)
+        if self.in_round or waits or since < self.shortest:
+            return False
+        self.begin_round(now)
+        return True
+
+    def show_life(self, now):
+        """We can't answer in time: because of what comes, or because we don't read."""
+        if self.alive_at is None or now >= self.alive_at + self.sign_interval:
+            self.alive_at = now
+            self.alive_waits = True
+
+    def read_on(self, now):
+        """We didn't read for a while."""
+        self.arrival(now)
 
     def stalled(self, now, heard):
         """We stood still. A fresh ping gets a whole timeout, unless that was so too often."""
@@ -267,9 +392,10 @@ class Monitor:
 
     def begin_round(self, due):
         self.in_round, self.missed = True, 0
-        # The first interval of all may be as good as nothing.
-        base = max(due, self.last_life + self.shortest)
-        self.step_at = self.give_up_at = base + self.max_missed * self.timeout
+        # The first interval of all may be as good as nothing, and asking along comes
+        # early.
+        self.base = max(due, self.last_life + self.shortest)
+        self.step_at = self.give_up_at = self.base + self.max_missed * self.timeout
         self.want_ping()
 
     def want_ping(self):
@@ -291,7 +417,7 @@ class Monitor:
         if self.in_round:
             if self.fresh:
                 self.give_up_at = max(self.give_up_at, now + self.timeout)
-            self.step_at = min(now + self.timeout, self.give_up_at)
+            self.step_at = min(max(self.base, now) + self.timeout, self.give_up_at)
         self.fresh = False
 
 
@@ -308,13 +434,16 @@ class Peer:
         self.reader = Reader(options.max_frame)
         self.monitor = Monitor(options.interval, options.timeout, options.missed, time.monotonic())
         times = (options.interval, options.interval + self.farewell, options.min)
-        hello = Hello(*(round(1e6 * t) for t in times), options.missed)
+        numbers = (*(round(1e6 * t) for t in times), options.missed, options.max_frame)
+        hello = Hello(*numbers, secrets.token_bytes(8))
         # One frame that was begun, and what comes after it.
         self.writing = bytearray(with_length(hello.encode()))
         self.pong = None
         self.data = collections.deque()
-        self.leaving = False
+        self.goodbye = None
+        self.said_goodbye = False
         self.left_at = None
+        self.holds = False
         self.input = b""
         self.selector = selectors.DefaultSelector()
         self.selector.register(stream, selectors.EVENT_READ, self.read)
@@ -328,17 +457,46 @@ class Peer:
                 self.write()
                 ended = self.wait() or self.judge()
             except Refused as error:
+                self.give_up(PROTOCOL, str(error))
                 ended = f"refused {error}"
             except (ConnectionResetError, BrokenPipeError):
-                ended = "reset"
+                ended = self.last_words() or "reset"
         return ended if self.left_at is None else "left"
+
+    def last_words(self):
+        """What had arrived before the connection ended."""
+        ended = None
+        try:
+            while not ended:
+                chunk = self.stream.recv(READ_AT_ONCE)
+                if not chunk:
+                    return None
+                ended = self.take_in(chunk)
+        except (OSError, Refused):
+            pass
+        return ended
+
+    def give_up(self, code, detail):
+        """The peer is told, as far as the socket takes it at once; then a reset."""
+        self.writing += with_length(Goodbye(code, detail).encode())
+        try:
+            self.stream.send(self.writing)
+        except OSError:
+            pass
+        self.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def wait(self):
         """Sleeps until there is something to do. Whoever is heard isn't judged."""
         leaving = self.left_at is not None
-        wake_up = self.left_at + self.farewell if leaving else self.monitor.wake_up()
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self.writing else 0)
-        self.selector.modify(self.stream, events, self.read)
+        if leaving:
+            wake_up = self.left_at + self.farewell
+        elif self.holds:
+            wake_up = (self.monitor.alive_at or 0.0) + self.monitor.sign_interval
+        else:
+            wake_up = self.monitor.wake_up()
+        events = 0 if self.holds else selectors.EVENT_READ
+        events |= selectors.EVENT_WRITE if self.writing else 0
+        self.watch(events)
         ready = self.selector.select(max(0.0, wake_up - time.monotonic()))
         late = time.monotonic() - wake_up
         heard = False
@@ -348,10 +506,16 @@ class Peer:
                 ended = key.data()
                 if ended:
                     return ended
-        if late > self.timeout and not leaving:
+        if late > self.timeout and not leaving and not self.holds:
             tell(f"stalled {late:.3f}")
             self.monitor.stalled(time.monotonic(), heard)
         return None
+
+    def watch(self, events):
+        if self.stream in self.selector.get_map():
+            self.selector.unregister(self.stream)
+        if events:
+            self.selector.register(self.stream, events, self.read)
 
     def read(self):
         try:
@@ -362,36 +526,56 @@ class Peer:
             return "eof"
         if self.left_at is not None:
             return None
+        ended = self.take_in(chunk)
+        if not ended and (self.reader.behind or len(chunk) == READ_AT_ONCE):
+            self.monitor.show_life(time.monotonic())
+        return ended
+
+    def take_in(self, chunk):
         now = time.monotonic()
-        self.monitor.alive(now)
         for tag, what in self.reader.frames(chunk):
             if tag == GOODBYE:
-                return "goodbye"
-            self.take(tag, what)
-        if self.reader.buffer or len(chunk) == READ_AT_ONCE:
-            self.monitor.backlog(now)
+                return f"{'given-up' if what.code in VERDICTS else 'goodbye'} {what}"
+            if tag == HELLO:
+                self.monitor.hello(what)
+            if tag != PING:
+                self.monitor.arrival(now)
+            self.take(tag, what, now)
+        if self.reader.in_message:
+            self.monitor.arrival(now)
         return None
 
-    def take(self, tag, what):
+    def take(self, tag, what, now):
         if tag == HELLO:
-            self.monitor.hello(what)
             tell(f"connected {what}")
         elif tag == DATA:
-            tell(f"data {what.hex()}")
+            tell(f"data {what.hex()}" if len(what) <= MAX_PART else f"data {len(what)}*")
         elif tag == PING:
             self.pong = what
             tell("asked")
-        elif self.monitor.pong(what):
-            tell("beat")
+            if self.monitor.asked(now):
+                tell("along")
+        elif tag == PONG:
+            if self.monitor.pong(what):
+                tell("beat")
+        elif tag in (ALIVE, FIN):
+            tell("alive" if tag == ALIVE else "fin")
 
     def judge(self):
         now = time.monotonic()
         if self.left_at is not None:
             return "left" if now >= self.left_at + self.farewell else None
+        if self.holds:
+            self.monitor.show_life(now)
+            return None
         due = self.monitor.turn(now)
         if due == "missed":
             tell(f"missed {self.monitor.missed}")
-        return f"dead {now - self.monitor.last_life:.3f}" if due == "dead" else None
+        if due != "dead":
+            return None
+        silence = now - self.monitor.last_life
+        self.give_up(SILENT, f"silent for {silence:.1f} s")
+        return f"dead {silence:.3f}"
 
     def write(self):
         """As much as the socket takes, the frames that can't wait first."""
@@ -401,7 +585,7 @@ class Peer:
                     self.monitor.ping_left(time.monotonic())
                 self.writing += self.next_frame()
             if not self.writing:
-                if self.leaving == "said":
+                if self.said_goodbye:
                     self.left_at = time.monotonic()
                     self.stream.shutdown(socket.SHUT_WR)
                 return
@@ -415,10 +599,12 @@ class Peer:
             frame, self.pong = bytes([PONG]) + self.pong, None
         elif self.monitor.ping_waits:
             frame = bytes([PING]) + self.monitor.take_ping()
+        elif self.monitor.alive_waits:
+            frame, self.monitor.alive_waits = bytes([ALIVE]), False
         elif self.data:
-            frame = bytes([DATA]) + self.data.popleft()
-        elif self.leaving == "wanted":
-            frame, self.leaving = bytes([GOODBYE]), "said"
+            frame = self.data.popleft()
+        elif self.goodbye:
+            frame, self.goodbye, self.said_goodbye = self.goodbye.encode(), None, True
         else:
             return b""
         return with_length(frame)
@@ -431,9 +617,17 @@ class Peer:
         for line in lines:
             word, _, rest = line.decode().partition(" ")
             if word == "say":
-                self.data.append(bytes.fromhex(rest))
+                self.data.extend(message_frames(bytes.fromhex(rest)))
+            elif word == "say-much":
+                self.data.extend(message_frames(b"m" * int(rest)))
+            elif word == "hold":
+                self.holds = True
+            elif word == "read-on":
+                self.holds = False
+                self.monitor.read_on(time.monotonic())
             elif word == "goodbye":
-                self.leaving = "wanted"
+                code, _, detail = rest.partition(" ")
+                self.goodbye = Goodbye(int(code or 0), detail)
             else:
                 raise SystemExit(f"don't know {line!r}")
 
@@ -444,42 +638,60 @@ def tell(line):
 
 # What no peer does
 
-GOOD_HELLO = Hello(5_000_000, 14_000_000, 1_000_000, 3)
+INSTANCE = b"stranger"
+GOOD_HELLO = Hello(5_000_000, 14_000_000, 1_000_000, 3, 8 << 20, INSTANCE)
 HELLO_FRAME = with_length(GOOD_HELLO.encode())
+BAD_HELLO = with_length(Hello(5, 5, 1, 3, 1, INSTANCE).encode())
+FIRST_PART = with_length(bytes([PART]) + varint(MAX_PART + 1) + bytes(MAX_PART))
 
 RUDE = {
     "http": b"GET / HTTP/1.1\r\n\r\n",
     "empty": b"\0\0\0\0",
     "ping-first": with_length(bytes([PING]) + bytes(8)),
     "pong-first": with_length(bytes([PONG]) + bytes(8)),
-    "goodbye-first": with_length(bytes([GOODBYE])),
+    "goodbye-first": with_length(Goodbye(0).encode()),
     "data-first": with_length(bytes([DATA]) + b"hi"),
     "bad-magic": with_length(GOOD_HELLO.encode().replace(MAGIC, b"HBX\0")),
     "bad-version": with_length(GOOD_HELLO.encode().replace(MAGIC + b"\1", MAGIC + b"\2")),
     "truncated-hello": with_length(GOOD_HELLO.encode()[:-1]),
-    "impossible-hello": with_length(Hello(5, 5, 1, 3).encode()),
-    "unknown-tag": HELLO_FRAME + with_length(b"\5"),
+    "impossible-hello": BAD_HELLO,
+    "unknown-tag": HELLO_FRAME + with_length(b"\10"),
     "oversized": HELLO_FRAME + b"\xff\xff\xff\xff\0",
     "oversized-ping": HELLO_FRAME + b"\0\0\1\1" + bytes([PING]),
     "short-ping": HELLO_FRAME + with_length(bytes([PING]) + bytes(7)),
-    "second-hello": HELLO_FRAME + with_length(Hello(5, 5, 1, 3).encode()),
-    "long-goodbye": HELLO_FRAME + with_length(bytes([GOODBYE, 0])),
+    "second-hello": HELLO_FRAME + BAD_HELLO,
+    "short-goodbye": HELLO_FRAME + with_length(bytes([GOODBYE, 0])),
+    "goodbye-without-text": HELLO_FRAME + with_length(bytes([GOODBYE, 0, 2, 0xFF, 0xFE])),
+    "long-alive": HELLO_FRAME + with_length(bytes([ALIVE, 0])),
+    "long-data": HELLO_FRAME + struct.pack(">I", MAX_PART + 2) + bytes([DATA]),
+    "short-parts": HELLO_FRAME + with_length(bytes([PART]) + varint(MAX_PART) + b"m"),
+    "large-parts": HELLO_FRAME + with_length(bytes([PART]) + varint((8 << 20) + 1) + b"m"),
+    "empty-part": HELLO_FRAME + FIRST_PART + with_length(bytes([PART])),
+    "data-among-parts": HELLO_FRAME + FIRST_PART + with_length(bytes([DATA])),
+    "hasty-hello": with_length(Hello(9_000, 99_000, 1_000, 10, 1, INSTANCE).encode()),
 }
 
 
 def rude(stream, how):
-    """Sends what isn't allowed, and waits for the other to close."""
+    """Sends what isn't allowed, and waits for the other to close. Says what it said."""
+    reader = Reader(8 << 20)
+    end = "eof"
     try:
         if how == "flood":
             stream.sendall(HELLO_FRAME)
             for number in itertools.count():
                 stream.sendall(with_length(bytes([PING]) + number.to_bytes(8, "big")))
         stream.sendall(RUDE[how])
-        while stream.recv(READ_AT_ONCE):
-            pass
-        return "eof"
     except (ConnectionResetError, BrokenPipeError):
-        return "reset"
+        end = "reset"
+    try:
+        while chunk := stream.recv(READ_AT_ONCE):
+            for tag, what in reader.frames(chunk):
+                if tag == GOODBYE:
+                    tell(f"given-up {what}")
+    except (ConnectionResetError, BrokenPipeError):
+        end = "reset"
+    return end
 
 
 # The page's test vectors
@@ -499,7 +711,8 @@ def self_test(page):
         "vectors": check_written,
         "vectors-read": check_read,
         "vectors-refused": check_refused,
-        "vectors-stream": check_stream,
+        "vectors-stream": lambda data, meaning: check_stream(data, meaning, 16),
+        "vectors-parts": lambda data, meaning: check_stream(data, meaning, 100_000),
     }
     if blocks.keys() != checks.keys():
         raise SystemExit(f"{page} has these blocks of vectors: {sorted(blocks)}")
@@ -507,7 +720,7 @@ def self_test(page):
     for kind, check in checks.items():
         for name, data, meaning in blocks[kind]:
             try:
-                found = check(bytes.fromhex(data), meaning)
+                found = check(read_bytes(data), meaning)
             except Refused as error:
                 found = str(error)
             if found != meaning:
@@ -518,16 +731,35 @@ def self_test(page):
         raise SystemExit(f"{failed} vectors aren't understood")
 
 
+def read_bytes(words):
+    """`61*3` stands for `61 61 61`."""
+    runs = (word.partition("*") for word in words.split())
+    return b"".join(bytes.fromhex(byte) * int(count or 1) for byte, _, count in runs)
+
+
 def describe(tag, what):
+    names = {PING: "ping", PONG: "pong", ALIVE: "alive", FIN: "fin", PART: "part"}
     if tag == HELLO:
         return f"hello {what}"
     if tag == DATA:
-        return f"data {what.hex()}".rstrip()
-    return "goodbye" if tag == GOODBYE else f"{('ping', 'pong')[tag - PING]} nonce={what.hex()}"
+        return f"data {data_words(what)}".rstrip()
+    if tag == GOODBYE:
+        detail = what.detail.encode().hex()
+        return f"goodbye code={what.code}" + (f" detail={detail}" if detail else "")
+    if tag in (PING, PONG):
+        return f"{names[tag]} nonce={what.hex()}"
+    return names.get(tag, "reserved")
+
+
+def data_words(message):
+    if len(message) < 100:
+        return message.hex()
+    runs = ((byte, len(list(run))) for byte, run in itertools.groupby(message))
+    return " ".join(f"{byte:02x}" + (f"*{count}" if count > 1 else "") for byte, count in runs)
 
 
 def encode(tag, what):
-    return what.encode() if tag == HELLO else bytes([tag]) + what
+    return what.encode() if tag in (HELLO, GOODBYE) else bytes([tag]) + what
 
 
 def check_written(data, meaning):
@@ -543,9 +775,11 @@ def check_refused(data, meaning):
     return f"understood as {check_read(data, meaning)}"
 
 
-def check_stream(data, meaning):
-    for chunks in ([data], [data[n : n + 1] for n in range(len(data))]):
-        reader, found = Reader(16), []
+def check_stream(data, meaning, max_frame):
+    # In one piece, and in such as cut everything that is short.
+    size = 1 if len(data) < 1000 else 7
+    for chunks in ([data], [data[n : n + size] for n in range(0, len(data), size)]):
+        reader, found = Reader(max_frame), []
         try:
             for chunk in chunks:
                 for frame in reader.frames(chunk):

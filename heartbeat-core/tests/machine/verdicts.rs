@@ -46,7 +46,8 @@ fn silent(monitor: &mut Monitor) {
 fn each_verdict_of_ours_has_its_code() {
     let second = Instant::ORIGIN + secs(1);
     let wrong = ProtocolError::Malformed { tag: 2 };
-    let verdicts: [(fn(&mut Monitor, Instant), GoodbyeCode); 5] = [
+    type Fault = fn(&mut Monitor, Instant);
+    let verdicts: [(Fault, GoodbyeCode); 5] = [
         (|monitor, _| silent(monitor), GoodbyeCode::SILENT),
         (
             |monitor, now| {

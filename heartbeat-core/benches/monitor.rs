@@ -75,7 +75,7 @@ fn beat(criterion: &mut Criterion) {
 fn beating(seed: u64, now: &mut Instant) -> Monitor {
     let config = Config::default();
     let mut monitor = Monitor::new(config, seed, *now);
-    monitor.handle_frame(Control::Hello(config.hello()), *now);
+    monitor.handle_frame(Control::Hello(config.hello([7; 8])), *now);
     while monitor.poll_transmit().is_some() {}
     monitor.handle_flushed(*now);
     one_beat(&mut monitor, now);
@@ -107,7 +107,7 @@ fn simulated_hour(count: usize) {
         .map(|seed| {
             let config = Config::default();
             let mut monitor = Monitor::new(config, seed as u64, Instant::ORIGIN);
-            monitor.handle_frame(Control::Hello(config.hello()), Instant::ORIGIN);
+            monitor.handle_frame(Control::Hello(config.hello([7; 8])), Instant::ORIGIN);
             while monitor.poll_transmit().is_some() {}
             monitor.handle_flushed(Instant::ORIGIN);
             monitor

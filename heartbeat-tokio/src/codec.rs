@@ -135,6 +135,10 @@ where
         !self.read.is_empty()
     }
 
+    fn ends_in_message(&self) -> bool {
+        !self.read.is_empty()
+    }
+
     fn push(&mut self, message: C::Message) -> Result<(), SendError> {
         let encoded = self.encode(Frame::Data(message));
         encoded.map_err(|error| SendError::Unencodable(EncodeError::new(error)))

@@ -312,7 +312,9 @@ pub fn parts(payload: &[u8], size: usize) -> Vec<u8> {
     parts
 }
 
-fn varint(mut number: usize) -> Vec<u8> {
+/// A number as the wire has it.
+#[must_use]
+pub fn varint(mut number: usize) -> Vec<u8> {
     let mut varint = Vec::new();
     while number > 0x7f {
         varint.push(number.to_le_bytes()[0] | 0x80);

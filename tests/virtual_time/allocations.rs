@@ -9,8 +9,9 @@ use heartbeat_core::{Control, Nonce};
 use heartbeat_tests::{
     data_frame, few_or_all, quick,
     scripted::{Read, control_frame, filler, greeted, runtime},
+    secs,
 };
-use heartbeat_tokio::PeerEvent;
+use heartbeat_tokio::{Config, PeerEvent};
 use tokio::time::timeout;
 
 const MESSAGES: usize = 2_000;
@@ -133,11 +134,15 @@ fn receiving(size: usize, at_once: usize) -> u64 {
 fn a_control_frame_is_one_allocation_when_it_arrives_and_one_when_it_leaves() {
     const PINGS: u32 = 100;
     let runtime = runtime();
-    let (mut heartbeat, script) = runtime.block_on(greeted(quick()));
+    // It asks once, along with the first answer, and waits long.
+    let calm = Config::builder()
+        .interval(secs(86_400))
+        .timeout(secs(86_400));
+    let calm = calm.build().unwrap();
+    let (mut heartbeat, script) = runtime.block_on(greeted(calm));
     script.record_nothing();
     let ping = Bytes::from(control_frame(Control::Ping(Nonce([1; 8]))));
-    // Fast enough that we have no reason to ask.
-    let apart = quick().min_interval();
+    let apart = calm.min_interval();
     let mut answer = |pings: u32| {
         runtime.block_on(async {
             for _ in 0..pings {

@@ -89,10 +89,10 @@ async fn a_control_frame_longer_than_any_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unknown_tag_is_refused() {
-    let cause = after_one_message(small(), &framed(b"\x63???")).await;
+    let cause = after_one_message(small(), &framed(b"\x33???")).await;
     assert_eq!(
         cause,
-        Cause::Protocol(ProtocolError::UnknownTag { tag: 0x63 })
+        Cause::Protocol(ProtocolError::UnknownTag { tag: 0x33 })
     );
 }
 

@@ -57,6 +57,7 @@ fn everything_is_a_string_in_the_environment() {
             ("APP_SAFETY_NET__RETRIES", "5"),
             ("APP_SAFETY_NET__USER_TIMEOUT", "1.5s"),
             ("APP_SAFETY_NET__MAX_RETRANSMIT_TIMEOUT", "off"),
+            ("APP_SAFETY_NET__MAX_UNSENT", "65536"),
             ("APP_SAFETY_NET__PEEK_INTERVAL", "250ms"),
         ],
     );
@@ -78,6 +79,7 @@ fn everything_is_a_string_in_the_environment() {
     assert_eq!(settings.heartbeat, by_hand.build().unwrap());
     let by_hand = SafetyNet::new(secs(90), secs(20), 5)
         .and_then(|net| net.with_user_timeout(ms(1500)))
+        .and_then(|net| net.with_max_unsent(65_536))
         .and_then(|net| net.with_peek_interval(ms(250)));
     assert_eq!(settings.safety_net(), by_hand.unwrap());
 }

@@ -236,7 +236,7 @@ impl Case {
         let last = match self.end {
             End::Goodbye => control(Control::Goodbye(GoodbyeCode::LEAVING)),
             End::EofWithinAFrame => data_frame(b"cut short")[..7].to_vec(),
-            End::Rubbish => framed(b"\x63???"),
+            End::Rubbish => framed(b"\x33???"),
             End::Flood => (0..1000).flat_map(|n| control(nonce(n))).collect(),
             _ => Vec::new(),
         };
@@ -257,7 +257,7 @@ impl Case {
             End::Goodbye => return None,
             End::Eof | End::EofWithinAFrame => Cause::Eof,
             End::Error(_, cause) | End::WriteError(_, cause) => cause,
-            End::Rubbish => Cause::Protocol(ProtocolError::UnknownTag { tag: 0x63 }),
+            End::Rubbish => Cause::Protocol(ProtocolError::UnknownTag { tag: 0x33 }),
             End::Flood => Cause::PingFlood,
             End::Silence => Cause::Silent,
             // Who doesn't send has room for its pings.

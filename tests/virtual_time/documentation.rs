@@ -17,7 +17,7 @@ use std::{
 };
 
 use futures::{SinkExt, StreamExt};
-use heartbeat_core::{Control, GoodbyeCode};
+use heartbeat_core::{Control, Goodbye, GoodbyeCode};
 use heartbeat_tests::{RawPeer, ms, secs, wrapped};
 use heartbeat_tokio::{Config, ConfigError, Diagnosis, Heartbeat, PeerEvent, Postcard};
 use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
@@ -175,6 +175,17 @@ async fn told() -> Vec<String> {
     left.next_terminal().await;
     said.push(left.send("too late".into()).await.unwrap_err().to_string());
 
+    let (mut left_alone, mut peer) = wrapped(exact());
+    peer.send_control(Control::Hello(exact().hello([7; 8])))
+        .await;
+    let mut buffer = [0; Goodbye::MAX_ENCODED];
+    let verdict = Goodbye::new(GoodbyeCode::SILENT, "silent for 14s");
+    peer.send_raw(&heartbeat_tests::framed(
+        verdict.encode(&mut buffer).unwrap(),
+    ))
+    .await;
+    said.push(left_alone.next_terminal().await.to_string());
+
     let (mut talks, _peer) = wrapped(exact());
     let large = vec![0; 10_000_000];
     said.push(talks.send(large.into()).await.unwrap_err().to_string());
@@ -185,7 +196,11 @@ async fn told() -> Vec<String> {
     for number in 0..200 {
         pings.extend(framed(Control::Ping(heartbeat_core::Nonce([number; 8]))));
     }
-    let too_long = [&*hello, &10_000_001_u32.to_be_bytes()].concat();
+    // The first part of a message, which says how long that is.
+    let mut too_long = hello.clone();
+    too_long.extend(65_541_u32.to_be_bytes());
+    too_long.push(7);
+    too_long.extend(heartbeat_tests::varint(10_000_000));
     // Behind the length, the tag and the magic.
     hello[4 + 1 + 4] = 2;
     for bytes in [

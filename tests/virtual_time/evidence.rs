@@ -22,7 +22,7 @@ async fn dead_after(
     peer.greet(config).await;
     // The header of a frame that never ends, if `bytes` are its body.
     if bytes == b"trickle" {
-        peer.send_raw(&[0, 0x0f, 0xff, 0xff, 0]).await;
+        peer.send_raw(&[0, 0, 0xff, 0xff, 0]).await;
     }
     let start = Instant::now();
     let talking = tokio::spawn(async move {

@@ -96,7 +96,7 @@ async fn a_limit_for_stalled_writes_ends_even_a_peer_that_sends() {
     assert_eq!(start.elapsed(), secs(2));
 }
 
-/// Only written bytes give it more time: neither the peer's pings, nor our
+/// Only written bytes give it more time: neither what the peer sends, nor our
 /// pongs and pings that wait, nor attempts to write.
 #[tokio::test(start_paused = true)]
 async fn the_limit_for_stalled_writes_counts_from_the_last_written_byte() {
@@ -108,6 +108,7 @@ async fn the_limit_for_stalled_writes_counts_from_the_last_written_byte() {
         let pinging = tokio::spawn(async move {
             for nonce in 0..=u8::MAX {
                 pings.give_bytes(control_frame(Control::Ping(Nonce([nonce; 8]))));
+                pings.give_bytes(control_frame(Control::Alive));
                 sleep(ms(150)).await;
             }
         });
@@ -180,17 +181,22 @@ async fn control_frames_overtake_queued_messages() {
     tokio::spawn(async move { while heartbeat.next().await.is_some() {} });
 
     let mut order = Vec::new();
-    while order.len() < 13 {
+    while order.len() < 14 {
         let frame = peer.read_frame().await.unwrap();
         order.push(match frame[..] {
             [0, n, ..] => format!("message {n}"),
             [1, ..] => "hello".into(),
+            [2, ..] => "ping".into(),
             [3, ..] => "pong".into(),
             _ => format!("{frame:?}"),
         });
     }
-    assert_eq!(order[..4], ["hello", "message 0", "pong", "message 1"]);
-    assert_eq!(order[12], "message 10");
+    // It asks along.
+    assert_eq!(
+        order[..5],
+        ["hello", "message 0", "pong", "ping", "message 1"]
+    );
+    assert_eq!(order[13], "message 10");
 }
 
 /// A sender that waits takes messages in, so that two that send at once don't

@@ -237,9 +237,12 @@ async fn a_ping_is_answered_by_one_pong_with_its_nonce() {
     let first = heartbeat_tests::framed(ping(8).encode(&mut buffer).unwrap());
     let second = heartbeat_tests::framed(ping(9).encode(&mut buffer).unwrap());
     peer.send_raw(&[first, second].concat()).await;
-    let mut answers = vec![peer.read_control().await];
-    if let Ok(more) = tokio::time::timeout(ms(100), peer.read_control()).await {
-        answers.push(more);
+    let mut answers = Vec::new();
+    while let Ok(more) = tokio::time::timeout(ms(100), peer.read_control()).await {
+        // It asks along.
+        if !matches!(more, Some(Control::Ping(_))) {
+            answers.push(more);
+        }
     }
     assert_eq!(
         answers.last(),

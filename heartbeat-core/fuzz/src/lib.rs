@@ -19,7 +19,8 @@
 use std::time::Duration;
 
 use heartbeat_core::{
-    Cause, Config, Control, End, Event, Evidence, Hello, Instant, Monitor, Nonce, Role, State, Tag,
+    Cause, Config, Control, End, Event, Evidence, Goodbye, GoodbyeCode, Hello, Instant, Monitor,
+    Nonce, Role, State, Tag,
 };
 
 // ---- frames --------------------------------------------------------------
@@ -27,22 +28,40 @@ use heartbeat_core::{
 /// Decodes `bytes`. What decodes is encoded and decoded again, and must come
 /// out the same.
 pub fn decode(bytes: &[u8]) {
+    goodbye(bytes);
     let Ok(control) = Control::decode(bytes) else {
         return;
     };
     let mut buffer = [0; Control::MAX_ENCODED];
     let encoded = control.encode(&mut buffer).expect("always long enough");
     assert_eq!(Control::decode(encoded), Ok(control));
-    assert_eq!(bytes.first(), encoded.first());
     assert_eq!(encoded.first(), Some(&control.tag().to_byte()));
-    if control.tag() != Tag::Hello {
-        assert_eq!(bytes, encoded, "only a Hello may have more than one form");
+    match control {
+        // The rest may be anything.
+        Control::Reserved => {}
+        Control::Hello(_) | Control::Goodbye(_) => assert_eq!(bytes.first(), encoded.first()),
+        _ => assert_eq!(bytes, encoded, "only these have more than one form"),
     }
     let mut short = [0; Control::MAX_ENCODED];
     let length = encoded.len();
     for room in 0..length {
         assert!(control.encode(&mut short[..room]).is_err());
     }
+}
+
+/// The same with a goodbye's detail.
+fn goodbye(bytes: &[u8]) {
+    let read = Goodbye::decode(bytes);
+    let code = match Control::decode(bytes) {
+        Ok(Control::Goodbye(code)) => Some(code),
+        _ => None,
+    };
+    assert_eq!(read.ok().map(|goodbye| goodbye.code), code);
+    let Ok(goodbye) = read else { return };
+    assert!(goodbye.detail.len() <= Goodbye::MAX_DETAIL);
+    let mut buffer = [0; Goodbye::MAX_ENCODED];
+    let encoded = goodbye.encode(&mut buffer).expect("always long enough");
+    assert_eq!(Goodbye::decode(encoded), Ok(goodbye));
 }
 
 // ---- the monitor ---------------------------------------------------------
@@ -78,9 +97,9 @@ pub mod op {
     pub const PONG: u8 = 11;
     /// A pong for no ping of ours.
     pub const WRONG_PONG: u8 = 12;
-    /// A Hello: four numbers.
+    /// A Hello: five numbers, and one byte for its instance.
     pub const HELLO: u8 = 13;
-    /// A goodbye.
+    /// A goodbye; the next byte is its code.
     pub const GOODBYE: u8 = 14;
     /// `handle_flushed`.
     pub const FLUSHED: u8 = 15;
@@ -110,8 +129,14 @@ pub mod op {
     pub const UNNUMBERED_PONG: u8 = 27;
     /// `handle_acknowledged`, a number ago.
     pub const ACKNOWLEDGED: u8 = 28;
+    /// `Control::Alive`.
+    pub const ALIVE: u8 = 29;
+    /// `Control::Fin`.
+    pub const FIN: u8 = 30;
+    /// `Control::Reserved`.
+    pub const RESERVED: u8 = 31;
     /// How many there are.
-    pub const COUNT: u8 = 29;
+    pub const COUNT: u8 = 32;
 }
 
 /// Makes a monitor as the first bytes say, and does with it what the others
@@ -256,7 +281,13 @@ impl Subject {
                     self.frame(hello);
                 }
             }
-            op::GOODBYE => self.frame(Control::Goodbye),
+            op::GOODBYE => {
+                let code = GoodbyeCode(input.or_zero());
+                self.frame(Control::Goodbye(code));
+            }
+            op::ALIVE => self.frame(Control::Alive),
+            op::FIN => self.frame(Control::Fin),
+            op::RESERVED => self.frame(Control::Reserved),
             op::FLUSHED => self.monitor.handle_flushed(self.now),
             op::PROGRESS => self.monitor.handle_progress(self.now),
             op::BLOCKED => self.monitor.handle_blocked(self.now),
@@ -268,7 +299,7 @@ impl Subject {
                 self.excepted = true;
                 self.monitor.probe(self.now);
             }
-            op::CLOSE => self.monitor.close(self.now),
+            op::CLOSE => self.monitor.close(GoodbyeCode::LEAVING, self.now),
             op::TRANSMIT => {
                 self.transmit();
             }
@@ -301,7 +332,6 @@ impl Subject {
     }
 
     fn frame(&mut self, control: Control) {
-        self.monitor.handle_bytes(self.now);
         let leaving = matches!(
             self.monitor.status().state,
             State::Closing | State::Closed | State::Dead
@@ -312,7 +342,7 @@ impl Subject {
                 self.pings += 1;
                 self.owed = Some(nonce);
             }
-            Control::Goodbye => {
+            Control::Goodbye(_) => {
                 assert!(self.monitor.has_ended(), "a goodbye is the end");
             }
             Control::Hello(hello) if !leaving => {
@@ -387,6 +417,10 @@ impl Subject {
             Some(Control::Pong(nonce)) => {
                 assert_eq!(self.owed.take(), Some(nonce), "one pong for one ping");
             }
+            Some(Control::Goodbye(code)) => {
+                let is_told = self.monitor.has_ended();
+                assert_eq!(code.is_verdict(), is_told, "a verdict is told with the end");
+            }
             _ => {}
         }
         control
@@ -442,7 +476,7 @@ impl Subject {
     }
 
     fn drain(&mut self) {
-        // Hello, pong, ping, goodbye.
+        // Hello, pong, ping and Alive, or Hello and goodbye.
         let frames = std::iter::from_fn(|| self.transmit()).take(5).count();
         assert!(frames <= 4, "output without end");
         self.monitor.handle_flushed(self.now);
@@ -485,8 +519,18 @@ impl Subject {
         }
         if ended {
             assert_eq!(self.monitor.poll_timeout(), None);
-            assert!(!self.monitor.has_transmit());
-            assert_eq!(self.monitor.clone().poll_transmit(), None);
+            let mut copy = self.monitor.clone();
+            let left = std::iter::from_fn(|| copy.poll_transmit());
+            let told = left.filter(|control| !matches!(control, Control::Hello(_)));
+            let told: Vec<_> = told.collect();
+            // Until the end is told to us, it may be told to the peer.
+            let is_verdict =
+                |control: &Control| matches!(control, Control::Goodbye(code) if code.is_verdict());
+            assert!(told.len() <= 1 && told.iter().all(is_verdict), "{told:?}");
+            if self.terminal.is_some() {
+                assert!(!self.monitor.has_transmit());
+                assert_eq!(told, []);
+            }
         }
     }
 }
@@ -499,12 +543,12 @@ fn accuracy(config: &Config) -> Duration {
     shortest + config.timeout() * config.max_missed()
 }
 
-/// A Hello that decodes, made of four numbers.
+/// A Hello that decodes, made of five numbers and a byte.
 fn hello(input: &mut Input) -> Option<Control> {
     let mut bytes = vec![Tag::Hello.to_byte()];
     bytes.extend(Hello::MAGIC);
     bytes.push(Hello::VERSION);
-    for _ in 0..4 {
+    for _ in 0..5 {
         let mut number = input.number();
         while number > 0x7f {
             bytes.push(number as u8 | 0x80);
@@ -512,5 +556,6 @@ fn hello(input: &mut Input) -> Option<Control> {
         }
         bytes.push(number as u8);
     }
+    bytes.extend([input.or_zero(); 8]);
     Control::decode(&bytes).ok()
 }

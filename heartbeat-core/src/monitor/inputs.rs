@@ -76,9 +76,7 @@ impl Monitor {
     /// send [`Control::Alive`] once in a while.
     pub fn handle_backlog(&mut self, now: Instant) {
         let at = self.observe(now);
-        if self.forgive(at) {
-            return;
-        }
+        self.forgive(at);
         let is_wanted = match &self.life {
             Life::Idle(idle) => self.has_alive() || !idle.probe_waits(),
             // Its ping shows the same where nothing else does.

@@ -199,11 +199,11 @@ impl Outbox {
 
     /// What was handed out has left at `now`. Says whether an `Alive` was among
     /// it.
-    pub(super) const fn alive_left(&mut self, now: Instant) -> bool {
+    pub(super) fn alive_left(&mut self, now: Instant) -> bool {
         let left = matches!(self.alive, Alive::InFlight);
         if left {
             self.alive = Alive::None;
-            self.last_alive = now;
+            self.last_alive = now.min(Instant::from_micros(u64::MAX - 1));
         }
         left
     }

@@ -80,7 +80,7 @@ impl Monitor {
         // After a stall of ours evidence may have lain in a buffer.
         let is_fresh = matches!(&self.life, Life::Round(round) if round.is_fresh());
         self.outbox
-            .end_round(is_fresh && self.next_accepted() <= self.clock);
+            .end_round(is_fresh && self.next_accepted().is_due(self.clock));
         let draw = Draw::After(self.ledger.sent());
         self.life = Life::idle(&self.timing, draw, self.random);
         debug_assert!(!self.outbox.asks_in_a_round());
@@ -154,11 +154,14 @@ impl Monitor {
         if !self.has_alive() || !is_due_soon || !matches!(self.life, Life::Idle(_)) {
             return;
         }
+        // A round that is overdue is no later for having been asked for.
         if self.is_probe_due(now) {
-            self.begin_round(now, Purpose::Probe, now);
+            let base = self.interval_base().min(now);
+            self.begin_round(base, Purpose::Probe, now);
         } else {
             let earliest = self.timing.earliest_base(self.last_heard);
-            self.begin_round(earliest.max(now), Purpose::Round, now);
+            let base = self.interval_end().min(now).max(earliest);
+            self.begin_round(base, Purpose::Round, now);
         }
     }
 

@@ -290,6 +290,10 @@ impl Peer {
                     self.monitor.handle_bytes(at);
                     self.monitor.handle_backlog(at);
                 }
+                Ends::Part => {
+                    self.monitor.handle_message(at);
+                    self.monitor.handle_backlog(at);
+                }
                 Ends::Message => self.monitor.handle_message(at),
                 Ends::Control(control) => {
                     timeline.note(now, self.side, What::Receives(control));
@@ -322,6 +326,9 @@ impl Peer {
         }
         while let Some(control) = self.monitor.poll_transmit() {
             timeline.note(now, self.side, What::Sends(control));
+            if matches!(control, Control::Goodbye(code) if code.is_verdict()) {
+                written.drop_messages();
+            }
             written.push_control(control);
             self.unflushed = true;
         }

@@ -7,11 +7,15 @@
 use std::collections::VecDeque;
 
 use super::{network::NEVER, pop_front_if};
-use crate::frame::Control;
+use crate::frame::{Control, PART};
 
 /// The size of a control frame with the length in front of it: all are about
 /// this large.
 const CONTROL_BYTES: u32 = 13;
+
+/// What a message is cut into.
+#[expect(clippy::cast_possible_truncation, reason = "65,536")]
+const LONGEST_PART: u32 = PART as u32;
 
 /// How many messages may wait before the application waits too.
 const MESSAGES_QUEUED: usize = 4;
@@ -23,8 +27,9 @@ pub(super) struct Pipe {
     control: VecDeque<Control>,
     /// Bytes to go of each message.
     messages: VecDeque<u32>,
-    /// The first message is partly written: nothing may come between.
-    begun: bool,
+    /// Bytes to go of the part that is partly written: nothing may come between.
+    /// A message that isn't longer is one part.
+    begun: u32,
 
     // The kernels'.
     window: u32,
@@ -47,6 +52,8 @@ pub(super) struct Segment {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Ends {
     Nothing,
+    /// A part of a message of which more are to come.
+    Part,
     Message,
     Control(Control),
     Stream,
@@ -57,7 +64,7 @@ impl Pipe {
         Self {
             control: VecDeque::new(),
             messages: VecDeque::new(),
-            begun: false,
+            begun: 0,
             window,
             used: 0,
             freed: VecDeque::new(),
@@ -147,7 +154,7 @@ impl Pipe {
         let room = self.window - self.used;
         // A goodbye is said behind everything that was written before it.
         let leaving = matches!(self.control.front(), Some(Control::Goodbye(_)));
-        let waits = self.begun || leaving && !self.messages.is_empty();
+        let waits = self.begun > 0 || leaving && !self.messages.is_empty();
         if !waits && !self.control.is_empty() {
             if room < CONTROL_BYTES {
                 return None;
@@ -156,17 +163,32 @@ impl Pipe {
             return Some((CONTROL_BYTES, Ends::Control(control)));
         }
         let left = self.messages.front_mut()?;
-        let piece = room.min(*left);
+        let part = match self.begun {
+            0 => LONGEST_PART.min(*left),
+            begun => begun,
+        };
+        let piece = room.min(part);
         if piece == 0 {
             return None;
         }
         *left -= piece;
-        self.begun = *left > 0;
-        if self.begun {
+        self.begun = part - piece;
+        if self.begun > 0 {
             return Some((piece, Ends::Nothing));
+        }
+        if *left > 0 {
+            return Some((piece, Ends::Part));
         }
         self.messages.pop_front();
         Some((piece, Ends::Message))
+    }
+
+    /// Only what was begun is still written, and control frames behind it.
+    pub(super) fn drop_messages(&mut self) {
+        self.messages.clear();
+        if self.begun > 0 {
+            self.messages.push_back(self.begun);
+        }
     }
 }
 
@@ -209,6 +231,45 @@ mod tests {
         pipe.used = 0;
         assert!(matches!(pipe.take(), Some((10, Ends::Message))));
         assert!(matches!(pipe.take(), Some((13, Ends::Control(PING)))));
+    }
+
+    #[test]
+    fn a_control_frame_goes_between_the_parts_of_a_message() {
+        let mut pipe = pipe(200_000, &[150_000], &[]);
+        assert!(matches!(pipe.take(), Some((65_536, Ends::Part))));
+        pipe.control.push_back(PING);
+        assert!(matches!(pipe.take(), Some((13, Ends::Control(PING)))));
+        pipe.used = 190_000;
+        assert!(matches!(pipe.take(), Some((10_000, Ends::Nothing))));
+        pipe.control.push_back(PING);
+        pipe.used = 0;
+        assert!(matches!(pipe.take(), Some((55_536, Ends::Part))));
+        assert!(matches!(pipe.take(), Some((13, Ends::Control(PING)))));
+        assert!(matches!(pipe.take(), Some((18_928, Ends::Message))));
+        assert!(pipe.take().is_none());
+    }
+
+    #[test]
+    fn a_message_of_one_part_is_no_part() {
+        let mut pipe = pipe(200_000, &[65_536], &[]);
+        assert!(matches!(pipe.take(), Some((65_536, Ends::Message))));
+        assert!(pipe.is_empty());
+    }
+
+    #[test]
+    fn a_verdict_is_said_behind_what_was_begun() {
+        let mut pipe = pipe(100, &[150_000, 20], &[]);
+        assert!(matches!(pipe.take(), Some((100, Ends::Nothing))));
+        pipe.used = 0;
+        pipe.window = 200_000;
+        pipe.drop_messages();
+        pipe.control.push_back(GOODBYE);
+        assert!(matches!(pipe.take(), Some((65_436, Ends::Message))));
+        assert!(matches!(pipe.take(), Some((13, Ends::Control(GOODBYE)))));
+        assert!(pipe.is_empty());
+        pipe.messages.push_back(20);
+        pipe.drop_messages();
+        assert!(pipe.is_empty());
     }
 
     #[test]

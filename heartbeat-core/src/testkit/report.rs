@@ -7,7 +7,7 @@ use std::{borrow::ToOwned, boxed::Box, format, string::String, vec::Vec};
 
 use super::{Link, Side, Timeline, peer::Outcome};
 use crate::{
-    event::{Death, Event},
+    event::{Cause, Death, Event},
     status::Status,
 };
 
@@ -65,9 +65,9 @@ impl Report {
     ///
     /// A peer is alive until it hangs, is killed or floods, and as long as
     /// the link isn't cut for good. An outage, a partition that ends, a stall
-    /// and a pause are no reason to give anybody up. That a side reads the
-    /// end of the stream after the other one gave it up is not counted as a
-    /// second mistake.
+    /// and a pause are no reason to give anybody up. That a side learns from the
+    /// other one that it was given up, or reads the end of the stream then, is
+    /// not counted as a second mistake.
     ///
     /// # Errors
     ///
@@ -143,8 +143,11 @@ impl Report {
             .into_iter()
             .filter_map(|side| {
                 let (at, death) = self.death_at(side)?;
+                let follows = matches!(death.cause, Cause::GivenUp { .. } | Cause::Eof);
                 let justified = self.fault_for(side).is_some_and(|fault| fault <= at)
-                    || self.ended_at(side.other()).is_some_and(|ended| ended < at);
+                    || self
+                        .ended_at(side.other())
+                        .is_some_and(|ended| ended < at || follows && ended == at);
                 (!justified).then_some((at, side, death))
             })
             .min_by_key(|&(at, ..)| at)

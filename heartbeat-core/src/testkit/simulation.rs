@@ -69,7 +69,9 @@ impl Direction {
 ///
 /// Each side is driven as the documentation of [`Monitor`](crate::Monitor)
 /// asks for: read what is there, compare the clock with the deadline, write,
-/// hand out events. A side that has given its terminal event closes its
+/// hand out events. A message of more than 64 KiB travels in parts, and control
+/// frames go between them. A side that gives the other one up says so, behind what
+/// it has begun to write. A side that has given its terminal event closes its
 /// socket; the other side then reads the end of the stream.
 #[derive(Clone, Debug)]
 #[must_use = "nothing happens before `run_for`"]

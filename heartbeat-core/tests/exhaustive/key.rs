@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use heartbeat_core::testkit::Snapshot;
+use heartbeat_core::{Control, testkit::Snapshot};
 
 use super::{
     model::{Frame, Message, Rules, Side, World},
@@ -118,6 +118,7 @@ impl Message {
         let (kind, ago) = match self.frame {
             Frame::Ping(_, count) => (0, sender - count),
             Frame::Pong(_, count) => (1, receiver - count),
+            Frame::Other(Control::Goodbye(code)) => (4, code.0.into()),
             Frame::Other(control) => (2, control.tag().to_byte().into()),
             Frame::Eof => (3, 0),
         };
@@ -139,6 +140,8 @@ impl Record {
             met,
             on_its_way,
             left_at,
+            alive_on_its_way,
+            alive_left_at,
             timed,
             pings,
             answered,
@@ -159,11 +162,11 @@ impl Record {
                 }),
                 Phase::Paused {
                     since,
-                    keepalive_at,
+                    sign_at,
                     probe,
                 } => Phase::Paused {
                     since: age(since),
-                    keepalive_at: keepalive_at.map(age),
+                    sign_at: sign_at.map(age),
                     probe,
                 },
                 Phase::Leaving { until } => Phase::Leaving { until: age(until) },
@@ -174,6 +177,8 @@ impl Record {
             met,
             on_its_way,
             left_at: left_at.map(age),
+            alive_on_its_way,
+            alive_left_at: alive_left_at.map(age),
             timed,
             pings: 0,
             answered: (pings - answered).min(u32::try_from(2 * misses).unwrap()),

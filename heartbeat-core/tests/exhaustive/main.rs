@@ -10,7 +10,7 @@
 //! it by docs/state-machine.md, to the tick: frames, events and their values,
 //! the deadline, the status. `verdicts.rs` compares.
 //!
-//! A tick is 20 ms, the shortest time between two keepalive pings; where round
+//! A tick is 20 ms, the shortest time between two signs of life; where round
 //! trips are measured it is a microsecond, as they are averaged to that.
 //!
 //! # There is no horizon
@@ -93,7 +93,7 @@ use heartbeat_core::{Config, ConfigBuilder, Evidence};
 use model::Rules;
 use verdicts::Seen;
 
-/// In microseconds: the shortest time between two keepalive pings.
+/// In microseconds: the shortest time between two signs of life.
 const TICK: u64 = 20_000;
 
 /// I = 3, W = 2, N = 2, m = 1, J = 0: dead after 7 ticks.
@@ -138,7 +138,59 @@ fn a_fault_is_found_in_time_and_nothing_else_is() {
         faults: deeper(1, 2),
         ..Rules::new(TICK, timings(TICK))
     };
-    world.check("one fault", &[Seen::Dead, Seen::ClosedByPeer]);
+    world.check(
+        "one fault",
+        &[Seen::Dead, Seen::GivenUp, Seen::ClosedByPeer],
+    );
+}
+
+#[test]
+fn where_one_direction_fails_both_sides_know() {
+    let world = Rules {
+        delay: 1,
+        lateness: 1,
+        phases: 3,
+        faults: 1,
+        cuts: true,
+        ..Rules::new(TICK, timings(TICK))
+    };
+    world.check("one direction", &[Seen::Dead, Seen::GivenUp, Seen::Beat]);
+}
+
+#[test]
+fn where_one_direction_fails_sides_with_different_timings_know_too() {
+    let world = Rules {
+        delay: 1,
+        phases: 1,
+        faults: 1,
+        cuts: true,
+        ..Rules::between(TICK, fast_and_slow(Evidence::Frame))
+    };
+    world.check("one of two paces", &[Seen::Dead, Seen::GivenUp]);
+}
+
+#[test]
+fn where_both_directions_work_nobody_dies_and_questions_cause_no_storm() {
+    let world = Rules {
+        delay: 1,
+        lateness: 1,
+        phases: 3,
+        calm: true,
+        ..Rules::new(TICK, timings(TICK))
+    };
+    world.check("both directions", &[Seen::Beat]);
+}
+
+/// Answers come later than half an interval.
+#[test]
+fn where_delays_are_long_nobody_dies_and_questions_cause_no_storm() {
+    let world = Rules {
+        delay: deeper(2, 3),
+        phases: 3,
+        calm: true,
+        ..Rules::new(TICK, timings(TICK).timeout(ticks(4)))
+    };
+    world.check("both, slowly", &[Seen::Beat]);
 }
 
 #[test]

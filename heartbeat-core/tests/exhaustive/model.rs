@@ -7,14 +7,14 @@ use std::{
     sync::Arc,
 };
 
-use heartbeat_core::{Config, ConfigBuilder, Control, End, Instant, Monitor, Nonce};
+use heartbeat_core::{Config, ConfigBuilder, Control, End, GoodbyeCode, Instant, Monitor, Nonce};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use stateright::{Checker, Model, Property};
 
 use super::{
     deeper,
     key::Key,
-    record::{Input, Phase, Record, Timings},
+    record::{Expected, Input, Phase, Record, Timings},
     verdicts::{Broken, Seen},
 };
 
@@ -48,6 +48,10 @@ pub(super) struct Rules {
     pub(super) greetings: u8,
     /// More is always coming than was read.
     pub(super) backlog: bool,
+    /// The second side begins up to so many ticks after the first.
+    pub(super) phases: u64,
+    /// The only fault is that one direction fails, whichever.
+    pub(super) cuts: bool,
     /// Delays are so short that nobody may die.
     pub(super) calm: bool,
 }
@@ -158,6 +162,8 @@ impl Rules {
             longest_pause: 0,
             greetings: 1,
             backlog: false,
+            phases: 0,
+            cuts: false,
             calm: false,
         }
     }
@@ -241,36 +247,7 @@ impl Model for Rules {
     type Action = Action;
 
     fn init_states(&self) -> Vec<World> {
-        let side = |index: usize| Side {
-            monitor: Monitor::new(self.configs[index], index as u64, Instant::ORIGIN),
-            outbox: Vec::new(),
-            inbox: VecDeque::new(),
-            greetings: Vec::new(),
-            unreported: None,
-            asleep_since: None,
-            hung: false,
-            jammed: false,
-            deaf: false,
-            record: Record::new(),
-        };
-        let mut world = World {
-            now: 0,
-            sides: [side(0), side(1)],
-            faults: self.faults,
-            stalls: self.stalls,
-            probes: self.probes,
-            pauses: self.pauses,
-            broken: None,
-            seen: None,
-            key: None,
-        };
-        for who in 0..2 {
-            let taken = world.take_frames(self, who);
-            world.broken = world.broken.or(taken.err());
-            world.settle(self, who);
-        }
-        world.key = Some(Arc::new(Key::new(&world, self)));
-        vec![world]
+        (0..=self.phases).map(|phase| self.begin(phase)).collect()
     }
 
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
@@ -331,6 +308,44 @@ impl Model for Rules {
 }
 
 impl Rules {
+    /// The first side has begun `phase` ticks ago.
+    fn begin(&self, phase: u64) -> World {
+        let side = |index: usize| {
+            let began = if index == 0 { 0 } else { phase };
+            let began_at = self.instant(began);
+            Side {
+                monitor: Monitor::new(self.configs[index], index as u64, began_at),
+                outbox: Vec::new(),
+                inbox: VecDeque::new(),
+                greetings: Vec::new(),
+                unreported: None,
+                asleep_since: None,
+                hung: false,
+                jammed: false,
+                deaf: false,
+                record: Record::new(began),
+            }
+        };
+        let mut world = World {
+            now: phase,
+            sides: [side(0), side(1)],
+            faults: self.faults,
+            stalls: self.stalls,
+            probes: self.probes,
+            pauses: self.pauses,
+            broken: None,
+            seen: None,
+            key: None,
+        };
+        for who in 0..2 {
+            let taken = world.take_frames(self, who, &Expected::default());
+            world.broken = world.broken.or(taken.err());
+            world.settle(self, who);
+        }
+        world.key = Some(Arc::new(Key::new(&world, self)));
+        world
+    }
+
     fn actions_of(&self, world: &World, who: usize, side: &Side, actions: &mut Vec<Action>) {
         if side.asleep_since.is_some() {
             return actions.push(Action::WakeUp(who));
@@ -365,7 +380,11 @@ impl Rules {
         } else if may(world.pauses, self.pauses) && !side.record.is_leaving() {
             actions.push(Action::Pause(who));
         }
-        if may(world.faults, self.faults) {
+        if self.cuts {
+            if world.faults > 0 {
+                actions.push(Action::Fault(who, Fault::Deafen));
+            }
+        } else if may(world.faults, self.faults) {
             let faults = [Fault::Hang, Fault::Deafen, Fault::Jam, Fault::Close];
             actions.extend(faults.map(|fault| Action::Fault(who, fault)));
         }
@@ -447,7 +466,10 @@ impl World {
             Some(Frame::Other(hello @ Control::Hello(_))) => {
                 self.hear(rules, who, Input::Hello, hello);
             }
-            Some(Frame::Other(control)) => self.hear(rules, who, Input::Goodbye, control),
+            Some(Frame::Other(control @ Control::Goodbye(code))) => {
+                self.hear(rules, who, Input::Goodbye(code), control);
+            }
+            Some(Frame::Other(control)) => self.hear(rules, who, Input::Alive, control),
             None => {}
         }
     }
@@ -455,7 +477,6 @@ impl World {
     fn hear(&mut self, rules: &Rules, who: usize, input: Input, control: Control) {
         let now = rules.instant(self.now);
         self.told(rules, who, input, |monitor| {
-            monitor.handle_bytes(now);
             monitor.handle_frame(control, now);
         });
         if rules.backlog && self.sides[who].is_up() {
@@ -475,8 +496,8 @@ impl World {
             Input::Paused => monitor.handle_paused(now),
             Input::Resumed => monitor.handle_resumed(now),
             Input::Probe => monitor.probe(now),
-            Input::Close => monitor.close(now),
-            Input::Hello | Input::Ping(..) | Input::Pong(_) | Input::Goodbye => {}
+            Input::Close => monitor.close(GoodbyeCode::LEAVING, now),
+            Input::Hello | Input::Ping(..) | Input::Pong(_) | Input::Alive | Input::Goodbye(_) => {}
         });
     }
 
@@ -559,10 +580,15 @@ impl World {
         }
     }
 
-    /// The driver of a monitor that came to an end drops the connection.
+    /// The driver of a monitor that came to an end drops the connection. A verdict
+    /// is written without waiting, ahead of what waits.
     fn leave(&mut self, who: usize) {
         let (side, peer) = both(&mut self.sides, who);
-        side.outbox.clear();
+        let is_verdict = |message: &Message| matches!(message.frame, Frame::Other(Control::Goodbye(code)) if code.is_verdict());
+        let verdict = side.outbox.drain(..).find(is_verdict);
+        if peer.is_reachable() && !side.jammed {
+            peer.inbox.extend(verdict);
+        }
         side.inbox.clear();
         side.greetings.clear();
         side.unreported = None;

@@ -5,7 +5,7 @@
 //! jitter, and knows nothing of the monitor but its deadlines, by which the page
 //! says what a stall is. All times are ticks.
 
-use heartbeat_core::{Cause, CloseReason, Config, Evidence, Nonce};
+use heartbeat_core::{Cause, CloseReason, Config, Evidence, GoodbyeCode, NoDetail, Nonce};
 
 /// One side's timings in ticks.
 #[derive(Clone, Copy, Debug)]
@@ -19,8 +19,8 @@ pub(super) struct Timings {
     /// With `adaptive`.
     pub(super) floor: Option<u64>,
     pub(super) by_echo: bool,
-    /// No keepalive pings closer together than this.
-    shortest_keepalive: u64,
+    /// No signs of life closer together than this.
+    shortest_sign: u64,
 }
 
 impl Timings {
@@ -36,7 +36,7 @@ impl Timings {
             write_stall: config.write_stall().map(ticks),
             floor: config.adaptive().then(|| ticks(config.adaptive_floor())),
             by_echo: config.evidence() == Evidence::Echo,
-            shortest_keepalive: 20_000_u64.div_ceil(tick),
+            shortest_sign: 20_000_u64.div_ceil(tick),
         }
     }
 
@@ -69,6 +69,10 @@ pub(super) struct Record {
     pub(super) left_at: Option<u64>,
     /// Whether its round trip can be measured.
     pub(super) timed: bool,
+    /// Whether an Alive was handed out and hasn't left, likewise.
+    pub(super) alive_on_its_way: bool,
+    /// When the last one left.
+    pub(super) alive_left_at: Option<u64>,
     /// How many pings were handed out, and the latest that was answered.
     pub(super) pings: u32,
     pub(super) answered: u32,
@@ -92,7 +96,7 @@ pub(super) enum Phase {
     Round(Round),
     Paused {
         since: u64,
-        keepalive_at: Option<u64>,
+        sign_at: Option<u64>,
         probe: bool,
     },
     Leaving {
@@ -134,7 +138,8 @@ pub(super) enum Input {
     Hello,
     Ping(Nonce, u32),
     Pong(u32),
-    Goodbye,
+    Alive,
+    Goodbye(GoodbyeCode),
     /// After a frame.
     Backlog,
     Eof,
@@ -151,6 +156,7 @@ pub(super) enum Input {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Expected {
     pub(super) ping: bool,
+    pub(super) alive: bool,
     pub(super) connected: bool,
     /// How late we were.
     pub(super) stall: Option<u64>,
@@ -198,15 +204,17 @@ impl Blocked {
 }
 
 impl Record {
-    pub(super) const fn new() -> Self {
+    pub(super) const fn new(now: u64) -> Self {
         Self {
             phase: Phase::Idle { probe_waits: false },
-            heard_at: 0,
+            heard_at: now,
             first: true,
             met: false,
             on_its_way: None,
             left_at: None,
             timed: false,
+            alive_on_its_way: false,
+            alive_left_at: None,
             pings: 0,
             answered: 0,
             asked: 0,
@@ -251,18 +259,24 @@ impl Record {
         if self.met { peer.min_interval } else { 0 }
     }
 
+    /// Whether a ping that left so long ago is too recent for another: less than
+    /// max(m′, I*·¾) ago.
+    pub(super) fn is_recent(&self, ago: u64, own: &Timings, peer: &Timings) -> bool {
+        ago < self.min_gap(peer) || 4 * ago < 3 * self.interval(own, peer)
+    }
+
     /// When the peer accepts another ping.
     fn next_accepted(&self, peer: &Timings) -> u64 {
         self.left_at.map_or(0, |left| left + self.min_gap(peer))
     }
 
-    fn keepalive_interval(&self, own: &Timings, peer: &Timings) -> u64 {
-        let ours = self.interval(own, peer);
+    /// The sign interval.
+    fn sign_interval(&self, own: &Timings, peer: &Timings) -> u64 {
         let needed = match self.met {
-            true => ours.min(peer.interval).min(peer.budget()),
-            false => ours,
+            true => own.interval.min(peer.interval).min(peer.budget()),
+            false => own.interval,
         };
-        needed.max(own.shortest_keepalive).max(self.min_gap(peer))
+        needed.max(own.shortest_sign)
     }
 
     /// The deadline; the early suspicion of a round isn't foreseen.
@@ -272,7 +286,7 @@ impl Record {
             Phase::Idle { probe_waits: true } => Some(end.min(self.next_accepted(peer))),
             Phase::Idle { probe_waits: false } => Some(end),
             Phase::Round(round) => Some(round.step),
-            Phase::Paused { keepalive_at, .. } => keepalive_at,
+            Phase::Paused { sign_at, .. } => sign_at,
             Phase::Leaving { until } => Some(until),
             Phase::Ended => None,
         };
@@ -323,23 +337,62 @@ impl Record {
 
 impl Step<'_> {
     fn arrived(&mut self, frame: Input) {
-        // The bytes first, then the frame in them.
-        if !self.own.by_echo {
-            self.heard();
-            // The frame ends the round that an overdue probe began.
-            if matches!(self.record.phase, Phase::Round(_)) {
-                self.enter_idle();
+        let is_evidence = match frame {
+            Input::Pong(count) if !self.record.is_leaving() => {
+                self.pong(count) || !self.own.by_echo
             }
+            // A question is no answer.
+            Input::Ping(..) => false,
+            _ => !self.own.by_echo,
+        };
+        if is_evidence {
+            self.heard();
         } else if self.forgive() {
             self.late = None;
         }
         match frame {
-            Input::Goodbye => self.end(Ending::Closed(CloseReason::Peer)),
+            Input::Goodbye(code) => self.goodbye(code),
             _ if self.record.is_leaving() => {}
-            Input::Pong(count) => self.pong(count),
-            Input::Ping(nonce, count) => self.record.owed = Some((nonce, count)),
+            Input::Ping(nonce, count) => {
+                self.record.owed = Some((nonce, count));
+                self.ask_along();
+            }
             Input::Hello => self.hello(),
             _ => {}
+        }
+    }
+
+    fn goodbye(&mut self, code: GoodbyeCode) {
+        let detail = NoDetail;
+        self.end(if (2..=7).contains(&code.0) {
+            Ending::Dead {
+                cause: Cause::GivenUp { code, detail },
+                missed: self.record.missed(),
+            }
+        } else {
+            Ending::Closed(CloseReason::Peer { code, detail })
+        });
+    }
+
+    /// The peer asks: so do we, if none of our pings waits for its answer and the
+    /// last one left long enough ago.
+    fn ask_along(&mut self) {
+        let record = &*self.record;
+        let ago = record.left_at.map(|left| self.now - left);
+        let waits = record.answered < record.pings && ago.is_some_and(|ago| ago < self.own.timeout);
+        let is_idle = matches!(record.phase, Phase::Idle { .. });
+        let is_recent = ago.is_some_and(|ago| record.is_recent(ago, self.own, self.peer));
+        if !is_idle || record.on_its_way.is_some() || waits || is_recent {
+            return;
+        }
+        let end = self.earliest_base();
+        if self.is_probe_due() {
+            self.round(end.min(self.now));
+            self.want_for_probe();
+        } else {
+            // Without jitter that is later than now, or overdue.
+            self.round(end);
+            self.want(Purpose::Round);
         }
     }
 
@@ -406,11 +459,12 @@ impl Step<'_> {
         }
     }
 
-    fn pong(&mut self, count: u32) {
+    /// Whether it answers a ping of ours.
+    fn pong(&mut self, count: u32) -> bool {
         let record = &mut *self.record;
         let is_recent = u64::from(record.pings - count) < 2 * self.own.misses;
         if count <= record.answered || !is_recent {
-            return;
+            return false;
         }
         record.answered = count;
         self.expected.beat = match record.left_at {
@@ -418,16 +472,13 @@ impl Step<'_> {
             Some(left) if record.timed && record.on_its_way.is_none() => Beat::Of(self.now - left),
             _ => Beat::None,
         };
-        // One that is wanted only since this input isn't the latest yet.
-        if count == record.pings && record.on_its_way.is_some() && !self.expected.ping {
+        if count == record.pings && record.on_its_way.is_some() {
             // It has left, whatever the driver says.
             record.on_its_way = None;
             record.left_at = Some(self.now);
             record.first = false;
         }
-        if self.own.by_echo {
-            self.heard();
-        }
+        true
     }
 
     fn hello(&mut self) {
@@ -447,17 +498,23 @@ impl Step<'_> {
     }
 
     fn backlog(&mut self) {
-        if self.forgive() {
-            return;
+        self.forgive();
+        let is_due = self.next_sign().is_some_and(|at| at <= self.now);
+        if is_due && matches!(self.record.phase, Phase::Idle { .. } | Phase::Round(_)) {
+            self.show_life();
         }
-        let keepalive = self.record.keepalive_interval(self.own, self.peer);
-        let is_due = self
-            .record
-            .left_at
-            .is_none_or(|left| left + keepalive <= self.now);
-        if is_due && self.record.phase == (Phase::Idle { probe_waits: false }) {
-            self.want(Purpose::Keepalive);
-        }
+    }
+
+    /// When a sign of life is due, unless one is on its way.
+    fn next_sign(&self) -> Option<u64> {
+        let every = self.record.sign_interval(self.own, self.peer);
+        let due = self.record.alive_left_at.map_or(0, |left| left + every);
+        (!self.record.alive_on_its_way).then_some(due)
+    }
+
+    fn show_life(&mut self) {
+        self.record.alive_on_its_way = true;
+        self.expected.alive = true;
     }
 }
 
@@ -491,17 +548,13 @@ impl Step<'_> {
         let Record {
             heard_at, left_at, ..
         } = *self.record;
-        let interval = self.record.interval(self.own, self.peer);
-        let gap = self.record.min_gap(self.peer);
         let base = base.max(self.earliest_base());
         if self.is_probe_due() {
             self.round(base.min(self.now));
             return self.want_for_probe();
         }
-        // Less than max(m′, I*·¾) ago.
         let lately = left_at.is_some_and(|left| {
-            let ago = self.now - left;
-            left > heard_at && (ago < gap || 4 * ago < 3 * interval)
+            left > heard_at && self.record.is_recent(self.now - left, self.own, self.peer)
         });
         self.round(base).asked = lately;
         if !lately {
@@ -543,6 +596,14 @@ impl Step<'_> {
         if self.record.is_leaving() {
             return self.end(Ending::Closed(CloseReason::Local));
         }
+        if self.record.alive_on_its_way {
+            self.record.alive_on_its_way = false;
+            self.record.alive_left_at = Some(self.now);
+            let every = self.record.sign_interval(self.own, self.peer);
+            if let Phase::Paused { sign_at, .. } = &mut self.record.phase {
+                *sign_at = Some(self.now + every);
+            }
+        }
         // A ping that is only wanted since this input hasn't left.
         if self.expected.ping {
             return;
@@ -552,7 +613,6 @@ impl Step<'_> {
         };
         self.record.left_at = Some(self.now);
         self.record.timed = true;
-        let keepalive = self.record.keepalive_interval(self.own, self.peer);
         let end_of_step = self.now + self.own.timeout;
         let base = self.earliest_base().min(self.now);
         match &mut self.record.phase {
@@ -567,14 +627,6 @@ impl Step<'_> {
                 round.step = round.step.max(end_of_step).min(round.verdict);
                 round.asked = true;
                 round.reported = false;
-            }
-            Phase::Paused {
-                keepalive_at,
-                probe,
-                ..
-            } => {
-                *keepalive_at = Some(self.now + keepalive);
-                *probe = false;
             }
             // The first interval is drawn anew.
             Phase::Idle { .. } if std::mem::take(&mut self.record.first) => {
@@ -607,7 +659,7 @@ impl Step<'_> {
         match self.record.phase {
             Phase::Idle { .. } => self.serve_idle(),
             Phase::Round(round) => self.step_of(round),
-            Phase::Paused { .. } => self.keepalive_if_due(),
+            Phase::Paused { .. } => self.sign_if_due(),
             Phase::Leaving { until } if until <= self.now => {
                 self.end(Ending::Closed(CloseReason::Local));
             }
@@ -706,9 +758,7 @@ impl Step<'_> {
                 self.record.phase = Phase::Idle { probe_waits: true };
                 self.serve_idle();
             }
-            Phase::Paused { since, .. } => {
-                self.pause(since, true);
-            }
+            Phase::Paused { ref mut probe, .. } => *probe = true,
             _ => {}
         }
     }
@@ -725,31 +775,20 @@ impl Step<'_> {
     }
 
     fn pause(&mut self, since: u64, probe: bool) {
-        let keepalive = self.record.keepalive_interval(self.own, self.peer);
-        let regular = self
-            .record
-            .left_at
-            .map_or(self.now, |left| left + keepalive);
-        let accepted = self.record.next_accepted(self.peer);
-        let due = if probe {
-            regular.min(accepted)
-        } else {
-            regular
-        };
-        let idle = self.record.on_its_way.is_none();
+        let sign_at = self.next_sign().map(|at| at.max(self.now));
         self.record.phase = Phase::Paused {
             since,
-            keepalive_at: idle.then_some(due.max(self.now)),
+            sign_at,
             probe,
         };
-        self.keepalive_if_due();
+        self.sign_if_due();
     }
 
-    fn keepalive_if_due(&mut self) {
-        if let Phase::Paused { keepalive_at, .. } = &mut self.record.phase {
-            if keepalive_at.is_some_and(|at| at <= self.now) {
-                *keepalive_at = None;
-                self.want(Purpose::Keepalive);
+    fn sign_if_due(&mut self) {
+        if let Phase::Paused { sign_at, .. } = &mut self.record.phase {
+            if sign_at.is_some_and(|at| at <= self.now) {
+                *sign_at = None;
+                self.show_life();
             }
         }
     }
@@ -798,6 +837,7 @@ impl Step<'_> {
         if !self.record.has_ended() {
             self.record.phase = Phase::Ended;
             self.expected.ping = false;
+            self.expected.alive = false;
             self.expected.end = Some(ending);
         }
     }

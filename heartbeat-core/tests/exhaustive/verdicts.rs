@@ -1,6 +1,8 @@
 //! What a monitor says, and whether it may.
 
-use heartbeat_core::{CloseReason, Control, Death, End, Event, Instant, Monitor, Nonce, State};
+use heartbeat_core::{
+    Cause, CloseReason, Control, Death, End, Event, GoodbyeCode, Instant, Monitor, Nonce, State,
+};
 use stateright::Property;
 
 use super::{
@@ -15,6 +17,7 @@ pub(super) enum Broken {
     MissedDead,
     EchoStorm,
     Rate,
+    MissedSign,
     Terminal,
     Goodbye,
     Suspicion,
@@ -30,6 +33,7 @@ pub(super) enum Broken {
 pub(super) enum Seen {
     Dead,
     WriteStalled,
+    GivenUp,
     ClosedByPeer,
     Recovered,
     LocalStall,
@@ -68,6 +72,7 @@ impl Broken {
         MissedDead: "dead in time once it is silent",
         EchoStorm: "one pong for one ping, the latest",
         Rate: "as many pings as beats, no more",
+        MissedSign: "a sign of life when it is due",
         Terminal: "one terminal event, then silence",
         Goodbye: "a goodbye is no death, and ends",
         Suspicion: "suspect for a beat that is late, until evidence comes",
@@ -83,6 +88,7 @@ impl Seen {
     properties! { Seen,
         Dead: "a peer is found dead",
         WriteStalled: "writes are blocked for too long",
+        GivenUp: "the peer's verdict arrives",
         ClosedByPeer: "a goodbye arrives",
         Recovered: "a suspicion is taken back",
         LocalStall: "a stall of our own is noticed",
@@ -101,7 +107,7 @@ impl World {
         expected: &Expected,
     ) -> Result<(), Broken> {
         let pings = self.sides[who].record.pings;
-        self.take_frames(rules, who)?;
+        self.take_frames(rules, who, expected)?;
         if u32::from(expected.ping) != self.sides[who].record.pings - pings {
             return Err(Broken::Rate);
         }
@@ -116,7 +122,17 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn take_frames(&mut self, rules: &Rules, who: usize) -> Result<(), Broken> {
+    pub(super) fn take_frames(
+        &mut self,
+        rules: &Rules,
+        who: usize,
+        expected: &Expected,
+    ) -> Result<(), Broken> {
+        let mut alive = expected.alive;
+        let mut goodbye = match expected.end {
+            Some(Ending::Dead { cause, .. }) => verdict(cause),
+            _ => None,
+        };
         let [own, peer] = [&rules.timings[who], &rules.timings[1 - who]];
         let side = &mut self.sides[who];
         let record = &mut side.record;
@@ -125,11 +141,17 @@ impl World {
                 Control::Ping(nonce) => {
                     let gap = record.min_gap(peer);
                     let is_soon = record.left_at.is_some_and(|left| self.now < left + gap);
-                    let most = own.misses + record.stalls + u64::from(rules.backlog);
+                    let most = own.misses + record.stalls;
                     // One for each beat, and one more for each stall; after
-                    // evidence no sooner than the peer accepts another.
-                    let is_one_too_many = record.asked >= most && !record.is_paused();
-                    if is_one_too_many || (record.asked == 0 && is_soon) {
+                    // evidence no sooner than the peer accepts another, and unless
+                    // it was asked for no sooner than three quarters of I.
+                    let is_one_too_many = record.asked >= most;
+                    let is_idle = rules.probes == 0 && rules.stalls == 0;
+                    let is_recent = is_idle
+                        && record
+                            .left_at
+                            .is_some_and(|left| record.is_recent(self.now - left, own, peer));
+                    if is_one_too_many || (record.asked == 0 && (is_soon || is_recent)) {
                         return Err(Broken::Rate);
                     }
                     record.pings += 1;
@@ -140,7 +162,20 @@ impl World {
                     Some((owed, count)) if owed == nonce => Frame::Pong(nonce, count),
                     _ => return Err(Broken::EchoStorm),
                 },
-                Control::Goodbye if !record.is_leaving() => return Err(Broken::Goodbye),
+                Control::Goodbye(code) => {
+                    let told = goodbye.take() == Some(code);
+                    let leaves = record.is_leaving() && code == GoodbyeCode::LEAVING;
+                    if !told && !leaves {
+                        return Err(Broken::Goodbye);
+                    }
+                    Frame::Other(control)
+                }
+                Control::Alive => {
+                    if !std::mem::take(&mut alive) {
+                        return Err(Broken::Rate);
+                    }
+                    Frame::Other(control)
+                }
                 other => Frame::Other(other),
             };
             side.outbox.push(Message {
@@ -148,9 +183,11 @@ impl World {
                 since: self.now,
             });
         }
-        match record.owed {
-            Some(_) => Err(Broken::EchoStorm),
-            None => Ok(()),
+        match record.owed.take() {
+            Some(_) if expected.end.is_none() => Err(Broken::EchoStorm),
+            _ if goodbye.is_some() => Err(Broken::Goodbye),
+            _ if alive => Err(Broken::MissedSign),
+            _ => Ok(()),
         }
     }
 
@@ -172,7 +209,7 @@ impl World {
             }
             match event {
                 Event::Connected { peer } => {
-                    let right = peer == rules.configs[1 - who].hello();
+                    let right = peer == rules.configs[1 - who].hello(peer.instance);
                     if !std::mem::take(&mut expected.connected) || !right {
                         return Err(Broken::Negotiation);
                     }
@@ -195,7 +232,7 @@ impl World {
                         Beat::Of(time) if time == ticks(rtt) => {}
                         _ => return Err(Broken::Beat),
                     }
-                    self.seen = Some(Seen::Beat);
+                    self.seen = self.seen.or(Some(Seen::Beat));
                 }
                 Event::Suspect { missed, silent_for } => {
                     let missed = u64::from(missed);
@@ -212,12 +249,14 @@ impl World {
                     if expected.end.take() != Some(Ending::Closed(reason)) {
                         return Err(Broken::Goodbye);
                     }
-                    if reason == CloseReason::Peer {
+                    if reason != CloseReason::Local {
                         self.seen = Some(Seen::ClosedByPeer);
                     }
                 }
                 Event::Dead(death) => {
                     ended = true;
+                    // The peer's verdict is evidence like any frame.
+                    let silence = now - self.sides[who].record.heard_at;
                     self.judge_dead(rules, who, expected.end.take(), death, silence)?;
                 }
                 _ => return Err(Broken::Terminal),
@@ -278,8 +317,6 @@ impl World {
         death: Death,
         silence: u64,
     ) -> Result<(), Broken> {
-        use heartbeat_core::Cause;
-
         let own = &rules.timings[who];
         let ending = Ending::Dead {
             cause: death.cause,
@@ -290,9 +327,13 @@ impl World {
         }
         self.seen = Some(match death.cause {
             Cause::Eof => return Ok(()),
+            Cause::GivenUp { .. } => Seen::GivenUp,
             Cause::WriteStalled => Seen::WriteStalled,
             _ => Seen::Dead,
         });
+        if self.seen == Some(Seen::GivenUp) {
+            return Ok(());
+        }
         // Whatever the rules of rounds make of it: the promise.
         let record = &self.sides[who].record;
         let shortest = match rules.probes {
@@ -369,6 +410,15 @@ impl World {
     }
 }
 
+/// What the peer is told of a verdict of ours.
+fn verdict(cause: Cause) -> Option<GoodbyeCode> {
+    match cause {
+        Cause::Silent => Some(GoodbyeCode::SILENT),
+        Cause::WriteStalled => Some(GoodbyeCode::WRITE_STALLED),
+        _ => None,
+    }
+}
+
 /// After the end every input is ignored, and every output is `None`.
 fn judge_ended(monitor: &Monitor, rules: &Rules, now: u64) -> Result<(), Broken> {
     let state = monitor.status().state;
@@ -388,9 +438,9 @@ fn judge_ended(monitor: &Monitor, rules: &Rules, now: u64) -> Result<(), Broken>
         monitor.handle_backlog(now);
         monitor.handle_paused(now);
         monitor.handle_resumed(now);
-        monitor.handle_frame(Control::Goodbye, now);
+        monitor.handle_frame(Control::Goodbye(GoodbyeCode::SILENT), now);
         monitor.handle_end(End::Reset, now);
-        monitor.close(now);
+        monitor.close(GoodbyeCode::LEAVING, now);
         if monitor.poll_transmit().is_some()
             || monitor.poll_event().is_some()
             || monitor.poll_timeout().is_some()

@@ -8,8 +8,8 @@
     reason = "helpers of tests may panic too"
 )]
 
-use crate::common::{Run, ms, secs};
-use heartbeat_core::{Config, ConfigBuilder, Control, Instant, Monitor};
+use crate::common::{INSTANCE, Run, ms, secs};
+use heartbeat_core::{Config, ConfigBuilder, Control, Evidence, Instant, Monitor};
 
 fn timings() -> ConfigBuilder {
     Config::builder()
@@ -35,45 +35,46 @@ fn bulk(monitor: &mut Monitor, now: Instant) {
 }
 
 #[test]
-fn it_pings_once_an_interval_although_it_hears_the_peer() {
+fn it_shows_life_once_an_interval_although_it_hears_the_peer() {
     let mut run = Run::new(timings().build().unwrap());
     a_minute(&mut run, bulk);
     let tenth = ms(100);
     let every_ten = (0..6).map(|round| tenth + secs(10) * round);
-    assert_eq!(run.pings(), every_ten.collect::<Vec<_>>());
-    // That they stay unanswered is held against nobody.
+    assert_eq!(run.signs(), every_ten.collect::<Vec<_>>());
+    assert_eq!(run.pings(), []);
     assert_eq!(run.told, []);
     assert_eq!(run.monitor.status().missed, 0);
 }
 
 #[test]
-fn such_a_ping_makes_nobody_judge_sooner() {
+fn such_a_sign_makes_nobody_judge_sooner() {
     let mut run = Run::new(timings().build().unwrap());
     run.at(secs(1), bulk);
-    assert_eq!(run.pings(), [secs(1)]);
+    assert_eq!(run.signs(), [secs(1)]);
     run.assert_dies_at(secs(17));
 }
 
 #[test]
-fn without_a_backlog_a_peer_that_is_heard_is_not_pinged() {
+fn without_a_backlog_a_peer_that_is_heard_is_shown_nothing() {
     let mut run = Run::new(timings().build().unwrap());
     a_minute(&mut run, bytes);
-    assert_eq!(run.pings(), []);
+    assert_eq!((run.signs(), run.pings()), (vec![], vec![]));
 }
 
 #[test]
-fn an_impatient_peer_is_pinged_as_often_as_it_would_ping() {
+fn an_impatient_peer_is_shown_life_as_often_as_it_would_ping() {
     let mut run = Run::new(timings().build().unwrap());
     let impatient = timings().interval(secs(1)).build().unwrap();
     run.at(ms(0), |monitor, now| {
-        monitor.handle_frame(Control::Hello(impatient.hello()), now);
+        monitor.handle_frame(Control::Hello(impatient.hello(INSTANCE)), now);
     });
     a_minute(&mut run, bulk);
-    assert_eq!(run.pings().len(), 60);
+    assert_eq!(run.signs().len(), 60);
 }
 
+/// It is no ping, so nobody has to answer it.
 #[test]
-fn a_peer_that_accepts_only_slow_pings_gets_slow_ones() {
+fn a_peer_that_accepts_only_slow_pings_is_shown_life_no_less_often() {
     let mut run = Run::new(timings().build().unwrap());
     let slow = timings()
         .interval(secs(30))
@@ -82,17 +83,38 @@ fn a_peer_that_accepts_only_slow_pings_gets_slow_ones() {
         .build()
         .unwrap();
     run.at(ms(0), |monitor, now| {
-        monitor.handle_frame(Control::Hello(slow.hello()), now);
+        monitor.handle_frame(Control::Hello(slow.hello(INSTANCE)), now);
     });
     a_minute(&mut run, bulk);
-    assert_eq!(run.pings(), [ms(100), ms(30_100)]);
+    assert_eq!(run.signs().len(), 6);
 }
 
-/// A ping that can't leave isn't followed by others.
+/// One that can't leave isn't followed by others.
 #[test]
-fn one_ping_at_a_time() {
+fn one_sign_at_a_time() {
     let mut run = Run::new(timings().build().unwrap());
     run.writable = false;
     a_minute(&mut run, bulk);
-    assert_eq!(run.pings(), [ms(100)]);
+    assert_eq!(run.signs(), [ms(100)]);
+}
+
+/// Bytes of a message that isn't whole are no evidence here, so we ask too.
+#[test]
+fn it_shows_life_while_it_asks() {
+    let mut run = Run::new(timings().evidence(Evidence::Frame).build().unwrap());
+    run.until(secs(10));
+    run.at(secs(11), bulk);
+    assert_eq!((run.pings(), run.signs()), (vec![secs(10)], vec![secs(11)]));
+    run.assert_dies_at(secs(16));
+}
+
+/// Nothing else says it there, and a peer that accepts few pings gets few.
+#[test]
+fn a_foreign_protocol_has_pings_for_that() {
+    let mut run = Run::foreign(timings().build().unwrap(), 1);
+    a_minute(&mut run, bulk);
+    assert_eq!(run.pings().len(), 6);
+    assert_eq!(run.signs(), []);
+    // That they stay unanswered is held against nobody.
+    assert_eq!(run.told, []);
 }

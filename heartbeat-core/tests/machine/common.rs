@@ -9,7 +9,9 @@
 
 use core::time::Duration;
 
-use heartbeat_core::{Config, Control, Death, Event, Instant, Monitor, Nonce};
+use heartbeat_core::{
+    CloseReason, Config, Control, Death, Event, GoodbyeCode, Instant, Monitor, NoDetail, Nonce,
+};
 
 pub(crate) const MICRO: Duration = us(1);
 pub(crate) const YEAR: Duration = us(YEAR_MICROS);
@@ -25,6 +27,23 @@ pub(crate) const fn ms(millis: u64) -> Duration {
 
 pub(crate) const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
+}
+
+/// What the peers of the tests call their ends of the connection.
+pub(crate) const INSTANCE: [u8; 8] = *b"the peer";
+
+/// A goodbye of a peer that leaves.
+pub(crate) const GOODBYE: Control = Control::Goodbye(GoodbyeCode::LEAVING);
+
+/// What comes of it.
+pub(crate) const LEFT: CloseReason = CloseReason::Peer {
+    code: GoodbyeCode::LEAVING,
+    detail: NoDetail,
+};
+
+/// We leave, and for no other reason.
+pub(crate) fn leave(monitor: &mut Monitor, now: Instant) {
+    monitor.close(GoodbyeCode::LEAVING, now);
 }
 
 /// The moment `after` the start.
@@ -58,8 +77,17 @@ impl Run {
     }
 
     pub(crate) fn seeded(config: Config, seed: u64) -> Self {
+        Self::of(Monitor::new(config, seed, Instant::ORIGIN))
+    }
+
+    /// In a protocol without Hello and Alive.
+    pub(crate) fn foreign(config: Config, seed: u64) -> Self {
+        Self::of(Monitor::new(config, seed, Instant::ORIGIN).without_hello())
+    }
+
+    fn of(monitor: Monitor) -> Self {
         let mut run = Self {
-            monitor: Monitor::new(config, seed, Instant::ORIGIN),
+            monitor,
             now: Duration::ZERO,
             sent: Vec::new(),
             told: Vec::new(),
@@ -144,11 +172,30 @@ impl Run {
 
     /// When pings were sent.
     pub(crate) fn pings(&self) -> Vec<Duration> {
-        let pings = self.sent.iter();
-        pings
-            .filter(|(_, control)| matches!(control, Control::Ping(_)))
-            .map(|&(when, _)| when)
-            .collect()
+        self.sent_at(|control| matches!(control, Control::Ping(_)))
+    }
+
+    /// When `Alive` was sent.
+    pub(crate) fn signs(&self) -> Vec<Duration> {
+        self.sent_at(|control| matches!(control, Control::Alive))
+    }
+
+    fn sent_at(&self, like: impl Fn(&Control) -> bool) -> Vec<Duration> {
+        let sent = self.sent.iter().filter(|(_, control)| like(control));
+        sent.map(|&(when, _)| when).collect()
+    }
+
+    /// When pings were sent that didn't leave with an answer.
+    pub(crate) fn asked_alone(&self) -> Vec<Duration> {
+        let is_answer = |when: Duration, index: usize| {
+            let before = index.checked_sub(1).and_then(|index| self.sent.get(index));
+            matches!(before, Some(&(at, Control::Pong(_))) if at == when)
+        };
+        let sent = self.sent.iter().enumerate();
+        let alone = sent.filter(|&(index, &(when, control))| {
+            matches!(control, Control::Ping(_)) && !is_answer(when, index)
+        });
+        alone.map(|(_, &(when, _))| when).collect()
     }
 
     /// The nonces of all pings.
@@ -228,7 +275,6 @@ fn deliver(from: &mut Run, to: &mut Run, delay: Duration, now: Duration) {
     to.now = now;
     while next_arrival(from, to, delay).is_some_and(|arrival| arrival <= now) {
         if let Some(&(_, control)) = from.sent.get(from.delivered) {
-            to.monitor.handle_bytes(at(now));
             to.monitor.handle_frame(control, at(now));
         }
         from.delivered += 1;

@@ -5,7 +5,7 @@
 
 use core::time::Duration;
 
-use crate::common::{MICRO, YEAR, YEAR_MICROS, ms, secs, us};
+use crate::common::{INSTANCE, MICRO, YEAR, YEAR_MICROS, ms, secs, us};
 use heartbeat_core::{Config, ConfigBuilder, Evidence, Role};
 use proptest::prelude::*;
 
@@ -292,7 +292,7 @@ proptest! {
 
     #[test]
     fn a_hello_says_what_is_configured(config in configs()) {
-        let hello = config.hello();
+        let hello = config.hello(INSTANCE);
         prop_assert_eq!(hello.interval, config.interval());
         prop_assert_eq!(hello.detection_time, config.detection_time());
         prop_assert_eq!(hello.min_interval, config.min_interval());

@@ -7,10 +7,10 @@
     reason = "helpers of tests may panic too"
 )]
 
-use crate::common::{Run, ms, secs, us};
+use crate::common::{INSTANCE, LEFT, Run, ms, secs, us};
 use heartbeat_core::{
-    Cause, CloseReason, Config, Control, Death, Diagnosis, End, Event, Instant, Monitor,
-    ProtocolError,
+    Cause, CloseReason, Config, Control, Death, Diagnosis, End, Event, GoodbyeCode, Instant,
+    Monitor, NoDetail, ProtocolError,
 };
 
 /// A death of this cause, a second after the start.
@@ -25,7 +25,7 @@ fn death(end: End) -> Death {
 
 #[test]
 fn each_event_is_a_line() {
-    let peer = Config::default().hello();
+    let peer = Config::default().hello(INSTANCE);
     let silent_for = us(1_234_567);
     let lines = [
         (
@@ -55,10 +55,17 @@ fn each_event_is_a_line() {
             "we were asleep, and 3s late",
         ),
         (
-            Event::Closed {
-                reason: CloseReason::Peer,
-            },
+            Event::Closed { reason: LEFT },
             "closed: the peer said goodbye",
+        ),
+        (
+            Event::Closed {
+                reason: CloseReason::Peer {
+                    code: GoodbyeCode::RESTARTING,
+                    detail: NoDetail,
+                },
+            },
+            "closed: the peer said goodbye, restarting",
         ),
         (
             Event::Closed {
@@ -80,7 +87,7 @@ fn each_event_is_a_line() {
 fn two_events_are_terminal() {
     let silent_for = secs(1);
     assert!(Event::Dead(death(End::Io)).is_terminal());
-    for reason in [CloseReason::Peer, CloseReason::Local] {
+    for reason in [LEFT, CloseReason::Local] {
         assert!(Event::Closed { reason }.is_terminal());
     }
     assert!(
@@ -93,7 +100,7 @@ fn two_events_are_terminal() {
     assert!(!Event::Recovered { silent_for }.is_terminal());
     assert!(!Event::LocalStall { late: silent_for }.is_terminal());
     assert!(!Event::Beat { rtt: silent_for }.is_terminal());
-    let peer = Config::default().hello();
+    let peer = Config::default().hello(INSTANCE);
     assert!(!Event::Connected { peer }.is_terminal());
 }
 
@@ -118,16 +125,58 @@ fn each_end_has_its_cause_and_each_cause_its_words() {
         assert_eq!(cause.to_string(), words);
         assert_eq!(death.to_string(), format!("{words}, silent for 1s"));
     }
-    assert_eq!(Cause::Silent.to_string(), "beats unanswered");
+    let others: [(Cause, &str); 5] = [
+        (Cause::Silent, "beats unanswered"),
+        (Cause::WriteStalled, "pings could not be written"),
+        (Cause::PingFlood, "ping flood"),
+        (Cause::Refused, "its detection time is too short for us"),
+        (
+            Cause::GivenUp {
+                code: GoodbyeCode::SILENT,
+                detail: NoDetail,
+            },
+            "given up by the peer, silent",
+        ),
+    ];
+    for (cause, words) in others {
+        assert_eq!(cause.to_string(), words);
+    }
+}
+
+/// It is a stranger's, so nothing in it can look like a line of ours.
+#[test]
+fn a_detail_is_quoted() {
+    let detail = "for 14s\n\"dead\"";
+    let code = GoodbyeCode::SILENT;
+    let given_up: Cause<&str> = Cause::GivenUp { code, detail };
     assert_eq!(
-        Cause::WriteStalled.to_string(),
-        "pings could not be written"
+        given_up.to_string(),
+        r#"given up by the peer, silent: "for 14s\n\"dead\"""#
     );
-    assert_eq!(Cause::PingFlood.to_string(), "ping flood");
-    assert_eq!(
-        Cause::Refused.to_string(),
-        "its detection time is too short for us"
-    );
+    let left = LEFT.with_detail("at noon");
+    assert_eq!(left.to_string(), r#"the peer said goodbye: "at noon""#);
+    let death = death(End::Eof).with_detail("");
+    assert_eq!(death.to_string(), "closed without goodbye, silent for 1s");
+}
+
+#[test]
+fn each_code_of_a_goodbye_has_its_words() {
+    let words = [
+        "leaving",
+        "restarting",
+        "silent",
+        "write stalled",
+        "protocol violated",
+        "ping flood",
+        "refused",
+        "not reading",
+        "received",
+        "code 9",
+    ];
+    for (code, words) in (0..).zip(words) {
+        assert_eq!(GoodbyeCode(code).to_string(), words);
+        assert_eq!(GoodbyeCode(code).is_verdict(), (2..=7).contains(&code));
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@
     reason = "helpers of tests may panic too"
 )]
 
-use crate::common::{Run, at, secs};
+use crate::common::{GOODBYE, LEFT, Run, at, leave, secs};
 use heartbeat_core::{CloseReason, Config, Control, End, Event, Instant, Monitor, Nonce, State};
 
 /// I = 10 s, W = 2 s, N = 3.
@@ -23,7 +23,7 @@ fn start() -> Run {
 fn stuck() -> Run {
     let mut run = start();
     run.writable = false;
-    run.at(secs(1), Monitor::close);
+    run.at(secs(1), leave);
     assert_eq!(run.monitor.status().state, State::Closing);
     assert!(!run.monitor.has_ended());
     run
@@ -36,8 +36,8 @@ fn closed(reason: CloseReason) -> Event {
 #[test]
 fn it_ends_when_the_goodbye_has_left() {
     let mut run = start();
-    run.at(secs(1), Monitor::close);
-    assert_eq!(run.sent.last(), Some(&(secs(1), Control::Goodbye)));
+    run.at(secs(1), leave);
+    assert_eq!(run.sent.last(), Some(&(secs(1), GOODBYE)));
     assert_eq!(run.told, [(secs(1), closed(CloseReason::Local))]);
     assert_eq!(run.monitor.status().state, State::Closed);
     assert!(run.monitor.has_ended());
@@ -68,13 +68,10 @@ fn progress_gives_it_more_time() {
 #[test]
 fn saying_it_again_gives_it_none() {
     let mut run = stuck();
-    run.at(secs(3), Monitor::close);
+    run.at(secs(3), leave);
     run.until(secs(7));
     assert_eq!(run.told, [(secs(7), closed(CloseReason::Local))]);
-    let goodbyes = run
-        .sent
-        .iter()
-        .filter(|(_, control)| *control == Control::Goodbye);
+    let goodbyes = run.sent.iter().filter(|(_, control)| *control == GOODBYE);
     assert_eq!(goodbyes.count(), 1);
 }
 
@@ -91,9 +88,9 @@ fn a_transport_that_ends_meanwhile_is_no_death() {
 fn the_peer_may_be_faster() {
     let mut run = stuck();
     run.at(secs(2), |monitor, now| {
-        monitor.handle_frame(Control::Goodbye, now);
+        monitor.handle_frame(GOODBYE, now);
     });
-    assert_eq!(run.told, [(secs(2), closed(CloseReason::Peer))]);
+    assert_eq!(run.told, [(secs(2), closed(LEFT))]);
 }
 
 #[test]
@@ -105,9 +102,9 @@ fn nothing_else_is_answered_or_sent() {
     let now = at(secs(10));
     run.monitor.handle_timeout(now);
     run.monitor.handle_frame(Control::Ping(Nonce([1; 8])), now);
-    run.monitor.close(now);
+    leave(&mut run.monitor, now);
     run.monitor.handle_frame(Control::Ping(Nonce([2; 8])), now);
-    assert_eq!(run.monitor.poll_transmit(), Some(Control::Goodbye));
+    assert_eq!(run.monitor.poll_transmit(), Some(GOODBYE));
     assert_eq!(run.monitor.poll_transmit(), None);
     assert_eq!(run.monitor.poll_event(), None);
 }
@@ -118,8 +115,8 @@ fn a_ping_that_was_due_is_not_sent_any_more() {
     run.just_before(secs(10));
     run.monitor.handle_timeout(at(secs(10)));
     assert!(run.monitor.has_transmit());
-    run.monitor.close(at(secs(10)));
-    assert_eq!(run.monitor.poll_transmit(), Some(Control::Goodbye));
+    leave(&mut run.monitor, at(secs(10)));
+    assert_eq!(run.monitor.poll_transmit(), Some(GOODBYE));
     assert_eq!(run.monitor.poll_transmit(), None);
 }
 
@@ -134,9 +131,9 @@ fn a_clock_that_has_run_out_does_not_make_it_endless() {
 #[test]
 fn a_goodbye_is_said_after_the_hello() {
     let mut monitor = Monitor::new(Config::default(), 1, Instant::ORIGIN);
-    monitor.close(Instant::ORIGIN);
+    leave(&mut monitor, Instant::ORIGIN);
     assert!(matches!(monitor.poll_transmit(), Some(Control::Hello(_))));
-    assert_eq!(monitor.poll_transmit(), Some(Control::Goodbye));
+    assert_eq!(monitor.poll_transmit(), Some(GOODBYE));
     monitor.handle_flushed(Instant::ORIGIN);
     assert_eq!(monitor.poll_event(), Some(closed(CloseReason::Local)));
 }
@@ -153,7 +150,7 @@ fn a_status_says_how_it_ended() {
 
     let mut run = start();
     run.at(secs(1), |monitor, now| {
-        monitor.handle_frame(Control::Goodbye, now);
+        monitor.handle_frame(GOODBYE, now);
     });
     assert_eq!(run.monitor.status().state, State::Closed);
 }

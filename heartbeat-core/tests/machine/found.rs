@@ -9,7 +9,7 @@
 
 use core::time::Duration;
 
-use crate::common::{at, secs, us};
+use crate::common::{INSTANCE, at, secs, us};
 use heartbeat_core::{Config, ConfigBuilder, Control, Event, Evidence, Instant, Monitor, Nonce};
 
 /// Dead after 16 s.
@@ -28,7 +28,7 @@ fn start(timings: ConfigBuilder) -> Monitor {
 /// A peer that accepts a ping each `min_interval`.
 fn hello(min_interval: Duration) -> Control {
     let peer = timings().min_interval(min_interval);
-    Control::Hello(peer.build().unwrap().hello())
+    Control::Hello(peer.build().unwrap().hello(INSTANCE))
 }
 
 /// The pings that leave when everything is handed out.
@@ -56,15 +56,18 @@ fn a_ping_that_was_answered_before_its_flush_serves_no_probe() {
     assert_eq!(pings(&mut monitor).len(), 1);
 }
 
+/// Nobody was to read the answer: it is asked again.
 #[test]
-fn a_probe_that_was_answered_in_a_pause_is_over() {
+fn a_probe_whose_ping_left_in_a_pause_waits_for_its_end() {
     let mut monitor = start(timings());
     monitor.probe(at(secs(5)));
     let probe = pings(&mut monitor);
     monitor.handle_paused(at(secs(5)));
     monitor.handle_frame(Control::Pong(probe[0]), at(secs(6)));
+    assert_eq!(pings(&mut monitor).len(), 0);
     monitor.handle_resumed(at(secs(7)));
-    assert_eq!(next(&monitor), Some(secs(17)));
+    assert_eq!(pings(&mut monitor).len(), 1);
+    assert_eq!(next(&monitor), Some(secs(9)));
 }
 
 #[test]
@@ -249,7 +252,7 @@ fn a_larger_max_missed_counts_for_pings_that_were_held_back_with_its_hello() {
     let mut monitor = Monitor::new(timings().build().unwrap(), 1, Instant::ORIGIN);
     let says = |max_missed| {
         let peer = timings().max_missed(max_missed).build().unwrap();
-        Control::Hello(peer.hello())
+        Control::Hello(peer.hello(INSTANCE))
     };
     monitor.handle_frame(says(1), at(secs(0)));
     monitor.handle_frame(says(40), at(secs(100)));

@@ -12,8 +12,10 @@
 
 use core::time::Duration;
 
-use crate::common::{YEAR, YEAR_MICROS, us};
-use heartbeat_core::{BufferTooShort, Config, Control, Hello, Nonce, ProtocolError, Tag};
+use crate::common::{INSTANCE, YEAR, YEAR_MICROS, us};
+use heartbeat_core::{
+    BufferTooShort, Config, Control, Goodbye, GoodbyeCode, Hello, Nonce, ProtocolError, Tag,
+};
 use proptest::prelude::*;
 
 // ---- what is written is read again ----------------------------------------
@@ -49,8 +51,10 @@ proptest! {
 
 #[test]
 fn times_beyond_all_bounds_are_written_as_the_largest_there_is() {
-    let longest = Control::Hello(hello(Duration::MAX, Duration::MAX, Duration::MAX, u32::MAX));
-    assert_eq!(encoded(longest).len(), 41);
+    let mut longest = hello(Duration::MAX, Duration::MAX, Duration::MAX, u32::MAX);
+    longest.max_frame = u32::MAX;
+    let longest = Control::Hello(longest);
+    assert_eq!(encoded(longest).len(), 54);
     assert_eq!(
         Control::decode(&encoded(longest)),
         Err(ProtocolError::ImpossibleHello)
@@ -78,6 +82,13 @@ proptest! {
             // Never more than what came: nothing of the peer's is blown up.
             prop_assert!(again.len() <= bytes.len());
         }
+        if let Ok(goodbye) = Goodbye::decode(&bytes) {
+            let mut buffer = [0; Goodbye::MAX_ENCODED];
+            let again = goodbye.encode(&mut buffer).unwrap();
+            prop_assert_eq!(Goodbye::decode(again), Ok(goodbye));
+            prop_assert!(again.len() <= bytes.len());
+            prop_assert_eq!(Control::decode(&bytes), Ok(Control::Goodbye(goodbye.code)));
+        }
     }
 
     #[test]
@@ -91,7 +102,7 @@ proptest! {
     }
 
     #[test]
-    fn bytes_behind_a_frame_are_refused_and_behind_a_hello_ignored(
+    fn bytes_behind_a_frame_are_refused_and_in_one_of_a_later_revision_ignored(
         control in controls(),
         tail in prop::collection::vec(any::<u8>(), 1..300),
     ) {
@@ -99,14 +110,17 @@ proptest! {
         let tag = bytes[0];
         bytes.extend(tail);
         let expected = match control {
-            Control::Hello(_) => Ok(control),
+            Control::Hello(_) | Control::Reserved => Ok(control),
             _ => Err(ProtocolError::Malformed { tag }),
         };
         prop_assert_eq!(Control::decode(&bytes), expected);
     }
 
     #[test]
-    fn any_other_tag_is_unknown(tag in 5_u8.., body in prop::collection::vec(any::<u8>(), 0..20)) {
+    fn any_other_tag_is_unknown(
+        tag in prop_oneof![8..0x40_u8, 0x80_u8..],
+        body in prop::collection::vec(any::<u8>(), 0..20),
+    ) {
         let frame = [&[tag], body.as_slice()].concat();
         prop_assert_eq!(Control::decode(&frame), Err(ProtocolError::UnknownTag { tag }));
     }
@@ -129,12 +143,14 @@ proptest! {
 
 /// Random times hardly ever lie beside each other.
 #[test]
-fn the_bounds_of_the_times_in_a_hello_are_exact() {
+fn the_bounds_of_the_numbers_in_a_hello_are_exact() {
     let possible = [
         hello(us(1), us(2), us(1), 1),
         hello(us(7), us(8), us(1), 255),
         hello(YEAR, YEAR * 2, YEAR, 1),
         hello(us(1), YEAR * 256, YEAR, 255),
+        accepts(1),
+        accepts(u32::MAX - 1),
     ];
     let impossible = [
         hello(us(0), us(1), us(1), 1),
@@ -146,6 +162,8 @@ fn the_bounds_of_the_times_in_a_hello_are_exact() {
         hello(us(7), us(8), YEAR + us(1), 1),
         hello(us(7), us(8), us(1), 0),
         hello(us(7), us(8), us(1), 256),
+        accepts(0),
+        accepts(u32::MAX),
     ];
     for hello in possible.map(Control::Hello) {
         assert_eq!(Control::decode(&encoded(hello)), Ok(hello));
@@ -158,7 +176,7 @@ fn the_bounds_of_the_times_in_a_hello_are_exact() {
 
 #[test]
 fn every_magic_that_differs_in_one_bit_is_wrong() {
-    let frame = encoded(Control::Hello(Config::default().hello()));
+    let frame = encoded(Control::Hello(Config::default().hello(INSTANCE)));
     for bit in 0..32 {
         let mut frame = frame.clone();
         frame[1 + bit / 8] ^= 1 << (bit % 8);
@@ -168,7 +186,7 @@ fn every_magic_that_differs_in_one_bit_is_wrong() {
 
 #[test]
 fn every_other_version_is_wrong() {
-    let mut frame = encoded(Control::Hello(Config::default().hello()));
+    let mut frame = encoded(Control::Hello(Config::default().hello(INSTANCE)));
     for version in (0..=u8::MAX).filter(|&version| version != Hello::VERSION) {
         frame[5] = version;
         let error = ProtocolError::WrongVersion { version };
@@ -177,10 +195,136 @@ fn every_other_version_is_wrong() {
 }
 
 #[test]
-fn a_data_frame_is_no_control_frame() {
-    assert_eq!(Tag::from_byte(0), Ok(Tag::Data));
-    let error = ProtocolError::UnknownTag { tag: 0 };
-    assert_eq!(Control::decode(b"\0hello"), Err(error));
+fn what_carries_messages_is_no_control_frame() {
+    for (tag, expected) in [(0, Tag::Data), (7, Tag::Part)] {
+        assert_eq!(Tag::from_byte(tag), Ok(expected));
+        let error = ProtocolError::UnknownTag { tag };
+        assert_eq!(Control::decode(&[tag, b'a']), Err(error));
+        assert_eq!(Control::decode(&[tag]), Err(error));
+    }
+}
+
+#[test]
+fn alive_and_fin_have_no_body() {
+    for (tag, control) in [(5, Control::Alive), (6, Control::Fin)] {
+        assert_eq!(encoded(control), [tag]);
+        assert_eq!(Control::decode(&[tag]), Ok(control));
+        let error = ProtocolError::Malformed { tag };
+        assert_eq!(Control::decode(&[tag, 0]), Err(error));
+    }
+}
+
+#[test]
+fn a_frame_of_a_later_revision_is_read_and_means_nothing() {
+    for tag in [0x40, 0x55, 0x7f] {
+        let mut frame = vec![tag; Control::MAX_ACCEPTED];
+        assert_eq!(Control::decode(&frame), Ok(Control::Reserved));
+        frame.truncate(1);
+        assert_eq!(Control::decode(&frame), Ok(Control::Reserved));
+    }
+    for tag in [0x08, 0x3f, 0x80, 0xff] {
+        let error = ProtocolError::UnknownTag { tag };
+        assert_eq!(Control::decode(&[tag]), Err(error));
+    }
+}
+
+// ---- a goodbye's detail ----------------------------------------------------
+
+fn goodbye(code: u8, detail: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(detail.len()).unwrap();
+    let mut frame = vec![4, code];
+    // A varint.
+    if length > 0x7f {
+        frame.extend([length & 0x7f | 0x80, 1]);
+    } else {
+        frame.push(length);
+    }
+    frame.extend(detail);
+    frame
+}
+
+#[test]
+fn a_detail_has_at_most_123_bytes() {
+    let detail = "d".repeat(124);
+    for (length, fits) in [(0, true), (1, true), (123, true), (124, false)] {
+        let detail = &detail[..length];
+        let frame = goodbye(64, detail.as_bytes());
+        let code = GoodbyeCode(64);
+        let refused = ProtocolError::Malformed { tag: 4 };
+        let read = Goodbye::decode(&frame);
+        assert_eq!(
+            read,
+            if fits {
+                Ok(Goodbye::new(code, detail))
+            } else {
+                Err(refused)
+            }
+        );
+        let control = Control::decode(&frame);
+        assert_eq!(
+            control,
+            if fits {
+                Ok(Control::Goodbye(code))
+            } else {
+                Err(refused)
+            }
+        );
+        if fits {
+            let mut buffer = [0; Goodbye::MAX_ENCODED];
+            assert_eq!(
+                Goodbye::new(code, detail).encode(&mut buffer),
+                Ok(&frame[..])
+            );
+            assert!(
+                Goodbye::new(code, detail)
+                    .encode(&mut buffer[..frame.len() - 1])
+                    .is_err()
+            );
+        }
+    }
+}
+
+#[test]
+fn of_a_detail_that_is_too_long_whole_characters_are_kept() {
+    let ended = "x".repeat(122) + "\u{e9}";
+    assert_eq!(
+        Goodbye::new(GoodbyeCode::LEAVING, &ended).detail,
+        &ended[..122]
+    );
+    let exact = "x".repeat(121) + "\u{e9}";
+    assert_eq!(Goodbye::new(GoodbyeCode::LEAVING, &exact).detail, exact);
+}
+
+#[test]
+fn what_is_no_goodbye_is_refused() {
+    let wrong: [&[u8]; 8] = [
+        b"",
+        b"\x04",
+        b"\x04\0",
+        // No UTF-8; cut; something behind it; a length without end.
+        b"\x04\0\x01\xff",
+        b"\x04\0\x02a",
+        b"\x04\0\x01ab",
+        b"\x04\0\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+        // Another frame.
+        b"\x05\0\0",
+    ];
+    for frame in wrong {
+        let refused = ProtocolError::Malformed { tag: 4 };
+        assert_eq!(Goodbye::decode(frame), Err(refused), "{frame:?}");
+        if frame.first() == Some(&4) {
+            assert_eq!(Control::decode(frame), Err(refused), "{frame:?}");
+        }
+    }
+}
+
+#[test]
+fn every_code_is_read_as_it_is() {
+    for code in 0..=u8::MAX {
+        let control = Control::Goodbye(GoodbyeCode(code));
+        assert_eq!(encoded(control), [4, code, 0]);
+        assert_eq!(Control::decode(&[4, code, 0]), Ok(control));
+    }
 }
 
 #[test]
@@ -191,19 +335,19 @@ fn tags_and_bytes_are_one_to_one() {
             Err(error) => assert_eq!(error, ProtocolError::UnknownTag { tag: byte }),
         }
     }
-    assert_eq!((0..=u8::MAX).flat_map(Tag::from_byte).count(), 5);
+    assert_eq!((0..=u8::MAX).flat_map(Tag::from_byte).count(), 8 + 64);
 }
 
 #[test]
 fn each_error_says_what_was_found() {
     for (frame, message) in [
         (&b""[..], "a frame of no bytes"),
-        (b"G", "unknown frame tag 0x47"),
+        (b"\x90", "unknown frame tag 0x90"),
         (b"\x02", "the body of a frame with tag 0x02 is malformed"),
         (b"\x01HTTP/", "the hello's magic is wrong"),
         (b"\x01HBT\0\x07", "the peer speaks version 7, we speak 1"),
         (
-            b"\x01HBT\0\x01\x00\x00\x00\x00",
+            b"\x01HBT\0\x01\x00\x00\x00\x00\x00instance",
             "the hello announces impossible times",
         ),
     ] {
@@ -227,17 +371,25 @@ fn is_possible(hello: Hello) -> bool {
     (1..=year).contains(&interval)
         && (1..=year).contains(&hello.min_interval.as_micros())
         && (1..=255).contains(&hello.max_missed)
+        && (1..u32::MAX).contains(&hello.max_frame)
         && detection_time > interval
         && detection_time <= year * (u128::from(hello.max_missed) + 1)
 }
 
 fn hello(interval: Duration, detection: Duration, min: Duration, missed: u32) -> Hello {
     // `Hello` may grow, so that only the crate itself can make one.
-    let mut hello = Config::default().hello();
+    let mut hello = Config::default().hello(INSTANCE);
     hello.interval = interval;
     hello.detection_time = detection;
     hello.min_interval = min;
     hello.max_missed = missed;
+    hello
+}
+
+/// A peer that accepts messages of so many bytes.
+fn accepts(max_frame: u32) -> Hello {
+    let mut hello = hello(us(7), us(8), us(1), 1);
+    hello.max_frame = max_frame;
     hello
 }
 
@@ -246,7 +398,10 @@ fn controls() -> impl Strategy<Value = Control> {
         possible_hello().prop_map(Control::Hello),
         any::<[u8; 8]>().prop_map(|nonce| Control::Ping(Nonce(nonce))),
         any::<[u8; 8]>().prop_map(|nonce| Control::Pong(Nonce(nonce))),
-        Just(Control::Goodbye),
+        any::<u8>().prop_map(|code| Control::Goodbye(GoodbyeCode(code))),
+        Just(Control::Alive),
+        Just(Control::Fin),
+        Just(Control::Reserved),
     ]
 }
 
@@ -256,7 +411,12 @@ fn possible_hello() -> impl Strategy<Value = Hello> {
     times.prop_flat_map(|(interval, min, missed)| {
         let longest = YEAR_MICROS * u64::from(missed + 1);
         let detection = prop_oneof![interval + 1..=longest, Just(interval + 1), Just(longest)];
-        detection.prop_map(move |detection| hello(us(interval), us(detection), us(min), missed))
+        (detection, 1..u32::MAX, any::<[u8; 8]>()).prop_map(move |(detection, frame, instance)| {
+            let mut hello = hello(us(interval), us(detection), us(min), missed);
+            hello.max_frame = frame;
+            hello.instance = instance;
+            hello
+        })
     })
 }
 
@@ -273,16 +433,22 @@ fn any_hello() -> impl Strategy<Value = Hello> {
         ]
     };
     let missed = prop_oneof![any::<u32>(), 0..=257_u32, Just(u32::MAX)];
-    let wild = (time(), time(), time(), missed).prop_map(|(interval, detection, min, missed)| {
-        hello(us(interval), us(detection), us(min), missed)
-    });
-    (possible_hello(), wild, 0..6).prop_map(|(mut hello, wild, which)| {
+    let frame = prop_oneof![any::<u32>(), Just(0), Just(u32::MAX)];
+    let wild = (time(), time(), time(), missed, frame).prop_map(
+        |(interval, detection, min, missed, frame)| {
+            let mut hello = hello(us(interval), us(detection), us(min), missed);
+            hello.max_frame = frame;
+            hello
+        },
+    );
+    (possible_hello(), wild, 0..7).prop_map(|(mut hello, wild, which)| {
         match which {
             0 => hello.interval = wild.interval,
             1 => hello.detection_time = wild.detection_time,
             2 => hello.min_interval = wild.min_interval,
             3 => hello.max_missed = wild.max_missed,
-            4 => return wild,
+            4 => hello.max_frame = wild.max_frame,
+            5 => return wild,
             _ => {}
         }
         hello
@@ -299,10 +465,15 @@ fn numbers(largest: u64) -> impl Strategy<Value = u64> {
 /// Anything, and often what begins like one of ours.
 fn strange_bytes() -> impl Strategy<Value = Vec<u8>> {
     let bytes = || prop::collection::vec(any::<u8>(), 0..64);
-    let varints = prop::collection::vec(numbers(u64::MAX), 0..6);
+    let varints = prop::collection::vec(numbers(u64::MAX), 0..8);
+    let text = prop::collection::vec(any::<u8>(), 0..130);
     prop_oneof![
         bytes(),
-        (0..6_u8, bytes()).prop_map(|(tag, body)| [vec![tag], body].concat()),
+        (prop_oneof![0..9_u8, 0x3e..0x42_u8, 0x7e..0x82_u8], bytes()).prop_map(|(tag, body)| [
+            vec![tag],
+            body
+        ]
+        .concat()),
         bytes().prop_map(|rest| [b"\x01HBT\0\x01".to_vec(), rest].concat()),
         varints.prop_map(|numbers| {
             let mut frame = [&[1], &Hello::MAGIC[..], &[Hello::VERSION]].concat();
@@ -315,6 +486,7 @@ fn strange_bytes() -> impl Strategy<Value = Vec<u8>> {
             }
             frame
         }),
+        (any::<u8>(), text).prop_map(|(code, detail)| goodbye(code, &detail)),
         (controls(), any::<prop::sample::Index>(), any::<u8>()).prop_map(|(control, at, byte)| {
             let mut frame = encoded(control);
             let at = at.index(frame.len());

@@ -18,6 +18,7 @@ mod checks;
 
 use std::{collections::HashSet, env, fs, path::PathBuf};
 
+use crate::common::{GOODBYE, INSTANCE, LEFT};
 use checks::op;
 use heartbeat_core::{Cause, CloseReason, Config, Control, Event, Nonce, State};
 
@@ -80,7 +81,11 @@ fn each_seed_comes_to_what_its_name_says() {
             "answered" => state == State::Alive && beats == 4,
             "answered-late" => state == State::Alive && recovered == 1,
             "traffic" => state == State::Alive && told.is_empty(),
-            "peer-says-goodbye" => closed == Some(CloseReason::Peer),
+            "peer-says-goodbye" => closed == Some(LEFT),
+            "peer-gave-us-up" => cause
+                .is_some_and(|cause| matches!(cause, Cause::GivenUp { code, .. } if code.0 == 2)),
+            "asked-along" => state == State::Alive && beats == 1 && stalls == 0,
+            "signs-of-life" => state == State::Alive && told.is_empty(),
             "unnumbered-pongs" => silent && beats == 2,
             "acknowledged" => silent && recovered == 1,
             "we-say-goodbye" | "farewell-to-the-dead" => closed == Some(CloseReason::Local),
@@ -133,7 +138,12 @@ type Named = (String, Vec<u8>);
 fn seeds() -> Vec<Named> {
     use op::*;
 
-    let hello = bytes(&[&[HELLO, 2, 0xe8, 3, 2, 0x40, 0x1f, 2, 0xf4, 1, 1, 3, DRAIN]]);
+    let hello = bytes(&[
+        &[
+            HELLO, 2, 0xe8, 3, 2, 0x40, 0x1f, 2, 0xf4, 1, 1, 3, 2, 0, 1, 7,
+        ],
+        &[DRAIN],
+    ]);
     let beat = [DEADLINE, TIMEOUT, DRAIN];
     let later = [LATER, 2, 0xe8, 3];
     let late = [AFTER_DEADLINE, 4, 0, 0, 1, 0, TIMEOUT, DRAIN];
@@ -165,7 +175,28 @@ fn seeds() -> Vec<Named> {
         (
             "peer-says-goodbye",
             plain,
-            bytes(&[&hello, &[GOODBYE, DRAIN, PING, 1, DRAIN]]),
+            bytes(&[&hello, &[GOODBYE, 0, DRAIN, PING, 1, DRAIN]]),
+        ),
+        (
+            "peer-gave-us-up",
+            plain,
+            bytes(&[&hello, &[GOODBYE, 2, DRAIN, PING, 1, DRAIN]]),
+        ),
+        (
+            "asked-along",
+            plain,
+            bytes(&[
+                &hello,
+                &[PING, 1, DRAIN, PONG, 0, ALIVE, FIN, RESERVED, DRAIN],
+            ]),
+        ),
+        (
+            "signs-of-life",
+            plain,
+            bytes(&[
+                &[PAUSED, DRAIN, DEADLINE, TIMEOUT, DRAIN],
+                &[RESUMED, BYTES, BACKLOG, DRAIN],
+            ]),
         ),
         (
             "unnumbered-pongs",
@@ -279,7 +310,8 @@ fn frames() -> Vec<Named> {
         let frame = control.encode(&mut buffer).expect("always long enough");
         frame.to_vec()
     };
-    let hello = encoded(Control::Hello(Config::default().hello()));
+    let hello = encoded(Control::Hello(Config::default().hello(INSTANCE)));
+    let impossible = b"\0\0\0\0\0instance";
     let (prefix, times) = hello.split_at(6);
     let frames = [
         ("hello", hello.clone()),
@@ -288,14 +320,25 @@ fn frames() -> Vec<Named> {
         ("hello-wrong-version", bytes(&[b"\x01HBT\0\x02", times])),
         ("hello-cut-short", bytes(&[prefix, b"\x01"])),
         ("hello-endless-number", bytes(&[prefix, &[0xff; 12]])),
-        ("hello-impossible", bytes(&[prefix, &[0, 0, 0, 0]])),
+        ("hello-impossible", bytes(&[prefix, impossible])),
         ("ping", encoded(Control::Ping(Nonce(*b"12345678")))),
         ("ping-too-long", b"\x02123456789".to_vec()),
         ("pong", encoded(Control::Pong(Nonce([0xff; 8])))),
-        ("goodbye", encoded(Control::Goodbye)),
-        ("goodbye-with-a-body", vec![4, 0]),
+        ("goodbye", encoded(GOODBYE)),
+        (
+            "goodbye-with-a-detail",
+            b"\x04\x01\x0cback at noon".to_vec(),
+        ),
+        ("goodbye-without-a-detail", vec![4, 0]),
+        ("goodbye-no-text", vec![4, 64, 2, 0xc3, 0x28]),
+        ("goodbye-too-long", bytes(&[&[4, 64, 124], &[b'd'; 124]])),
+        ("alive", encoded(Control::Alive)),
+        ("alive-with-a-body", vec![5, 0]),
+        ("fin", encoded(Control::Fin)),
+        ("reserved", b"\x55of a later revision".to_vec()),
         ("data", b"\0data".to_vec()),
-        ("unknown-tag", vec![0x7f]),
+        ("part", b"\x07part".to_vec()),
+        ("unknown-tag", vec![0x80]),
     ];
     frames.map(|(name, frame)| (name.to_owned(), frame)).into()
 }
@@ -464,6 +507,8 @@ impl Dice {
                 number(input, interval + self.micros());
                 number(input, self.micros());
                 number(input, 3);
+                number(input, self.micros());
+                input.push(7);
             }
             _ => {
                 let op = self.byte() % op::COUNT;

@@ -7,7 +7,7 @@
     reason = "helpers of tests may panic too"
 )]
 
-use crate::common::{Run, secs};
+use crate::common::{INSTANCE, Run, secs};
 use heartbeat_core::{Config, ConfigBuilder, Control, Event, Evidence, Monitor};
 
 /// Dead after 16 s.
@@ -25,7 +25,7 @@ fn accepts(min_interval: u64) -> Control {
         .interval(accepted)
         .timeout(accepted)
         .min_interval(accepted);
-    Control::Hello(peer.build().unwrap().hello())
+    Control::Hello(peer.build().unwrap().hello(INSTANCE))
 }
 
 /// A Hello is no echo, so the silence goes on.

@@ -14,10 +14,10 @@
 
 use core::time::Duration;
 
-use crate::common::{MICRO, Run, YEAR, at, ms, secs, us};
+use crate::common::{GOODBYE, INSTANCE, LEFT, MICRO, Run, YEAR, at, leave, ms, secs, us};
 use heartbeat_core::{
-    Cause, CloseReason, Config, ConfigBuilder, Control, End, Event, Evidence, Hello, Instant,
-    Monitor, Nonce, Role, State,
+    Cause, CloseReason, Config, ConfigBuilder, Control, End, Event, Evidence, GoodbyeCode, Hello,
+    Instant, Monitor, Nonce, Role, State,
     testkit::{Link, Side, Simulation, hours},
 };
 
@@ -43,7 +43,7 @@ fn start_with(change: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Run {
 
 /// The Hello of a peer with these timings.
 fn says(timings: ConfigBuilder) -> Control {
-    Control::Hello(timings.build().unwrap().hello())
+    Control::Hello(timings.build().unwrap().hello(INSTANCE))
 }
 
 /// The Hello of a peer that accepts a ping each `pace`, and needs no more.
@@ -57,6 +57,11 @@ fn accepts(pace: Duration) -> Control {
     )
 }
 
+/// In a protocol that has only pings to show life.
+fn foreign(change: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Run {
+    Run::foreign(change(timings()).build().unwrap(), 1)
+}
+
 /// The Hello of a peer that isn't ours: I, D, m and N, in microseconds.
 fn announces(interval: u8, detection_time: u64, min_interval: u8, max_missed: u8) -> Control {
     let mut frame = b"\x01HBT\0\x01".to_vec();
@@ -67,14 +72,14 @@ fn announces(interval: u8, detection_time: u64, min_interval: u8, max_missed: u8
         rest >>= 7;
     }
     frame.extend([u8::try_from(rest).unwrap(), min_interval, max_missed]);
+    // The largest message that it accepts.
+    frame.push(1);
+    frame.extend(INSTANCE);
     Control::decode(&frame).unwrap()
 }
 
 fn frame(control: Control) -> impl Fn(&mut Monitor, Instant) {
-    move |monitor, now| {
-        monitor.handle_bytes(now);
-        monitor.handle_frame(control, now);
-    }
+    move |monitor, now| monitor.handle_frame(control, now)
 }
 
 fn bytes(monitor: &mut Monitor, now: Instant) {
@@ -107,8 +112,7 @@ fn events(run: &Run) -> Vec<Event> {
 
 #[track_caller]
 fn assert_gaps(run: &Run, least: Duration) {
-    let pings = run.pings();
-    for pair in pings.windows(2) {
+    for pair in run.signs().windows(2) {
         assert!(pair[1] - pair[0] >= least, "{pair:?}");
     }
 }
@@ -224,13 +228,15 @@ fn a_probe_in_a_pause_that_ends_before_it_could_leave_is_no_stall() {
     for count in 1..=100 {
         run.at(secs(9) * count, bytes);
     }
+    run.at(ms(900_900), Monitor::probe);
+    run.at(ms(900_950), bytes);
     run.told.clear();
     run.at(secs(901), Monitor::handle_paused);
-    assert_eq!(run.pings(), [secs(901)]);
     run.at(ms(901_200), Monitor::probe);
     run.at(ms(901_300), Monitor::handle_resumed);
+    assert_eq!(run.pings(), [ms(900_900)]);
     run.until(secs(902));
-    assert_eq!(run.pings(), [secs(901), secs(902)]);
+    assert_eq!(run.pings(), [ms(900_900), ms(901_900)]);
     assert_eq!(run.told, []);
 
     // 4 · N and 2 · N a second, as ever.
@@ -242,16 +248,30 @@ fn a_probe_in_a_pause_that_ends_before_it_could_leave_is_no_stall() {
     assert_eq!(run.death().unwrap().1.cause, Cause::PingFlood);
 }
 
-/// It was forgotten, because a ping was on its way.
+/// It was forgotten, because something else was on its way.
 #[test]
-fn a_probe_in_a_pause_that_can_not_leave_is_asked_when_reading_resumes() {
+fn a_probe_in_a_pause_is_asked_when_reading_resumes() {
     let mut run = start();
     run.writable = false;
     run.at(secs(1), Monitor::handle_paused);
     run.at(secs(2), Monitor::probe);
     run.at(secs(3), Monitor::handle_resumed);
     assert_eq!(stalls(&run), []);
-    // The ping of the pause is on its way still, and serves the probe.
+    // The sign of life of the pause is on its way still.
+    assert_eq!(run.signs(), [secs(1)]);
+    run.assert_dies_at(secs(3 + 6));
+    assert_eq!(run.pings(), [secs(3)]);
+}
+
+/// The ping of the pause is on its way still, and serves the probe.
+#[test]
+fn a_probe_in_a_pause_is_served_by_a_ping_that_has_not_left() {
+    let mut run = foreign(|timings| timings);
+    run.writable = false;
+    run.at(secs(1), Monitor::handle_paused);
+    run.at(secs(2), Monitor::probe);
+    run.at(secs(3), Monitor::handle_resumed);
+    assert_eq!(stalls(&run), []);
     run.assert_dies_at(secs(3 + 6));
     assert_eq!(run.pings(), [secs(1)]);
 }
@@ -274,9 +294,10 @@ fn a_hello_in_a_pause_leaves_us_paused_while_a_probe_waits() {
     }
 }
 
-/// The same with a probe that waited before the pause began.
+/// The same with a probe that waited before the pause began: it follows the new
+/// Hello once we read.
 #[test]
-fn a_hello_in_a_pause_lets_a_probe_leave_that_waited_for_the_former_one() {
+fn a_hello_in_a_pause_counts_for_a_probe_that_waited_for_the_former_one() {
     let mut run = start();
     run.at(secs(0), frame(accepts(secs(60))));
     run.at(secs(1), Monitor::probe);
@@ -284,11 +305,12 @@ fn a_hello_in_a_pause_lets_a_probe_leave_that_waited_for_the_former_one() {
     run.at(secs(3), Monitor::probe);
     run.at(secs(4), Monitor::handle_paused);
     run.at(secs(5), frame(accepts(secs(7))));
+    assert_eq!(run.monitor.status().state, State::Paused);
+    run.at(secs(6), Monitor::handle_resumed);
     run.just_before(secs(8));
     assert_eq!(run.pings(), [secs(1)]);
     run.until(secs(8));
     assert_eq!(run.pings(), [secs(1), secs(8)]);
-    assert_eq!(run.monitor.status().state, State::Paused);
 }
 
 // ---- 5 and 6: probes and rounds ---------------------------------------------
@@ -388,7 +410,7 @@ fn nothing_that_is_told_ahead_of_an_overdue_round_moves_its_verdict() {
 /// Pings at 9.9 s and at 10 s, and a stall on a punctual driver.
 #[test]
 fn a_ping_for_a_backlog_serves_as_the_first_of_a_round_that_begins_soon_after() {
-    let mut run = start_with(|timings| timings.evidence(Evidence::Frame));
+    let mut run = foreign(|timings| timings.evidence(Evidence::Frame));
     run.at(ms(9_900), piece);
     run.at(secs(10), piece);
     run.just_before(secs(12));
@@ -412,7 +434,7 @@ fn a_ping_for_a_backlog_long_before_a_round_does_not_serve_as_its_first() {
             vec![ms(2_500) + MICRO, secs(12), secs(14)],
         ),
     ] {
-        let mut run = start_with(|timings| timings.evidence(Evidence::Frame));
+        let mut run = foreign(|timings| timings.evidence(Evidence::Frame));
         run.at(asked, piece);
         run.assert_dies_at(secs(16));
         assert_eq!(run.pings(), pings);
@@ -425,7 +447,7 @@ fn a_ping_for_a_backlog_long_before_a_round_does_not_serve_as_its_first() {
 fn a_ping_for_a_backlog_ends_the_first_interval() {
     for seed in 0..200 {
         let config = timings().jitter(0.25).build().unwrap();
-        let mut run = Run::seeded(config, seed);
+        let mut run = Run::foreign(config, seed);
         run.at(secs(0), frame(says(timings().min_interval(secs(5)))));
         run.at(ms(1), piece);
         // It is answered at once, and then nothing comes.
@@ -444,7 +466,7 @@ fn a_ping_for_a_backlog_ends_the_first_interval() {
 #[test]
 fn a_hello_that_is_shorter_shortens_the_interval_in_force() {
     let config = Config::default().to_builder().jitter(0.0);
-    let mut run = Run::new(config.evidence(Evidence::Echo).build().unwrap());
+    let mut run = Run::foreign(config.evidence(Evidence::Echo).build().unwrap(), 1);
     run.at(secs(0), frame(accepts(secs(50))));
     run.at(secs(1), piece);
     assert_eq!(run.pings(), [secs(1)]);
@@ -682,9 +704,9 @@ fn bytes_and_then_the_end_tell_the_silence_that_the_bytes_ended() {
 /// The same with every other end in the batch.
 #[test]
 fn evidence_and_a_goodbye_tell_the_silence_that_the_evidence_ended() {
-    let told = recovered_in(frame(Control::Goodbye));
+    let told = recovered_in(frame(GOODBYE));
     let silent_for = secs(13);
-    let reason = CloseReason::Peer;
+    let reason = LEFT;
     assert_eq!(
         told,
         [Event::Recovered { silent_for }, Event::Closed { reason }]
@@ -693,7 +715,7 @@ fn evidence_and_a_goodbye_tell_the_silence_that_the_evidence_ended() {
 
 /// `Recovered { 0 ns }` again.
 #[test]
-fn a_ping_that_is_a_flood_tells_the_silence_that_it_ended() {
+fn a_flood_behind_evidence_tells_the_silence_that_the_evidence_ended() {
     let mut run = start();
     run.at(secs(0), frame(says(timings().max_missed(1))));
     for _ in 0..4 {
@@ -702,6 +724,7 @@ fn a_ping_that_is_a_flood_tells_the_silence_that_it_ended() {
     run.until(secs(12));
     run.told.clear();
     run.at(secs(13), |monitor, now| {
+        monitor.handle_bytes(now);
         // 2 more are allowed for each second.
         for _ in 0..27 {
             frame(ping())(monitor, now);
@@ -876,7 +899,7 @@ fn whatever_is_told_with_an_earlier_time_counts_from_the_latest() {
     let mut run = start();
     run.writable = false;
     run.at(secs(8), bytes);
-    run.monitor.close(before);
+    leave(&mut run.monitor, before);
     run.just_before(secs(8 + 6));
     assert!(!run.monitor.has_ended());
     run.until(secs(8 + 6));
@@ -911,7 +934,7 @@ fn a_goodbye_near_the_end_of_time_ends() {
     for before in [0, 1, 2, 1_000_000, 10_000_000] {
         let now = Instant::from_micros(u64::MAX - before);
         let mut monitor = Monitor::new(timings().build().unwrap(), 1, now);
-        monitor.close(now);
+        leave(&mut monitor, now);
         while monitor.poll_transmit().is_some() {}
         monitor.handle_progress(now);
         let deadline = monitor.poll_timeout().unwrap();
@@ -1055,7 +1078,7 @@ fn a_passive_side_suspects_nobody_for_a_ping_that_did_not_come() {
 /// `end`. Nothing answers it.
 fn asks_whenever_it_may(config: ConfigBuilder, receiver: &Config, end: Duration) -> Vec<Duration> {
     let mut run = Run::new(config.build().unwrap());
-    run.at(secs(0), frame(Control::Hello(receiver.hello())));
+    run.at(secs(0), frame(Control::Hello(receiver.hello(INSTANCE))));
     while run.now < end {
         let next = run.now + ms(50);
         run.at(next, bytes);
@@ -1072,7 +1095,6 @@ fn reads_all_at(receiver: Config, hello: Hello, pings: &[Duration], end: Duratio
     run.at(secs(0), Monitor::handle_paused);
     run.asleep_until(end);
     for _ in pings {
-        run.monitor.handle_bytes(at(end));
         run.monitor.handle_frame(ping(), at(end));
     }
     run.wake();
@@ -1087,7 +1109,7 @@ fn pings_that_a_path_held_for_45_s_are_no_flood_when_they_come_at_once() {
         let receiver = timings().build().unwrap();
         let pings = asks_whenever_it_may(timings(), &receiver, secs(45));
         assert!(pings.len() >= 44, "{}", pings.len());
-        let hello = timings().build().unwrap().hello();
+        let hello = timings().build().unwrap().hello(INSTANCE);
         reads_all_at(receiver, hello, &pings, secs(45)).assert_alive();
     }
 }
@@ -1099,7 +1121,7 @@ fn pings_that_a_path_held_for_an_hour_are_no_flood_when_they_come_at_once() {
     let receiver = one().build().unwrap();
     let pings = asks_whenever_it_may(one(), &receiver, HOUR);
     assert!(pings.len() >= 3_599, "{}", pings.len());
-    let hello = one().build().unwrap().hello();
+    let hello = one().build().unwrap().hello(INSTANCE);
     reads_all_at(receiver, hello, &pings, HOUR).assert_alive();
 }
 
@@ -1117,7 +1139,7 @@ fn pings_that_wait_behind_one_byte_each_300_ms_are_no_flood() {
     assert!(pings.len() >= 250, "{}", pings.len());
 
     let mut run = Run::new(receiver);
-    run.at(secs(0), frame(Control::Hello(receiver.hello())));
+    run.at(secs(0), frame(Control::Hello(receiver.hello(INSTANCE))));
     for count in 1..=100 {
         run.at(ms(300) * count, piece);
     }
@@ -1127,7 +1149,7 @@ fn pings_that_wait_behind_one_byte_each_300_ms_are_no_flood() {
     }
     run.assert_alive();
     // Meanwhile it showed the sender that it lives.
-    assert!(run.pings().len() >= 95, "{}", run.pings().len());
+    assert!(run.signs().len() >= 95, "{}", run.signs().len());
 }
 
 /// The bucket was cut to the new size: the next ping was a flood.
@@ -1158,9 +1180,9 @@ fn a_peer_that_always_stalls_floods_nobody() {
     let config = || timings().interval(secs(1)).timeout(ms(400));
     let receiver = config().build().unwrap();
     let mut judge = Run::new(receiver);
-    judge.at(secs(0), frame(Control::Hello(receiver.hello())));
+    judge.at(secs(0), frame(Control::Hello(receiver.hello(INSTANCE))));
     let mut sender = Run::new(receiver);
-    sender.at(secs(0), frame(Control::Hello(receiver.hello())));
+    sender.at(secs(0), frame(Control::Hello(receiver.hello(INSTANCE))));
     let mut read = 0;
     while sender.now < HOUR {
         // It sleeps three times in a row, and then is answered.
@@ -1170,6 +1192,7 @@ fn a_peer_that_always_stalls_floods_nobody() {
             sender.asleep_until(deadline + ms(401));
             sender.wake();
             sender.assert_alive();
+            judge.at(sender.now, bytes);
             for _ in read..sender.pings().len() {
                 judge.at(sender.now, frame(ping()));
             }
@@ -1195,11 +1218,11 @@ fn pings_that_lie_in_a_buffer_while_we_sleep_are_no_flood() {
         let receiver = timings.clone().build().unwrap();
         for late in [secs(3), HOUR / 4] {
             let mut run = Run::new(receiver);
-            run.at(secs(0), frame(Control::Hello(receiver.hello())));
+            run.at(secs(0), frame(Control::Hello(receiver.hello(INSTANCE))));
             run.asleep_until(receiver.interval() + late);
             let pings = asks_whenever_it_may(timings.clone(), &receiver, run.now);
+            run.monitor.handle_message(at(run.now));
             for _ in pings {
-                run.monitor.handle_bytes(at(run.now));
                 run.monitor.handle_frame(ping(), at(run.now));
             }
             run.wake();
@@ -1256,7 +1279,7 @@ fn a_pong_that_is_read_after_a_pause_is_no_round_trip() {
     assert_eq!((status.pongs, status.last_rtt), (1, None));
 
     // Also of a ping that left in the pause.
-    let mut run = start();
+    let mut run = foreign(|timings| timings);
     run.at(secs(1), Monitor::handle_paused);
     let pong = run.answer();
     run.at(secs(9), Monitor::handle_resumed);
@@ -1289,6 +1312,8 @@ fn a_hello_with_intervals_of_a_microsecond_is_refused() {
     let (when, death) = run.death().unwrap();
     assert_eq!((when, death.cause), (secs(1), Cause::Refused));
     assert_eq!(run.monitor.poll_timeout(), None);
+    let told = Control::Goodbye(GoodbyeCode::REFUSED);
+    assert_eq!(run.sent.last(), Some(&(secs(1), told)));
 
     // In a pause as well.
     let mut run = start();
@@ -1306,7 +1331,7 @@ fn a_hello_with_intervals_of_a_microsecond_is_refused() {
 
 /// So we did for whoever stays just above that limit.
 #[test]
-fn we_never_send_keepalive_pings_closer_than_20_ms() {
+fn we_never_show_life_more_often_than_each_20_ms() {
     let short = Config::builder()
         .interval(ms(20))
         .timeout(ms(20))
@@ -1322,7 +1347,7 @@ fn we_never_send_keepalive_pings_closer_than_20_ms() {
         run.until(secs(2));
         run.assert_alive();
         assert_gaps(&run, ms(20));
-        assert_eq!(run.pings().len(), 100);
+        assert_eq!(run.signs().len(), 100);
 
         // While its incomplete frame comes byte by byte.
         let mut run = Run::new(config.jitter(0.0).build().unwrap());
@@ -1332,7 +1357,7 @@ fn we_never_send_keepalive_pings_closer_than_20_ms() {
         }
         run.assert_alive();
         assert_gaps(&run, ms(20));
-        assert_eq!(run.pings().len(), 100);
+        assert_eq!(run.signs().len(), 100);
     }
 }
 

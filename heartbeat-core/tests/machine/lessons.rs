@@ -19,10 +19,10 @@
 
 use core::time::Duration;
 
-use crate::common::{MICRO, Run, YEAR, at, converse, ms, secs, us};
+use crate::common::{GOODBYE, INSTANCE, LEFT, MICRO, Run, YEAR, at, converse, leave, ms, secs, us};
 use heartbeat_core::{
-    Cause, CloseReason, Config, ConfigBuilder, Control, End, Event, Evidence, Hello, Instant,
-    Monitor, Nonce, ProtocolError, Role, State,
+    Cause, CloseReason, Config, ConfigBuilder, Control, End, Event, Evidence, GoodbyeCode, Hello,
+    Instant, Monitor, Nonce, ProtocolError, Role, State,
 };
 
 const HOUR: Duration = secs(3600);
@@ -47,7 +47,7 @@ fn start_with(change: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Run {
 
 /// The Hello of a peer with the timings above and one thing changed.
 fn hello(change: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Control {
-    Control::Hello(change(timings()).build().unwrap().hello())
+    Control::Hello(change(timings()).build().unwrap().hello(INSTANCE))
 }
 
 fn bytes(monitor: &mut Monitor, now: Instant) {
@@ -83,7 +83,8 @@ fn lesson_01_any_message_is_a_sign_of_life() {
 #[test]
 fn lesson_02_any_frame_answers_an_outstanding_probe() {
     let stale_pong = Control::Pong(Nonce(*b"anything"));
-    for other in [hello(|same| same), Control::Ping(Nonce([0; 8])), stale_pong] {
+    let others = [Control::Alive, Control::Fin, Control::Reserved, stale_pong];
+    for other in others.into_iter().chain([hello(|same| same)]) {
         let mut run = start();
         run.until(secs(10));
         assert_eq!(run.pings(), [secs(10)]);
@@ -102,6 +103,21 @@ fn lesson_02_any_frame_answers_an_outstanding_probe() {
             run.told.last(),
             Some(&(secs(13), Event::Beat { rtt: secs(3) }))
         );
+    }
+}
+
+/// A peer that asks hears nothing: it says nothing of whether it hears us.
+#[test]
+fn a_question_is_no_answer() {
+    for evidence in [Evidence::AnyBytes, Evidence::Frame, Evidence::Echo] {
+        let mut run = start_with(|timings| timings.evidence(evidence));
+        run.until(secs(10));
+        for half in 21..=31 {
+            run.at(ms(500) * half, frame(Control::Ping(Nonce([7; 8]))));
+        }
+        assert_eq!(run.suspicions(), 2, "{evidence:?}");
+        assert_eq!(run.monitor.status().last_heard, at(secs(0)));
+        run.assert_dies_at(secs(16));
     }
 }
 
@@ -561,7 +577,8 @@ fn lesson_36_an_interval_equal_to_the_timeout_is_nothing_special() {
 
     // An answer at the very instant of the deadline counts.
     let mut run = equal(1);
-    run.at(secs(10), frame(Control::Ping(Nonce([0; 8]))));
+    run.until(secs(5));
+    run.at(secs(10), frame(run.answer()));
     run.assert_dies_at(secs(20));
 }
 
@@ -583,7 +600,7 @@ fn lesson_37_no_duration_overflows_on_the_wire_or_in_the_timer() {
     for interval in limits {
         let config = timings().interval(interval).timeout(interval);
         let config = config.min_interval(interval).build().unwrap();
-        let hello = Control::Hello(config.hello());
+        let hello = Control::Hello(config.hello(INSTANCE));
         let mut buffer = [0; Control::MAX_ENCODED];
         let sent = hello.encode(&mut buffer).unwrap();
         assert_eq!(Control::decode(sent), Ok(hello), "{interval:?}");
@@ -672,8 +689,14 @@ fn lesson_40_zero_is_refused_when_the_configuration_is_built() {
 
     // A peer can't smuggle one in either.
     let refused = Err(ProtocolError::ImpossibleHello);
-    assert_eq!(Control::decode(b"\x01HBT\0\x01\x00\x05\x01\x01"), refused);
-    assert_eq!(Control::decode(b"\x01HBT\0\x01\x01\x05\x00\x01"), refused);
+    assert_eq!(
+        Control::decode(b"\x01HBT\0\x01\x00\x05\x01\x01\x01instance"),
+        refused
+    );
+    assert_eq!(
+        Control::decode(b"\x01HBT\0\x01\x01\x05\x00\x01\x01instance"),
+        refused
+    );
 }
 
 // ---- policing, negotiation, scale -----------------------------------------
@@ -683,7 +706,7 @@ fn lesson_40_zero_is_refused_when_the_configuration_is_built() {
 fn lesson_41_the_minimum_interval_is_announced() {
     let mut eager = start_with(|timings| timings.interval(ms(100)));
     let mut strict = start_with(|timings| timings.interval(secs(60)).min_interval(secs(5)));
-    let announced = strict.monitor.config().hello().min_interval;
+    let announced = strict.monitor.config().hello(INSTANCE).min_interval;
     assert_eq!(announced, secs(5));
 
     converse(&mut eager, &mut strict, ms(20), HOUR);
@@ -727,13 +750,19 @@ fn lesson_43_one_pong_is_pending_and_a_flood_is_cut_off() {
     // With the default times on both sides `docs/protocol.md` promises room
     // for 12 pings at once, and 6 more in each second.
     let mut run = Run::new(Config::default());
-    run.at(secs(0), frame(Control::Hello(Config::default().hello())));
+    run.at(
+        secs(0),
+        frame(Control::Hello(Config::default().hello(INSTANCE))),
+    );
     let ping = |number: u64| Control::Ping(Nonce(number.to_be_bytes()));
     for number in 1..=12 {
         run.monitor.handle_frame(ping(number), at(secs(0)));
     }
     let latest = Control::Pong(Nonce(12_u64.to_be_bytes()));
     assert_eq!(run.monitor.poll_transmit(), Some(latest));
+    // Whoever is asked asks along, once.
+    let ours = run.monitor.poll_transmit();
+    assert!(matches!(ours, Some(Control::Ping(_))), "{ours:?}");
     assert_eq!(run.monitor.poll_transmit(), None);
 
     for number in 1..=6 {
@@ -745,6 +774,8 @@ fn lesson_43_one_pong_is_pending_and_a_flood_is_cut_off() {
         panic!("{told:?}");
     };
     assert_eq!(death.cause, Cause::PingFlood);
+    let flood = Control::Goodbye(GoodbyeCode::PING_FLOOD);
+    assert_eq!(run.sent.last(), Some(&(secs(1), flood)));
     assert_eq!(run.monitor.poll_transmit(), None);
 }
 
@@ -758,7 +789,7 @@ fn lesson_43_no_hello_buys_room_for_a_flood_without_end() {
         .build()
         .unwrap();
     let mut run = Run::new(Config::default());
-    run.at(secs(0), frame(Control::Hello(forever.hello())));
+    run.at(secs(0), frame(Control::Hello(forever.hello(INSTANCE))));
     // 4 · 255, as `docs/protocol.md` says, however slow it claims to be.
     let room = 4 * 255;
     for _ in 0..room {
@@ -783,7 +814,9 @@ fn lesson_44_nothing_of_the_peers_choosing_in_length_is_echoed() {
 
     let mut run = start();
     run.at(secs(1), frame(Control::decode(ping).unwrap()));
-    let &(_, pong) = run.sent.last().unwrap();
+    // Our own ping is behind it.
+    let (pong, _) = run.sent[1..].split_first().unwrap();
+    let (_, pong) = *pong;
     let mut buffer = [0xaa; Control::MAX_ENCODED];
     let sent = pong.encode(&mut buffer).unwrap();
     assert_eq!(sent, b"\x03\xff\xff\xff\xff\xff\xff\xff\xff");
@@ -797,7 +830,7 @@ fn lesson_45_how_often_we_beat_follows_from_what_the_peer_announced() {
     let mut quick = Run::seeded(Config::default(), 2);
     converse(&mut slow, &mut quick, ms(50), HOUR);
 
-    // While we don't read we can't answer; our own pings are all that it hears.
+    // While we don't read we can't answer; our signs of life are all that it hears.
     slow.reads = false;
     slow.at(HOUR, Monitor::handle_paused);
     converse(&mut slow, &mut quick, ms(50), 2 * HOUR);
@@ -837,13 +870,13 @@ fn lesson_46_asymmetric_settings_live_together_and_know_of_each_other() {
 /// go-stomp PR #89: no tolerance at all.
 #[test]
 fn lesson_47_a_beat_that_is_owed_has_an_explicit_margin() {
-    // The peer promised a ping every 10 s, and each comes nearly 2 s late. We
-    // ask after 10 s, and that question has a whole timeout.
+    // The peer promised a sign of life every 10 s, and each comes nearly 2 s late.
+    // We ask after 10 s, and that question has a whole timeout.
     let mut run = start_with(|timings| timings.role(Role::Passive));
     run.at(secs(0), frame(hello(|same| same)));
     let gap = secs(12) - MICRO;
     for count in 1..=100 {
-        run.at(gap * count, frame(Control::Ping(Nonce([0; 8]))));
+        run.at(gap * count, frame(Control::Alive));
     }
     assert_eq!(run.suspicions(), 0);
     assert_eq!(run.pings().len(), 100);
@@ -976,20 +1009,22 @@ fn a_whole_life(config: Config) -> String {
 
 /// phoenix PR #4309: servers want no timers.
 #[test]
-fn lesson_51_a_passive_server_sends_nothing_of_its_own_accord() {
+fn lesson_51_a_passive_server_asks_only_along_with_its_answers() {
     let mut server = start_with(|timings| timings.role(Role::Passive));
     let mut client = start_with(|timings| timings.interval(secs(9)));
     converse(&mut server, &mut client, ms(20), HOUR);
-    assert_eq!(server.pings(), []);
+    assert_eq!(server.asked_alone(), []);
     assert!(client.pings().len() > 350);
+    // One beat proves both directions to both sides.
+    assert_eq!(server.pings().len(), client.pings().len());
 
-    // It asks only when the client's pings stop coming.
+    // It asks alone only when the client is silent.
     let heard = server.monitor.status().last_heard;
     let heard = heard.saturating_duration_since(at(secs(0)));
     server.just_before(heard + secs(10));
-    assert_eq!(server.pings(), []);
+    assert_eq!(server.asked_alone(), []);
     server.until(heard + secs(10));
-    assert_eq!(server.pings(), [heard + secs(10)]);
+    assert_eq!(server.asked_alone(), [heard + secs(10)]);
     server.assert_dies_at(heard + secs(16));
 }
 
@@ -1002,7 +1037,7 @@ fn lesson_52_the_server_can_be_the_one_that_probes() {
     browser.timer = secs(60);
     converse(&mut server, &mut browser, ms(50), HOUR);
 
-    assert_eq!(browser.pings(), []);
+    assert_eq!(browser.asked_alone(), []);
     assert!(server.pings().len() > 350);
     for side in [&server, &browser] {
         side.assert_alive();
@@ -1046,7 +1081,7 @@ fn lesson_61_a_nonce_belongs_to_one_connection() {
 #[test]
 fn lesson_63_a_peer_that_speaks_something_else_is_not_dead_by_silence() {
     // Known at the first frame, and by its name.
-    let stranger = Control::decode(b"HTTP/1.1 400 Bad Request\r\n").unwrap_err();
+    let stranger = Control::decode(b"-ERR unknown command\r\n").unwrap_err();
     let mut run = start();
     run.at(ms(50), |monitor, now| {
         monitor.handle_bytes(now);
@@ -1054,7 +1089,7 @@ fn lesson_63_a_peer_that_speaks_something_else_is_not_dead_by_silence() {
     });
     let (when, death) = run.death().unwrap();
     assert_eq!(when, ms(50));
-    let unknown = ProtocolError::UnknownTag { tag: b'H' };
+    let unknown = ProtocolError::UnknownTag { tag: b'-' };
     assert_eq!(death.cause, Cause::Protocol(unknown));
     assert_eq!(death.missed, 0);
 
@@ -1093,14 +1128,11 @@ fn lesson_64_every_end_has_a_typed_cause() {
         assert_eq!((death.silent_for, death.missed), (secs(13), 1));
     }
 
-    let by_us: fn(&mut Monitor, Instant) = Monitor::close;
+    let by_us: fn(&mut Monitor, Instant) = leave;
     let by_the_peer: fn(&mut Monitor, Instant) = |monitor, now| {
-        monitor.handle_frame(Control::Goodbye, now);
+        monitor.handle_frame(GOODBYE, now);
     };
-    for (goodbye, reason) in [
-        (by_us, CloseReason::Local),
-        (by_the_peer, CloseReason::Peer),
-    ] {
+    for (goodbye, reason) in [(by_us, CloseReason::Local), (by_the_peer, LEFT)] {
         let mut run = start();
         run.at(secs(1), goodbye);
         // A transport that ends behind a goodbye takes nothing back.

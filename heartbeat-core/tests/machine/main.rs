@@ -7,7 +7,9 @@
 //! ```
 
 mod arrivals;
+mod asking;
 mod backlog;
+mod both_sides;
 mod common;
 mod config;
 mod events;
@@ -26,3 +28,4 @@ mod roles;
 mod round_trips;
 mod suspicion;
 mod testkit;
+mod verdicts;

@@ -7,7 +7,7 @@
     reason = "helpers of tests may panic too"
 )]
 
-use crate::common::{Run, at, converse, ms, secs};
+use crate::common::{INSTANCE, Run, at, converse, ms, secs};
 use heartbeat_core::{Config, ConfigBuilder, Control, Event, Monitor, Nonce, State};
 
 /// Dead after 16 s.
@@ -27,7 +27,7 @@ fn start() -> Run {
 fn met() -> Run {
     let mut run = start();
     run.at(secs(0), |monitor, now| {
-        let hello = timings().build().unwrap().hello();
+        let hello = timings().build().unwrap().hello(INSTANCE);
         monitor.handle_frame(Control::Hello(hello), now);
     });
     run.told.clear();
@@ -37,13 +37,14 @@ fn met() -> Run {
 const HOUR: u64 = 3600;
 
 #[test]
-fn a_pause_gives_no_verdict_but_a_ping_each_interval() {
+fn a_pause_gives_no_verdict_but_a_sign_of_life_each_interval() {
     let mut run = start();
     run.at(secs(1), Monitor::handle_paused);
     assert_eq!(run.monitor.status().state, State::Paused);
     run.until(secs(HOUR));
-    let beats = (0..360).map(|beat| secs(1 + 10 * beat));
-    assert_eq!(run.pings(), beats.collect::<Vec<_>>());
+    let signs = (0..360).map(|sign| secs(1 + 10 * sign));
+    assert_eq!(run.signs(), signs.collect::<Vec<_>>());
+    assert_eq!(run.pings(), []);
     assert_eq!(run.told, []);
 
     // And then it is judged as if it had just been heard.
@@ -53,15 +54,30 @@ fn a_pause_gives_no_verdict_but_a_ping_each_interval() {
 }
 
 #[test]
-fn the_first_beat_of_a_pause_comes_an_interval_after_the_last_ping() {
+fn the_first_sign_of_a_pause_comes_at_once_or_an_interval_after_the_last_one() {
     let mut run = start();
     run.until(secs(10));
     run.at(secs(11), Monitor::handle_bytes);
     run.at(secs(12), Monitor::handle_paused);
-    run.just_before(secs(20));
+    run.at(secs(13), Monitor::handle_resumed);
+    run.at(secs(14), Monitor::handle_paused);
+    run.just_before(secs(22));
+    assert_eq!(run.signs(), [secs(12)]);
+    run.until(secs(22));
+    assert_eq!(run.signs(), [secs(12), secs(22)]);
+    // A ping is none, and none is sent.
     assert_eq!(run.pings(), [secs(10)]);
-    run.until(secs(20));
-    assert_eq!(run.pings(), [secs(10), secs(20)]);
+}
+
+#[test]
+fn in_a_foreign_protocol_a_pause_has_a_ping_each_interval() {
+    let mut run = Run::foreign(timings().build().unwrap(), 1);
+    run.until(secs(10));
+    run.at(secs(11), Monitor::handle_bytes);
+    run.at(secs(12), Monitor::handle_paused);
+    run.until(secs(30));
+    assert_eq!(run.pings(), [secs(10), secs(20), secs(30)]);
+    assert_eq!(run.signs(), []);
 }
 
 #[test]
@@ -82,20 +98,20 @@ fn a_pause_ends_a_round_and_its_misses() {
 }
 
 #[test]
-fn a_beat_that_can_not_leave_is_followed_by_none() {
+fn a_sign_that_can_not_leave_is_followed_by_none() {
     let mut run = start();
     run.writable = false;
     run.at(secs(1), Monitor::handle_paused);
     run.until(secs(HOUR));
-    assert_eq!(run.pings(), [secs(1)]);
+    assert_eq!(run.signs(), [secs(1)]);
 
     // Once it has left the next one is an interval away.
     run.writable = true;
     run.at(secs(HOUR), Monitor::handle_flushed);
     run.just_before(secs(HOUR + 10));
-    assert_eq!(run.pings(), [secs(1)]);
+    assert_eq!(run.signs(), [secs(1)]);
     run.until(secs(HOUR + 10));
-    assert_eq!(run.pings(), [secs(1), secs(HOUR + 10)]);
+    assert_eq!(run.signs(), [secs(1), secs(HOUR + 10)]);
 }
 
 #[test]
@@ -108,38 +124,42 @@ fn pausing_twice_and_resuming_without_a_pause_change_nothing() {
     run.at(secs(1), Monitor::handle_paused);
     run.at(secs(2), Monitor::handle_paused);
     run.until(secs(11));
-    assert_eq!(run.pings(), [secs(1), secs(11)]);
+    assert_eq!(run.signs(), [secs(1), secs(11)]);
 }
 
 #[test]
-fn a_probe_in_a_pause_is_sent_at_once_and_once() {
+fn a_probe_in_a_pause_is_sent_when_reading_resumes_and_once() {
     let mut run = start();
     run.at(secs(1), Monitor::handle_paused);
     run.at(secs(4), Monitor::probe);
+    run.at(secs(5), Monitor::probe);
     run.until(secs(13));
-    assert_eq!(run.pings(), [secs(1), secs(4)]);
-    run.until(secs(14));
-    assert_eq!(run.pings(), [secs(1), secs(4), secs(14)]);
+    assert_eq!(run.pings(), []);
+    run.at(secs(14), Monitor::handle_resumed);
+    assert_eq!(run.pings(), [secs(14)]);
+    run.assert_dies_at(secs(14 + 6));
 
     let mut run = start();
     run.writable = false;
     run.at(secs(1), Monitor::handle_paused);
     run.monitor.probe(at(secs(4)));
-    // It is under way already, and no timer can make it leave.
+    // The sign of life is under way, and no timer can make it leave.
     assert_eq!(run.monitor.poll_timeout(), None);
     run.until(secs(60));
-    assert_eq!(run.pings(), [secs(1)]);
+    assert_eq!(run.signs(), [secs(1)]);
 }
 
 #[test]
-fn a_probe_that_waits_for_the_peer_is_sent_in_the_pause() {
+fn a_probe_that_waits_for_the_peer_waits_for_the_end_of_the_pause_too() {
     let mut run = met();
     run.until(secs(10));
     run.at(ms(10_100), Monitor::handle_bytes);
     run.at(ms(10_200), Monitor::probe);
     run.at(ms(10_300), Monitor::handle_paused);
     run.until(secs(12));
-    assert_eq!(run.pings(), [secs(10), secs(11)]);
+    assert_eq!(run.pings(), [secs(10)]);
+    run.at(secs(12), Monitor::handle_resumed);
+    assert_eq!(run.pings(), [secs(10), secs(12)]);
 }
 
 #[test]

@@ -8,7 +8,7 @@
     reason = "helpers of tests may panic too"
 )]
 
-use crate::common::{Run, at, ms, secs};
+use crate::common::{INSTANCE, Run, at, ms, secs};
 use heartbeat_core::{Config, Control, Monitor};
 
 /// Pings at 10 s, 12 s and 14 s, dead at 16 s.
@@ -51,7 +51,7 @@ fn a_probe_of_a_round_that_is_overdue_sends_no_ping_sooner_than_the_peer_accepts
         .min_interval(secs(8))
         .interval(secs(10))
         .timeout(secs(3));
-    let hello = Control::Hello(hello.build().unwrap().hello());
+    let hello = Control::Hello(hello.build().unwrap().hello(INSTANCE));
     run.at(secs(0), |monitor, now| monitor.handle_frame(hello, now));
     // Evidence overtakes the ping, which leaves nine seconds later.
     run.writable = false;

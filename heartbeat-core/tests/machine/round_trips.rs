@@ -14,11 +14,12 @@ use heartbeat_core::{Config, Control, Event, Monitor};
 
 /// Pings at 10 s, 12 s and 14 s, dead at 16 s.
 fn start() -> Run {
-    let config = Config::builder()
-        .interval(secs(10))
-        .timeout(secs(2))
-        .jitter(0.0);
-    Run::new(config.build().unwrap())
+    Run::new(config())
+}
+
+fn config() -> Config {
+    let config = Config::builder().interval(secs(10)).timeout(secs(2));
+    config.jitter(0.0).build().unwrap()
 }
 
 /// The answer to the ping with this index comes at `when`; the events then.
@@ -73,7 +74,7 @@ fn one_of_more_than_71_minutes_counts_as_71_minutes() {
 #[test]
 fn answers_are_known_to_as_many_pings_as_may_be_unanswered() {
     for (ping, pongs) in [(9, 1), (4, 1), (3, 0)] {
-        let mut run = start();
+        let mut run = Run::foreign(config(), 1);
         run.at(secs(1), Monitor::handle_paused);
         run.until(secs(91));
         assert_eq!(run.pings().len(), 10);

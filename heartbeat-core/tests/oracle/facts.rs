@@ -54,6 +54,8 @@ pub(crate) struct World {
     pub(crate) last: u64,
     /// When a ping of ours last left.
     pub(crate) left: Option<u64>,
+    /// Whether the latest ping was answered, or none was sent.
+    pub(crate) settled: bool,
     pub(crate) rto: Option<Span>,
 }
 
@@ -97,7 +99,7 @@ pub(crate) struct Facts {
 
 impl Facts {
     pub(crate) fn new(config: &Config, hello: bool, now: u64) -> Self {
-        let terms = Terms::new(config);
+        let terms = Terms::new(config, !hello);
         Self {
             terms,
             now,
@@ -143,7 +145,7 @@ impl Facts {
             self.untime();
         }
         let shows = match op {
-            Op::Close | Op::End(_) => false,
+            Op::Close(_) | Op::End(_) => false,
             Op::Timeout => true,
             Op::Resumed => paused,
             _ => !paused,
@@ -162,6 +164,7 @@ impl Facts {
             self.flushed(asked);
         }
         world.left = self.left;
+        world.settled = self.unanswered() == 0;
         world.rto = self.rtt.timeout(&self.terms);
         world
     }
@@ -187,7 +190,10 @@ impl Facts {
             Op::Acknowledged(at) if grade == Evidence::Acknowledgement => {
                 Some(at.min(now)).filter(|&at| at > self.last)
             }
-            Op::Message | Op::Hello(_) | Op::Ping(_) | Op::Goodbye if of_frames => Some(now),
+            Op::Message | Op::Hello(_) | Op::Goodbye(_) if of_frames => Some(now),
+            Op::Alive | Op::Fin | Op::Reserved if of_frames => Some(now),
+            // A question is no answer, unless nothing else shows life.
+            Op::Ping(_) if of_frames && self.terms.foreign => Some(now),
             Op::Pong(_) | Op::UnnumberedPong if of_frames || pong.is_some() => Some(now),
             _ => None,
         };
@@ -281,6 +287,7 @@ impl Facts {
             answered_in_flight: false,
             last: self.last,
             left: self.left,
+            settled: self.unanswered() == 0,
             rto: None,
         }
     }

@@ -118,12 +118,22 @@ impl Judge {
                 }
             }
         }
+        let had_ping = self.has_ping();
         self.make(call)?;
         self.resolve(&world, before);
         self.compare(call, &world)?;
         tally.call(call.op, &world, state, &self.seen);
+        if matches!(call.op, Op::Ping(_)) && !had_ping && self.has_ping() && !world.stall {
+            tally.count("asks along");
+        }
         self.promises
             .after(call.op, &world, state, &self.seen, probing)
+    }
+
+    /// Whether a ping waits to be handed out.
+    fn has_ping(&self) -> bool {
+        let mut frames = self.seen.frames.iter();
+        frames.any(|frame| matches!(frame, Control::Ping(_)))
     }
 
     /// Whether a round is under way that has asked.
@@ -287,7 +297,7 @@ impl Judge {
             }
             Some(Control::Hello(hello)) => {
                 let again = std::mem::replace(&mut self.said_hello, true);
-                if again || hello != self.config.hello() {
+                if again || hello != self.config.hello(hello.instance) {
                     return Err(Violation::new("transmit: our Hello", format!("{hello:?}")));
                 }
             }

@@ -1,7 +1,7 @@
 //! One possible history of the monitor's state, as docs/state-machine.md has
 //! it: what it holds, and what it shows. `moves.rs` says how calls change it.
 
-use heartbeat_core::{Control, Nonce, State};
+use heartbeat_core::{Control, GoodbyeCode, Nonce, State};
 
 use crate::{
     after::After,
@@ -20,17 +20,20 @@ pub(crate) enum Life {
     },
     Round(Round),
     Paused {
-        /// When the next keepalive ping is due; `None` while one is on its way.
-        keepalive: Option<u64>,
+        /// When the next sign of life is due; `None` while one is on its way.
+        sign: Option<u64>,
         probe_waits: bool,
     },
     Leaving {
         until: u64,
-        goodbye: Goodbye,
+        code: GoodbyeCode,
+        goodbye: Flight,
     },
     Closed,
     Dead {
         missed: u32,
+        /// What the peer is still to be told.
+        goodbye: Option<GoodbyeCode>,
     },
 }
 
@@ -51,7 +54,7 @@ pub(crate) struct Round {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Goodbye {
+pub(crate) enum Flight {
     Due,
     InFlight,
 }
@@ -77,6 +80,10 @@ pub(crate) struct Candidate {
     pub(crate) in_flight: Option<Ping>,
     pub(crate) hello: bool,
     pub(crate) pong: Option<Nonce>,
+    /// The Alive that is on its way to the kernel.
+    pub(crate) alive: Option<Flight>,
+    /// When the last one left.
+    pub(crate) alive_left: Option<u64>,
     /// A `Suspect` was given and not taken back.
     pub(crate) suspected: bool,
     pub(crate) pending: Pending,
@@ -107,6 +114,8 @@ impl Candidate {
             in_flight: None,
             hello,
             pong: None,
+            alive: None,
+            alive_left: None,
             suspected: false,
             pending: Pending::default(),
             limit: None,
@@ -140,7 +149,7 @@ impl Candidate {
             Life::Paused { .. } => (State::Paused, 0),
             Life::Leaving { .. } => (State::Closing, 0),
             Life::Closed => (State::Closed, 0),
-            Life::Dead { missed } => (State::Dead, missed),
+            Life::Dead { missed, .. } => (State::Dead, missed),
         };
         if seen.status.state != state {
             return Err(Mismatch::State(state));
@@ -156,13 +165,7 @@ impl Candidate {
         let mut next = |expected: bool, matches: &dyn Fn(&Control) -> bool| {
             !expected || frames.next().is_some_and(matches)
         };
-        let goodbye = matches!(
-            self.life,
-            Life::Leaving {
-                goodbye: Goodbye::Due,
-                ..
-            }
-        );
+        let goodbye = self.goodbye_due();
         let fits = next(self.hello, &|frame| matches!(frame, Control::Hello(_)))
             && next(self.pong.is_some(), &|frame| {
                 self.pong
@@ -171,11 +174,32 @@ impl Candidate {
             && next(self.due.is_some(), &|frame| {
                 matches!(frame, Control::Ping(_))
             })
-            && next(goodbye, &|frame| matches!(frame, Control::Goodbye));
+            && next(self.alive == Some(Flight::Due), &|frame| {
+                *frame == Control::Alive
+            })
+            && next(goodbye.is_some(), &|frame| {
+                goodbye.is_some_and(|code| *frame == Control::Goodbye(code))
+            });
         if fits && frames.next().is_none() {
             Ok(())
         } else {
             Err(Mismatch::Frames)
+        }
+    }
+
+    pub(crate) fn goodbye_is_due(&self) -> bool {
+        self.goodbye_due().is_some()
+    }
+
+    fn goodbye_due(&self) -> Option<GoodbyeCode> {
+        match self.life {
+            Life::Leaving {
+                code,
+                goodbye: Flight::Due,
+                ..
+            } => Some(code),
+            Life::Dead { goodbye, .. } => goodbye,
+            _ => None,
         }
     }
 
@@ -210,8 +234,8 @@ impl Candidate {
                 }
                 (fits, expected)
             }
-            Life::Paused { keepalive, .. } => {
-                let expected = limit.min(keepalive.unwrap_or(NEVER));
+            Life::Paused { sign, .. } => {
+                let expected = limit.min(sign.unwrap_or(NEVER));
                 (at == expected, Span::exactly(expected))
             }
         };
@@ -232,14 +256,26 @@ impl Candidate {
             self.pong = None;
         } else if let Some(ping) = self.due.take() {
             self.in_flight = Some(ping);
-        } else if let Life::Leaving { goodbye, .. } = &mut self.life {
-            *goodbye = Goodbye::InFlight;
+        } else if self.alive == Some(Flight::Due) {
+            self.alive = Some(Flight::InFlight);
+        } else {
+            match &mut self.life {
+                Life::Leaving { goodbye, .. } => *goodbye = Flight::InFlight,
+                Life::Dead { goodbye, .. } => *goodbye = None,
+                _ => {}
+            }
         }
     }
 
     /// `poll_event` gave its first event, which was the one expected.
     pub(crate) fn drained(&mut self) {
         self.suspected |= self.pending.drained();
+        if self.pending.end.is_none() {
+            if let Life::Dead { goodbye, .. } = &mut self.life {
+                // The stream is dropped.
+                (*goodbye, self.hello) = (None, false);
+            }
+        }
     }
 
     /// Whether a probe waits, or a probe's ping hasn't left.

@@ -1,13 +1,13 @@
 //! How each call changes the state, as the table of docs/state-machine.md has
 //! it. Rounds and stalls are in `rounds.rs`.
 
-use heartbeat_core::{Cause, CloseReason};
+use heartbeat_core::{Cause, CloseReason, GoodbyeCode, NoDetail};
 
 use crate::{
     after::After,
     facts::{Heard, Sample, World},
     fork::Fork,
-    life::{Candidate, Goodbye, Life, Ping, soonest},
+    life::{Candidate, Flight, Life, Ping, soonest},
     ops::{Op, nonce},
     rounds::Why,
     span::{LAST, Span, due},
@@ -37,6 +37,7 @@ impl Candidate {
         match op {
             Op::Bytes | Op::Message | Op::Acknowledged(_) => {}
             Op::Pong(_) | Op::UnnumberedPong | Op::Transmit | Op::Event => {}
+            Op::Alive | Op::Fin | Op::Reserved => {}
             Op::Hello(_) if world.refused => self.die(None, world),
             Op::Hello(peer) if world.news => {
                 self.pending.connected = Some(peer);
@@ -44,8 +45,11 @@ impl Candidate {
             }
             Op::Hello(_) => {}
             Op::Ping(_) if world.flood => self.die(Some(Cause::PingFlood), world),
-            Op::Ping(number) => self.pong = Some(nonce(number)),
-            Op::Goodbye => self.end(Life::Closed, Ending::Closed(CloseReason::Peer)),
+            Op::Ping(number) => {
+                self.pong = Some(nonce(number));
+                self.ask_along(world, fork);
+            }
+            Op::Goodbye(code) => self.goodbye(GoodbyeCode(code), world),
             Op::Backlog => self.backlog(world),
             Op::Flushed => self.flushed(world, fork),
             Op::Progress => {
@@ -58,7 +62,18 @@ impl Candidate {
             Op::Paused => self.paused(world),
             Op::Resumed => self.resumed(world, fork),
             Op::Probe => self.probe(world, fork),
-            Op::Close => self.close(world),
+            Op::Close(code) => self.close(GoodbyeCode(code), world),
+        }
+    }
+
+    /// The peer leaves, or gave us up.
+    fn goodbye(&mut self, code: GoodbyeCode, world: &World) {
+        let detail = NoDetail;
+        if (2..=7).contains(&code.0) {
+            self.die(Some(Cause::GivenUp { code, detail }), world);
+        } else {
+            let reason = CloseReason::Peer { code, detail };
+            self.end(Life::Closed, Ending::Closed(reason));
         }
     }
 
@@ -116,75 +131,90 @@ impl Candidate {
                     self.begin(world, Why::Probe, fork);
                 }
             }
-            Life::Paused { .. } => self.plan_keepalive(world),
+            Life::Paused { .. } => self.plan_sign(world),
             _ => {}
         }
     }
 
-    /// When the next keepalive ping of a pause is due; now, and it is sent.
-    fn plan_keepalive(&mut self, world: &World) {
-        let on_its_way = self.on_its_way().is_some();
-        let Life::Paused {
-            keepalive,
-            probe_waits,
-        } = &mut self.life
-        else {
-            return;
+    /// When a sign of life is due; `None` while one is on its way.
+    fn next_sign(&self, world: &World) -> Option<u64> {
+        let (is_on_its_way, last) = if world.terms.foreign {
+            (self.on_its_way().is_some(), world.left)
+        } else {
+            (self.alive.is_some(), self.alive_left)
         };
-        if on_its_way {
-            *keepalive = None;
-            return;
-        }
-        let mut at = match world.left {
-            Some(left) => left.saturating_add(world.terms.keepalive()),
-            None => 0,
-        };
-        if *probe_waits {
-            at = at.min(soonest(&world.terms, world.left));
-        }
-        *keepalive = Some(at.max(world.now));
-        self.keep_alive(world);
+        let due = last.map_or(0, |left| left.saturating_add(world.terms.sign()));
+        (!is_on_its_way).then_some(due)
     }
 
-    /// A keepalive ping of a pause, if it is due.
-    fn keep_alive(&mut self, world: &World) {
-        if let Life::Paused { keepalive, .. } = &mut self.life {
-            if keepalive.is_some_and(|at| due(at, world.now)) {
-                *keepalive = None;
-                self.want(Ping::Keepalive);
+    fn show_life(&mut self, world: &World) {
+        if world.terms.foreign {
+            self.want(Ping::Keepalive);
+        } else {
+            self.alive = Some(Flight::Due);
+        }
+    }
+
+    /// When the next sign of life of a pause is due; now, and it is sent.
+    fn plan_sign(&mut self, world: &World) {
+        let next = self.next_sign(world).map(|at| at.max(world.now));
+        if let Life::Paused { sign, .. } = &mut self.life {
+            *sign = next;
+        }
+        self.show_life_if_due(world);
+    }
+
+    /// A sign of life of a pause, if it is due.
+    fn show_life_if_due(&mut self, world: &World) {
+        if let Life::Paused { sign, .. } = &mut self.life {
+            if sign.is_some_and(|at| due(at, world.now)) {
+                *sign = None;
+                self.show_life(world);
             }
+        }
+    }
+
+    /// A sign of life left.
+    fn sign_left(&mut self, world: &World) {
+        if let Life::Paused { sign, .. } = &mut self.life {
+            *sign = Some(world.now.saturating_add(world.terms.sign()));
         }
     }
 
     /// A ping left on which no round depends.
     fn keepalive_left(&mut self, world: &World) {
-        match &mut self.life {
-            Life::Idle { .. } if self.after.is_first() => {
-                self.after = After::draw(&world.terms, false);
-            }
-            Life::Paused {
-                keepalive,
-                probe_waits,
-            } => {
-                *keepalive = Some(world.now.saturating_add(world.terms.keepalive()));
-                *probe_waits = false;
-            }
-            _ => {}
+        if world.terms.foreign {
+            self.sign_left(world);
+        }
+        if matches!(self.life, Life::Idle { .. }) && self.after.is_first() {
+            self.after = After::draw(&world.terms, false);
         }
     }
 
     fn backlog(&mut self, world: &World) {
-        let next = world.left.map_or(world.now, |left| {
-            left.saturating_add(world.terms.keepalive())
-        });
-        if matches!(self.life, Life::Idle { probe_waits: false }) && due(next, world.now) {
-            self.want(Ping::Keepalive);
+        let foreign = world.terms.foreign;
+        let wanted = match self.life {
+            Life::Idle { probe_waits } => !foreign || !probe_waits,
+            Life::Round(_) => !foreign,
+            _ => false,
+        };
+        if wanted && self.next_sign(world).is_some_and(|at| due(at, world.now)) {
+            self.show_life(world);
         }
     }
 
     fn flushed(&mut self, world: &World, fork: &mut Fork) {
         self.limit = None;
         self.limit_moves = 0;
+        self.ping_flushed(world, fork);
+        if self.alive == Some(Flight::InFlight) {
+            self.alive = None;
+            self.alive_left = Some(world.now);
+            self.sign_left(world);
+        }
+    }
+
+    fn ping_flushed(&mut self, world: &World, fork: &mut Fork) {
         let Some(ping) = self.in_flight.take() else {
             return;
         };
@@ -231,7 +261,7 @@ impl Candidate {
                     self.begin(world, Why::Probe, fork);
                 }
             }
-            _ => self.keep_alive(world),
+            _ => self.show_life_if_due(world),
         }
         if self.limit.is_some_and(|limit| due(limit, world.now)) {
             self.die(Some(Cause::WriteStalled), world);
@@ -245,12 +275,12 @@ impl Candidate {
             _ => false,
         };
         self.life = Life::Paused {
-            keepalive: None,
+            sign: None,
             probe_waits: waits || self.on_its_way() == Some(Ping::Probe),
         };
         self.due = None;
         self.in_flight = self.in_flight.map(|_| Ping::Keepalive);
-        self.plan_keepalive(world);
+        self.plan_sign(world);
     }
 
     fn resumed(&mut self, world: &World, fork: &mut Fork) {
@@ -279,37 +309,38 @@ impl Candidate {
                     self.begin(world, Why::Probe, fork);
                 }
             }
-            Life::Paused { probe_waits, .. } => {
-                *probe_waits = true;
-                self.plan_keepalive(world);
-            }
+            Life::Paused { probe_waits, .. } => *probe_waits = true,
             _ => {}
         }
     }
 
-    fn close(&mut self, world: &World) {
+    fn close(&mut self, code: GoodbyeCode, world: &World) {
         self.due = None;
         self.pong = None;
+        if self.alive == Some(Flight::Due) {
+            self.alive = None;
+        }
         self.limit = None;
         self.life = Life::Leaving {
             until: anew(world),
-            goodbye: Goodbye::Due,
+            code,
+            goodbye: Flight::Due,
         };
     }
 
     fn leaving(&mut self, op: Op, world: &World) {
-        let Life::Leaving { until, goodbye } = &mut self.life else {
+        let Life::Leaving { until, goodbye, .. } = &mut self.life else {
             return;
         };
         let over = match op {
             Op::Timeout => *until <= world.now,
             Op::End(_) => true,
-            Op::Flushed if *goodbye == Goodbye::InFlight => true,
+            Op::Flushed if *goodbye == Flight::InFlight => true,
             Op::Flushed | Op::Progress => {
                 *until = anew(world);
                 false
             }
-            Op::Goodbye => return self.end(Life::Closed, Ending::Closed(CloseReason::Peer)),
+            Op::Goodbye(code) => return self.goodbye(GoodbyeCode(code), world),
             _ => false,
         };
         if over {
@@ -330,14 +361,26 @@ impl Candidate {
             missed,
             silence: world.now - world.last,
         };
-        self.end(Life::Dead { missed }, ending);
+        // What isn't our verdict is told to nobody.
+        let goodbye = match cause {
+            None => Some(6),
+            Some(Cause::Silent) => Some(2),
+            Some(Cause::WriteStalled) => Some(3),
+            Some(Cause::Protocol(_)) => Some(4),
+            Some(Cause::PingFlood) => Some(5),
+            Some(_) => None,
+        };
+        let goodbye = goodbye.map(GoodbyeCode);
+        self.end(Life::Dead { missed, goodbye }, ending);
     }
 
     fn end(&mut self, life: Life, ending: Ending) {
         self.life = life;
         self.pending.suspect = None;
         self.pending.end = Some(ending);
-        (self.due, self.in_flight, self.pong, self.hello) = (None, None, None, false);
+        (self.due, self.in_flight, self.pong, self.alive) = (None, None, None, None);
+        // Behind the Hello, if that wasn't given.
+        self.hello &= self.goodbye_is_due();
         self.limit = None;
     }
 }

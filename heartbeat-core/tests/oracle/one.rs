@@ -200,8 +200,9 @@ fn what(dice: &mut Dice, habits: &Habits, judge: &Judge, now: u64) -> Op {
         74..80 if paused => Op::Resumed,
         74..78 => Op::Paused,
         78..81 => Op::Resumed,
-        81..86 => Op::Acknowledged(acknowledged(dice, habits, judge, now)),
-        86..90 => Op::Transmit,
+        81..85 => Op::Acknowledged(acknowledged(dice, habits, judge, now)),
+        85..87 => dice.one(&[Op::Alive, Op::Alive, Op::Fin, Op::Reserved]),
+        87..90 => Op::Transmit,
         90..94 => Op::Event,
         94 => Op::UnnumberedPong,
         _ if dice.chance(habits.fails) => ending(dice),
@@ -238,8 +239,8 @@ fn pong(dice: &mut Dice, judge: &Judge) -> Op {
 
 fn ending(dice: &mut Dice) -> Op {
     match dice.below(8) {
-        0..3 => Op::Close,
-        3 => Op::Goodbye,
+        0..2 => Op::Close(dice.one(&[0, 0, 1, 64])),
+        2..4 => Op::Goodbye(dice.one(&[0, 1, 2, 7, 8, 64, 255])),
         4 => Op::End(End::Reset),
         5 => Op::End(End::Protocol(ProtocolError::EmptyFrame)),
         _ => Op::End(End::Eof),

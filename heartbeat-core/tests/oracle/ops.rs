@@ -4,7 +4,7 @@
 
 use std::fmt::{self, Write as _};
 
-use heartbeat_core::{Config, Control, End, Hello, Instant, Monitor, Nonce};
+use heartbeat_core::{Config, Control, End, GoodbyeCode, Hello, Instant, Monitor, Nonce};
 
 use crate::terms::micros;
 
@@ -20,7 +20,11 @@ pub(crate) enum Op {
     Ping(u64),
     Pong(Answer),
     UnnumberedPong,
-    Goodbye,
+    Alive,
+    Fin,
+    Reserved,
+    /// The code.
+    Goodbye(u8),
     Flushed,
     Progress,
     Blocked,
@@ -29,7 +33,8 @@ pub(crate) enum Op {
     Paused,
     Resumed,
     Probe,
-    Close,
+    /// The code.
+    Close(u8),
     /// `poll_transmit`, once.
     Transmit,
     /// `poll_event`, once.
@@ -71,7 +76,8 @@ pub(crate) fn nonce(number: u64) -> Nonce {
     Nonce(number.to_be_bytes())
 }
 
-/// The Hello that announces I, D, m and N, by way of its bytes.
+/// The Hello that announces I, D, m and N, by way of its bytes; all of them by the
+/// same instance.
 pub(crate) fn announced(fields: [u64; 4]) -> Hello {
     let mut bytes = b"\x01HBT\0\x01".to_vec();
     for mut field in fields {
@@ -81,6 +87,8 @@ pub(crate) fn announced(fields: [u64; 4]) -> Hello {
         }
         bytes.push(field.to_le_bytes()[0]);
     }
+    // The largest message, and the instance.
+    bytes.extend([1, 0, 0, 0, 0, 0, 0, 0, 7]);
     match Control::decode(&bytes) {
         Ok(Control::Hello(hello)) => hello,
         other => panic!("{fields:?} is no hello: {other:?}"),
@@ -102,7 +110,12 @@ impl Op {
                 monitor.handle_frame(Control::Pong(answer.nonce(pings)), now);
             }
             Self::UnnumberedPong => monitor.handle_unnumbered_pong(now),
-            Self::Goodbye => monitor.handle_frame(Control::Goodbye, now),
+            Self::Alive => monitor.handle_frame(Control::Alive, now),
+            Self::Fin => monitor.handle_frame(Control::Fin, now),
+            Self::Reserved => monitor.handle_frame(Control::Reserved, now),
+            Self::Goodbye(code) => {
+                monitor.handle_frame(Control::Goodbye(GoodbyeCode(code)), now);
+            }
             Self::Flushed => monitor.handle_flushed(now),
             Self::Progress => monitor.handle_progress(now),
             Self::Blocked => monitor.handle_blocked(now),
@@ -111,7 +124,7 @@ impl Op {
             Self::Paused => monitor.handle_paused(now),
             Self::Resumed => monitor.handle_resumed(now),
             Self::Probe => monitor.probe(now),
-            Self::Close => monitor.close(now),
+            Self::Close(code) => monitor.close(GoodbyeCode(code), now),
             Self::Transmit | Self::Event => {}
         }
     }
@@ -156,7 +169,13 @@ impl fmt::Display for Call {
                 "monitor.handle_frame(Control::Pong(pings[{number}]), {now});"
             ),
             Op::UnnumberedPong => write!(f, "monitor.handle_unnumbered_pong({now});"),
-            Op::Goodbye => write!(f, "monitor.handle_frame(Control::Goodbye, {now});"),
+            Op::Alive | Op::Fin | Op::Reserved => {
+                write!(f, "monitor.handle_frame(Control::{:?}, {now});", self.op)
+            }
+            Op::Goodbye(code) => write!(
+                f,
+                "monitor.handle_frame(Control::Goodbye(GoodbyeCode({code})), {now});"
+            ),
             Op::Flushed => write!(f, "monitor.handle_flushed({now});"),
             Op::Progress => write!(f, "monitor.handle_progress({now});"),
             Op::Blocked => write!(f, "monitor.handle_blocked({now});"),
@@ -165,7 +184,7 @@ impl fmt::Display for Call {
             Op::Paused => write!(f, "monitor.handle_paused({now});"),
             Op::Resumed => write!(f, "monitor.handle_resumed({now});"),
             Op::Probe => write!(f, "monitor.probe({now});"),
-            Op::Close => write!(f, "monitor.close({now});"),
+            Op::Close(code) => write!(f, "monitor.close(GoodbyeCode({code}), {now});"),
             Op::Transmit => write!(f, "transmit(&mut monitor, &mut pings);"),
             Op::Event => write!(f, "monitor.poll_event();"),
         }
@@ -180,6 +199,7 @@ let hello = |fields: [u64; 4]| {
         while field > 127 { bytes.push(field as u8 | 128); field >>= 7; }
         bytes.push(field as u8);
     }
+    bytes.extend([1, 0, 0, 0, 0, 0, 0, 0, 7]);
     Control::decode(&bytes).unwrap()
 };
 let mut pings: Vec<Nonce> = Vec::new();

@@ -1,6 +1,7 @@
 //! A peer that keeps to docs/protocol.md, is no `Monitor`, and pings as often
 //! as it may, over a path that holds its frames for however long and lets
-//! only enough through for the gaps to stay below the bound.
+//! only enough through for the gaps between answers, or other signs of life, to stay
+//! below the bound.
 //!
 //! Such a peer is never dead and never floods.
 //!
@@ -164,7 +165,7 @@ impl Scene {
             self.now
         };
         let mut next = self.peer.next_at.min(deadline);
-        if !self.path.is_empty() {
+        if slow || !self.path.is_empty() {
             next = next.min(trickles);
         }
         self.now = next.max(self.now);
@@ -188,15 +189,19 @@ impl Scene {
         if slow && trickles > now {
             return Ok(());
         }
-        let most = if slow { 1 } else { usize::MAX };
+        if slow && !self.path.iter().any(is_evidence) {
+            self.path.push_back(Control::Alive);
+        }
         let mut delivered = 0;
-        while delivered < most {
-            let Some(frame) = self.path.pop_front() else {
-                break;
-            };
+        while let Some(frame) = self.path.pop_front() {
             self.side.read(frame, now, tally)?;
             delivered += 1;
-            self.trickled = now;
+            if is_evidence(&frame) {
+                self.trickled = now;
+                if slow {
+                    break;
+                }
+            }
         }
         if delivered > 100 {
             tally.count("bursts above 100");
@@ -225,11 +230,16 @@ impl Scene {
         if self.lateness > 0 && dice.chance(10) {
             // We sleep. What the peer does meanwhile waits.
             self.now = now + dice.below(self.lateness);
-            let waited = self.path.pop_front();
-            match waited {
-                Some(frame) => self.side.read(frame, self.now, tally)?,
-                None => self.side.call(self.now, Op::Message, tally)?,
+            match self.path.pop_front() {
+                Some(frame) if is_evidence(&frame) => self.side.read(frame, self.now, tally)?,
+                waited => {
+                    self.side.call(self.now, Op::Message, tally)?;
+                    if let Some(frame) = waited {
+                        self.path.push_front(frame);
+                    }
+                }
             }
+            self.trickled = self.now;
         }
         match self.side.events.iter().find(|event| event.is_terminal()) {
             Some(Event::Dead(death)) => {
@@ -239,4 +249,9 @@ impl Scene {
             _ => Ok(()),
         }
     }
+}
+
+/// A question is none.
+fn is_evidence(frame: &Control) -> bool {
+    !matches!(frame, Control::Ping(_))
 }

@@ -84,6 +84,8 @@ impl Promises {
         probing: bool,
     ) -> Result<(), Violation> {
         let state = seen.status.state;
+        // One that waits is still to be sent.
+        self.asked |= probing;
         if world.answered_in_flight {
             self.handed = false;
             self.left(world.now);
@@ -253,11 +255,13 @@ impl Promises {
         let idle = u128::from(terms.star()) * (1_000_000 - u128::from(quarter)) / 1_000_000;
         let idle = u64::try_from(idle).unwrap_or(u64::MAX);
         let idle = if self.asked {
-            0
+            terms.peers_min()
         } else {
-            idle.min(terms.keepalive())
+            idle.max(terms.peers_min())
         };
-        let least = idle.max(terms.peers_min()).min(terms.timeout);
+        // In a foreign protocol they show life too.
+        let signs = if terms.foreign { terms.sign() } else { idle };
+        let least = idle.min(signs).min(terms.timeout);
         let gap = facts.now - flushed;
         if gap.saturating_add(1) < least && !facts.changed_terms(flushed) {
             let detail = format!("{gap} after the last one, at least {least}");

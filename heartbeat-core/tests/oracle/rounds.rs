@@ -24,6 +24,11 @@ pub(crate) enum Why {
     ProbeLeft {
         ended: Span,
     },
+    /// The peer asks, and our ping leaves with the answer.
+    Along {
+        /// When the interval did, or now if that comes first.
+        ended: Span,
+    },
     /// A stall of our own, from when on it may be counted.
     Stall(Span),
 }
@@ -39,6 +44,7 @@ impl Candidate {
                 let base = ended.at_most(now).at_least(least);
                 if probes { base.at_most(now) } else { base }
             }
+            Why::Along { ended } => ended.at_most(now).at_least(least),
             Why::Stall(base) => base.at_least(least),
             Why::Probe => Span::exactly(now),
             Why::ProbeLeft { ended } => ended.at_least(least).at_most(now),
@@ -63,6 +69,7 @@ impl Candidate {
         match why {
             Why::ProbeLeft { .. } => self.left(world),
             Why::Over { probes: false, .. } => self.ask(world, fork),
+            Why::Along { .. } => self.want(Ping::Round),
             Why::Stall(_) if !probe_waits => self.want(Ping::Round),
             Why::Over { .. } | Why::Probe | Why::Stall(_) => self.want(Ping::Probe),
         }
@@ -98,6 +105,34 @@ impl Candidate {
         round.early = world
             .rto
             .map(|rto| Span::new(rto.lo, rto.hi + 1).plus(world.now));
+    }
+
+    /// The peer asks: so do we, if ours was due soon.
+    pub(crate) fn ask_along(&mut self, world: &World, fork: &mut Fork) {
+        let (terms, now) = (&world.terms, world.now);
+        let is_idle = matches!(self.life, Life::Idle { .. });
+        if terms.foreign || !is_idle || self.on_its_way().is_some() {
+            return;
+        }
+        if let Some(ago) = world.left.map(|left| now - left) {
+            let waits = !world.settled && ago < terms.timeout;
+            if waits || terms.is_recent(ago).unwrap_or_else(|| fork.either()) {
+                return;
+            }
+        }
+        let ended = if self.is_over(world, fork) {
+            self.after.ends(terms, world.last)
+        } else {
+            Span::exactly(now)
+        };
+        let why = match self.waiting_probe_is_due(world) {
+            true => Why::Over {
+                ended,
+                probes: true,
+            },
+            false => Why::Along { ended },
+        };
+        self.begin(world, why, fork);
     }
 
     fn suspect(&mut self, missed: u32, world: &World) {

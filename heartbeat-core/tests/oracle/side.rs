@@ -39,14 +39,13 @@ impl Side {
         self.judge.call(call, tally)
     }
 
-    /// A frame arrived: its bytes, and then itself.
+    /// A frame arrived.
     pub(crate) fn read(
         &mut self,
         frame: Control,
         now: u64,
         tally: &mut Tally,
     ) -> Result<(), Violation> {
-        self.call(now, Op::Bytes, tally)?;
         let op = match frame {
             Control::Hello(hello) => Op::Hello(hello),
             Control::Ping(nonce) => Op::Ping(number(nonce)),
@@ -55,7 +54,10 @@ impl Side {
                 let known = sent.iter().rposition(|&ping| ping == nonce);
                 Op::Pong(known.map_or(Answer::Nobody(number(nonce)), Answer::Ping))
             }
-            _ => Op::Goodbye,
+            Control::Alive => Op::Alive,
+            Control::Fin => Op::Fin,
+            Control::Goodbye(code) => Op::Goodbye(code.0),
+            _ => Op::Reserved,
         };
         self.call(now, op, tally)
     }

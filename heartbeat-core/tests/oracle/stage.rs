@@ -38,11 +38,20 @@ pub(crate) fn stage(builder: ConfigBuilder) -> Stage {
 }
 
 pub(crate) fn stage_from(builder: ConfigBuilder, start: u64) -> Stage {
+    built(builder, start, true)
+}
+
+/// A protocol without Hello and Alive.
+pub(crate) fn foreign(builder: ConfigBuilder) -> Stage {
+    built(builder, 0, false)
+}
+
+fn built(builder: ConfigBuilder, start: u64, hello: bool) -> Stage {
     let script = Script {
         config: api::build(builder),
         seed: 7,
         start,
-        hello: true,
+        hello,
         sent: 0,
         calls: Vec::new(),
     };

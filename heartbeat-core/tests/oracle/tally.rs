@@ -60,7 +60,9 @@ impl Tally {
         match frame {
             Some(Control::Ping(_)) => self.count("pings"),
             Some(Control::Pong(_)) => self.count("pongs"),
-            Some(Control::Goodbye) => self.count("goodbyes"),
+            Some(Control::Alive) => self.count("signs of life"),
+            Some(Control::Goodbye(code)) if code.is_verdict() => self.count("verdicts"),
+            Some(Control::Goodbye(_)) => self.count("goodbyes"),
             _ => {}
         }
     }
@@ -82,6 +84,7 @@ impl Tally {
                 "WriteStalled" => "Dead(WriteStalled)",
                 "PingFlood" => "Dead(PingFlood)",
                 "Refused" => "Dead(Refused)",
+                cause if cause.starts_with("GivenUp") => "Dead(GivenUp)",
                 _ => "Dead(end)",
             },
             _ => return,

@@ -26,6 +26,8 @@ pub(crate) struct Terms {
     pub(crate) adaptive: bool,
     pub(crate) beat_events: bool,
     pub(crate) peer: Option<Hello>,
+    /// There is neither Hello nor Alive.
+    pub(crate) foreign: bool,
 }
 
 pub(crate) fn micros(time: Duration) -> u64 {
@@ -41,7 +43,7 @@ fn small(value: u128) -> u64 {
 }
 
 impl Terms {
-    pub(crate) fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config, foreign: bool) -> Self {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -63,6 +65,7 @@ impl Terms {
             adaptive: config.adaptive(),
             beat_events: config.beat_events(),
             peer: None,
+            foreign,
         }
     }
 
@@ -92,8 +95,9 @@ impl Terms {
         self.shortest() + self.slack
     }
 
-    /// Whether a ping that left `ago` serves as the first of a round:
-    /// less than max(m′, I*·(1 − max(J, ¼))). `None` where rounding decides.
+    /// Whether a ping that left `ago` serves as the first of a round, and is too
+    /// recent to ask along: less than max(m′, I*·(1 − max(J, ¼))). `None` where
+    /// rounding decides.
     pub(crate) fn is_recent(&self, ago: u64) -> Option<bool> {
         let star = self.star();
         let kept = MILLION - u128::from(self.jitter.max(250_000));
@@ -108,17 +112,14 @@ impl Terms {
         }
     }
 
-    /// The keepalive interval.
-    pub(crate) fn keepalive(&self) -> u64 {
-        let star = self.star();
-        let Some(peer) = self.peer else {
-            return star.max(20_000);
-        };
-        let patience = micros(peer.detection_time) - micros(peer.interval);
-        star.min(micros(peer.interval))
-            .min(patience)
-            .max(20_000)
-            .max(self.peers_min())
+    /// The sign interval.
+    pub(crate) fn sign(&self) -> u64 {
+        let needed = self.peer.map_or(self.interval, |peer| {
+            let interval = micros(peer.interval);
+            let patience = micros(peer.detection_time) - interval;
+            self.interval.min(interval).min(patience)
+        });
+        needed.max(20_000)
     }
 
     /// The width of the grid on which the end of an interval may lie: the

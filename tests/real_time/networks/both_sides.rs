@@ -164,14 +164,15 @@ fn across<T: Send>(
             })
         });
         let address: SocketAddr = address.recv().unwrap();
-        let right = scope.spawn(|| {
+        let (side, cut_at) = (&side, &cut_at);
+        let right = scope.spawn(move || {
             network.right.enter(|| {
                 Ok(run(async {
                     let mut streams = Vec::new();
                     for _ in 0..CONNECTIONS {
                         streams.push(TcpStream::connect(address).await.unwrap());
                     }
-                    side(streams, &cut_at, false).await
+                    side(streams, cut_at, false).await
                 }))
             })
         });

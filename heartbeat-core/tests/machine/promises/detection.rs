@@ -101,6 +101,29 @@ proptest! {
         }
     }
 
+    // What A sends is lost from `at` on. A learns it by itself: no pong comes. B
+    // hears nothing, not even questions.
+    #[test]
+    fn promise_01_completeness_on_both_sides_whichever_direction_failed(
+        config in timings_for_links(), rtt in 0..300_u64, seed: u64, side: Side, at in 0..5_000_000_u64,
+    ) {
+        let config = config.to_builder().role(heartbeat_core::Role::Both).build().unwrap();
+        let link = Link::new().rtt(ms(rtt));
+        let direction = match side {
+            Side::A => Direction::AToB,
+            Side::B => Direction::BToA,
+        };
+        let at = us(at);
+        let bound = config.detection_time() + ms(rtt);
+        let report = Simulation::new(config, link, seed).cut(direction, at).run_for(at + bound);
+        if report.mistake().is_none() {
+            for judge in [Side::A, Side::B] {
+                let took = report.detection_time(judge);
+                prop_assert!(took.is_some_and(|took| took <= bound), "{took:?}\n{}", report.timeline());
+            }
+        }
+    }
+
     #[test]
     fn promise_02_accuracy(
         config: Config, seed: u64, start in start(), hello in hello(),
@@ -184,7 +207,7 @@ proptest! {
             (Evidence::AnyBytes, 0) => rig.monitor.handle_bytes(now),
             (Evidence::Acknowledgement | Evidence::AnyBytes | Evidence::Frame, 1) => rig.monitor.handle_message(now),
             (Evidence::Acknowledgement | Evidence::AnyBytes | Evidence::Frame, 2) => {
-                rig.monitor.handle_frame(Control::Ping(Nonce([life; 8])), now);
+                rig.monitor.handle_frame(Control::Alive, now);
             }
             (Evidence::Acknowledgement | Evidence::AnyBytes | Evidence::Frame, 3) => {
                 rig.monitor.handle_frame(Control::Pong(Nonce([life; 8])), now);

@@ -1,11 +1,14 @@
 //! How it ends: promise 6.
 
-use heartbeat_core::{CloseReason, Config, Control, Event, State};
-use proptest::{collection::vec, prelude::*};
+use crate::common::{GOODBYE, LEFT, leave};
+use heartbeat_core::{
+    Cause, CloseReason, Config, Control, Death, Event, GoodbyeCode, NoDetail, State,
+};
+use proptest::{collection::vec, prelude::*, test_runner::TestCaseError};
 
 use super::support::{
-    MICROSECOND, Rig, Script, Step, What, budget, cases, ending, forward_step, hello, history,
-    start, step,
+    MICROSECOND, Rig, Script, What, budget, cases, ending, forward_step, hello, history, start,
+    step,
 };
 
 proptest! {
@@ -18,28 +21,15 @@ proptest! {
     ) {
         let mut script = Script::new(config, seed, start);
         let mut ended = false;
-        let mut perform = |script: &mut Script, step: Step| {
-            script.perform(step);
-            if script.monitor.has_ended() {
-                let sent = script.out.len();
-                script.drain();
-                prop_assert!(sent == script.out.len(), "sends after the end");
-                prop_assert_eq!(script.monitor.poll_timeout(), None);
-                let terminal = script.events.iter().filter(|event| event.is_terminal()).count();
-                prop_assert_eq!(terminal, 1, "{:?}", script.events);
-                prop_assert!(script.events.last().is_some_and(Event::is_terminal));
-                ended = true;
-            } else {
-                prop_assert!(!ended, "rose from the dead");
-            }
-            Ok(())
-        };
         for &step in &before {
-            perform(&mut script, step)?;
+            script.perform(step);
+            drain_the_end(&mut script, &mut ended)?;
         }
         script.call(ending);
+        drain_the_end(&mut script, &mut ended)?;
         for &step in &after {
-            perform(&mut script, step)?;
+            script.perform(step);
+            drain_the_end(&mut script, &mut ended)?;
         }
         let told = script.events.clone();
         let state = script.monitor.status().state;
@@ -49,6 +39,41 @@ proptest! {
                 (Some(Event::Dead(_)), State::Dead) | (Some(Event::Closed { .. }), State::Closed)
             );
             prop_assert!(agree, "{:?} but {:?}", told.last(), state);
+        }
+    }
+
+    // Ours is told to the peer, ahead of the event, and the peer's isn't.
+    #[test]
+    fn promise_06_who_is_given_up_is_told(
+        config: Config, seed: u64, start in start(), before in vec(forward_step(), 0..24),
+        code in any::<GoodbyeCode>(), leaves: bool,
+    ) {
+        let mut script = Script::new(config, seed, start);
+        for &step in &before {
+            script.perform(step);
+        }
+        if leaves {
+            script.call(What::Close);
+        }
+        if script.monitor.has_ended() {
+            return Ok(());
+        }
+        script.drain();
+        script.out.clear();
+        script.call(What::Frame(Control::Goodbye(code)));
+        script.drain();
+        prop_assert_eq!(&script.out, &[]);
+        match script.events.last() {
+            Some(Event::Dead(death)) => {
+                let detail = NoDetail;
+                prop_assert_eq!(death.cause, Cause::GivenUp { code, detail });
+                prop_assert!((2..=7).contains(&code.0));
+            }
+            Some(Event::Closed { reason: CloseReason::Peer { code: told, .. } }) => {
+                prop_assert_eq!(*told, code);
+                prop_assert!(!(2..=7).contains(&code.0));
+            }
+            other => prop_assert!(false, "{other:?}"),
         }
     }
 
@@ -64,13 +89,13 @@ proptest! {
         if script.monitor.has_ended() {
             return Ok(());
         }
-        script.call(What::Frame(Control::Goodbye));
+        script.call(What::Frame(GOODBYE));
         script.call(end);
         for &step in &after {
             script.perform(step);
         }
         script.drain();
-        let goodbye = Event::Closed { reason: CloseReason::Peer };
+        let goodbye = Event::Closed { reason: LEFT };
         prop_assert_eq!(script.events.last(), Some(&goodbye));
     }
 
@@ -97,7 +122,12 @@ proptest! {
             script.call(What::Timeout);
         }
         script.drain();
-        let closed = matches!(script.events.last(), Some(Event::Closed { .. }));
+        // Unless the peer gave us up before, and said so.
+        let given_up = |death: &Death| matches!(death.cause, Cause::GivenUp { .. });
+        let closed = match script.events.last() {
+            Some(Event::Dead(death)) => given_up(death),
+            last => matches!(last, Some(Event::Closed { .. })),
+        };
         prop_assert!(closed, "{:?}", script.events);
     }
 
@@ -111,7 +141,7 @@ proptest! {
         rig.prelude(&history);
         rig.forget_events();
         let closed_at = rig.now;
-        rig.monitor.close(closed_at);
+        leave(&mut rig.monitor, closed_at);
         rig.flushes = leaves;
         rig.settle();
         if !leaves {
@@ -123,4 +153,37 @@ proptest! {
         let events: Vec<_> = rig.events.iter().map(|&(_, event)| event).collect();
         prop_assert_eq!(events, [Event::Closed { reason: CloseReason::Local }]);
     }
+}
+
+/// Takes what there is once it has ended: our verdict for the peer, the terminal
+/// event, and nothing afterwards.
+fn drain_the_end(script: &mut Script, ended: &mut bool) -> Result<(), TestCaseError> {
+    if !script.monitor.has_ended() {
+        prop_assert!(!*ended, "rose from the dead");
+        return Ok(());
+    }
+    let sent = script.out.len();
+    let told = script.events.len();
+    script.drain();
+    let last: Vec<_> = script.out[sent..].iter().collect();
+    let last: Vec<_> = last
+        .into_iter()
+        .filter(|control| !matches!(control, Control::Hello(_)))
+        .collect();
+    if std::mem::replace(ended, true) {
+        prop_assert!(script.out.len() == sent, "sends after the end");
+        prop_assert!(script.events.len() == told, "tells after the end");
+    } else {
+        let verdict = match script.events.last() {
+            Some(Event::Dead(death)) => death.cause.goodbye(),
+            _ => None,
+        };
+        let goodbye = verdict.map(Control::Goodbye);
+        prop_assert_eq!(last, goodbye.iter().collect::<Vec<_>>());
+    }
+    prop_assert_eq!(script.monitor.poll_timeout(), None);
+    let terminal = script.events.iter().filter(|event| event.is_terminal());
+    prop_assert_eq!(terminal.count(), 1, "{:?}", script.events);
+    prop_assert!(script.events.last().is_some_and(Event::is_terminal));
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! What two sides tell each other about themselves: promise 10.
 
+use crate::common::INSTANCE;
 use heartbeat_core::{
     Cause, Config, Control, Event, Hello, Monitor, Nonce,
     testkit::{Link, Side, Simulation, ms, secs},
@@ -181,7 +182,7 @@ proptest! {
     fn promise_10_asymmetric_settings_cause_no_false_dead(
         a in timings(), b in timings(), seed: u64, rtt in part(), jitter in part(), chatty: Option<Side>,
     ) {
-        if !is_accepted(&a, &b.hello()) || !is_accepted(&b, &a.hello()) {
+        if !is_accepted(&a, &b.hello(INSTANCE)) || !is_accepted(&b, &a.hello(INSTANCE)) {
             return Ok(());
         }
         let patience = a.timeout().min(b.timeout());
@@ -195,20 +196,22 @@ proptest! {
         report.assert_no_false_alarm()?;
         for (side, own, other) in [(Side::A, a, b), (Side::B, b, a)] {
             let status = report.status(side);
-            prop_assert_eq!(status.peer, Some(other.hello()));
+            let instance = status.peer.map(|peer| peer.instance).unwrap_or_default();
+            prop_assert_eq!(status.peer, Some(other.hello(instance)));
             prop_assert_eq!(status.interval, own.interval().max(other.min_interval()));
             prop_assert!(!report.events(side).any(|(_, event)| matches!(event, Event::Dead(_))));
         }
     }
 }
 
-/// What may come together with a Hello; a ping at most once each.
+/// What may come together with a Hello. A ping comes behind it: the Hello is
+/// the first frame.
 fn company() -> impl Strategy<Value = What> {
     prop_oneof![
         Just(What::Bytes),
         Just(What::Message),
         any::<Nonce>().prop_map(|nonce| What::Frame(Control::Pong(nonce))),
-        Just(What::Frame(Control::Ping(Nonce([7; 8])))),
+        Just(What::Frame(Control::Alive)),
     ]
 }
 

@@ -2,8 +2,9 @@
 
 use std::{collections::VecDeque, env, time::Duration};
 
+use crate::common::leave;
 use heartbeat_core::{
-    Config, Control, Death, End, Event, Evidence, Hello, Instant, Monitor, Nonce,
+    Config, Control, Death, End, Event, Evidence, GoodbyeCode, Hello, Instant, Monitor, Nonce,
 };
 use proptest::{option, prelude::*, test_runner::RngSeed};
 
@@ -123,6 +124,8 @@ pub(crate) struct Rig {
     pub(crate) flushes: bool,
     /// Every ping, and when it was handed out.
     pub(crate) pings: Vec<(Instant, Nonce)>,
+    /// When each `Alive` was.
+    pub(crate) signs: Vec<Instant>,
     /// How many of the pings are older than the last one that was answered,
     /// or are that one.
     pub(crate) answered: usize,
@@ -131,11 +134,16 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn new(config: Config, seed: u64, start: Instant) -> Self {
+        Self::of(Monitor::new(config, seed, start), start)
+    }
+
+    pub(crate) fn of(monitor: Monitor, start: Instant) -> Self {
         let mut rig = Self {
-            monitor: Monitor::new(config, seed, start),
+            monitor,
             now: start,
             flushes: true,
             pings: Vec::new(),
+            signs: Vec::new(),
             answered: 0,
             events: VecDeque::new(),
         };
@@ -166,8 +174,10 @@ impl Rig {
         let mut handed_out = false;
         while let Some(control) = self.monitor.poll_transmit() {
             handed_out = true;
-            if let Control::Ping(nonce) = control {
-                self.pings.push((self.now, nonce));
+            match control {
+                Control::Ping(nonce) => self.pings.push((self.now, nonce)),
+                Control::Alive => self.signs.push(self.now),
+                _ => {}
             }
         }
         if handed_out && self.flushes {
@@ -241,7 +251,6 @@ impl Rig {
     pub(crate) fn pong(&mut self) {
         let &(_, nonce) = self.pings.last().unwrap();
         self.answered = self.pings.len();
-        self.monitor.handle_bytes(self.now);
         self.monitor.handle_frame(Control::Pong(nonce), self.now);
     }
 
@@ -250,13 +259,13 @@ impl Rig {
         let now = self.now;
         let nonce = Nonce([kind; 8]);
         match (self.config().evidence(), kind % 4) {
+            (_, 2) => self.monitor.handle_frame(Control::Ping(nonce), now),
             (Evidence::Acknowledgement, _) => {
                 self.monitor.handle_acknowledged(self.last_heard(), now);
             }
             (Evidence::AnyBytes, _) => self.monitor.handle_acknowledged(now, now),
             (Evidence::Frame, _) | (Evidence::Echo, 0) => self.monitor.handle_bytes(now),
             (Evidence::Echo, 1) => self.monitor.handle_message(now),
-            (Evidence::Echo, 2) => self.monitor.handle_frame(Control::Ping(nonce), now),
             (Evidence::Echo, _) => self.monitor.handle_frame(Control::Pong(nonce), now),
         }
         self.settle();
@@ -321,6 +330,7 @@ pub(crate) enum When {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum What {
     Bytes,
+    Backlog,
     Message,
     Frame(Control),
     /// The pong of the ping so many before the latest.
@@ -365,7 +375,10 @@ pub(crate) fn forward_step() -> impl Strategy<Value = Step> {
 fn what() -> impl Strategy<Value = What> {
     prop_oneof![
         4 => Just(What::Bytes),
+        2 => Just(What::Backlog),
         2 => Just(What::Message),
+        1 => prop_oneof![Just(Control::Alive), Just(Control::Fin), Just(Control::Reserved)]
+            .prop_map(What::Frame),
         2 => any::<Nonce>().prop_map(|nonce| What::Frame(Control::Ping(nonce))),
         1 => any::<Nonce>().prop_map(|nonce| What::Frame(Control::Pong(nonce))),
         1 => any::<Hello>().prop_map(|hello| What::Frame(Control::Hello(hello))),
@@ -386,7 +399,7 @@ fn what() -> impl Strategy<Value = What> {
 pub(crate) fn ending() -> impl Strategy<Value = What> {
     prop_oneof![
         1 => any::<End>().prop_map(What::End),
-        1 => Just(What::Frame(Control::Goodbye)),
+        1 => any::<GoodbyeCode>().prop_map(|code| What::Frame(Control::Goodbye(code))),
         1 => Just(What::Close),
     ]
 }
@@ -432,6 +445,7 @@ impl Script {
         let monitor = &mut self.monitor;
         match what {
             What::Bytes => monitor.handle_bytes(now),
+            What::Backlog => monitor.handle_backlog(now),
             What::Message => monitor.handle_message(now),
             What::Frame(control) => monitor.handle_frame(control, now),
             What::Answer(back) => {
@@ -447,7 +461,7 @@ impl Script {
             What::Paused => monitor.handle_paused(now),
             What::Resumed => monitor.handle_resumed(now),
             What::Probe => monitor.probe(now),
-            What::Close => monitor.close(now),
+            What::Close => leave(monitor, now),
             What::Transmit(count) => {
                 for _ in 0..count {
                     self.transmit();

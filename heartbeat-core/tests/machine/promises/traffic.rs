@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use heartbeat_core::{Cause, Config, Control, Evidence, Hello, Instant, Nonce, testkit::us};
+use crate::common::INSTANCE;
+use heartbeat_core::{
+    Cause, Config, Control, Evidence, Hello, Instant, Monitor, Nonce, testkit::us,
+};
 use proptest::{collection::vec, prelude::*, test_runner::TestCaseError};
 
 use super::support::{
@@ -61,6 +64,45 @@ proptest! {
         prop_assert!(script.out.iter().all(ours) && script.out.len() <= 1, "{:?}", script.out);
     }
 
+    // Our ping leaves along with the answer once it was due soon, and no sooner.
+    #[test]
+    fn promise_07_a_ping_triggers_a_ping_only_if_ours_was_due_soon(
+        config: Config, seed: u64, start in start(), hello in hello(), history in history(),
+        waits in vec((part(), any::<bool>()), 1..12),
+    ) {
+        let mut rig = Rig::new(config, seed, start);
+        rig.meet(hello);
+        rig.prelude(&history);
+        for (wait, answers) in waits {
+            let deadline = rig.monitor.poll_timeout().unwrap();
+            rig.now = rig.now + share(deadline.saturating_duration_since(rig.now), wait);
+            if answers && rig.answered < rig.pings.len() {
+                rig.pong();
+                rig.settle();
+            }
+            let silent_since = rig.last_heard();
+            let sent = rig.pings.len();
+            let is_idle = rig.monitor.is_idle();
+            rig.monitor.handle_frame(Control::Ping(Nonce([7; 8])), rig.now);
+            let answer = rig.monitor.clone().poll_transmit();
+            rig.settle();
+            if rig.monitor.has_ended() {
+                return Ok(());
+            }
+            prop_assert_eq!(answer, Some(Control::Pong(Nonce([7; 8]))));
+            prop_assert_eq!(rig.last_heard(), silent_since, "a ping is no evidence");
+            let gap = match &rig.pings[..sent] {
+                [.., (last, _)] => rig.now.saturating_duration_since(*last),
+                [] => Duration::MAX,
+            };
+            if is_idle {
+                prop_assert_eq!(rig.pings.len() > sent, gap >= spacing(&rig), "{:?}", gap);
+            } else if rig.pings.len() > sent {
+                prop_assert!(gap >= spacing(&rig).max(config.timeout()), "{gap:?}");
+            }
+        }
+    }
+
     #[test]
     fn promise_07_two_monitors_fall_silent(
         a in any::<Config>(), b in any::<Config>(), seed: u64, start in start(),
@@ -71,8 +113,9 @@ proptest! {
         a_steps.iter().for_each(|&step| a.perform(step));
         b_steps.iter().for_each(|&step| b.perform(step));
         let mut frames = 0;
-        // Both may have a Hello, a pong, a ping and a goodbye; each ping is
-        // answered, and late news may make one ask once more.
+        // Both may have a Hello, a pong, a ping, an Alive and a goodbye; each ping
+        // is answered, and so is the one that leaves with an answer; and late news
+        // may make one ask once more.
         loop {
             let from_a = a.transmit();
             let from_b = b.transmit();
@@ -82,7 +125,7 @@ proptest! {
                 break;
             }
             frames += 1;
-            prop_assert!(frames <= 16, "an echo storm: {:?} {:?}", a.out, b.out);
+            prop_assert!(frames <= 20, "an echo storm: {:?} {:?}", a.out, b.out);
             if let Some(control) = from_a {
                 b.call(What::Frame(control));
             }
@@ -95,7 +138,7 @@ proptest! {
     #[test]
     fn promise_08_rate(
         config: Config, seed: u64, start in start(), hello in hello(),
-        doings in vec((part(), 0..8_u8), 1..24),
+        doings in vec((part(), 0..11_u8), 1..24),
     ) {
         let mut rig = Rig::new(config, seed, start);
         rig.meet(hello);
@@ -113,8 +156,16 @@ proptest! {
                     rig.now = rig.now.max(until);
                     if !rig.monitor.has_ended() && rig.can_live() {
                         rig.live();
+                        watch.heard();
                         watch.look(&rig, false)?;
                     }
+                }
+                // The peer asks.
+                8.. => {
+                    rig.now = rig.now + share(deadline.saturating_duration_since(rig.now), part);
+                    rig.monitor.handle_frame(Control::Ping(Nonce([what; 8])), rig.now);
+                    rig.settle();
+                    watch.look(&rig, false)?;
                 }
                 // Late, but not too late.
                 4..6 => {
@@ -137,23 +188,24 @@ proptest! {
 
     // In a pause, or while a backlog delays the peer's pings.
     #[test]
-    fn promise_08_keepalive_pings_are_as_frequent_as_the_peer_needs_and_20_ms_apart(
-        config: Config, seed: u64, start in start(), hello in hello(), pauses: bool,
+    fn promise_08_signs_of_life_are_as_frequent_as_the_peer_needs_and_20_ms_apart(
+        config: Config, seed: u64, start in start(), hello in hello(), pauses: bool, foreign: bool,
         parts in vec(part(), 1..16),
     ) {
         let config = config.to_builder().evidence(Evidence::AnyBytes).write_stall(None).build().unwrap();
-        let mut rig = Rig::new(config, seed, start);
+        let monitor = Monitor::new(config, seed, start);
+        let mut rig = Rig::of(if foreign { monitor.without_hello() } else { monitor }, start);
         rig.meet(hello);
-        let status = rig.monitor.status();
-        let (needed, accepted) = status.peer.map_or((status.interval, Duration::ZERO), |peer| {
-            (peer.interval.min(peer.detection_time - peer.interval), peer.min_interval)
+        let needed = rig.monitor.status().peer.map_or(config.interval(), |peer| {
+            peer.interval.min(peer.detection_time - peer.interval)
         });
-        let every = status.interval.min(needed).max(Duration::from_millis(20)).max(accepted);
+        let every = config.interval().min(needed).max(Duration::from_millis(20));
         if pauses {
             rig.monitor.handle_paused(rig.now);
             rig.settle();
         }
-        let earlier = rig.pings.len() - usize::from(pauses);
+        // Where there is no Alive pings are that.
+        let earlier = rig.pings.len() - usize::from(pauses && foreign);
         for part in parts {
             if pauses {
                 rig.wake_on_time();
@@ -167,8 +219,10 @@ proptest! {
                 rig.settle();
             }
         }
-        for pair in rig.pings[earlier..].windows(2) {
-            let gap = pair[1].0.saturating_duration_since(pair[0].0);
+        let pings: Vec<_> = rig.pings[earlier..].iter().map(|&(at, _)| at).collect();
+        prop_assert!(!foreign || rig.signs.is_empty());
+        for pair in if foreign { &pings } else { &rig.signs }.windows(2) {
+            let gap = pair[1].saturating_duration_since(pair[0]);
             prop_assert!(if pauses { gap == every } else { gap >= every }, "{gap:?}, not {every:?}");
         }
     }
@@ -199,12 +253,12 @@ proptest! {
         config: Config, seed: u64, start in start(), peer in any::<Config>(),
         waits in vec(part(), 1..24),
     ) {
-        if !is_accepted(&config, &peer.hello()) {
+        if !is_accepted(&config, &peer.hello(INSTANCE)) {
             return Ok(());
         }
         let mut rig = Rig::new(config, seed, start);
         let accepted = peer.min_interval();
-        rig.meet(Some(peer.hello()));
+        rig.meet(Some(peer.hello(INSTANCE)));
         for wait in waits {
             // Each ping is answered at once, so that none is a repetition.
             let answer = |rig: &mut Rig| {
@@ -236,14 +290,14 @@ proptest! {
         doings in vec((part(), 0..10_u8), 1..10), repeat in 1..30_usize,
         held in part(), phase in part(),
     ) {
-        if !is_accepted(&sender, &receiver.hello()) || !is_accepted(&receiver, &sender.hello()) {
+        if !is_accepted(&sender, &receiver.hello(INSTANCE)) || !is_accepted(&receiver, &sender.hello(INSTANCE)) {
             return Ok(());
         }
         let pings = pings_of(lenient(sender), receiver, seed, start, doings.repeat(repeat));
         let whole = pings.last().map_or(Duration::ZERO, |last| last.saturating_duration_since(start));
 
         let mut judge = paused(receiver, seed, start);
-        judge.meet(Some(sender.hello()));
+        judge.meet(Some(sender.hello(INSTANCE)));
         // The network, or a receiver that doesn't read, holds everything back and
         // lets it go in bunches; all at once, perhaps.
         let held = micros(share(whole, held)).max(1);
@@ -252,7 +306,6 @@ proptest! {
             let age = micros(ping.saturating_duration_since(start));
             let bunch = (age + phase).div_ceil(held) * held - phase;
             judge.now = judge.now.max(start + us(bunch.max(age)));
-            judge.monitor.handle_bytes(judge.now);
             judge.monitor.handle_frame(Control::Ping(Nonce([7; 8])), judge.now);
         }
         judge.settle();
@@ -360,12 +413,23 @@ fn paused(config: Config, seed: u64, start: Instant) -> Rig {
     rig
 }
 
+/// So far apart are idle pings: max(m, I·(1 − max(J, ¼))).
+fn spacing(rig: &Rig) -> Duration {
+    let status = rig.monitor.status();
+    let accepted = status.peer.map(|peer| peer.min_interval);
+    let least = shortest(status.interval, &rig.config());
+    let least = least.min(status.interval - status.interval / 4);
+    least.max(accepted.unwrap_or_default()).max(MICROSECOND)
+}
+
 /// Checks each ping against the last one.
 struct Watch {
     seen: usize,
     last: Option<Instant>,
     unanswered: u32,
     stalls: u32,
+    /// Evidence came since the last ping, or no round depends on that.
+    is_idle: bool,
     heard_at: Instant,
 }
 
@@ -376,17 +440,25 @@ impl Watch {
             last: None,
             unanswered: 0,
             stalls: 0,
+            is_idle: true,
             heard_at: rig.last_heard(),
         }
+    }
+
+    /// Evidence came, perhaps at the very time of the last one.
+    fn heard(&mut self) {
+        self.unanswered = 0;
+        self.stalls = 0;
+        self.is_idle = true;
     }
 
     /// To be called after each wake-up.
     fn look(&mut self, rig: &Rig, stalled: bool) -> Result<(), TestCaseError> {
         let config = rig.config();
-        if rig.last_heard() > self.heard_at {
+        let is_heard = rig.last_heard() > self.heard_at;
+        if is_heard {
             self.heard_at = rig.last_heard();
-            self.unanswered = 0;
-            self.stalls = 0;
+            self.heard();
         }
         self.stalls += u32::from(stalled);
         let new = &rig.pings[self.seen..];
@@ -402,14 +474,13 @@ impl Watch {
             self.unanswered,
             self.stalls
         );
+        // The ping that follows evidence after a stall begins no round.
+        let is_idle = self.is_idle;
+        self.is_idle = is_heard && stalled;
         if let Some(last) = self.last.replace(at).filter(|_| !stalled) {
             let gap = at.saturating_duration_since(last);
-            if self.heard_at >= last {
-                let status = rig.monitor.status();
-                let interval = status.interval;
-                let accepted = status.peer.map(|peer| peer.min_interval);
-                let least = shortest(interval, &config).min(interval - interval / 4);
-                let least = least.max(accepted.unwrap_or_default());
+            if is_idle {
+                let least = spacing(rig);
                 prop_assert!(gap >= least, "idle pings {:?} apart, not {:?}", gap, least);
             } else {
                 prop_assert!(gap >= config.timeout(), "probes {:?} apart", gap);
@@ -466,12 +537,18 @@ fn pings_of(
                 rig.monitor.handle_resumed(rig.now);
                 rig.settle();
             }
+            // The receiver asks.
+            9 => {
+                rig.monitor
+                    .handle_frame(Control::Ping(Nonce([9; 8])), rig.now);
+                rig.settle();
+            }
             _ => {}
         }
         if what % 3 == 0 && !rig.monitor.has_ended() {
             // The receiver's first frame is its Hello.
             if !met {
-                rig.meet(Some(receiver.hello()));
+                rig.meet(Some(receiver.hello(INSTANCE)));
                 met = true;
             }
             if rig.can_live() {

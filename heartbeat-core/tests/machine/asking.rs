@@ -1,0 +1,197 @@
+//! Whoever is asked asks along: one beat proves both directions to both sides. A
+//! ping itself proves nothing.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may panic too"
+)]
+
+use crate::common::{INSTANCE, MICRO, Run, at, ms, secs};
+use heartbeat_core::{Config, ConfigBuilder, Control, Instant, Monitor, Nonce, Role};
+
+/// Dead after 16 s; idle pings are 7.5 s apart.
+fn timings() -> ConfigBuilder {
+    Config::builder()
+        .interval(secs(10))
+        .timeout(secs(2))
+        .jitter(0.0)
+        .adaptive(false)
+}
+
+fn start(timings: ConfigBuilder) -> Run {
+    Run::new(timings.build().unwrap())
+}
+
+fn asks(monitor: &mut Monitor, now: Instant) {
+    monitor.handle_frame(Control::Ping(Nonce([7; 8])), now);
+}
+
+/// Our ping of second 10 was answered after 100 ms.
+fn answered(timings: ConfigBuilder) -> Run {
+    let mut run = start(timings);
+    run.until(secs(10));
+    let pong = run.answer();
+    run.at(ms(10_100), |monitor, now| monitor.handle_frame(pong, now));
+    run
+}
+
+#[test]
+fn our_ping_leaves_with_the_answer() {
+    for role in [Role::Both, Role::Passive] {
+        let mut run = start(timings().role(role));
+        run.at(secs(3), asks);
+        let sent: Vec<_> = run.sent[1..].iter().map(|&(_, control)| control).collect();
+        let pong = Control::Pong(Nonce([7; 8]));
+        assert!(matches!(sent[..], [first, Control::Ping(_)] if first == pong));
+        assert_eq!(run.monitor.status().last_heard, at(secs(0)));
+        // No sooner than if nobody had asked.
+        let death = run.assert_dies_at(secs(16));
+        assert_eq!(death.silent_for, secs(16));
+        assert_eq!(run.pings(), [secs(3), secs(12), secs(14)]);
+    }
+}
+
+#[test]
+fn one_ping_is_enough_for_many_questions() {
+    let mut run = start(timings());
+    for second in 1..16 {
+        run.at(secs(second), asks);
+    }
+    run.assert_dies_at(secs(16));
+    assert_eq!(run.pings(), [secs(1), secs(12), secs(14)]);
+}
+
+#[test]
+fn it_leaves_only_if_it_was_due_soon() {
+    let soon = secs(10) + ms(7_500);
+    let mut run = answered(timings());
+    run.at(soon - MICRO, asks);
+    assert_eq!(run.pings(), [secs(10)]);
+    let mut run = answered(timings());
+    run.at(soon, asks);
+    assert_eq!(run.pings(), [secs(10), soon]);
+    run.assert_dies_at(ms(10_100) + secs(16));
+}
+
+#[test]
+fn much_jitter_makes_it_due_sooner() {
+    let half = || timings().jitter(0.5);
+    for (wait, asked) in [(secs(5) - MICRO, false), (secs(5), true)] {
+        let mut run = start(half());
+        run.at(MICRO, asks);
+        let left = run.pings()[0];
+        let pong = run.answer();
+        run.at(ms(100), |monitor, now| monitor.handle_frame(pong, now));
+        run.at(left + wait, asks);
+        assert_eq!(run.pings().len(), if asked { 2 } else { 1 });
+    }
+}
+
+#[test]
+fn it_leaves_no_sooner_than_the_peer_accepts_it() {
+    let slow = timings().timeout(secs(3)).min_interval(secs(9));
+    let slow = Control::Hello(slow.build().unwrap().hello(INSTANCE));
+    for (when, asked) in [(secs(19) - MICRO, false), (secs(19), true)] {
+        let mut run = answered(timings());
+        run.at(ms(10_200), |monitor, now| monitor.handle_frame(slow, now));
+        run.at(when, asks);
+        assert_eq!(run.pings().len(), if asked { 2 } else { 1 });
+    }
+}
+
+#[test]
+fn it_leaves_only_if_none_waits_for_its_answer() {
+    // In a round one does.
+    let mut run = start(timings());
+    run.until(secs(10));
+    run.at(secs(11), asks);
+    run.just_before(secs(12));
+    assert_eq!(run.pings(), [secs(10)]);
+
+    // Or evidence ended the round, and its ping has a second left.
+    for (when, asked) in [(secs(19) - MICRO, false), (secs(19), true)] {
+        let mut run = start(timings().timeout(secs(9)));
+        run.until(secs(10));
+        run.at(ms(10_500), Monitor::handle_bytes);
+        run.at(when, asks);
+        assert_eq!(run.pings().len(), if asked { 2 } else { 1 });
+    }
+
+    // Or it hasn't even left.
+    let mut run = start(timings());
+    run.writable = false;
+    run.until(secs(10));
+    run.at(ms(10_500), Monitor::handle_bytes);
+    run.at(secs(20), asks);
+    assert_eq!(run.pings(), [secs(10)]);
+}
+
+#[test]
+fn the_round_is_counted_from_the_promised_accuracy() {
+    let config = timings().jitter(0.25).build().unwrap();
+    let heard_at = ms(100);
+    let base = heard_at + ms(7_500) + config.arrival_slack();
+    for (when, counted_from) in [
+        (ms(7_501), base),
+        (base, base),
+        (base + MICRO, base + MICRO),
+    ] {
+        let mut run = Run::seeded(config, 5);
+        run.at(MICRO, asks);
+        let pong = run.answer();
+        run.at(heard_at, |monitor, now| monitor.handle_frame(pong, now));
+        run.at(when, asks);
+        assert_eq!(run.pings(), [MICRO, when]);
+        run.assert_dies_at(counted_from + secs(6));
+    }
+}
+
+#[test]
+fn a_probe_that_waits_is_served_by_it() {
+    let hello = timings().timeout(secs(3)).min_interval(secs(8));
+    let hello = Control::Hello(hello.build().unwrap().hello(INSTANCE));
+    let mut run = answered(timings());
+    run.at(ms(10_200), |monitor, now| monitor.handle_frame(hello, now));
+    run.at(ms(10_300), Monitor::probe);
+    run.just_before(secs(18));
+    run.monitor
+        .handle_frame(Control::Ping(Nonce([7; 8])), at(secs(18)));
+    run.now = secs(18);
+    run.wake();
+    assert_eq!(run.pings(), [secs(10), secs(18)]);
+    run.assert_dies_at(secs(18 + 6));
+}
+
+#[test]
+fn who_does_not_read_and_who_leaves_asks_nobody() {
+    let mut run = start(timings());
+    run.at(secs(1), Monitor::handle_paused);
+    run.at(secs(2), asks);
+    assert_eq!(run.pings(), []);
+    assert!(matches!(run.sent.last(), Some((_, Control::Pong(_)))));
+}
+
+#[test]
+fn in_a_foreign_protocol_a_ping_is_evidence_and_nobody_asks_along() {
+    let mut run = Run::foreign(timings().build().unwrap(), 1);
+    run.at(secs(9), asks);
+    assert_eq!(run.pings(), []);
+    assert_eq!(run.monitor.status().last_heard, at(secs(9)));
+    run.assert_dies_at(secs(9 + 16));
+}
+
+/// The timer is late, and the peer's ping is read first: that makes the verdict no
+/// later than the timer would.
+#[test]
+fn a_round_that_is_overdue_is_counted_from_its_interval() {
+    let mut run = start(timings());
+    run.asleep_until(secs(12));
+    run.monitor
+        .handle_frame(Control::Ping(Nonce([7; 8])), at(secs(12)));
+    run.wake();
+    assert_eq!(run.told, []);
+    run.assert_dies_at(secs(16));
+    assert_eq!(run.pings(), [secs(12), secs(14)]);
+}

@@ -125,7 +125,7 @@ mod tests {
     fn what_was_compliant_or_a_flood_remains_so() {
         // As many as may have been sent by then, less one, and one more than that.
         for (over, accepted) in [(0, true), (5, false)] {
-            let elapsed = (u64::from(u32::MAX) + 1) / 2 - 2 - over;
+            let elapsed = u64::from(u32::MAX / 2) - 1 - over;
             let mut limiter = after(u32::MAX, 0);
             let now = Instant::from_micros(elapsed);
             assert_eq!(limiter.admit(1, now), accepted, "{over}");

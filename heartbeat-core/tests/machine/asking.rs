@@ -206,7 +206,8 @@ fn a_probe_that_is_overdue_together_with_the_interval_is_counted_from_that() {
     run.at(ms(10_300), Monitor::probe);
     // The probe was due at 18 s, and the interval was over at 20.2 s.
     run.asleep_until(secs(21));
-    run.monitor.handle_frame(Control::Ping(Nonce([7; 8])), at(secs(21)));
+    run.monitor
+        .handle_frame(Control::Ping(Nonce([7; 8])), at(secs(21)));
     run.wake();
     assert_eq!(run.pings(), [secs(10), secs(21)]);
     run.assert_dies_at(ms(26_200));

@@ -553,7 +553,7 @@ impl Meeting {
         let end = self.stranger.end().await;
         let lines = &self.stranger.lines;
         assert!(end == "eof" || end == "reset", "{lines:?}");
-        let told = lines.iter().any(|line| line == why);
+        let told = lines.iter().any(|line| line.starts_with(why));
         assert!(told, "{lines:?} instead of {why}");
     }
 

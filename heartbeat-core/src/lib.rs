@@ -37,7 +37,6 @@
 //!
 //!     // 1. Read what is there.
 //!     for frame in side.inbox.drain(..) {
-//!         monitor.handle_bytes(now);
 //!         match Control::decode(&frame) {
 //!             Ok(control) => monitor.handle_frame(control, now),
 //!             Err(error) => monitor.handle_end(End::Protocol(error), now),

@@ -98,3 +98,37 @@ impl Limiter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A peer whose N is 1, that may send 2 pings each microsecond.
+    fn after(pings: u32, began_at: u64) -> Limiter {
+        Limiter {
+            began_at: Instant::from_micros(began_at),
+            pings,
+            announced: Announced::Most(1),
+        }
+    }
+
+    #[test]
+    fn a_count_that_is_full_is_halved_and_its_time_with_it() {
+        let now = Instant::from_micros(u64::from(u32::MAX));
+        let mut limiter = after(u32::MAX, 0);
+        assert!(limiter.admit(1, now));
+        assert_eq!(limiter.pings, u32::MAX / 2 + 1);
+        assert_eq!(limiter.began_at.as_micros(), u64::from(u32::MAX / 2));
+    }
+
+    #[test]
+    fn what_was_compliant_or_a_flood_remains_so() {
+        // As many as may have been sent by then, less one, and one more than that.
+        for (over, accepted) in [(0, true), (5, false)] {
+            let elapsed = u64::from(u32::MAX / 2) - 1 - over;
+            let mut limiter = after(u32::MAX, 0);
+            let now = Instant::from_micros(elapsed);
+            assert_eq!(limiter.admit(1, now), accepted, "{over}");
+        }
+    }
+}

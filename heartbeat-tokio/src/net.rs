@@ -176,11 +176,16 @@ impl<S> Net<S> {
         self.suspected = None;
     }
 
-    /// The peer is about to be told of a verdict: what the kernel has noted so
-    /// far is remembered for the diagnosis.
-    pub(crate) fn note_end(&mut self, stream: &S) {
-        let info = (self.socket)(stream).and_then(|socket| TcpInfo::of(socket).ok());
-        self.at_end = info.map(Box::new);
+    /// The peer is about to be told of a verdict. That would change what the
+    /// kernel has noted, so it is remembered for the diagnosis. And it is to leave
+    /// at once: with Nagle's algorithm it would wait for an acknowledgement, and a
+    /// reset would overtake it.
+    pub(crate) fn prepare_end(&mut self, stream: &S) {
+        if let Some(socket) = (self.socket)(stream) {
+            self.at_end = TcpInfo::of(socket).ok().map(Box::new);
+            // If it fails, the peer is perhaps not told.
+            let _ = socket.set_nodelay(true);
+        }
     }
 
     /// Says of a death what the kernel knew at the verdict. The peer's last frame

@@ -195,3 +195,20 @@ fn a_round_that_is_overdue_is_counted_from_its_interval() {
     run.assert_dies_at(secs(16));
     assert_eq!(run.pings(), [secs(12), secs(14)]);
 }
+
+/// Nor is a probe's that waited.
+#[test]
+fn a_probe_that_is_overdue_together_with_the_interval_is_counted_from_that() {
+    let hello = timings().timeout(secs(3)).min_interval(secs(8));
+    let hello = Control::Hello(hello.build().unwrap().hello(INSTANCE));
+    let mut run = answered(timings().stall_tolerance(secs(5)));
+    run.at(ms(10_200), |monitor, now| monitor.handle_frame(hello, now));
+    run.at(ms(10_300), Monitor::probe);
+    // The probe was due at 18 s, and the interval was over at 20.2 s.
+    run.asleep_until(secs(21));
+    run.monitor
+        .handle_frame(Control::Ping(Nonce([7; 8])), at(secs(21)));
+    run.wake();
+    assert_eq!(run.pings(), [secs(10), secs(21)]);
+    run.assert_dies_at(ms(26_200));
+}

@@ -59,6 +59,7 @@ struct Side {
     has_begun: bool,
     next_message: u64,
     paused_until: u64,
+    has_resumed: bool,
     /// How often it wrote.
     writes: u64,
     pings: Vec<u64>,
@@ -95,6 +96,7 @@ impl Case {
                 has_begun: false,
                 next_message: self.messages[who].map_or(NEVER, |every| begins + every),
                 paused_until: 0,
+                has_resumed: false,
                 writes: 0,
                 pings: Vec::new(),
                 last_heard: begins,
@@ -167,9 +169,10 @@ impl Run {
         let arrival = side.inbox.front().map_or(NEVER, |&(at, _)| at);
         let arrival = arrival.max(side.paused_until);
         let mut next = deadline.min(arrival).min(side.next_message);
-        if let Some((paused, from, _)) = self.case.pause {
-            if paused == who && side.paused_until == 0 {
-                next = next.min(from);
+        if let Some((paused, from, until)) = self.case.pause {
+            if paused == who && !side.has_resumed {
+                let is_paused = side.paused_until > 0;
+                next = next.min(if is_paused { until } else { from });
             }
         }
         next
@@ -185,7 +188,8 @@ impl Run {
                 side.paused_until = until;
                 side.monitor.handle_paused(at);
             }
-            if paused == who && until == now {
+            if paused == who && until <= now && !side.has_resumed {
+                side.has_resumed = true;
                 side.monitor.handle_resumed(at);
                 (side.last_heard, side.heard) = (now, true);
             }
@@ -476,10 +480,11 @@ fn where_verdicts_are_lost_too_each_side_knows_within_d_of_its_last_arrival() {
 
 /// The paused side shows life while it can, and learns it when it reads again.
 #[test]
-fn while_one_side_does_not_read_the_other_knows_within_d_and_an_interval() {
+fn while_one_side_does_not_read_the_other_knows_within_d_and_one_delay() {
     let mut dice = SmallRng::seed_from_u64(15);
     let mut other_side = Worst::default();
     let mut paused_side = Worst::default();
+    let mut told = Worst::default();
     for _ in 0..cases(5_000, 100_000) {
         let mut case = draw(&mut dice);
         // What only answers can refute is refuted by a pause.
@@ -488,8 +493,8 @@ fn while_one_side_does_not_read_the_other_knows_within_d_and_an_interval() {
         let builder = builder.evidence(*evidence.choose(&mut dice).unwrap());
         case.config = builder.build().unwrap();
         let (detection, delay) = (case.detection_time(), case.delay);
-        let interval = micros(case.config.interval());
-        let (paused, cut_at) = case.cut.unwrap();
+        let (mute, cut_at) = case.cut.unwrap();
+        let paused = dice.random_range(0..2);
         let from = cut_at.saturating_sub(dice.random_range(0..2 * detection));
         let from = from.max(case.phase + delay);
         let until = cut_at + dice.random_range(1..3 * detection);
@@ -503,17 +508,23 @@ fn while_one_side_does_not_read_the_other_knows_within_d_and_an_interval() {
             reads.at >= cut_at,
             "dead before the cut: {case:?} {reads:?}"
         );
-        let late = reads.at - cut_at;
-        other_side.take(late, detection + interval + delay, &run);
         assert!(
             other.at >= cut_at,
             "dead before the cut: {case:?} {other:?}"
         );
         let under_way = (cut_at + 2 * delay).saturating_sub(until);
+        if paused == mute {
+            other_side.take(reads.at - cut_at, detection + delay, &run);
+        } else {
+            // It hears signs of life until the other reads, finds out and says so.
+            let late = reads.at.saturating_sub(until);
+            told.take(late, detection + under_way + delay, &run);
+        }
         paused_side.take(other.at.saturating_sub(until), detection + under_way, &run);
     }
-    println!("who reads, from the cut, of D + I + delay: {other_side}");
+    println!("who reads, from the cut, of D + delay: {other_side}");
     println!("who paused, from its resuming, of D: {paused_side}");
+    println!("who heard it in the pause, from its resuming, of D + delay: {told}");
 }
 
 // ---- while it works --------------------------------------------------------

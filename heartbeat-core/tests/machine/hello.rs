@@ -8,7 +8,7 @@
 )]
 
 use crate::common::{INSTANCE, Run, secs};
-use heartbeat_core::{Config, ConfigBuilder, Control, Event, Evidence, Monitor};
+use heartbeat_core::{Config, ConfigBuilder, Control, Event, Evidence, Instant, Monitor};
 
 /// Dead after 16 s.
 fn timings() -> ConfigBuilder {
@@ -85,4 +85,44 @@ fn a_probe_that_waited_is_sent_when_it_need_not_wait_any_longer() {
     run.just_before(secs(42));
     assert_eq!(run.pings().len(), 2);
     run.assert_dies_at(secs(46));
+}
+
+/// So that who hears its own knows that it talks to itself.
+#[test]
+fn each_end_of_a_connection_has_an_instance_of_its_own() {
+    let instance = |seed| {
+        let mut monitor = Monitor::new(timings().build().unwrap(), seed, Instant::ORIGIN);
+        match monitor.poll_transmit() {
+            Some(Control::Hello(hello)) => hello.instance,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(instance(1), instance(1));
+    let mut all: Vec<_> = (0..1000).map(instance).collect();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), 1000);
+}
+
+#[test]
+fn a_hello_says_the_largest_message_and_is_news_if_only_that_changed() {
+    let mut run = Run::new(timings().max_frame(1000).build().unwrap());
+    let Some(&(_, Control::Hello(ours))) = run.sent.first() else {
+        panic!("{:?}", run.sent);
+    };
+    assert_eq!(ours.max_frame, 1000);
+    let says = |max_frame| {
+        timings()
+            .max_frame(max_frame)
+            .build()
+            .unwrap()
+            .hello(INSTANCE)
+    };
+    for max_frame in [2000, 2000, 3000] {
+        run.at(secs(1), |monitor, now| {
+            monitor.handle_frame(Control::Hello(says(max_frame)), now);
+        });
+        assert_eq!(run.monitor.status().peer, Some(says(max_frame)));
+    }
+    assert_eq!(run.told.len(), 2);
 }

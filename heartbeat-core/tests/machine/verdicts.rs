@@ -42,12 +42,14 @@ fn silent(monitor: &mut Monitor) {
     }
 }
 
+/// Brings a monitor to its end.
+type Ends = fn(&mut Monitor, Instant);
+
 #[test]
 fn each_verdict_of_ours_has_its_code() {
     let second = Instant::ORIGIN + secs(1);
     let wrong = ProtocolError::Malformed { tag: 2 };
-    type Fault = fn(&mut Monitor, Instant);
-    let verdicts: [(Fault, GoodbyeCode); 5] = [
+    let verdicts: [(Ends, GoodbyeCode); 5] = [
         (|monitor, _| silent(monitor), GoodbyeCode::SILENT),
         (
             |monitor, now| {

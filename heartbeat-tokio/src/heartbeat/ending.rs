@@ -5,12 +5,15 @@
 //! is the monitor's to say.
 
 use std::{
+    future::Future,
     io,
+    pin::pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use heartbeat_core::{End, Event, GoodbyeCode, Instant};
+use tokio::task::yield_now;
 
 use super::{Heartbeat, READS_AT_ONCE, Status, flags::Flag};
 use crate::{
@@ -35,6 +38,8 @@ pub(super) struct Ending {
     pub(super) io_error: Option<Arc<io::Error>>,
     /// Writing failed so; what can still be read is read first.
     pub(super) write_end: Option<End>,
+    /// The reactor had a turn since: it knows what there is to read.
+    has_waited: bool,
     /// When ending our direction of the stream is given up.
     shutdown_by: Option<Instant>,
 }
@@ -101,8 +106,15 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Writing has failed. That is the end, as soon as there is nothing left
     /// to read.
     pub(super) fn end_after_reading(&mut self, end: End, cx: &mut Context<'_>) {
-        if !self.has_ended() && self.read_regardless(cx).is_pending() {
+        if self.has_ended() || self.read_regardless(cx).is_ready() {
+            return;
+        }
+        if std::mem::replace(&mut self.ending().has_waited, true) {
             self.end(end);
+        } else {
+            // A process that slept learns of its timers first, and then of what
+            // arrived.
+            let _ = pin!(yield_now()).poll(cx);
         }
     }
 
@@ -151,8 +163,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 let silent_for = self.clock.now().saturating_duration_since(last_heard);
                 Detail::from(&*format!("silent for {silent_for:?}"))
             });
-        // What the kernel knows of a silence, this write would change.
-        self.net.note_end(stream);
+        self.net.prepare_end(stream);
         self.transport.give_up(code, detail);
         let _ = self.transport.poll_write(stream, cx, Scope::Control);
     }

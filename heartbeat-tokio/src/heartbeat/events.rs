@@ -19,7 +19,6 @@ use super::{Heartbeat, READS_AT_ONCE, flags::Flag};
 use crate::{
     CloseReason, Death, Detail, PeerEvent,
     error::Ended,
-    inbox::READ_AHEAD,
     transport::{Frame, Transport},
 };
 
@@ -128,7 +127,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                     return Some(Poll::Ready(Some(event)));
                 }
             }
-            if self.timer.has_fired() && !self.has_ended() && !self.flags.has(Flag::Judging) {
+            if self.is_time_to_judge() {
                 self.read_before_judging(cx);
                 continue;
             }
@@ -276,6 +275,13 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.timer.arm(self.clock, self.next_deadline(), cx);
     }
 
+    /// Whether the timer has fired, and what was read before is taken apart.
+    fn is_time_to_judge(&self) -> bool {
+        let unseen = self.flags.has(Flag::NewBytes) && !self.flags.has(Flag::Paused);
+        let judging = self.flags.has(Flag::Judging);
+        self.timer.has_fired() && !self.has_ended() && !unseen && !judging
+    }
+
     /// The timer has fired. What is there is read and taken apart before
     /// anybody is judged.
     fn read_before_judging(&mut self, cx: &mut Context<'_>) {
@@ -286,14 +292,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 self.flags.raise(Flag::LastWords);
                 self.resume();
             }
-        } else if self.flags.has(Flag::NewBytes) && self.transport.unread() > READ_AHEAD {
-            // The application is behind with what lies here, and behind that
-            // there may be more: nothing can be held against the peer. (What
-            // was taken apart to its end is an incomplete frame, however long,
-            // and waits for the peer.)
-            self.monitor.handle_bytes(self.clock.now());
         } else {
-            // Whether there was anything, the monitor knows now.
+            // Whether there was anything, the monitor knows soon.
             let _ = self.read_regardless(cx);
         }
         self.flags.raise(Flag::Judging);

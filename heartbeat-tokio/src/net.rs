@@ -206,8 +206,6 @@ impl<S> Net<S> {
     /// nothing unsent stays in the kernel.
     pub(crate) fn reset(&self, stream: &S) {
         if let Some(socket) = (self.socket)(stream) {
-            // Sends what Nagle's algorithm holds back: our goodbye, perhaps.
-            let _ = SockRef::from(socket).set_tcp_nodelay(true);
             // If it fails, the kernel closes in order, and keeps what is unsent.
             let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
         }

@@ -158,8 +158,9 @@ impl ConfigBuilder {
         self
     }
 
-    /// The largest application frame, in bytes, that is accepted or sent.
-    /// Default 8 MiB; from 1 byte to 4 GiB − 2 bytes.
+    /// The largest message, in bytes, that is accepted. It is announced, and the
+    /// peer sends no larger ones; before the peer's Hello it limits what we send,
+    /// too. Default 8 MiB; from 1 byte to 4 GiB − 2 bytes.
     ///
     /// Bounds the memory that a peer can make us hold.
     pub fn max_frame(mut self, bytes: usize) -> Self {

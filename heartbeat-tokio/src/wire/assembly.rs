@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use heartbeat_core::{PART, ProtocolError};
+use heartbeat_core::{PART, ProtocolError, Tag};
 use tokio::io::AsyncRead;
 use tokio_util::io::poll_read_buf;
 
@@ -29,29 +29,36 @@ pub(super) struct Assembly {
     /// What the first part announced.
     length: usize,
     part: Part,
+    /// Parts that are whole, which nobody knows yet.
+    untold: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     /// So many of its bytes are still to come.
     Begun { missing: usize },
-    /// It is whole, which nobody knows yet.
-    Ended,
     /// Between two parts.
     None,
 }
+
+/// Up to so many further parts are read at once, and moved over the headers between
+/// them. Fewer reads cost the kernel fewer acknowledgements.
+const FURTHER: usize = 8;
 
 impl Assembly {
     /// A message of `length` bytes, of which the first part has `missing`. So many
     /// bytes have `arrived`.
     pub(super) fn begin(length: u32, missing: usize, arrived: usize) -> Box<Self> {
         let length = length as usize;
-        let buffer = pool::take_large(length)
-            .unwrap_or_else(|| BytesMut::with_capacity(beginning(length, arrived)));
+        // Headers lie between the parts until they are moved.
+        let room = length + HEADER * FURTHER;
+        let buffer = pool::take_large(room)
+            .unwrap_or_else(|| BytesMut::with_capacity(beginning(room, arrived)));
         Box::new(Self {
             buffer,
             length,
             part: Part::Begun { missing },
+            untold: 0,
         })
     }
 
@@ -81,8 +88,8 @@ impl Assembly {
         matches!(self.part, Part::Begun { .. })
     }
 
-    /// Reads once, up to the end of the part; and the header that follows it, if
-    /// one must follow. That is put where everything else is read to.
+    /// Reads once: of the message, and never beyond its end. What comes between parts
+    /// is put where everything else is read to.
     pub(super) fn poll_fill(
         &mut self,
         stream: Pin<&mut impl AsyncRead>,
@@ -97,8 +104,9 @@ impl Assembly {
             // To twice as much.
             self.buffer.reserve(1);
         }
-        let last = before + missing == self.length;
-        let wanted = missing + if last { 0 } else { HEADER };
+        // If the peer's parts are as long as ours.
+        let further = (self.length - before - missing).min(FURTHER * PART);
+        let wanted = missing + further + HEADER * further.div_ceil(PART);
         let room = wanted.min(self.buffer.capacity() - before);
         let read = ready!(poll_read_buf(
             stream,
@@ -106,26 +114,55 @@ impl Assembly {
             &mut (&mut self.buffer).limit(room)
         ))?;
         let of_part = read.min(missing);
-        behind.extend_from_slice(self.buffer.get(before + of_part..).unwrap_or_default());
-        self.buffer.truncate(before + of_part);
         self.took(of_part, missing);
+        let (end, rest) = self.join_parts(before + of_part);
+        behind.extend_from_slice(self.buffer.get(rest..).unwrap_or_default());
+        self.buffer.truncate(end);
         Poll::Ready(Ok(read))
+    }
+
+    /// Moves what was read of further parts to the end of the message, which is at
+    /// `end` so far. Says where that is then, and where the rest begins.
+    fn join_parts(&mut self, mut end: usize) -> (usize, usize) {
+        let mut rest = end;
+        while self.part == Part::None {
+            let Some(&[a, b, c, d, tag]) = self.buffer.get(rest..).and_then(<[u8]>::first_chunk)
+            else {
+                break;
+            };
+            let bytes = (u32::from_be_bytes([a, b, c, d]) as usize).saturating_sub(1);
+            let is_next = (1..=PART.min(self.length - end)).contains(&bytes);
+            if tag != Tag::Part.to_byte() || !is_next {
+                break; // the reader judges it
+            }
+            let from = rest + HEADER;
+            let there = bytes.min(self.buffer.len() - from);
+            self.buffer.copy_within(from..from + there, end);
+            self.took(there, bytes);
+            end += there;
+            rest = from + there;
+        }
+        (end, rest)
     }
 
     fn took(&mut self, bytes: usize, missing: usize) {
         self.part = match missing - bytes {
-            0 => Part::Ended,
+            0 => Part::None,
             missing => Part::Begun { missing },
         };
+        self.untold += u32::from(self.part == Part::None);
     }
 
-    /// Whether a part has ended that wasn't asked for before.
+    /// Whether a part has ended that wasn't told before.
     pub(super) fn end_part(&mut self) -> bool {
-        let ended = self.part == Part::Ended;
-        if ended {
-            self.part = Part::None;
-        }
+        let ended = self.untold > 0;
+        self.untold -= u32::from(ended);
         ended
+    }
+
+    /// Whether all that has arrived was told.
+    pub(super) fn is_told(&self) -> bool {
+        self.untold == 0
     }
 
     /// The bytes of the message, if all are there.
@@ -146,7 +183,7 @@ impl Assembly {
     pub(super) fn to_parts(&self) -> BytesMut {
         let missing = match self.part {
             Part::Begun { missing } => missing,
-            Part::Ended | Part::None => 0,
+            Part::None => 0,
         };
         let arrived = self.buffer.len();
         // As much as the last part has room for; the others have what is before.

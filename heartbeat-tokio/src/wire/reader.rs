@@ -360,7 +360,7 @@ impl Reader {
         }
         // The next part, or another message of this kind, is read to where it belongs.
         self.bulk = false;
-        let Some(bytes) = message.whole() else {
+        let Some(bytes) = message.whole().filter(|_| message.is_told()) else {
             return Some(Frame::Other);
         };
         self.weight = bytes;

@@ -16,7 +16,7 @@ use heartbeat_core::{PART, ProtocolError, Tag};
 use tokio::io::AsyncRead;
 use tokio_util::io::poll_read_buf;
 
-use super::{HEADER, put_part_header};
+use super::{HEADER, VARINT, put_part_header};
 use crate::pool;
 
 /// A buffer that has to grow begins with at least half of so many bytes.
@@ -45,13 +45,16 @@ enum Part {
 /// them. Fewer reads cost the kernel fewer acknowledgements.
 const FURTHER: usize = 8;
 
+/// So much is read behind them: the header of another message in parts.
+const NEXT: usize = HEADER + VARINT as usize;
+
 impl Assembly {
     /// A message of `length` bytes, of which the first part has `missing`. So many
     /// bytes have `arrived`.
     pub(super) fn begin(length: u32, missing: usize, arrived: usize) -> Box<Self> {
         let length = length as usize;
         // Headers lie between the parts until they are moved.
-        let room = length + HEADER * FURTHER;
+        let room = length + HEADER * FURTHER + NEXT;
         let buffer = pool::take_large(room)
             .unwrap_or_else(|| BytesMut::with_capacity(beginning(room, arrived)));
         Box::new(Self {
@@ -88,8 +91,8 @@ impl Assembly {
         matches!(self.part, Part::Begun { .. })
     }
 
-    /// Reads once: of the message, and never beyond its end. What comes between parts
-    /// is put where everything else is read to.
+    /// Reads once: of the message, and hardly more behind it than a header. What comes
+    /// between parts and behind them is put where everything else is read to.
     pub(super) fn poll_fill(
         &mut self,
         stream: Pin<&mut impl AsyncRead>,
@@ -106,7 +109,8 @@ impl Assembly {
         }
         // If the peer's parts are as long as ours.
         let further = (self.length - before - missing).min(FURTHER * PART);
-        let wanted = missing + further + HEADER * further.div_ceil(PART);
+        let headers = HEADER * further.div_ceil(PART) + NEXT;
+        let wanted = missing + further + headers;
         let room = wanted.min(self.buffer.capacity() - before);
         let read = ready!(poll_read_buf(
             stream,

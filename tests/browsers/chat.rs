@@ -25,7 +25,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
-use heartbeat_core::{Config, Control, Nonce};
+use heartbeat_core::{Config, Control, Goodbye, GoodbyeCode, Nonce};
 use heartbeat_tests::{example, ms, process::PeerProcess, secs, server::Server};
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
@@ -336,14 +336,14 @@ async fn heartbeat_js_reads_and_writes_what_the_page_of_the_protocol_says() {
     // What it refuses for its length, and before the Hello.
     for (bytes, options, meaning) in [
         ("00 68 69", "{ greeted: false }", "HelloExpected tag=0x00"),
-        ("05", "{ greeted: false }", "HelloExpected tag=0x05"),
+        ("08", "{ greeted: false }", "HelloExpected tag=0x08"),
         ("00 31 32 33", "{ maxFrame: 3 }", "data 313233"),
         (
             "00 31 32 33",
             "{ maxFrame: 2 }",
             "FrameTooLong length=4 max=3",
         ),
-        ("00", "{}", "data "),
+        ("00", "{}", "data"),
     ] {
         let read = words(&format!("reads({}, {options})", json!(bytes)));
         assert_eq!(page.value(&read).await, meaning);
@@ -351,10 +351,26 @@ async fn heartbeat_js_reads_and_writes_what_the_page_of_the_protocol_says() {
     for (length, options, meaning) in [
         (257, "{ greeted: false }", "FrameTooLong length=257 max=256"),
         (300, "{ maxFrame: 298 }", "FrameTooLong length=300 max=299"),
+        (65_538, "{}", "FrameTooLong length=65538 max=65537"),
+        (65_543, "{}", "FrameTooLong length=65543 max=65542"),
     ] {
         let bytes = "00 ".repeat(length);
         let read = words(&format!("reads({}, {options})", json!(bytes.trim())));
         assert_eq!(page.value(&read).await, meaning);
+    }
+    // Whole streams, as far as they are whole frames.
+    for (kind, max_frame) in [("vectors-stream", 16), ("vectors-parts", 100_000)] {
+        let vectors = vectors(kind);
+        assert!(vectors.len() >= 20, "{kind}");
+        for [name, bytes, meaning] in vectors {
+            let stream = words(&format!("stream({}, {max_frame})", json!(bytes)));
+            let seen = page.value(&stream).await;
+            let seen = seen.as_str().unwrap();
+            // What it finds by a header alone needs a whole frame here.
+            let is_whole = seen == meaning;
+            let (before, _) = meaning.rsplit_once("; ").unwrap_or(("", ""));
+            assert!(is_whole || seen == before, "{name}: {seen}");
+        }
     }
     page.assert_content();
 }
@@ -421,7 +437,14 @@ async fn heartbeat_js_finds_silence_and_excuses_its_own_stalls() {
 
     // The one of the protocol's ends.
     for (frame, end) in [
-        ("{ type: 'goodbye' }", "closed peer"),
+        (
+            "{ type: 'goodbye', code: 1, detail: 'at noon' }",
+            "closed peer 1 at noon",
+        ),
+        (
+            "{ type: 'goodbye', code: 2, detail: 'silent for 3s' }",
+            "dead given up 2 silent for 3s",
+        ),
         (
             "{ type: 'ping', nonce: new Uint8Array(7) }",
             "dead protocol Malformed tag=0x02",
@@ -435,6 +458,72 @@ async fn heartbeat_js_finds_silence_and_excuses_its_own_stalls() {
     let script = "return await told(fake((socket) => says(socket, { type: 'data', body: [1] }), false), 700)";
     let told = page.value(&lives(script)).await;
     assert_eq!(told, json!(["dead protocol HelloExpected tag=0x00"]));
+    page.assert_content();
+}
+
+#[tokio::test]
+async fn heartbeat_js_asks_along_shows_life_and_tells_its_verdict() {
+    let server = Chat::start(&["--bots", "0"]).await;
+    let Some(mut page) = server.visit("Ann").await else {
+        return;
+    };
+    let lives = |script: &str| format!("(async () => {{ {FAKE} {script} }})()");
+
+    // A server that asks and never answers: its questions are no signs of life.
+    let told = page
+        .value(&lives(
+            "const sent = [];
+             const socket = fake((socket, frame) => sent.push(frame.type), true);
+             setInterval(() => says(socket, { type: 'ping', nonce: new Uint8Array(8) }), 100);
+             const words = await told(socket, 3500);
+             return [words.at(-1), sent.at(-1), sent.slice(0, 2).join()];",
+        ))
+        .await;
+    let end = told[0].as_str().unwrap();
+    assert!(end.starts_with("dead silent 1"), "{told}");
+    assert_eq!(told[1], "goodbye", "the verdict is told");
+
+    // The answer and our own question leave together, the first time.
+    let together = page
+        .value(&lives(
+            "const sent = [];
+             const socket = fake((socket, frame) => sent.push(frame.type), true);
+             const server = new Heartbeat(socket, { interval: 3_600_000, timeout: 1000, maxMissed: 3 });
+             setTimeout(() => says(socket, { type: 'ping', nonce: new Uint8Array(8) }), 100);
+             await new Promise((resolve) => setTimeout(resolve, 400));
+             says(socket, { type: 'ping', nonce: new Uint8Array(8) });
+             await new Promise((resolve) => setTimeout(resolve, 100));
+             server.close();
+             return sent.join();",
+        ))
+        .await;
+    assert_eq!(together, "hello,pong,ping,pong,goodbye");
+
+    // Messages in parts, and an Alive while one arrives.
+    let parts = page
+        .value(&lives(
+            "const sent = [];
+             const socket = fake((socket, frame) => sent.push(frame), true);
+             const server = new Heartbeat(socket, { interval: 3_600_000, timeout: 1000, maxMissed: 3 });
+             const arrived = [];
+             server.addEventListener('message', ({ detail }) => arrived.push(detail));
+             await new Promise((resolve) => setTimeout(resolve, 100));
+             const message = new Uint8Array(150_000).map((_, index) => index * 7);
+             server.send(message);
+             const parts = sent.filter(({ type }) => type === 'part');
+             for (const part of parts) says(socket, part);
+             await new Promise((resolve) => setTimeout(resolve, 100));
+             server.close();
+             return [
+                 parts.map(({ length, body }) => `${length ?? ''}:${body.length}`).join(),
+                 arrived.length,
+                 arrived[0]?.length === 150_000 && arrived[0].every((byte, at) => byte === message[at]),
+                 sent.filter(({ type }) => type === 'alive').length,
+             ];",
+        ))
+        .await;
+    let expected = json!(["150000:65536,:65536,:18928", 1, true, 1]);
+    assert_eq!(parts, expected);
     page.assert_content();
 }
 
@@ -455,7 +544,7 @@ async fn rubbish_ends_only_the_connection_that_it_came_on() {
             "the body of a frame with tag 0x02 is malformed",
         ),
         (
-            "a long goodbye",
+            "half a goodbye",
             binary(b"\x04 "),
             "the body of a frame with tag 0x04 is malformed",
         ),
@@ -488,6 +577,16 @@ async fn rubbish_ends_only_the_connection_that_it_came_on() {
         ),
         ("a long message", binary(&[0; 100_000]), "Message too long"),
         (
+            "a message in parts that is too long",
+            binary(b"\x07\xff\xff\x7f{"),
+            "at most",
+        ),
+        (
+            "a message in parts that is too short",
+            binary(b"\x07\x01{"),
+            "parts that make no message",
+        ),
+        (
             "a reserved opcode",
             Message::Frame(Frame::message(
                 vec![1],
@@ -502,7 +601,13 @@ async fn rubbish_ends_only_the_connection_that_it_came_on() {
         let name = format!("Mallory {sent}");
         let mut mallory = Stranger::join(&server, &name).await;
         mallory.send(message).await;
-        mallory.until_ended(what).await;
+        let verdict = mallory.until_ended(what).await;
+        if let Some((code, detail)) = verdict {
+            assert_eq!(code, GoodbyeCode::PROTOCOL, "{what}");
+            // What the application's codec says of it is told to us only.
+            let by_codec = detail == "the codec can't read it";
+            assert!(by_codec || detail.contains(words), "{what}: {detail}");
+        }
         let told = witness
             .told(&format!("{name} has left (broke the protocol: "))
             .await;
@@ -537,7 +642,8 @@ async fn who_has_no_name_is_no_member_and_is_not_waited_for() {
     // Not one of them speaks as it should.
     let mut silent = Stranger::connect(&server).await;
     let mut rude = Stranger::connect(&server).await;
-    rude.send(control(Control::Goodbye)).await;
+    rude.send(control(Control::Goodbye(GoodbyeCode::LEAVING)))
+        .await;
     let mut hasty = Stranger::connect(&server).await;
     hasty.greet().await;
     hasty.say(&json!({ "Say": { "text": "me first" } })).await;
@@ -705,14 +811,58 @@ const WORDS: &str = r"
         switch (frame.type) {
             case 'hello':
                 return `hello interval=${frame.interval} detection=${frame.detectionTime} ` +
-                    `min=${frame.minInterval} missed=${frame.maxMissed}`;
-            case 'goodbye': return 'goodbye';
-            case 'data': return `data ${hex(frame.body).join('')}`;
-            default: return `${frame.type} nonce=${hex(frame.nonce).join('')}`;
+                    `min=${frame.minInterval} missed=${frame.maxMissed} ` +
+                    `frame=${frame.maxFrame} instance=${hex(frame.instance).join('')}`;
+            case 'goodbye': {
+                const detail = hex(new TextEncoder().encode(frame.detail)).join('');
+                return `goodbye code=${frame.code}${detail && ` detail=${detail}`}`;
+            }
+            case 'data': return data(frame.body);
+            case 'ping':
+            case 'pong': return `${frame.type} nonce=${hex(frame.nonce).join('')}`;
+            default: return frame.type;
         }
     };
-    const bytesOf = (text) =>
-        Uint8Array.from(text.split(' ').filter(Boolean), (byte) => parseInt(byte, 16));
+    // A long message as runs of the same byte.
+    const data = (body) => {
+        if (body.length < 100) return `data ${hex(body).join('')}`.trim();
+        const runs = [];
+        for (let at = 0; at < body.length; ) {
+            const end = body.findIndex((byte, index) => index > at && byte !== body[at]);
+            const count = (end < 0 ? body.length : end) - at;
+            runs.push(hex([body[at]])[0] + (count > 1 ? `*${count}` : ''));
+            at += count;
+        }
+        return `data ${runs.join(' ')}`;
+    };
+    const bytesOf = (text) => Uint8Array.from(text.split(' ').filter(Boolean).flatMap((run) => {
+        const [byte, count] = run.split('*');
+        return Array(Number(count ?? 1)).fill(parseInt(byte, 16));
+    }));
+    const stream = (text, maxFrame) => {
+        const bytes = bytesOf(text);
+        const seen = [];
+        let [at, greeted, missing, parts] = [0, false, 0, []];
+        while (at + 4 <= bytes.length) {
+            const end = at + 4 + new DataView(bytes.buffer).getUint32(at);
+            if (end > bytes.length) break;
+            try {
+                const frame = decode(bytes.subarray(at + 4, end), { greeted, maxFrame, missing });
+                if (frame.type !== 'part') {
+                    seen.push(words(frame));
+                } else {
+                    missing = (frame.length ?? missing) - frame.body.length;
+                    parts.push(...frame.body);
+                    seen.push(missing > 0 ? 'part' : data(Uint8Array.from(parts.splice(0))));
+                }
+            } catch (error) {
+                seen.push(error.message);
+                break;
+            }
+            [at, greeted] = [end, true];
+        }
+        return seen.join('; ');
+    };
     const reads = (text, options) => {
         try { return words(decode(bytesOf(text), options)); } catch (error) { return error.message; }
     };
@@ -732,6 +882,7 @@ const FAKE: &str = r"
     };
     const hello = {
         type: 'hello', interval: 5e6, detectionTime: 14e6, minInterval: 1e5, maxMissed: 3,
+        maxFrame: 8 << 20, instance: new Uint8Array(8),
     };
     const fake = (other, greets = other.length > 0, readyState = WebSocket.OPEN) => {
         const socket = new EventTarget();
@@ -741,8 +892,10 @@ const FAKE: &str = r"
         socket.arrives = (bytes) => setTimeout(() => {
             socket.dispatchEvent(new MessageEvent('message', { data: bytes.buffer }));
         });
+        let missing = 0;
         socket.send = (bytes) => {
-            const frame = decode(bytes);
+            const frame = decode(bytes, { missing });
+            if (frame.type === 'part') missing = (frame.length ?? missing) - frame.body.length;
             if (frame.type === 'hello' && greets) says(socket, hello);
             if (frame.type !== 'hello' || other !== answers) other(socket, frame);
         };
@@ -757,15 +910,15 @@ const FAKE: &str = r"
         listen('beat', () => '');
         listen('suspect', ({ missed }) => missed);
         listen('stall', () => '');
-        listen('closed', ({ reason }) => reason);
-        listen('dead', ({ cause, silentFor, error }) =>
-            `${cause} ${error ? error.message : silentFor}`);
+        listen('closed', ({ reason, code, detail }) => `${reason} ${code} ${detail}`);
+        listen('dead', ({ cause, silentFor, error, code, detail }) =>
+            `${cause} ${error ? error.message : code ? `${code} ${detail}` : silentFor}`);
         await new Promise((resolve) => setTimeout(resolve, 700));
         const until = performance.now() + hang;
         while (performance.now() < until);
         await new Promise((resolve) => setTimeout(resolve, Math.max(0, wait - 700)));
         server.close();
-        return words.filter((word) => word !== 'closed local');
+        return words.filter((word) => !word.startsWith('closed local'));
     };";
 
 /// Name, bytes and meaning of each of them.
@@ -906,6 +1059,8 @@ impl Terminal {
 /// a test wants it to.
 struct Stranger {
     socket: WebSocketStream<TcpStream>,
+    /// The last goodbye.
+    verdict: Option<(GoodbyeCode, String)>,
 }
 
 impl Stranger {
@@ -913,7 +1068,8 @@ impl Stranger {
         let stream = server.0.connect().await;
         let address = format!("ws://{}/socket", server.0.address);
         let (socket, _) = client_async(address, stream).await.unwrap();
-        Self { socket }
+        let verdict = None;
+        Self { socket, verdict }
     }
 
     async fn join(server: &Chat, name: &str) -> Self {
@@ -926,8 +1082,10 @@ impl Stranger {
     }
 
     async fn greet(&mut self) {
-        self.send(control(Control::Hello(Config::mobile().hello())))
-            .await;
+        self.send(control(Control::Hello(
+            Config::mobile().hello(*b"stranger"),
+        )))
+        .await;
     }
 
     async fn say(&mut self, message: &Value) {
@@ -961,9 +1119,16 @@ impl Stranger {
             if let Some(data) = message.strip_prefix(b"\0") {
                 return Some(serde_json::from_slice(data).unwrap());
             }
-            if let Control::Ping(nonce) = Control::decode(&message).unwrap() {
-                // It may have closed meanwhile.
-                let _ = self.try_send(control(Control::Pong(nonce))).await;
+            match Control::decode(&message).unwrap() {
+                Control::Ping(nonce) => {
+                    // It may have closed meanwhile.
+                    let _ = self.try_send(control(Control::Pong(nonce))).await;
+                }
+                Control::Goodbye(code) => {
+                    let goodbye = Goodbye::decode(&message).unwrap();
+                    self.verdict = Some((code, goodbye.detail.to_owned()));
+                }
+                _ => {}
             }
         }
     }
@@ -980,10 +1145,12 @@ impl Stranger {
         timeout(SOON, all).await.expect("in time")
     }
 
-    async fn until_ended(&mut self, what: &str) {
+    /// Says what the server said of it, if that arrived.
+    async fn until_ended(&mut self, what: &str) -> Option<(GoodbyeCode, String)> {
         let all = async { while self.next().await.is_some() {} };
         let ended = timeout(SOON, all).await;
         assert!(ended.is_ok(), "{what} doesn't end it");
+        self.verdict.take()
     }
 
     /// A notice that begins so.

@@ -21,7 +21,7 @@ use std::{
 
 use futures::{StreamExt, future::try_join_all};
 use heartbeat_examples::process::end_with_parent;
-use heartbeat_tokio::{Config, Heartbeat, PeerEvent, safety_net::TcpInfo};
+use heartbeat_tokio::{Config, Heartbeat, PeerEvent};
 use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
@@ -161,7 +161,7 @@ fn group_of(peer: IpAddr) -> u16 {
 /// A task for each connection, and all that it needs.
 async fn watch(mut heartbeat: Heartbeat<TcpStream>, group: u16, ledger: Arc<Ledger>) {
     while let Some(event) = heartbeat.next().await {
-        ledger.note(group, &event, heartbeat.get_ref());
+        ledger.note(group, &event);
     }
 }
 
@@ -217,8 +217,7 @@ impl Opener {
         let mut heartbeat = Heartbeat::new(self.connect(server).await?, self.config);
         let greeted = async {
             while let Some(event) = heartbeat.next().await {
-                self.ledger
-                    .note(self.group.number, &event, heartbeat.get_ref());
+                self.ledger.note(self.group.number, &event);
                 if matches!(event, PeerEvent::Connected { .. }) {
                     return Ok(());
                 }
@@ -267,7 +266,7 @@ impl Ledger {
         }
     }
 
-    fn note<M>(&self, group: u16, event: &PeerEvent<M>, socket: Option<&TcpStream>) {
+    fn note<M>(&self, group: u16, event: &PeerEvent<M>) {
         let what = match event {
             PeerEvent::Beat { .. } => return add(&self.beats),
             PeerEvent::Connected { .. } => return add(&self.open),
@@ -277,7 +276,7 @@ impl Ledger {
             PeerEvent::Dead(death) => What::Dead {
                 cause: format!("{:?}", death.cause),
                 diagnosis: format!("{:?}", death.diagnosis),
-                silent_for: Some(death.silent_for),
+                silent_for: death.silent_for,
             },
             _ => return,
         };

@@ -276,7 +276,7 @@ impl Freeze {
                     diagnosis,
                     silent_for,
                 } => {
-                    silences.extend(silent_for.map(|silence| silence.as_secs_f64()));
+                    silences.push(silent_for.as_secs_f64());
                     format!("{cause}, {diagnosis}")
                 }
                 What::Closed | What::Suspect => "Closed".into(),

@@ -101,7 +101,7 @@ pub enum What {
         diagnosis: String,
         /// Since the last data came, by the kernel's account and in its ticks:
         /// not what the heartbeat itself believes.
-        silent_for: Option<Duration>,
+        silent_for: Duration,
     },
 }
 

@@ -164,10 +164,10 @@ async fn a_peer_that_goes_on_sending_is_heard_out_after_our_goodbye() {
     };
     let (heard, ()) = tokio::join!(talking, closing);
     // A goodbye is the last of it.
-    assert_eq!(heard[heard.len() - 5..], [0, 0, 0, 1, 4]);
+    assert_eq!(heard[heard.len() - 7..], [0, 0, 0, 3, 4, 0, 0]);
 }
 
-/// A peer that reads nothing and goes on pinging is alive, and of no use. Small
+/// A peer that reads nothing, says that it lives and goes on pinging is alive, and of no use. Small
 /// buffers, so that the kernels take little before it shows.
 #[tokio::test]
 async fn that_reads_nothing_and_pings_is_given_up_if_writes_have_a_limit() {
@@ -192,9 +192,10 @@ async fn that_reads_nothing_and_pings_is_given_up_if_writes_have_a_limit() {
         peer.write_all(&hello_of(config)).await.unwrap();
         let mut buffer = [0; Control::MAX_ENCODED];
         let ping = Control::Ping(heartbeat_core::Nonce([1; 8]));
-        let ping = framed(ping.encode(&mut buffer).unwrap());
+        let mut lively = framed(ping.encode(&mut buffer).unwrap());
+        lively.extend(framed(Control::Alive.encode(&mut buffer).unwrap()));
         let mut often = interval(ms(150));
-        while peer.write_all(&ping).await.is_ok() {
+        while peer.write_all(&lively).await.is_ok() {
             often.tick().await;
         }
     });

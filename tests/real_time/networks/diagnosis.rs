@@ -3,7 +3,7 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "how a test fails")]
 
-use std::{io, net::SocketAddr, thread, time::Duration};
+use std::{io, net::SocketAddr, os::fd::AsFd, thread, time::Duration};
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
@@ -44,11 +44,13 @@ fn a_peer_that_sends_nothing_and_whose_kernel_answers_is_hung() {
 fn a_peer_without_room_for_what_we_send_doesnt_read() {
     run(async {
         let (ours, _peer) = loopback().await;
+        // The verdict closes ours.
+        let same = ours.as_fd().try_clone_to_owned().unwrap();
         let mut heartbeat = Heartbeat::new(ours, quick());
         let death = dead_while_sending(&mut heartbeat).await;
         assert_eq!(death.diagnosis, Diagnosis::PeerNotReading, "{death}");
 
-        let info = TcpInfo::of(heartbeat.get_ref().unwrap()).unwrap();
+        let info = TcpInfo::of(&same).unwrap();
         assert!(info.is_window_closed(), "{info:?}");
         assert!(info.unsent > Some(0), "{info:?}");
     });

@@ -99,8 +99,7 @@ pub enum What {
     Dead {
         cause: String,
         diagnosis: String,
-        /// Since the last data came, by the kernel's account and in its ticks:
-        /// not what the heartbeat itself believes.
+        /// Since the last sign of life.
         silent_for: Duration,
     },
 }

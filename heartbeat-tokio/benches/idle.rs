@@ -13,6 +13,11 @@
 //! other side of each comparison is what people write: a `Framed` and an
 //! timer for each connection: an unaligned one, or with `--aligned` one on the
 //! same grid as ours, which shows what else there is.
+//!
+//! A beat proves both directions to both sides, because the side that is asked
+//! asks along. What that costs both ends together is compared with beats of which
+//! one side only answers, and with two of those: what both ends would cost if each
+//! asked for itself.
 
 #![allow(
     clippy::cast_possible_truncation,
@@ -125,10 +130,11 @@ mod linux {
                 "{} connections, a ping each {:?}, 2 workers; medians of {}",
                 self.connections, INTERVAL, self.turns
             );
-            let (mut theirs, mut ours) = (Vec::new(), Vec::new());
+            let (mut theirs, mut ours, mut one_sided) = (Vec::new(), Vec::new(), Vec::new());
             for _ in 0..self.turns {
                 theirs.push(self.watch("plain")?);
                 ours.push(self.watch("heartbeat")?);
+                one_sided.push(self.watch("one-sided")?);
             }
             let figure =
                 |runs: &[Cost], of: fn(&Cost) -> f64| median(runs.iter().map(of).collect());
@@ -148,6 +154,21 @@ mod linux {
                 compared("beat-prober", "µs", |cost| cost.prober, None, 0.33),
                 compared("beat-answerer", "µs", |cost| cost.answerer, None, 0.5),
             ];
+            let both = |cost: &Cost| cost.prober + cost.answerer;
+            let (asks_along, answers) = (figure(&ours, both), figure(&one_sided, both));
+            for (work, theirs, at_most) in [
+                ("beat-over-one-sided", answers, 1.4),
+                ("beat-over-two", 2.0 * answers, 0.75),
+            ] {
+                rows.push(Row {
+                    work,
+                    unit: "µs",
+                    theirs: Some(theirs),
+                    ours: asks_along,
+                    ratio: asks_along / theirs,
+                    at_most,
+                });
+            }
             for (work, jitter) in [("late-without-jitter", 0.0), ("late", 0.25)] {
                 rows.push(self.cut(work, jitter)?);
             }
@@ -374,7 +395,9 @@ mod linux {
             let stream = runtime.block_on(TcpStream::connect(address))?;
             match kind {
                 "plain" => spawn(&runtime, answer_plain(stream)),
-                _ => spawn(&runtime, answer(stream)),
+                // It has no reason to ask.
+                "one-sided" => spawn(&runtime, answer(stream, Duration::from_secs(86_400))),
+                _ => spawn(&runtime, answer(stream, INTERVAL)),
             }
         }
         io::copy(&mut io::stdin(), &mut io::sink())?;
@@ -385,9 +408,9 @@ mod linux {
         drop(runtime.spawn(task));
     }
 
-    async fn answer(stream: TcpStream) {
+    async fn answer(stream: TcpStream, interval: Duration) {
         let config = Config::builder()
-            .interval(INTERVAL)
+            .interval(interval)
             .role(Role::Passive)
             .build()
             .expect("it is valid");

@@ -176,6 +176,15 @@ impl<S> Net<S> {
         self.suspected = None;
     }
 
+    /// The answer to a ping came, and nothing is to be said to it: it is
+    /// acknowledged now, so that the peer's next ping isn't acknowledged before it
+    /// is answered.
+    pub(crate) fn acknowledge(&self, stream: &S) {
+        if let Some(socket) = (self.socket)(stream) {
+            safety_net::acknowledge(socket);
+        }
+    }
+
     /// The peer is about to be told of a verdict. That would change what the
     /// kernel has noted, so it is remembered for the diagnosis. And it is to leave
     /// at once: with Nagle's algorithm it would wait for an acknowledgement, and a

@@ -89,7 +89,12 @@ fn whoever_is_given_up_for_what_it_sends_is_told() {
     let flood = flood.flat_map(|ping| encoded(&ping)).collect();
     let cases: [(Config, Vec<u8>, Cause, &str); 3] = [
         (hasty, Vec::new(), given_up(GoodbyeCode::REFUSED), "50ms"),
-        (quick(), flood, given_up(GoodbyeCode::PING_FLOOD), ""),
+        (
+            quick(),
+            flood,
+            given_up(GoodbyeCode::PING_FLOOD),
+            "one ping in 100ms is accepted",
+        ),
         (
             quick(),
             framed(&[9, 0, 0]),

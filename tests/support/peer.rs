@@ -14,13 +14,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut argument = || {
         arguments
             .next()
-            .ok_or("usage: heartbeat-test-peer ADDRESS MILLIS")
+            .ok_or("usage: heartbeat-test-peer ADDRESS MILLIS [INTERVAL]")
     };
     let address = argument()?;
     let patience = Duration::from_millis(argument()?.parse()?);
     let quick = heartbeat_tests::quick();
     let timeout = (patience - quick.interval()) / quick.max_missed();
-    let config = quick.to_builder().timeout(timeout).build()?;
+    let mut config = quick.to_builder().timeout(timeout);
+    if let Ok(interval) = argument() {
+        let interval = Duration::from_millis(interval.parse()?);
+        config = config.interval(interval).jitter(0.25);
+    }
+    let config = config.build()?;
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(64 * 1024)?;
     let stream = socket.connect(address.parse()?).await?;

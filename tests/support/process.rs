@@ -33,6 +33,19 @@ impl PeerProcess {
         Self::spawn(&mut command)
     }
 
+    /// The same, with a peer that waits for a minute and asks once in an
+    /// `interval`, shortened at random.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be started.
+    pub fn start_with(peer: &str, address: SocketAddr, interval: Duration) -> io::Result<Self> {
+        let mut command = Command::new(peer);
+        command.arg(address.to_string()).arg("60000");
+        command.arg(interval.as_millis().to_string());
+        Self::spawn(&mut command)
+    }
+
     /// Starts any other command.
     ///
     /// # Errors

@@ -156,13 +156,18 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             return;
         };
         let known = self.ending.as_ref().map(|ending| ending.detail.clone());
-        let detail = known
-            .filter(|detail| !detail.is_empty())
-            .unwrap_or_else(|| {
+        let detail = known.filter(|detail| !detail.is_empty());
+        let detail = detail.unwrap_or_else(|| match code {
+            GoodbyeCode::PING_FLOOD => {
+                let least = self.monitor.config().min_interval();
+                Detail::from(&*format!("one ping in {least:?} is accepted"))
+            }
+            _ => {
                 let last_heard = self.monitor.status().last_heard;
                 let silent_for = self.clock.now().saturating_duration_since(last_heard);
                 Detail::from(&*format!("silent for {silent_for:?}"))
-            });
+            }
+        });
         self.net.prepare_end(stream);
         self.transport.give_up(code, detail);
         let _ = self.transport.poll_write(stream, cx, Scope::Control);

@@ -201,9 +201,12 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                     let interval = self.monitor.status().interval;
                     self.net.adapt(stream, self.monitor.config(), interval);
                 }
-                (Event::Beat { .. }, _) => {
+                (Event::Beat { .. }, stream) => {
                     self.beats = self.beats.wrapping_add(1);
                     self.flags.clear(Flag::Probing);
+                    if let (Some(stream), 0) = (stream, self.transport.unread()) {
+                        self.net.acknowledge(stream);
+                    }
                     if self.quiet.is_some() {
                         continue;
                     }

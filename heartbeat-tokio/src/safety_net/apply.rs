@@ -191,6 +191,25 @@ impl SafetyNet {
     }
 }
 
+/// Acknowledges at once what arrived, in a packet of its own, and goes on as in a
+/// conversation: what arrives next is acknowledged with its answer.
+///
+/// Without this, Linux would wait 40 ms for an answer that doesn't come, take that
+/// for the end of the conversation, and acknowledge the next ping by itself before
+/// we answer it: five packets for a beat instead of four.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+pub(crate) fn acknowledge(socket: &impl AsSocketHandle) {
+    /// Not 1, which would end the conversation, and not 0, which acknowledges
+    /// nothing.
+    const NOW_AND_GO_ON: libc::c_int = 2;
+
+    // If it fails, there is a packet more.
+    let _ = super::sockopt::set(socket.as_fd(), libc::TCP_QUICKACK, NOW_AND_GO_ON);
+}
+
+#[cfg(not(any(target_os = "android", target_os = "linux")))]
+pub(crate) fn acknowledge(_: &impl AsSocketHandle) {}
+
 /// The outcomes for how keepalive probes.
 struct Probing {
     idle: Outcome,

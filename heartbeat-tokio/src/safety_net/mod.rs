@@ -66,6 +66,7 @@ use std::os::fd::AsFd as AsSocketHandle;
 #[cfg(windows)]
 use std::os::windows::io::AsSocket as AsSocketHandle;
 
+pub(crate) use apply::acknowledge;
 pub use apply::{Applied, Outcome};
 pub use check::{Latch, Liveness, check, sweep};
 pub use errors::end_of;

@@ -379,6 +379,7 @@ fn the_kernels_verdict_comes_after_the_heartbeats() {
                 let net = SafetyNet::from(&config);
                 let by_hand = SafetyNet::new(net.idle(), net.interval(), net.retries())
                     .and_then(|hand| hand.with_max_retransmit_timeout(net.max_retransmit_timeout()))
+                    .and_then(|hand| hand.with_max_unsent(net.max_unsent()))
                     .and_then(|hand| hand.with_peek_interval(net.peek_interval()));
                 assert_eq!(by_hand, Ok(net), "a kernel takes it");
                 let verdict = config.detection_time() + timeout;
@@ -555,6 +556,7 @@ fn a_file_says_it_as_people_do() {
         retries = 5
         user_timeout = "1.5s"
         max_retransmit_timeout = "4s"
+        max_unsent = 16384
         peek_interval = "250ms"
         "#,
     )
@@ -562,6 +564,7 @@ fn a_file_says_it_as_people_do() {
     let by_hand = SafetyNet::new(ms(400), secs(150), 5)
         .and_then(|net| net.with_user_timeout(ms(1500)))
         .and_then(|net| net.with_max_retransmit_timeout(secs(4)))
+        .and_then(|net| net.with_max_unsent(16_384))
         .and_then(|net| net.with_peek_interval(ms(250)));
     assert_eq!(Ok(net), by_hand);
     let written = toml::to_string(&net).unwrap();
@@ -702,7 +705,7 @@ async fn an_option_that_fails_is_reported_and_doesnt_prevent_the_rest() {
     let missing: Vec<_> = applied.missing().map(|(name, _)| name).collect();
     let options = ["idle", "interval", "retries", "user_timeout"];
     assert_eq!(missing[..4], options);
-    assert_eq!(missing[4..], ["max_retransmit_timeout"]);
+    assert_eq!(missing[4..], ["max_retransmit_timeout", "max_unsent"]);
 
     let text = applied.to_string();
     assert!(text.starts_with("idle: "), "{text}");
@@ -716,7 +719,7 @@ fn nothing_is_set_on_what_is_no_socket() {
     let file = std::fs::File::open("/dev/null").unwrap();
     let applied = SafetyNet::from(&Config::default()).apply(&file);
     assert!(matches!(applied.keepalive, Outcome::Failed(_)));
-    assert_eq!(applied.missing().count(), 5, "{applied}");
+    assert_eq!(applied.missing().count(), 6, "{applied}");
 }
 
 // ===== diagnosis =====
@@ -1008,4 +1011,37 @@ async fn a_broken_pipe_is_a_reset() {
     };
     let error = timeout(SOON, writing).await.unwrap();
     assert_eq!(end_of(&error), End::Reset);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn what_waits_unsent_is_limited_or_left_alone() {
+    let (ours, _peer) = pair().await;
+    let socket = SockRef::from(&ours);
+    let before = socket.tcp_notsent_lowat().unwrap();
+    let net = SafetyNet::from(&Config::default());
+    let unlimited = net.with_max_unsent(None).unwrap();
+    assert_eq!(unlimited.apply(&ours).max_unsent, Outcome::NotAsked);
+    assert_eq!(socket.tcp_notsent_lowat().unwrap(), before);
+    assert_eq!(net.apply(&ours).max_unsent, Outcome::Set);
+    assert_eq!(socket.tcp_notsent_lowat().unwrap(), 128 * 1024);
+
+    for wrong in [0, u32::MAX] {
+        let error = net.with_max_unsent(wrong).unwrap_err();
+        let words = format!("max_unsent = {wrong}: must be from 1 to 2147483647 bytes");
+        assert_eq!(error.to_string(), words);
+    }
+    for off in [r#"max_unsent = "off""#, "max_unsent = 7"] {
+        let net: SafetyNet = toml::from_str(off).unwrap();
+        let written = toml::to_string(&net).unwrap();
+        assert!(written.contains(off), "{written}");
+    }
+    for wrong in [
+        "max_unsent = 0",
+        "max_unsent = -1",
+        r#"max_unsent = "many""#,
+        "max_unsent = 1.5",
+    ] {
+        toml::from_str::<SafetyNet>(wrong).unwrap_err();
+    }
 }

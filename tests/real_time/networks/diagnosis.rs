@@ -325,8 +325,8 @@ fn a_message_that_breaks_off_isnt_blamed_on_the_peer() {
     else {
         return;
     };
-    let endless = Peer::Sends(256 << 20);
-    let config = quick().to_builder().max_frame(256 << 20).build().unwrap();
+    let endless = Peer::Sends(64 << 20);
+    let config = quick().to_builder().max_frame(64 << 20).build().unwrap();
     let deaths = many(&network, config, endless, async |mut heartbeat, strike| {
         beat(&mut heartbeat).await;
         heartbeat.send("now".into()).await.unwrap();

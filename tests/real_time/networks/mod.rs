@@ -8,4 +8,5 @@ mod both_sides;
 mod diagnosis;
 mod fault_lab;
 mod outages;
+mod packets;
 mod tune;

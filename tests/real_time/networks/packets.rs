@@ -1,0 +1,95 @@
+//! What an idle beat costs on the network, counted by both kernels.
+//!
+//! ```text
+//! one side asks     ping, pong, acknowledgement
+//! both know         ping, pong + ping, pong, acknowledgement
+//! ```
+
+use std::{fs, io, net::SocketAddr, sync::mpsc, thread, time::Duration};
+
+use futures::StreamExt;
+use heartbeat_tests::{
+    network::{Host, LEFT, Network},
+    process::PeerProcess,
+    quick, secs,
+};
+use heartbeat_tokio::{Heartbeat, PeerEvent};
+use tokio::{net::TcpListener, time::timeout};
+
+const DAY: Duration = secs(86_400);
+
+#[test]
+fn a_beat_that_proves_both_directions_takes_four_packets() {
+    let test = "a_beat_that_proves_both_directions_takes_four_packets";
+    let Some(network) = Network::or_skip(test) else {
+        return;
+    };
+    let one_sided = packets_per_beat(&network, DAY);
+    let both = packets_per_beat(&network, quick().interval());
+    println!("packets per beat: one side asks {one_sided:.2}, both know {both:.2}");
+    // Now and then both ask at once, or an acknowledgement is late.
+    assert!((2.9..3.2).contains(&one_sided), "{one_sided}");
+    assert!((3.8..4.2).contains(&both), "{both}");
+}
+
+/// With a peer of this interval.
+fn packets_per_beat(network: &Network, interval: Duration) -> f64 {
+    let (send_address, address) = mpsc::channel();
+    let (counted, is_counted) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        // It ends with the thread that started it.
+        scope.spawn(move || {
+            network.right.enter(move || {
+                let address = address.recv().map_err(io::Error::other)?;
+                let program = env!("CARGO_BIN_EXE_heartbeat-test-peer");
+                let _peer = PeerProcess::start_with(program, address, interval)?;
+                let _ = is_counted.recv();
+                Ok(())
+            })
+        });
+        let packets = network.left.enter(|| {
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            let runtime = builder.enable_all().build()?;
+            Ok(runtime.block_on(count(network, &send_address)))
+        });
+        drop(counted);
+        packets.unwrap()
+    })
+}
+
+async fn count(network: &Network, address: &mpsc::Sender<SocketAddr>) -> f64 {
+    let config = quick().to_builder().jitter(0.25).build().unwrap();
+    let listener = TcpListener::bind((LEFT, 0)).await.unwrap();
+    address.send(listener.local_addr().unwrap()).unwrap();
+    let (stream, _) = listener.accept().await.unwrap();
+    let mut heartbeat = Heartbeat::new(stream, config);
+    let mut idle = async |time| {
+        let beating = async {
+            loop {
+                let event = heartbeat.next().await.unwrap();
+                assert!(!event.is_terminal(), "{event}");
+                if let PeerEvent::Suspect { .. } = event {
+                    panic!("{event}");
+                }
+            }
+        };
+        let over: Result<(), _> = timeout(time, beating).await;
+        assert!(over.is_err());
+        heartbeat.status().peer.pongs
+    };
+    let beats = idle(secs(2)).await;
+    let packets = sent_by(&network.left) + sent_by(&network.right);
+    let beats = idle(secs(10)).await - beats;
+    let packets = sent_by(&network.left) + sent_by(&network.right) - packets;
+    f64::from(packets) / f64::from(beats)
+}
+
+/// Packets of TCP that this host has sent.
+fn sent_by(host: &Host) -> u32 {
+    let text = host.enter(|| fs::read_to_string("/proc/thread-self/net/snmp"));
+    let text = text.unwrap();
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let at = names.split(' ').position(|name| name == "OutSegs").unwrap();
+    values.split(' ').nth(at).unwrap().parse().unwrap()
+}

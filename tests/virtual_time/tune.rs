@@ -86,10 +86,15 @@ fn limits_of_a_rate_are_where_chance_puts_them() {
         let limit = |name: &str| alarms["of_one"][name].as_f64().unwrap() * days;
         counts.push(count);
         let found = below(count + 1, limit("high"));
-        assert!((found - 0.025).abs() < 1e-6, "{found}, {count}");
+        // Of many, the inverse is found to fewer digits.
+        let digits = if count < 100 { 1e-6 } else { 1e-3 };
+        assert!((found - 0.025).abs() < digits, "{found}, {count}");
         match count {
             0 => assert_eq!(limit("low"), 0.0),
-            _ => assert!((1.0 - below(count, limit("low")) - 0.025).abs() < 1e-6),
+            _ => {
+                let found = 1.0 - below(count, limit("low"));
+                assert!((found - 0.025).abs() < digits, "{found}, {count}");
+            }
         }
     }
     counts.sort();

@@ -69,7 +69,7 @@ impl fmt::Display for GoodbyeCode {
     }
 }
 
-/// A goodbye with its detail: what [`Control::Goodbye`] is on the wire.
+/// A goodbye with its detail: what [`Control::Goodbye`](super::Control::Goodbye) is on the wire.
 ///
 /// The detail is for people. It comes from the peer, so nothing may be
 /// concluded from it.

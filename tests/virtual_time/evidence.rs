@@ -1,10 +1,13 @@
 //! What counts as a sign of life, through the adapter. In virtual time.
 
 use futures::{FutureExt, StreamExt};
-use heartbeat_core::{Control, Nonce};
+use heartbeat_core::{Control, GoodbyeCode, Nonce};
 use heartbeat_tests::{all_events, framed, ms, notable, quick, wrapped};
-use heartbeat_tokio::{Cause, Config, Evidence, PeerEvent};
-use tokio::time::{Instant, advance};
+use heartbeat_tokio::{Cause, Config, Evidence, Heartbeat, PeerEvent};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::{Instant, advance},
+};
 
 /// A peer that greets and then writes `bytes` each 150 ms: how long until it
 /// is dead? `None` for longer than 100 s.
@@ -132,4 +135,81 @@ async fn what_came_before_the_deadline_counts_also_if_it_is_read_after_it() {
             );
         }
     }
+}
+
+/// A peer whose reading task is dead, and whose writing task pings on.
+#[tokio::test(start_paused = true)]
+async fn pings_are_no_evidence_whatever_counts() {
+    let ping: &'static [u8] = framed(b"\x0212345678").leak();
+    for evidence in [
+        Evidence::Acknowledgement,
+        Evidence::AnyBytes,
+        Evidence::Frame,
+        Evidence::Echo,
+    ] {
+        let verdict = dead_after(evidence, ping).await;
+        assert_eq!(verdict, Some((ms(800), Cause::Silent)), "{evidence:?}");
+    }
+}
+
+/// However often it comes.
+#[tokio::test(start_paused = true)]
+async fn half_a_ping_is_no_evidence() {
+    for half in 1..13 {
+        let (mut heartbeat, mut peer) = wrapped(quick());
+        peer.greet(quick()).await;
+        let start = Instant::now();
+        let ping = framed(b"\x0212345678");
+        let pinging = tokio::spawn(async move {
+            for piece in ping.chunks(half).cycle() {
+                tokio::time::sleep(ms(150)).await;
+                peer.send_raw(piece).await;
+            }
+        });
+        let events = all_events(&mut heartbeat).await;
+        pinging.abort();
+        assert_eq!(start.elapsed(), ms(800), "{half}: {events:?}");
+    }
+}
+
+/// Of what goes through it, a relay loses our direction from some time on. The
+/// peer's data still arrives; the peer hears nothing, gives us up, and says so.
+#[tokio::test(start_paused = true)]
+async fn where_only_what_we_send_is_lost_we_are_told() {
+    let (ours, relay) = tokio::io::duplex(1 << 16);
+    let (theirs, other) = tokio::io::duplex(1 << 16);
+    let (mut from_us, mut to_us) = tokio::io::split(relay);
+    let (mut from_them, mut to_them) = tokio::io::split(other);
+    let cut_at = Instant::now() + ms(1_234);
+    tokio::spawn(async move {
+        let mut bytes = [0; 4096];
+        while let Ok(read @ 1..) = from_us.read(&mut bytes).await {
+            if Instant::now() < cut_at {
+                to_them.write_all(&bytes[..read]).await.unwrap();
+            }
+        }
+        std::future::pending::<()>().await;
+    });
+    tokio::spawn(async move { tokio::io::copy(&mut from_them, &mut to_us).await });
+
+    let theirs = Heartbeat::new(theirs, quick()).spawn();
+    let sender = theirs.sender.clone();
+    tokio::spawn(async move {
+        while sender.send("data".into()).await.is_ok() {
+            tokio::time::sleep(ms(50)).await;
+        }
+    });
+    let mut ours = Heartbeat::new(ours, quick());
+    let events = all_events(&mut ours).await;
+    let Some(PeerEvent::Dead(death)) = events.last() else {
+        panic!("{events:?}")
+    };
+    let Cause::GivenUp { code, detail } = &death.cause else {
+        panic!("{death}")
+    };
+    assert_eq!(*code, GoodbyeCode::SILENT);
+    assert_eq!(*detail, "silent for 800ms");
+    assert!(cut_at.elapsed() <= ms(800), "{:?}", cut_at.elapsed());
+    let verdict = theirs.sender.closed().await.unwrap_err();
+    assert_eq!(verdict.cause, Cause::Silent);
 }

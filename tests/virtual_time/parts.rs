@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt, future::poll_immediate};
 use heartbeat_core::{Control, Nonce, PART};
 use heartbeat_tests::{
-    data_frame, for_each, framed, ms, parts, quick,
+    Throttled, data_frame, for_each, framed, ms, parts, quick,
     scripted::{
         OnWire, Read, Script, Scripted, control_frame, filler, frames, greeted, messages, runtime,
     },
@@ -520,4 +520,42 @@ fn in_parts(message: &Bytes, sizes: &[usize]) -> Vec<Vec<u8>> {
         });
     }
     all
+}
+
+// ---- slow lines ---------------------------------------------------------------
+
+/// 8.4 s for the message, and as long for one the other way.
+#[tokio::test(start_paused = true)]
+async fn a_large_message_on_a_slow_line_is_life_for_both_sides() {
+    const MESSAGE: usize = 4 << 20;
+    for (evidence, detection) in [
+        (Evidence::AnyBytes, secs(4)),
+        (Evidence::Frame, secs(4)),
+        (Evidence::Echo, secs(14)),
+    ] {
+        let config = Config::detect_within(detection).unwrap();
+        let config = config.to_builder().evidence(evidence).build().unwrap();
+        for both_send in [false, true] {
+            let (ours, theirs) = tokio::io::duplex(64 * 1024);
+            let slow = |stream| Heartbeat::new(Throttled::new(stream, 500_000), config).spawn();
+            let (ours, theirs) = (slow(ours), slow(theirs));
+            let began = tokio::time::Instant::now();
+            ours.sender.send(filler(0, MESSAGE)).await.unwrap();
+            if both_send {
+                theirs.sender.send(filler(1, MESSAGE)).await.unwrap();
+                assert_eq!(next_message(ours.receiver).await, MESSAGE, "{evidence:?}");
+            }
+            assert_eq!(next_message(theirs.receiver).await, MESSAGE, "{evidence:?}");
+            assert!(began.elapsed() > secs(8), "{:?}", began.elapsed());
+        }
+    }
+}
+
+async fn next_message(mut receiver: heartbeat_tokio::Receiver<Bytes>) -> usize {
+    loop {
+        match receiver.next().await.unwrap() {
+            PeerEvent::Message(message) => return message.len(),
+            event => assert!(!event.is_terminal(), "{event}"),
+        }
+    }
 }

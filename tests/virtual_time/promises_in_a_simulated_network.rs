@@ -284,7 +284,9 @@ impl Session {
                 }
                 PeerEvent::LocalStall { .. } => panic!("nobody stalled: {self:#?}"),
                 PeerEvent::Closed { .. } | PeerEvent::Dead(_) => ended = true,
-                PeerEvent::Connected { .. } | PeerEvent::Beat { .. } | PeerEvent::Message(_) => {
+                // The Hello that ends a silence is told before that.
+                PeerEvent::Connected { .. } => {}
+                PeerEvent::Beat { .. } | PeerEvent::Message(_) => {
                     assert!(!suspect, "alive and still suspect at {at:?}: {self:#?}");
                 }
                 other => panic!("{other:?}"),

@@ -75,11 +75,12 @@ fn carry(from: &mut Monitor, to: &mut Monitor, now: Instant) -> bool {
 /// Bytes that make no sense end the connection with a typed cause.
 fn a_stranger_is_told_apart(config: Config, seed: u64) -> bool {
     let mut monitor = Monitor::new(config, seed, Instant::ORIGIN);
-    let Err(error) = Control::decode(b"GET / HTTP/1.1\r\n") else {
+    // The first bytes of TLS.
+    let Err(error) = Control::decode(b"\x16\x03\x01\x02\x00") else {
         return false;
     };
     monitor.handle_end(End::Protocol(error), Instant::ORIGIN);
-    let unknown = ProtocolError::UnknownTag { tag: b'G' };
+    let unknown = ProtocolError::UnknownTag { tag: 0x16 };
     matches!(
         monitor.poll_event(),
         Some(Event::Dead(death)) if death.cause == Cause::Protocol(unknown)

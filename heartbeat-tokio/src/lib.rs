@@ -65,6 +65,7 @@
 //! * The judgement itself is [`heartbeat_core`], which can be used without
 //!   tokio.
 
+mod arrivals;
 mod codec;
 mod driver;
 mod error;

@@ -178,6 +178,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 continue;
             }
             if self.timer.arm(self.clock, self.next_deadline(), cx) {
+                self.wait();
                 return Some(Poll::Pending);
             }
         }
@@ -270,6 +271,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Judges, and arms the timer again.
     fn judge(&mut self, cx: &mut Context<'_>) {
         self.flags.clear(Flag::Judging);
+        self.settle_arrivals();
         self.ask_the_kernel();
         self.monitor.handle_timeout(self.clock.now());
         self.flags.raise(Flag::Outputs);
@@ -320,16 +322,46 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     #[inline]
     fn next_deadline(&self) -> Option<Instant> {
-        let deadline = self.monitor.poll_timeout();
-        match (deadline, self.net.look_at()) {
-            (Some(deadline), Some(look_at)) => Some(deadline.min(look_at)),
-            (deadline, look_at) => deadline.or(look_at),
+        let mut deadline = self.monitor.poll_timeout();
+        let at_latest = |deadline: Option<Instant>, at: Instant| {
+            Some(deadline.map_or(at, |deadline| deadline.min(at)))
+        };
+        if let Some(look_at) = self.net.look_at() {
+            deadline = at_latest(deadline, look_at);
+        }
+        if self.needs_no_times() {
+            deadline = at_latest(deadline, self.arrivals.deadline(self.config()));
+        }
+        deadline
+    }
+
+    /// Whether the timer is armed already, and wakes this task. As long as
+    /// arrivals aren't timed nothing has moved the deadline.
+    #[inline]
+    fn is_waiting(&mut self, cx: &Context<'_>) -> bool {
+        if self.arrivals.are_relaxed() {
+            return self.timer.wakes(cx);
+        }
+        let armed = self.timer.is_armed(self.next_deadline(), cx);
+        if armed {
+            self.wait();
+        }
+        armed
+    }
+
+    /// Nothing is to be done until the timer fires or bytes arrive.
+    #[inline]
+    pub(super) fn wait(&mut self) {
+        if self.needs_no_times() {
+            self.arrivals.relax();
         }
     }
 
-    /// Whether the timer is armed already, and wakes this task.
+    /// Whether reads needn't be timed until the timer fires: there are many,
+    /// and nothing but silence is waited for.
     #[inline]
-    fn is_waiting(&mut self, cx: &Context<'_>) -> bool {
-        self.timer.is_armed(self.next_deadline(), cx)
+    fn needs_no_times(&self) -> bool {
+        let any_bytes = || !matches!(self.config().evidence(), Evidence::Frame | Evidence::Echo);
+        self.arrivals.are_many() && self.monitor.is_idle() && any_bytes()
     }
 }

@@ -25,7 +25,7 @@ use std::{
 use bytes::Bytes;
 use futures_core::{FusedStream, Stream};
 use futures_sink::Sink;
-use heartbeat_core::{Config, GoodbyeCode, Instant, Monitor};
+use heartbeat_core::{Config, GoodbyeCode, Monitor};
 
 pub(crate) use self::ending::Remains;
 use self::{
@@ -34,6 +34,7 @@ use self::{
 };
 use crate::{
     PeerEvent, SendError,
+    arrivals::Arrivals,
     error::Ended,
     inbox::Inbox,
     net::{Net, NetStatus, SocketOf},
@@ -130,8 +131,7 @@ pub struct Heartbeat<S, C: Protocol = Wire> {
     clock: Clock,
     timer: Timer,
     net: Net<S>,
-    /// When something was last read.
-    read_at: Instant,
+    arrivals: Arrivals,
     observe: Observe,
 
     /// What `poll_next` has to hand out before anything newer.
@@ -159,7 +159,8 @@ pub struct Heartbeat<S, C: Protocol = Wire> {
 pub struct Status {
     /// The monitor's view of the peer.
     pub peer: heartbeat_core::Status,
-    /// Since the last evidence of life.
+    /// Since the last evidence of life. On a busy connection, where not every
+    /// read is timed, up to [`Config::arrival_slack`] more than it was.
     pub silent_for: Duration,
     /// The second line of defence, in the kernel.
     pub safety_net: NetStatus,
@@ -212,7 +213,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             clock,
             timer: Timer::with_step(config.interval() / 2),
             net,
-            read_at: Instant::ORIGIN,
+            arrivals: Arrivals::new(),
             observe: Observe::new(),
             inbox: Inbox::new(),
             ending: None,

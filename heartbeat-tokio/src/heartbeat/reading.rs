@@ -36,7 +36,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             Ok(read) => {
                 self.flags.raise(Flag::NewBytes);
                 self.flags.set(Flag::Bulk, read >= BULK);
-                self.time_arrival();
+                if !self.arrivals.are_relaxed() {
+                    self.time_arrival();
+                }
             }
             Err(error) => {
                 let end = safety_net::end_of(&error);
@@ -55,8 +57,19 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// What was read came now. What it is worth shows when it is taken apart.
     fn time_arrival(&mut self) {
-        self.read_at = self.clock.now();
+        let now = self.clock.now();
+        self.arrivals.time(self.monitor.config(), now);
         self.flags.raise(Flag::NewMessage);
+    }
+
+    /// From here on arrivals are to be known exactly.
+    pub(super) fn settle_arrivals(&mut self) {
+        if self.arrivals.are_relaxed() {
+            let now = self.clock.now();
+            if let Some(at) = self.arrivals.settle(self.monitor.config(), now) {
+                self.monitor.handle_bytes(at);
+            }
+        }
     }
 
     /// A frame out of what was read, as long as frames are of interest.
@@ -84,6 +97,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// A frame was taken out that isn't a message.
     pub(super) fn note_control(&mut self, frame: Frame<C::Message>) {
         self.note_news(); // a pong, perhaps
+        self.settle_arrivals();
         // In a protocol whose pings carry nothing, so do the pongs.
         let or_empty = |nonce: Option<Nonce>| nonce.unwrap_or(Nonce([0; 8]));
         let control = match frame {
@@ -97,16 +111,16 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 Control::Goodbye(code)
             }
             Frame::Pong(None) => {
-                self.monitor.handle_unnumbered_pong(self.read_at);
+                self.monitor.handle_unnumbered_pong(self.arrivals.last());
                 self.flags.raise(Flag::Outputs);
                 return;
             }
             Frame::Data(_) | Frame::Other => {
-                self.monitor.handle_message(self.read_at);
+                self.monitor.handle_message(self.arrivals.last());
                 return self.note_outputs();
             }
         };
-        self.monitor.handle_frame(control, self.read_at);
+        self.monitor.handle_frame(control, self.arrivals.last());
         self.flags.raise(Flag::Outputs);
         if let (Control::Hello(hello), true) = (control, self.monitor.has_ended()) {
             // It was refused.
@@ -118,9 +132,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// A message was taken out. One for each read is enough to know of.
     #[inline]
     pub(super) fn note_message(&mut self) {
+        self.arrivals.note_message();
         if self.flags.has(Flag::NewMessage) {
             self.flags.clear(Flag::NewMessage);
-            self.monitor.handle_message(self.read_at);
+            self.monitor.handle_message(self.arrivals.last());
             self.note_outputs();
         }
     }
@@ -128,14 +143,17 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Every whole frame was taken out.
     pub(super) fn note_backlog(&mut self) {
         self.flags.clear(Flag::NewBytes);
-        if self.transport.ends_in_message() && self.flags.has(Flag::NewMessage) {
-            self.flags.clear(Flag::NewMessage);
-            self.monitor.handle_bytes(self.read_at);
-            self.note_outputs();
+        if self.transport.ends_in_message() {
+            self.arrivals.note_message();
+            if self.flags.has(Flag::NewMessage) {
+                self.flags.clear(Flag::NewMessage);
+                self.monitor.handle_bytes(self.arrivals.last());
+                self.note_outputs();
+            }
         }
         let is_in_message = self.transport.is_in_message();
         if is_in_message || self.flags.has(Flag::Bulk) || self.transport.unread() > 0 {
-            self.monitor.handle_backlog(self.read_at);
+            self.monitor.handle_backlog(self.arrivals.last());
             self.note_outputs();
         }
     }
@@ -145,6 +163,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if !self.flags.has(Flag::Paused) {
             self.flags.raise(Flag::Paused);
             self.note_news();
+            self.settle_arrivals();
             let now = self.clock.now();
             self.monitor.handle_paused(now);
             if let Some(stream) = &self.stream {

@@ -78,6 +78,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 self.observe.sent(&control);
                 self.transport.push_control(control);
                 self.flags.raise(Flag::Flushing);
+                // Its answer's round trip is measured.
+                self.settle_arrivals();
             }
         }
     }

@@ -31,6 +31,8 @@ pub(super) struct Assembly {
     part: Part,
     /// Parts that are whole, which nobody knows yet.
     untold: u32,
+    /// The last read gave all that was asked for: there is probably more.
+    plenty: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +64,7 @@ impl Assembly {
             length,
             part: Part::Begun { missing },
             untold: 0,
+            plenty: false,
         })
     }
 
@@ -107,8 +110,10 @@ impl Assembly {
             // To twice as much.
             self.buffer.reserve(1);
         }
-        // If the peer's parts are as long as ours.
-        let further = (self.length - before - missing).min(FURTHER * PART);
+        // If the peer's parts are as long as ours. What is read of them has to be
+        // moved, which pays where a read gives much.
+        let most = if self.plenty { FURTHER * PART } else { 0 };
+        let further = (self.length - before - missing).min(most);
         let headers = HEADER * further.div_ceil(PART) + NEXT;
         let wanted = missing + further + headers;
         let room = wanted.min(self.buffer.capacity() - before);
@@ -117,6 +122,7 @@ impl Assembly {
             cx,
             &mut (&mut self.buffer).limit(room)
         ))?;
+        self.plenty = read == room;
         let of_part = read.min(missing);
         self.took(of_part, missing);
         let (end, rest) = self.join_parts(before + of_part);

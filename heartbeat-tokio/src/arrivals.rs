@@ -1,0 +1,168 @@
+//! When bytes arrived.
+//!
+//! This module decides how often the clock is asked for that. On a quiet
+//! connection each read is timed. On a busy one the clock would cost more than
+//! anything else there, so reads are taken to have come at the last reading of
+//! it until a timer, armed for [`Config::arrival_slack`] later, has fired: bytes
+//! are said to have come earlier than they did, but not by more than the monitor
+//! allows for; and later only by what the timer was late. It doesn't decide what
+//! an arrival means.
+
+use heartbeat_core::{Config, Instant};
+
+/// After so many reads in a row, close to each other, a connection is busy.
+const BUSY: u8 = 16;
+
+/// Reads are close to each other if so many would fit into the slack: then the
+/// timer is no more than one in as many reads.
+const FIT: u32 = 16;
+
+/// The latest arrival.
+#[derive(Clone, Debug)]
+pub(crate) struct Arrivals {
+    /// When it was, at the earliest.
+    at: Instant,
+    /// Reads in a row that came soon after the one before.
+    in_a_row: u8,
+    /// The timer fires before `at` is too long ago: nothing needs timing.
+    relaxed: bool,
+    /// Some of a message came that wasn't timed.
+    untimed: bool,
+}
+
+impl Arrivals {
+    pub(crate) fn new() -> Self {
+        Self {
+            at: Instant::ORIGIN,
+            in_a_row: 0,
+            relaxed: false,
+            untimed: false,
+        }
+    }
+
+    /// When the last bytes came.
+    #[inline]
+    pub(crate) fn last(&self) -> Instant {
+        self.at
+    }
+
+    /// Some of a message was among what was read last.
+    #[inline]
+    pub(crate) fn note_message(&mut self) {
+        self.untimed |= self.relaxed;
+    }
+
+    /// What was read came at `now`.
+    pub(crate) fn time(&mut self, config: &Config, now: Instant) {
+        let since = now.saturating_duration_since(self.at);
+        self.in_a_row = match since * FIT < config.arrival_slack() {
+            true => self.in_a_row.saturating_add(1),
+            false => 0,
+        };
+        self.at = now;
+    }
+
+    /// Whether reads come so close to each other that a timer is cheaper.
+    #[inline]
+    pub(crate) fn are_many(&self) -> bool {
+        self.in_a_row >= BUSY
+    }
+
+    /// Whether reads aren't timed, because the timer is armed.
+    #[inline]
+    pub(crate) fn are_relaxed(&self) -> bool {
+        self.relaxed
+    }
+
+    /// When the timer has to fire, if reads aren't to be timed until then.
+    pub(crate) fn deadline(&self, config: &Config) -> Instant {
+        self.at + config.arrival_slack()
+    }
+
+    /// The timer is armed for the deadline or for something earlier.
+    pub(crate) fn relax(&mut self) {
+        self.relaxed = true;
+    }
+
+    /// The timer has fired, or something happened that is to be seen exactly:
+    /// the next read is timed. If a message came untimed, when it was.
+    pub(crate) fn settle(&mut self, config: &Config, now: Instant) -> Option<Instant> {
+        self.relaxed = false;
+        self.in_a_row = 0;
+        // Within the slack, as far as the timer was on time; and if it was late,
+        // so were we.
+        self.at = self.at.max(now - config.arrival_slack());
+        std::mem::take(&mut self.untimed).then_some(self.at)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "how a test fails")]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn at(micros: u64) -> Instant {
+        Instant::from_micros(micros)
+    }
+
+    fn busy(config: &Config) -> Arrivals {
+        let mut arrivals = Arrivals::new();
+        for micros in 0..u64::from(BUSY) {
+            assert!(!arrivals.are_many());
+            arrivals.time(config, at(micros));
+            arrivals.note_message();
+        }
+        assert!(arrivals.are_many());
+        assert!(!arrivals.are_relaxed(), "the timer isn't armed yet");
+        arrivals
+    }
+
+    #[test]
+    fn a_busy_connection_is_timed_once_within_the_slack() {
+        let config = Config::default();
+        let slack = config.arrival_slack();
+        let mut arrivals = busy(&config);
+        let deadline = arrivals.deadline(&config);
+        assert_eq!(deadline, arrivals.last() + slack);
+        arrivals.relax();
+
+        arrivals.note_message();
+        assert_eq!(arrivals.settle(&config, deadline), Some(deadline - slack));
+        assert!(!arrivals.are_relaxed());
+        assert_eq!(arrivals.settle(&config, deadline), None, "it is known");
+    }
+
+    #[test]
+    fn if_the_timer_is_late_so_are_the_arrivals() {
+        let config = Config::default();
+        let mut arrivals = busy(&config);
+        arrivals.relax();
+        assert_eq!(
+            arrivals.clone().settle(&config, at(0)),
+            None,
+            "no message came"
+        );
+        arrivals.note_message();
+        let late = at(0) + Duration::from_secs(10);
+        let said = arrivals.settle(&config, late);
+        assert_eq!(said, Some(late - config.arrival_slack()));
+    }
+
+    #[test]
+    fn a_quiet_connection_has_few_and_without_jitter_none_counts() {
+        let config = Config::default();
+        let mut arrivals = Arrivals::new();
+        let apart = config.arrival_slack() / FIT;
+        for nth in 0..1000 {
+            arrivals.time(&config, at(0) + apart * nth);
+            assert!(!arrivals.are_many());
+        }
+        let exact = Config::builder().jitter(0.0).build().unwrap();
+        for _ in 0..1000 {
+            arrivals.time(&exact, at(0));
+            assert!(!arrivals.are_many());
+        }
+    }
+}

@@ -46,7 +46,7 @@ pub trait Beats: Unpin {
     /// The application's messages.
     type Message: Clone + Debug;
 
-    /// For messages of the application of at most so many bytes.
+    /// Limits the messages of the application to `max_message` bytes.
     fn new(max_message: usize) -> Self;
 
     /// The longest message of a WebSocket that may arrive.

@@ -120,7 +120,7 @@ impl AsRef<str> for NoDetail {
     }
 }
 
-/// Who said goodbye, and why. `D` is what keeps the detail.
+/// Which side said goodbye, and why. `D` keeps the detail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(
     clippy::exhaustive_enums,

@@ -76,7 +76,7 @@ impl Limiter {
         u64::from(self.pings).saturating_mul(min_interval) <= room
     }
 
-    /// So many pings are forgotten, and half of the time with them.
+    /// Forgets half of the pings, and half of the time with them: the rate stays.
     const fn halve(&mut self, now: Instant) {
         self.pings /= 2;
         self.began_at = self.began_at.plus(now.micros_since(self.began_at) / 2);

@@ -5,12 +5,12 @@
 
 use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
-use heartbeat_core::{Event, Goodbye, Hello};
+use heartbeat_core::{Event, Goodbye, GoodbyeCode, Hello};
 
 /// What ended a connection that nobody left in order.
 pub type Cause = heartbeat_core::Cause<Detail>;
 
-/// Who said goodbye, and why.
+/// Which side said goodbye, and why.
 pub type CloseReason = heartbeat_core::CloseReason<Detail>;
 
 /// The verdict: why the peer counts as dead, and what was known of it.
@@ -25,12 +25,6 @@ pub type Death = heartbeat_core::Death<Detail>;
 pub struct Detail(Option<Arc<String>>);
 
 impl Detail {
-    /// Of a text that is too long the beginning is kept.
-    fn new(text: &str) -> Self {
-        let text = Goodbye::new(Default::default(), text).detail;
-        Self((!text.is_empty()).then(|| Arc::new(text.to_owned())))
-    }
-
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -39,8 +33,10 @@ impl Detail {
 }
 
 impl From<&str> for Detail {
+    /// Keeps the beginning of a text that is too long.
     fn from(text: &str) -> Self {
-        Self::new(text)
+        let text = Goodbye::new(GoodbyeCode::LEAVING, text).detail;
+        Self((!text.is_empty()).then(|| Arc::new(text.to_owned())))
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
     transport::{Broken, Buffered, Dialect, Frame, Protocol, Scope, Transport, reason},
 };
 
-/// So many bytes of messages a sink may hold before another one is handed over. Its
+/// The bytes of messages that a sink may hold before another one is handed over. Its
 /// control frames can go ahead of what isn't handed over.
 const HELD: usize = 64 * 1024;
 

@@ -21,7 +21,7 @@ const KEPT: usize = 8;
 /// share chunks instead of keeping one each time.
 const PART: usize = 8 * 1024;
 
-/// So many bytes of buffers for large messages a thread keeps. Asking for as much
+/// The most bytes of buffers for large messages that a thread keeps. Asking for as much
 /// each time would cost more than carrying it: an allocator takes it from the
 /// system, page by page, and returns it.
 const LARGE: usize = 4 * 1024 * 1024;

@@ -39,7 +39,8 @@ struct Peer {
     instance: [u8; 8],
 }
 
-/// A number in so many bytes, each of which it takes. What is larger saturates.
+/// A number that is stored in `BYTES` bytes without alignment. A larger one
+/// saturates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Packed<const BYTES: usize>([u8; BYTES]);
 

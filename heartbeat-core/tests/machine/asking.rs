@@ -1,4 +1,4 @@
-//! Whoever is asked asks along: one beat proves both directions to both sides. A
+//! The side that is asked asks along: one beat proves both directions to both sides. A
 //! ping itself proves nothing.
 
 #![allow(

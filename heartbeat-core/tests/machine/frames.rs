@@ -386,7 +386,7 @@ fn hello(interval: Duration, detection: Duration, min: Duration, missed: u32) ->
     hello
 }
 
-/// A peer that accepts messages of so many bytes.
+/// A Hello that announces this `max_frame`.
 fn accepts(max_frame: u32) -> Hello {
     let mut hello = hello(us(7), us(8), us(1), 1);
     hello.max_frame = max_frame;

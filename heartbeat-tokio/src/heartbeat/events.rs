@@ -158,7 +158,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 self.flags.raise(Flag::Finished);
                 let left = matches!(self.ended(), Some(Ended::Closed(CloseReason::Peer { .. })));
                 if left && !self.flags.has(Flag::Shut) {
-                    // Who said goodbye waits for it. If it takes time, dropping
+                    // The peer that said goodbye waits for it. If it takes time, dropping
                     // the stream will do.
                     self.shut_down(cx);
                 }

@@ -1,6 +1,7 @@
 //! What comes from the peer.
 //!
-//! This module decides what the monitor is told of it, and when reading pauses. How frames lie on the wire is the transport's to know, and
+//! This module decides what the monitor is told of it, which arrivals are timed, and
+//! when reading pauses. How frames lie on the wire is the transport's to know, and
 //! what they mean the monitor's.
 
 use std::{

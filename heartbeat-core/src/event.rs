@@ -52,9 +52,13 @@ pub enum Event {
         /// How long after the deadline we woke up.
         late: Duration,
     },
-    /// The connection ended with a goodbye. Terminal.
+    /// The peer sends no more messages; see [`Monitor::finish`](crate::Monitor::finish).
+    /// It still reads and answers.
+    Finished,
+    /// The connection ended in order: with a goodbye, or because both sides had
+    /// finished. Terminal.
     Closed {
-        /// Who said it.
+        /// How.
         reason: CloseReason,
     },
     /// The connection ended in any other way. Terminal.
@@ -100,6 +104,7 @@ impl fmt::Display for Event {
             Self::LocalStall { late } => {
                 write!(f, "we were asleep, and {:?} late", rounded(*late))
             }
+            Self::Finished => f.write_str("the peer sends no more messages"),
             Self::Closed { reason } => write!(f, "closed: {reason}"),
             Self::Dead(death) => write!(f, "dead: {death}"),
         }
@@ -120,22 +125,28 @@ impl AsRef<str> for NoDetail {
     }
 }
 
-/// Which side said goodbye, and why. `D` keeps the detail.
+/// How a connection ended in order. `D` keeps the detail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(
     clippy::exhaustive_enums,
     reason = "there are two ends to a connection"
 )]
 pub enum CloseReason<D = NoDetail> {
-    /// The peer did.
+    /// The peer said goodbye. If we were leaving too, it didn't confirm ours.
     Peer {
         /// Its reason.
         code: GoodbyeCode,
         /// The same in the peer's words.
         detail: D,
     },
-    /// We did, with [`Monitor::close`](crate::Monitor::close).
+    /// We did, with [`Monitor::close`](crate::Monitor::close), and the peer confirmed
+    /// that it took everything in; or our protocol has no way to.
     Local,
+    /// We did, and a peer that lives didn't confirm it within
+    /// [`linger`](crate::ConfigBuilder::linger).
+    Unconfirmed,
+    /// Neither side had messages left: both had [finished](crate::Monitor::finish).
+    Finished,
 }
 
 impl<D> CloseReason<D> {
@@ -144,6 +155,8 @@ impl<D> CloseReason<D> {
         match self {
             Self::Peer { code, .. } => CloseReason::Peer { code, detail },
             Self::Local => CloseReason::Local,
+            Self::Unconfirmed => CloseReason::Unconfirmed,
+            Self::Finished => CloseReason::Finished,
         }
     }
 }
@@ -159,6 +172,8 @@ impl<D: AsRef<str>> fmt::Display for CloseReason<D> {
                 quoted(detail.as_ref(), f)
             }
             Self::Local => f.write_str("we said goodbye"),
+            Self::Unconfirmed => f.write_str("we said goodbye, which wasn't confirmed"),
+            Self::Finished => f.write_str("both sides had finished"),
         }
     }
 }

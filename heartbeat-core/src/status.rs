@@ -46,9 +46,9 @@ pub enum State {
     Suspect,
     /// We don't read at the moment, so nothing is judged.
     Paused,
-    /// We said goodbye, and it hasn't left yet.
+    /// We leave, and the peer hasn't confirmed it yet. It is judged as before.
     Closing,
-    /// Ended with a goodbye.
+    /// Ended in order.
     Closed,
     /// Ended in any other way.
     Dead,

@@ -47,6 +47,16 @@ pub struct Codec<C> {
     control: usize,
     /// A control frame that the codec couldn't encode.
     refused: Option<io::Error>,
+    direction: Direction,
+}
+
+/// Our direction of the stream, where its end says that we have finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    Open,
+    /// To be ended behind what is queued.
+    Ending,
+    Ended,
 }
 
 impl<C> Codec<C> {
@@ -59,6 +69,7 @@ impl<C> Codec<C> {
             write: BytesMut::new(),
             control: 0,
             refused: None,
+            direction: Direction::Open,
         }
     }
 
@@ -82,9 +93,26 @@ impl<C> Codec<C> {
     }
 }
 
+impl<C> Codec<C> {
+    /// Ends our direction of the stream, once.
+    fn poll_end(
+        &mut self,
+        stream: Pin<&mut impl AsyncWrite>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.direction == Direction::Ended {
+            return Poll::Ready(Ok(()));
+        }
+        let ended = ready!(stream.poll_shutdown(cx));
+        self.direction = Direction::Ended;
+        Poll::Ready(ended)
+    }
+}
+
 impl<C: Dialect> Protocol for Codec<C> {
     type Message = C::Message;
     const HELLO: bool = C::HELLO;
+    const HALF_CLOSE: bool = C::HALF_CLOSE && !C::HELLO;
 }
 
 impl<S, C> Transport<S> for Codec<C>
@@ -147,9 +175,11 @@ where
     fn push_control(&mut self, control: Control) {
         let sayable = match control {
             Control::Hello(_) | Control::Alive | Control::Fin => C::HELLO,
-            Control::Goodbye(_) => C::GOODBYE,
             _ => true,
         };
+        if Self::HALF_CLOSE && control == Control::Fin {
+            self.direction = Direction::Ending;
+        }
         if sayable {
             if let Err(error) = self.encode(control.into()) {
                 self.refused = Some(io::Error::new(io::ErrorKind::InvalidInput, error));
@@ -158,8 +188,14 @@ where
         self.control = self.write.len();
     }
 
+    fn has_messages(&self) -> bool {
+        !self.write.is_empty()
+    }
+
     /// Where a frame ends in what was encoded, nobody knows: all of it stays.
-    fn give_up(&mut self, code: GoodbyeCode, detail: Detail) {
+    fn give_up(&mut self) {}
+
+    fn push_goodbye(&mut self, code: GoodbyeCode, detail: Detail) {
         if C::GOODBYE && self.encode(Frame::Goodbye { code, detail }).is_ok() {
             self.control = self.write.len();
         }
@@ -170,7 +206,7 @@ where
     }
 
     fn control_unwritten(&self) -> bool {
-        self.control > 0
+        self.control > 0 || self.direction == Direction::Ending
     }
 
     fn poll_write(
@@ -189,8 +225,11 @@ where
                 Scope::All => self.write.len(),
                 Scope::Control => self.control,
             };
-            if left == 0 {
+            if left == 0 && self.direction == Direction::Open {
                 break stream.poll_flush(cx);
+            }
+            if left == 0 {
+                break self.poll_end(stream, cx);
             }
             match stream.as_mut().poll_write(cx, &self.write) {
                 Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -210,7 +249,7 @@ where
     }
 
     fn poll_shutdown(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(stream).poll_shutdown(cx)
+        self.poll_end(Pin::new(stream), cx)
     }
 
     fn into_buffered(self) -> Buffered<C::Message> {

@@ -25,7 +25,16 @@ pub enum SendError {
     /// connection goes on.
     #[error("the message can't be encoded: {0}")]
     Unencodable(#[source] EncodeError),
-    /// The connection has ended with a goodbye. The message, and whatever was
+    /// No message may follow [`finish`](crate::Heartbeat::finish) or
+    /// [`close`](crate::Heartbeat::close). Nothing of it was queued, and what was
+    /// queued before goes on.
+    #[error("we have said that no message follows")]
+    Finished,
+    /// The protocol can't say that one side sends no more messages; see
+    /// [`Dialect`](crate::Dialect). Nothing was said, and the connection goes on.
+    #[error("the protocol has no way to finish one direction")]
+    Unfinishable,
+    /// The connection has ended in order. The message, and whatever was
     /// queued before it, may not have arrived.
     #[error("the connection is closed: {0}")]
     Closed(CloseReason),
@@ -33,6 +42,35 @@ pub enum SendError {
     /// not have arrived.
     #[error("the peer is dead: {0}")]
     Dead(#[source] Death),
+    /// Of `SinkExt::close`: the peer may lack some of what was sent.
+    #[error(transparent)]
+    NotClosed(#[from] CloseError),
+}
+
+/// [`close`](crate::Heartbeat::close) can't say that the peer took in everything that
+/// was sent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive] // later versions may tell more apart
+pub enum CloseError {
+    /// The connection ended in another way than by our goodbye. What the peer took in
+    /// before, nobody knows.
+    #[error("the peer is dead: {death}; {unwritten} bytes were never written")]
+    Dead {
+        /// How it ended.
+        #[source]
+        death: Death,
+        /// The bytes that were queued and that the stream never took, those of frames
+        /// around messages included. They certainly haven't arrived.
+        unwritten: usize,
+    },
+    /// The peer lives, or left too, and didn't say that it took everything in.
+    #[error(
+        "the peer didn't confirm that it took everything in; {unwritten} bytes were never written"
+    )]
+    Unconfirmed {
+        /// As above.
+        unwritten: usize,
+    },
 }
 
 /// What a codec said of a message that it can't encode: the codec's own error.
@@ -77,7 +115,7 @@ pub enum ProbeError {
         /// How long was waited: the detection time.
         waited: Duration,
     },
-    /// The connection has ended with a goodbye.
+    /// The connection has ended in order.
     #[error("the connection is closed: {0}")]
     Closed(CloseReason),
     /// The verdict: the peer is dead.

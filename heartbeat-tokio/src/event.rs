@@ -10,7 +10,7 @@ use heartbeat_core::{Event, Goodbye, GoodbyeCode, Hello};
 /// What ended a connection that nobody left in order.
 pub type Cause = heartbeat_core::Cause<Detail>;
 
-/// Which side said goodbye, and why.
+/// How a connection ended in order.
 pub type CloseReason = heartbeat_core::CloseReason<Detail>;
 
 /// The verdict: why the peer counts as dead, and what was known of it.
@@ -120,9 +120,13 @@ pub enum PeerEvent<M> {
         /// How long after the deadline we woke up.
         late: Duration,
     },
-    /// The connection ended with a goodbye. Terminal.
+    /// The peer sends no more messages: it has [finished](crate::Heartbeat::finish).
+    /// It still reads and answers. All its messages came before this.
+    Finished,
+    /// The connection ended in order: with a goodbye, or because both sides had
+    /// finished. Terminal.
     Closed {
-        /// Who said it.
+        /// How.
         reason: CloseReason,
     },
     /// The connection ended in any other way. Terminal.
@@ -148,6 +152,7 @@ impl<M> PeerEvent<M> {
             Event::Suspect { missed, silent_for } => Self::Suspect { missed, silent_for },
             Event::Recovered { silent_for } => Self::Recovered { silent_for },
             Event::LocalStall { late } => Self::LocalStall { late },
+            Event::Finished => Self::Finished,
             Event::Closed { reason } => Self::Closed {
                 reason: reason.with_detail(detail.clone()),
             },
@@ -169,6 +174,7 @@ impl<M> fmt::Display for PeerEvent<M> {
             Self::Suspect { missed, silent_for } => Event::Suspect { missed, silent_for }.fmt(f),
             Self::Recovered { silent_for } => Event::Recovered { silent_for }.fmt(f),
             Self::LocalStall { late } => Event::LocalStall { late }.fmt(f),
+            Self::Finished => Event::Finished.fmt(f),
         }
     }
 }

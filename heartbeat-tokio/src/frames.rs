@@ -39,14 +39,12 @@ pub struct Frames<T: Dialect> {
     weight: usize,
     /// The transport failed, in another way than by I/O.
     broken: Option<Broken>,
-    control: VecDeque<Control>,
+    control: VecDeque<Frame<T::Message>>,
     queue: VecDeque<T::Message>,
     /// The weight of the messages in `queue`.
     queued: usize,
     /// The weight of those that the sink holds.
     held: usize,
-    /// A goodbye is to follow them.
-    goodbye: Option<(GoodbyeCode, Detail)>,
 }
 
 impl<T: Dialect> Frames<T> {
@@ -60,7 +58,6 @@ impl<T: Dialect> Frames<T> {
             queue: VecDeque::new(),
             queued: 0,
             held: 0,
-            goodbye: None,
         }
     }
 
@@ -71,26 +68,18 @@ impl<T: Dialect> Frames<T> {
 
     /// The next frame that is in scope.
     fn take_next(&mut self, scope: Scope) -> Option<Frame<T::Message>> {
-        if let Some(control) = self.control.pop_front() {
-            return Some(control.into());
-        }
-        if scope == Scope::Control && self.goodbye.is_none() {
-            return None;
-        }
-        if let Some(message) = self.queue.pop_front() {
+        if self.control.is_empty() && scope == Scope::All {
+            let message = self.queue.pop_front()?;
             let cost = Self::cost(&message);
             self.queued -= cost;
             self.held += cost;
             return Some(Frame::Data(message));
         }
-        let (code, detail) = self.goodbye.take().filter(|_| T::GOODBYE)?;
-        Some(Frame::Goodbye { code, detail })
+        self.control.pop_front()
     }
 
     fn has_next(&self, scope: Scope) -> bool {
-        let leaves = self.goodbye.is_some();
-        let all = scope == Scope::All || leaves;
-        !self.control.is_empty() || (all && (!self.queue.is_empty() || leaves))
+        !self.control.is_empty() || (scope == Scope::All && !self.queue.is_empty())
     }
 
     /// Hands over frames until the sink has no more room.
@@ -130,6 +119,7 @@ impl<T: Dialect> Frames<T> {
 impl<T: Dialect> Protocol for Frames<T> {
     type Message = T::Message;
     const HELLO: bool = T::HELLO;
+    const HALF_CLOSE: bool = false;
 }
 
 impl<T, E> Transport<T> for Frames<T>
@@ -192,18 +182,24 @@ where
     fn push_control(&mut self, control: Control) {
         match control {
             Control::Hello(_) | Control::Alive | Control::Fin if !T::HELLO => {}
-            Control::Goodbye(code) => self.goodbye = Some((code, Detail::default())),
-            control => self.control.push_back(control),
+            control => self.control.push_back(control.into()),
         }
     }
 
-    fn give_up(&mut self, code: GoodbyeCode, detail: Detail) {
-        self.control
-            .retain(|control| matches!(control, Control::Hello(_)));
+    fn push_goodbye(&mut self, code: GoodbyeCode, detail: Detail) {
+        if T::GOODBYE {
+            self.control.push_back(Frame::Goodbye { code, detail });
+        }
+    }
+
+    fn has_messages(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    fn give_up(&mut self) {
         self.queue.clear();
         self.queued = 0;
         self.held = 0;
-        self.goodbye = Some((code, detail));
     }
 
     fn unwritten(&self) -> usize {
@@ -211,7 +207,7 @@ where
     }
 
     fn control_unwritten(&self) -> bool {
-        self.goodbye.is_some() || !self.control.is_empty()
+        !self.control.is_empty()
     }
 
     fn poll_write(

@@ -87,7 +87,7 @@ mod wrap;
 
 pub use codec::Codec;
 pub use driver::{Driver, Receiver, Sender};
-pub use error::{EncodeError, ProbeError, SendError};
+pub use error::{CloseError, EncodeError, ProbeError, SendError};
 pub use event::{Cause, CloseReason, Death, Detail, PeerEvent};
 pub use frames::Frames;
 pub use heartbeat::{Heartbeat, Parts, Status};

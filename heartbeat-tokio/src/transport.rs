@@ -98,7 +98,9 @@ impl<M> From<Control> for Frame<M> {
 /// | without | then |
 /// |---|---|
 /// | a Hello, and an Alive | our pings show that we live while we don't read, and the peer's pings count as signs of life. Neither side learns the other's timings: there is no [`Connected`](crate::PeerEvent::Connected), and the peer isn't held to a [`min_interval`](heartbeat_core::ConfigBuilder::min_interval) that it can't know |
-/// | a Goodbye | a peer that leaves looks like one that was killed: [`Cause::Eof`](crate::Cause::Eof). Our own `close` sends what is queued and ends the stream |
+/// | a Goodbye | a peer that leaves looks like one that was killed: [`Cause::Eof`](crate::Cause::Eof). Our own `close` sends what is queued and ends our direction of the stream |
+/// | a Hello, which comes with the answer to a Goodbye | `close` is Ok when everything was written, and the peer has ended the stream within [`linger`](heartbeat_core::ConfigBuilder::linger). So its library, or its kernel, was there; whether its application took everything in, nobody knows |
+/// | a Hello, which comes with a Fin, and [`HALF_CLOSE`](Self::HALF_CLOSE) | [`finish`](crate::Heartbeat::finish) is [`SendError::Unfinishable`](crate::SendError::Unfinishable) |
 /// | nonces | a pong answers the oldest ping that is unanswered |
 ///
 /// ```
@@ -121,6 +123,16 @@ pub trait Dialect {
 
     /// Whether [`Frame::Goodbye`] can be sent.
     const GOODBYE: bool = false;
+
+    /// Whether a side that ends its direction of the stream goes on receiving, as
+    /// with `nc -N` or SMTP. [`finish`](crate::Heartbeat::finish) does that then, and
+    /// the end of the peer's direction is
+    /// [`Finished`](crate::PeerEvent::Finished), and not its death. From then on
+    /// nothing can come of the peer, so it isn't judged any more.
+    ///
+    /// For [`with_codec`](crate::Heartbeat::with_codec) only, and for protocols
+    /// without a [`HELLO`](Self::HELLO), which have a Fin.
+    const HALF_CLOSE: bool = false;
 
     /// About how many bytes a message keeps in memory besides itself: what
     /// its strings and vectors hold. For backpressure; asked only by
@@ -215,6 +227,10 @@ pub trait Protocol {
 
     /// Whether our Hello reaches the peer.
     const HELLO: bool;
+
+    /// Whether the end of a side's direction says that it has finished: it goes on
+    /// receiving.
+    const HALF_CLOSE: bool;
 }
 
 /// Carries frames over a stream `S`.
@@ -254,10 +270,17 @@ pub trait Transport<S>: Protocol {
     /// Queues a message, or nothing of it.
     fn push(&mut self, message: Self::Message) -> Result<(), SendError>;
 
-    /// Queues a control frame: ahead of messages, as far as they weren't
-    /// begun, but for a goodbye, which comes last. One that the protocol
+    /// Queues a control frame, ahead of messages as far as they weren't begun. No
+    /// goodbye; and a Fin only when no messages wait. One that the protocol
     /// doesn't have counts as written when what is before it is.
     fn push_control(&mut self, control: Control);
+
+    /// Queues a goodbye, when no messages wait that weren't begun.
+    fn push_goodbye(&mut self, code: GoodbyeCode, detail: Detail);
+
+    /// Whether messages are queued and not written, the rest of one that was begun
+    /// among them.
+    fn has_messages(&self) -> bool;
 
     /// Bytes queued and not written.
     fn unwritten(&self) -> usize;
@@ -275,8 +298,8 @@ pub trait Transport<S>: Protocol {
         false
     }
 
-    /// Gives up what wasn't begun, and queues this goodbye behind what was.
-    fn give_up(&mut self, code: GoodbyeCode, detail: Detail);
+    /// Gives up the messages that weren't begun.
+    fn give_up(&mut self);
 
     /// Whether a control frame is queued and not written.
     fn control_unwritten(&self) -> bool;

@@ -40,6 +40,7 @@ impl<T> Postcard<T> {
 impl<T: Serialize + DeserializeOwned> Protocol for Postcard<T> {
     type Message = T;
     const HELLO: bool = Wire::HELLO;
+    const HALF_CLOSE: bool = Wire::HALF_CLOSE;
 }
 
 impl<S, T> Transport<S> for Postcard<T>
@@ -83,8 +84,16 @@ where
         Transport::<S>::ends_in_message(&self.wire)
     }
 
-    fn give_up(&mut self, code: GoodbyeCode, detail: Detail) {
-        Transport::<S>::give_up(&mut self.wire, code, detail);
+    fn push_goodbye(&mut self, code: GoodbyeCode, detail: Detail) {
+        Transport::<S>::push_goodbye(&mut self.wire, code, detail);
+    }
+
+    fn give_up(&mut self) {
+        Transport::<S>::give_up(&mut self.wire);
+    }
+
+    fn has_messages(&self) -> bool {
+        Transport::<S>::has_messages(&self.wire)
     }
 
     fn push_control(&mut self, control: Control) {

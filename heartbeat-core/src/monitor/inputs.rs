@@ -5,14 +5,14 @@
 
 use crate::{
     config::Evidence,
-    event::{Cause, CloseReason, End, NoDetail},
-    frame::{Control, GoodbyeCode, Hello, Nonce},
+    event::Cause,
+    frame::{Control, Hello, Nonce},
     time::Instant,
 };
 
 use super::{
     Monitor,
-    life::{Leaving, Life, Paused},
+    life::{Life, Paused},
     outbox::Purpose,
     rounds::Moment,
     timing::Greeting,
@@ -115,8 +115,6 @@ impl Monitor {
         }
         if self.life.is_watching() {
             self.take(control, at.now);
-        } else if let (Life::Leaving(_), Control::Goodbye(code)) = (&self.life, control) {
-            self.end_with(code, at.now);
         }
     }
 
@@ -141,18 +139,9 @@ impl Monitor {
                 self.ask_along(now);
             }
             Control::Ping(_) => self.die(Cause::PingFlood, now),
-            Control::Goodbye(code) => self.end_with(code, now),
-            Control::Pong(_) | Control::Alive | Control::Fin | Control::Reserved => {}
-        }
-    }
-
-    /// The peer leaves, or gave us up.
-    fn end_with(&mut self, code: GoodbyeCode, now: Instant) {
-        let detail = NoDetail;
-        if code.is_verdict() {
-            self.die(Cause::GivenUp { code, detail }, now);
-        } else {
-            self.close_with(CloseReason::Peer { code, detail });
+            Control::Goodbye(code) => self.part(code, now),
+            Control::Fin => self.peer_finished(),
+            Control::Pong(_) | Control::Alive | Control::Reserved => {}
         }
     }
 
@@ -221,33 +210,24 @@ impl Monitor {
         let at = self.observe(now);
         self.forgive(at);
         self.writes.clear();
-        if let Life::Leaving(leaving) = &mut self.life {
-            if leaving.is_goodbye_due() {
-                leaving.extend(self.timing.probe_budget(), at.now);
-            } else {
-                self.close_with(CloseReason::Local);
-            }
-        }
         if let Some(purpose) = self.outbox.ping_left() {
             self.ping_left(purpose, at.now);
         }
         if self.outbox.alive_left(at.now) {
             self.sign_left(at.now);
         }
+        self.leaving.left();
+        self.close_if_all_is_said();
     }
 
     /// A write took some bytes, though not all.
     ///
-    /// The time of [`write_stall`](crate::ConfigBuilder::write_stall) and of a
-    /// goodbye counts from here. It is no evidence of life: kernels take
-    /// bytes for a peer that hangs.
+    /// The time of [`write_stall`](crate::ConfigBuilder::write_stall) counts from
+    /// here. It is no evidence of life: kernels take bytes for a peer that hangs.
     pub fn handle_progress(&mut self, now: Instant) {
         let at = self.observe(now);
         self.forgive(at);
         self.writes.progress(self.timing.config(), at.now);
-        if let Life::Leaving(leaving) = &mut self.life {
-            leaving.extend(self.timing.probe_budget(), at.now);
-        }
     }
 
     /// A write could take nothing now. The time from here to the next
@@ -280,18 +260,8 @@ impl Monitor {
         if self.writes.limit_at().is_due(at.now) {
             self.die(Cause::WriteStalled, at.now);
         }
-    }
-
-    /// The transport ended.
-    ///
-    /// Gives [`Event::Dead`](crate::Event::Dead) with the matching cause; after our own goodbye
-    /// it gives [`Event::Closed`](crate::Event::Closed). Frames that arrived before the end are to
-    /// be handled before it.
-    pub fn handle_end(&mut self, end: End, now: Instant) {
-        let now = self.observe(now).now;
-        match self.life {
-            Life::Leaving(_) => self.close_with(CloseReason::Local),
-            _ => self.die(end.into(), now),
+        if self.leaving.until().is_due(at.now) {
+            self.give_up_leaving();
         }
     }
 
@@ -357,21 +327,7 @@ impl Monitor {
         match self.life {
             Life::Idle(_) => self.probe_idle(at.now),
             Life::Paused(ref mut paused) => paused.let_probe_wait(),
-            Life::Round(_) | Life::Leaving(_) | Life::Closed | Life::Dead { .. } => {}
-        }
-    }
-
-    /// Says goodbye, and why.
-    ///
-    /// Send it behind everything that the application has queued.
-    /// [`Event::Closed`](crate::Event::Closed) comes when it has left, or when writes made no
-    /// progress for N·W: leaving a dead peer is bounded too.
-    pub fn close(&mut self, reason: GoodbyeCode, now: Instant) {
-        let now = self.observe(now).now;
-        if self.life.is_watching() {
-            self.life = Life::Leaving(Leaving::new(reason, self.timing.probe_budget(), now));
-            self.outbox.leave();
-            self.writes.clear();
+            Life::Round(_) | Life::Closed { .. } | Life::Dead { .. } => {}
         }
     }
 }

@@ -19,10 +19,11 @@ pub(super) enum Life {
     Round(Round),
     /// We don't read; nothing is judged.
     Paused(Paused),
-    /// We said goodbye, or are about to.
-    Leaving(Leaving),
-    /// Ended with a goodbye.
-    Closed,
+    /// Ended in order.
+    Closed {
+        /// What the peer's goodbye is still to be answered with.
+        answer: Option<GoodbyeCode>,
+    },
     /// Ended in any other way.
     Dead {
         /// Beats missed at the end.
@@ -52,21 +53,6 @@ pub(super) struct Paused {
     probe_waits: bool,
 }
 
-/// See [`Life::Leaving`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Leaving {
-    until: Instant,
-    code: GoodbyeCode,
-    goodbye: Goodbye,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Goodbye {
-    Due,
-    /// Handed out, and hasn't left.
-    InFlight,
-}
-
 impl Life {
     /// Idle, with a fresh interval.
     pub(super) fn idle(timing: &Timing, draw: Draw, random: Random) -> Self {
@@ -93,8 +79,15 @@ impl Life {
             Self::Idle(idle) => idle.interval_end(timing, last_heard),
             Self::Round(round) => round.deadline(),
             Self::Paused(paused) => paused.sign_at,
-            Self::Leaving(leaving) => leaving.until,
-            Self::Closed | Self::Dead { .. } => Instant::MAX,
+            Self::Closed { .. } | Self::Dead { .. } => Instant::MAX,
+        }
+    }
+
+    /// The frame that tells the peer how it ended, once.
+    pub(super) const fn take_last_word(&mut self) -> Option<GoodbyeCode> {
+        match self {
+            Self::Closed { answer: code } | Self::Dead { goodbye: code, .. } => code.take(),
+            Self::Idle(_) | Self::Round(_) | Self::Paused(_) => None,
         }
     }
 
@@ -105,7 +98,7 @@ impl Life {
     }
 
     pub(super) const fn has_ended(&self) -> bool {
-        matches!(self, Self::Closed | Self::Dead { .. })
+        matches!(self, Self::Closed { .. } | Self::Dead { .. })
     }
 
     /// Beats missed in a row.
@@ -113,17 +106,17 @@ impl Life {
         match self {
             Self::Round(round) => round.missed(),
             Self::Dead { missed, .. } => *missed,
-            Self::Idle(_) | Self::Paused(_) | Self::Leaving(_) | Self::Closed => 0,
+            Self::Idle(_) | Self::Paused(_) | Self::Closed { .. } => 0,
         }
     }
 
-    pub(super) const fn state(&self, is_suspect: bool) -> State {
+    pub(super) const fn state(&self, is_suspect: bool, is_leaving: bool) -> State {
         match self {
+            Self::Idle(_) | Self::Round(_) | Self::Paused(_) if is_leaving => State::Closing,
             Self::Idle(_) | Self::Round(_) if is_suspect => State::Suspect,
             Self::Idle(_) | Self::Round(_) => State::Alive,
             Self::Paused(_) => State::Paused,
-            Self::Leaving(_) => State::Closing,
-            Self::Closed => State::Closed,
+            Self::Closed { .. } => State::Closed,
             Self::Dead { .. } => State::Dead,
         }
     }
@@ -190,42 +183,6 @@ impl Paused {
     }
 }
 
-impl Leaving {
-    /// The goodbye has until `budget` microseconds after `now`.
-    pub(super) fn new(code: GoodbyeCode, budget: u64, now: Instant) -> Self {
-        Self {
-            until: bounded(now, budget),
-            code,
-            goodbye: Goodbye::Due,
-        }
-    }
-
-    /// A write took some bytes.
-    pub(super) fn extend(&mut self, budget: u64, now: Instant) {
-        self.until = self.until.max(bounded(now, budget));
-    }
-
-    pub(super) const fn is_goodbye_due(&self) -> bool {
-        matches!(self.goodbye, Goodbye::Due)
-    }
-
-    /// Hands the goodbye out, once.
-    pub(super) fn take_goodbye(&mut self) -> Option<GoodbyeCode> {
-        let due = self.is_goodbye_due();
-        self.goodbye = Goodbye::InFlight;
-        due.then_some(self.code)
-    }
-
-    pub(super) const fn is_over(&self, now: Instant) -> bool {
-        self.until.is_due(now)
-    }
-}
-
-/// Even where time ends, leaving does.
-fn bounded(now: Instant, budget: u64) -> Instant {
-    now.plus(budget).min(Instant::from_micros(u64::MAX - 1))
-}
-
 #[cfg(feature = "testkit")]
 impl Life {
     pub(super) fn describe(&self, facts: &mut crate::testkit::Facts) {
@@ -249,19 +206,12 @@ impl Life {
                 facts.instant(sign_at);
                 facts.number(probe_waits);
             }
-            Self::Leaving(Leaving {
-                until,
-                code,
-                goodbye,
-            }) => {
+            Self::Closed { answer } => {
                 facts.number(3);
-                facts.number(code.0);
-                facts.instant(until);
-                facts.number(goodbye == Goodbye::Due);
+                facts.number(answer.map_or(-1, |code| code.0.into()));
             }
-            Self::Closed => facts.number(4),
             Self::Dead { missed, goodbye } => {
-                facts.number(5);
+                facts.number(4);
                 facts.number(missed);
                 facts.number(goodbye.map_or(-1, |code| code.0.into()));
             }

@@ -11,8 +11,9 @@
 //! | `ledger` | which pings were answered; round trips |
 //! | `notices` | which events are pending |
 //! | `writes` | since when writes are blocked |
+//! | `leaving` | what each side has said about its messages; what it is owed |
 //!
-//! No part touches the fields of another. `inputs` and `rounds` connect them.
+//! No part touches the fields of another. `inputs`, `rounds` and `ends` connect them.
 //! Nothing here does I/O or reads a clock: the caller tells what happened and
 //! when, and carries out what is asked for.
 
@@ -23,7 +24,9 @@ use crate::{
     time::Instant,
 };
 
+mod ends;
 mod inputs;
+mod leaving;
 mod ledger;
 mod life;
 mod notices;
@@ -33,6 +36,7 @@ mod rounds;
 mod timing;
 mod writes;
 
+use leaving::Leaving;
 use ledger::Ledger;
 use life::Life;
 use notices::Notices;
@@ -88,6 +92,7 @@ pub struct Monitor {
     ledger: Ledger,
     notices: Notices,
     writes: Writes,
+    leaving: Leaving,
     /// None for a peer that speaks a protocol of its own, which has no limit.
     limiter: Option<Limiter>,
     random: Random,
@@ -115,6 +120,7 @@ impl Monitor {
             ledger: Ledger::new(),
             notices: Notices::new(),
             writes: Writes::Moving,
+            leaving: Leaving::new(),
             limiter: Some(Limiter::new(now)),
             random,
             clock: now,
@@ -148,7 +154,9 @@ impl Monitor {
     pub fn status(&self) -> Status {
         let rtt = self.ledger.rtt();
         Status {
-            state: self.life.state(self.notices.is_suspect()),
+            state: self
+                .life
+                .state(self.notices.is_suspect(), self.leaving.is_leaving()),
             missed: self.life.missed().into(),
             last_heard: self.last_heard,
             last_rtt: rtt.last(),
@@ -181,25 +189,42 @@ impl Monitor {
     /// question for drivers that are called often.
     #[must_use]
     pub const fn has_transmit(&self) -> bool {
+        self.has_transmit_ahead() || self.leaving.is_due()
+    }
+
+    /// Whether [`poll_transmit_ahead`](Self::poll_transmit_ahead) has something.
+    #[must_use]
+    pub const fn has_transmit_ahead(&self) -> bool {
         match &self.life {
             Life::Idle(_) | Life::Round(_) | Life::Paused(_) => self.outbox.has_frame(),
-            Life::Leaving(leaving) => self.outbox.has_frame() || leaving.is_goodbye_due(),
-            Life::Dead { goodbye, .. } => goodbye.is_some(),
-            Life::Closed => false,
+            Life::Dead { goodbye: word, .. } | Life::Closed { answer: word } => word.is_some(),
         }
     }
 
     /// The next frame to send, until there is none.
+    ///
+    /// A Fin and a goodbye come last: no message may follow them. A driver whose
+    /// messages wait takes [`poll_transmit_ahead`](Self::poll_transmit_ahead) until
+    /// all of them have left.
     pub fn poll_transmit(&mut self) -> Option<Control> {
-        if !self.has_transmit() {
+        self.poll_transmit_ahead().or_else(|| self.leaving.take())
+    }
+
+    /// The next frame to send of those that may go ahead of messages that wait: all
+    /// but a Fin and a goodbye with which we leave.
+    ///
+    /// Once the connection has [ended](Self::has_ended) it is the last word to the
+    /// peer, which takes the place of the messages that wait.
+    pub fn poll_transmit_ahead(&mut self) -> Option<Control> {
+        if !self.has_transmit_ahead() {
             return None;
         }
         if self.outbox.take_hello() {
             let instance = self.random.instance();
             return Some(Control::Hello(self.timing.config().hello(instance)));
         }
-        if let Life::Dead { goodbye, .. } = &mut self.life {
-            return goodbye.take().map(Control::Goodbye);
+        if self.has_ended() {
+            return self.life.take_last_word().map(Control::Goodbye);
         }
         if let Some(nonce) = self.outbox.take_pong() {
             return Some(Control::Pong(nonce));
@@ -208,13 +233,7 @@ impl Monitor {
             let index = self.ledger.send();
             return Some(Control::Ping(self.random.nonce(index)));
         }
-        if self.outbox.take_alive() {
-            return Some(Control::Alive);
-        }
-        match &mut self.life {
-            Life::Leaving(leaving) => leaving.take_goodbye().map(Control::Goodbye),
-            _ => None,
-        }
+        self.outbox.take_alive().then_some(Control::Alive)
     }
 
     /// Whether [`poll_event`](Self::poll_event) has something.
@@ -228,8 +247,8 @@ impl Monitor {
         let event = self
             .notices
             .poll(|| self.timing.peer(), || self.ledger.rtt().last());
-        if let (Some(Event::Dead(_)), Life::Dead { goodbye, .. }) = (event, &mut self.life) {
-            *goodbye = None;
+        if event.is_some_and(|event| event.is_terminal()) {
+            self.life.take_last_word();
         }
         event
     }
@@ -247,7 +266,9 @@ impl Monitor {
         let deadline = self
             .life
             .deadline(&self.timing, self.last_heard, || self.next_accepted());
-        deadline.min(self.writes.limit_at())
+        deadline
+            .min(self.writes.limit_at())
+            .min(self.leaving.until())
     }
 
     /// As if so many pings had been sent and answered: their count wraps at
@@ -271,6 +292,7 @@ impl Monitor {
             ledger,
             notices,
             writes,
+            leaving,
             limiter,
             random: _,
             clock,
@@ -284,6 +306,7 @@ impl Monitor {
         ledger.describe(self.window(), timing.config().adaptive(), facts);
         notices.describe(facts);
         writes.describe(facts);
+        leaving.describe(facts);
         facts.number(limiter.is_some());
         if let Some(limiter) = limiter {
             limiter.describe(facts);

@@ -24,6 +24,7 @@ pub(super) struct Notices {
     recovered: Option<Span>,
     beat: Option<RoundTrip>,
     suspicion: Suspicion,
+    finished: bool,
     end: Option<End>,
 }
 
@@ -88,6 +89,7 @@ impl Notices {
             recovered: None,
             beat: None,
             suspicion: Suspicion::None,
+            finished: false,
             end: None,
         }
     }
@@ -133,6 +135,10 @@ impl Notices {
         self.suspicion = Suspicion::None;
     }
 
+    pub(super) const fn finished(&mut self) {
+        self.finished = true;
+    }
+
     pub(super) fn closed(&mut self, reason: CloseReason) {
         self.end_with(End::Closed(reason));
     }
@@ -173,6 +179,7 @@ impl Notices {
             || self.recovered.is_some()
             || self.beat.is_some()
             || matches!(self.suspicion, Suspicion::Pending { .. })
+            || self.finished
             || self.end.is_some()
     }
 
@@ -210,6 +217,9 @@ impl Notices {
                 silent_for: silence.to_duration(),
             });
         }
+        if core::mem::take(&mut self.finished) {
+            return Some(Event::Finished);
+        }
         self.end.take().map(|end| end.tell(last_rtt()))
     }
 }
@@ -242,6 +252,7 @@ impl Notices {
             recovered,
             beat,
             suspicion,
+            finished,
             end,
         } = *self;
         facts.number(connected);
@@ -263,6 +274,7 @@ impl Notices {
                 facts.number(given_before);
             }
         }
+        facts.number(finished);
         facts.number(end.is_some());
         if let Some(end) = end {
             end.describe(facts);
@@ -278,6 +290,8 @@ impl End {
                 facts.number(0);
                 facts.number(match reason {
                     CloseReason::Local => -1,
+                    CloseReason::Finished => -2,
+                    CloseReason::Unconfirmed => -3,
                     CloseReason::Peer { code, .. } => code.0.into(),
                 });
             }

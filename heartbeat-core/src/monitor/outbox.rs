@@ -145,17 +145,6 @@ impl Outbox {
         probe
     }
 
-    /// We leave: nothing is asked or answered any more.
-    pub(super) const fn leave(&mut self) {
-        self.pong = None;
-        if let Alive::Due = self.alive {
-            self.alive = Alive::None;
-        }
-        if let Ping::Due(_) = self.ping {
-            self.ping = Ping::None;
-        }
-    }
-
     // ---- what leaves ---------------------------------------------------
 
     pub(super) const fn take_hello(&mut self) -> bool {

@@ -1,10 +1,6 @@
-//! How the parts work together: evidence, rounds, stalls of our own, and ends.
+//! How the parts work together: evidence, rounds, and stalls of our own.
 
-use crate::{
-    config::Evidence,
-    event::{Cause, CloseReason},
-    time::Instant,
-};
+use crate::{config::Evidence, time::Instant};
 
 use super::{
     Monitor,
@@ -68,7 +64,7 @@ impl Monitor {
         match self.life {
             Life::Idle(_) | Life::Paused(_) => {}
             Life::Round(_) => self.enter_idle(),
-            Life::Leaving(_) | Life::Closed | Life::Dead { .. } => return,
+            Life::Closed { .. } | Life::Dead { .. } => return,
         }
         self.notices.heard(then.micros_since(self.last_heard));
         self.last_heard = self.last_heard.max(then);
@@ -104,8 +100,7 @@ impl Monitor {
                 paused.plan(Instant::MAX);
                 self.want_sign();
             }
-            Life::Leaving(leaving) if leaving.is_over(now) => self.close_with(CloseReason::Local),
-            Life::Paused(_) | Life::Leaving(_) | Life::Closed | Life::Dead { .. } => {}
+            Life::Paused(_) | Life::Closed { .. } | Life::Dead { .. } => {}
         }
     }
 
@@ -392,29 +387,5 @@ impl Monitor {
         }
         self.tell_stall(late, now);
         true
-    }
-
-    // ---- ends ----------------------------------------------------------
-
-    pub(super) fn die(&mut self, cause: Cause, now: Instant) {
-        if self.life.has_ended() {
-            return;
-        }
-        let missed = match cause {
-            // The whole budget is spent, however it was.
-            Cause::Silent => self.timing.max_missed(),
-            _ => self.life.missed(),
-        };
-        let silence = now.micros_since(self.last_heard);
-        self.notices.dead(cause, silence, missed);
-        let goodbye = cause.goodbye();
-        self.life = Life::Dead { missed, goodbye };
-        self.writes.clear();
-    }
-
-    pub(super) fn close_with(&mut self, reason: CloseReason) {
-        self.notices.closed(reason);
-        self.life = Life::Closed;
-        self.writes.clear();
     }
 }

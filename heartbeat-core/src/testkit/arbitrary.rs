@@ -101,7 +101,7 @@ arbitrary! {
         any::<u8>().prop_map(|tag| Self::HelloExpected { tag }),
         Just(Self::WrongMagic),
         any::<u8>().prop_map(|version| Self::WrongVersion { version }),
-        Just(Self::BrokenParts),
+        prop_oneof![Just(Self::BrokenParts), Just(Self::AfterFin)],
         Just(Self::ImpossibleHello),
         Just(Self::Undecodable),
     ];
@@ -137,7 +137,7 @@ arbitrary! {
     ];
     CloseReason => prop_oneof![
         any::<GoodbyeCode>().prop_map(|code| Self::Peer { code, detail: NoDetail }),
-        Just(Self::Local),
+        Just(Self::Local), Just(Self::Unconfirmed), Just(Self::Finished),
     ];
     Event => prop_oneof![
         any::<Hello>().prop_map(|peer| Self::Connected { peer }),
@@ -146,6 +146,7 @@ arbitrary! {
             .prop_map(|(missed, silent_for)| Self::Suspect { missed, silent_for }),
         duration().prop_map(|silent_for| Self::Recovered { silent_for }),
         duration().prop_map(|late| Self::LocalStall { late }),
+        Just(Self::Finished),
         any::<CloseReason>().prop_map(|reason| Self::Closed { reason }),
         any::<Death>().prop_map(Self::Dead),
     ];

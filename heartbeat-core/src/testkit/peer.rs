@@ -271,6 +271,7 @@ impl Peer {
             Wish::Close => {
                 timeline.note(now, side, What::Closes);
                 self.monitor.close(GoodbyeCode::LEAVING, at);
+                self.writes = Repeated::never(self.writes.what);
             }
             Wish::Write { every, bytes } => self.writes = Repeated::every(every, bytes, now),
             Wish::Flood { every } => {
@@ -324,14 +325,7 @@ impl Peer {
             let nonce = Nonce(self.dice.roll().to_be_bytes());
             written.push_control(Control::Ping(nonce));
         }
-        while let Some(control) = self.monitor.poll_transmit() {
-            timeline.note(now, self.side, What::Sends(control));
-            if matches!(control, Control::Goodbye(code) if code.is_verdict()) {
-                written.drop_messages();
-            }
-            written.push_control(control);
-            self.unflushed = true;
-        }
+        self.write_control(now, written, timeline);
 
         let mut progress = false;
         while let Some((bytes, ends)) = written.take() {
@@ -350,6 +344,23 @@ impl Peer {
             }
             // What is left was offered too.
             self.monitor.handle_blocked(at);
+        }
+    }
+
+    fn write_control(&mut self, now: u64, written: &mut Pipe, timeline: &mut Timeline) {
+        if self.monitor.has_ended() && self.monitor.has_transmit() {
+            // The last word takes the place of what wasn't begun.
+            written.drop_messages();
+        }
+        loop {
+            let control = match written.has_no_messages() {
+                true => self.monitor.poll_transmit(),
+                false => self.monitor.poll_transmit_ahead(),
+            };
+            let Some(control) = control else { break };
+            timeline.note(now, self.side, What::Sends(control));
+            written.push_control(control);
+            self.unflushed = true;
         }
     }
 

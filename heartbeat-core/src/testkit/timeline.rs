@@ -138,6 +138,7 @@ fn tells(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         }
         Event::Recovered { silent_for } => write!(f, "** Recovered, silent for {silent_for:?}"),
         Event::LocalStall { late } => write!(f, "** LocalStall, late by {late:?}"),
+        Event::Finished => f.write_str("** Finished"),
         Event::Closed { reason } => write!(f, "** Closed, {reason}"),
         Event::Dead(death) => write!(f, "** Dead, {death}"),
     }

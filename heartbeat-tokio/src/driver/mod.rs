@@ -15,18 +15,18 @@ use std::{
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use futures_core::{FusedStream, Stream};
 use futures_sink::Sink;
-use heartbeat_core::Config;
+use heartbeat_core::{Config, GoodbyeCode};
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 use self::shared::{Connection, Serve, Shared};
 use crate::{
-    CloseReason, Death, Heartbeat, PeerEvent, ProbeError, SendError, Status, error::Ended,
+    CloseError, CloseReason, Death, Detail, Heartbeat, PeerEvent, ProbeError, SendError, Status,
     transport::Transport,
 };
 
@@ -50,7 +50,7 @@ where
     ///
     /// The connection lives as long as one of the handles does. When the last
     /// is dropped, the task says goodbye behind everything that was queued and
-    /// closes, in bounded time. If only the [`Receiver`] is dropped, what
+    /// closes, as [`close`](Sender::close) does. If only the [`Receiver`] is dropped, what
     /// arrives is thrown away, and the peer is judged as before.
     ///
     /// ```
@@ -210,16 +210,51 @@ impl<M> Sender<M> {
         self.0.config()
     }
 
-    /// Says goodbye behind everything that was queued, and waits until the
-    /// connection has ended. Gives up if writes make no progress for
-    /// `max_missed · timeout`.
+    /// Says behind everything that was queued that no more messages follow, from this
+    /// handle or another, and waits until that has left. See [`Heartbeat::finish`].
     ///
     /// # Errors
     ///
-    /// The verdict, if the connection ended without a goodbye.
-    pub async fn close(&self) -> Result<CloseReason, Death> {
-        self.0.close();
-        self.closed().await
+    /// How the connection ended; [`SendError::Unfinishable`] if the protocol can't say
+    /// it.
+    pub async fn finish(&self) -> Result<(), SendError> {
+        poll_fn(|cx| self.0.poll_finish(cx)).await
+    }
+
+    /// Leaves: says goodbye behind everything that was queued, and waits until the
+    /// peer has taken everything in and said so. See [`Heartbeat::close`].
+    ///
+    /// What arrives meanwhile is kept for the [`Receiver`], and is read on as long as
+    /// that takes it.
+    ///
+    /// # Errors
+    ///
+    /// [`CloseError`]: the peer may lack some of what was sent.
+    pub async fn close(&self) -> Result<CloseReason, CloseError> {
+        self.close_with(GoodbyeCode::LEAVING, Detail::default())
+            .await
+    }
+
+    /// The same as [`close`](Self::close), with a reason. See
+    /// [`Heartbeat::close_with`].
+    ///
+    /// # Errors
+    ///
+    /// See [`close`](Self::close).
+    pub async fn close_with(
+        &self,
+        code: GoodbyeCode,
+        detail: Detail,
+    ) -> Result<CloseReason, CloseError> {
+        self.0.leave(code, detail);
+        let mut status = self.0.watch();
+        loop {
+            if let Some(closed) = self.0.close_result() {
+                return closed;
+            }
+            // See `closed`.
+            let _ = status.changed().await;
+        }
     }
 
     /// Waits until the connection has ended, and says how.
@@ -269,11 +304,9 @@ impl<M> Sink<M> for Sender<M> {
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        self.0.close();
-        self.0.poll_ended(cx).map(|ended| match ended {
-            Ended::Closed(_) => Ok(()),
-            ended @ Ended::Dead(_) => Err(ended.into()),
-        })
+        self.0.leave(GoodbyeCode::LEAVING, Detail::default());
+        let closed = ready!(self.0.poll_closed(cx));
+        Poll::Ready(closed.map(drop).map_err(SendError::from))
     }
 }
 

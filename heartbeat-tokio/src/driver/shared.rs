@@ -21,14 +21,13 @@ use std::{
 
 use atomic_waker::AtomicWaker;
 use futures_core::Stream;
-use futures_sink::Sink;
-use heartbeat_core::Config;
+use heartbeat_core::{Config, GoodbyeCode};
 use tokio::sync::watch;
 
 use crate::{
-    Heartbeat, PeerEvent, SendError, Status,
+    CloseError, CloseReason, Detail, Heartbeat, PeerEvent, SendError, Status,
     error::Ended,
-    heartbeat::Remains,
+    heartbeat::{Keep, Remains},
     inbox::Inbox,
     transport::{Protocol, Transport},
 };
@@ -61,13 +60,17 @@ pub(super) trait Connection<M>: Send + Sync {
     fn poll_room(&self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>>;
     fn post(&self, message: M) -> Result<(), SendError>;
     fn poll_flushed(&self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>>;
-    fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<Ended>;
+    /// Says that no more messages follow, and waits until that has left.
+    fn poll_finish(&self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>>;
+    fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<Result<CloseReason, CloseError>>;
     /// How it ended, once everything is closed.
     fn over(&self) -> Option<Ended>;
     /// Asks, and gives the status of before.
     fn probe(&self) -> Status;
     fn io_error(&self) -> Option<Arc<io::Error>>;
-    fn close(&self);
+    fn leave(&self, code: GoodbyeCode, detail: Detail);
+    /// What is known of what we sent, once everything is closed.
+    fn close_result(&self) -> Option<Result<CloseReason, CloseError>>;
     fn status(&self) -> Status;
     fn watch(&self) -> watch::Receiver<Status>;
     fn config(&self) -> Config;
@@ -133,8 +136,6 @@ struct State<S, C: Protocol> {
     /// From then on.
     remains: Option<Remains<C::Message>>,
     config: Config,
-    /// Somebody asked for a goodbye.
-    closing: bool,
     senders: usize,
     has_receiver: bool,
     /// Who waits for room, for a flush, or for the end.
@@ -154,7 +155,6 @@ impl<S, C: Transport<S>> Shared<S, C> {
             watch: watch::Sender::new(heartbeat.status()),
             served: Some(heartbeat),
             remains: None,
-            closing: false,
             senders: 0,
             has_receiver: true,
             waiting: Vec::new(),
@@ -236,23 +236,21 @@ impl<S, C: Transport<S>> Shared<S, C> {
 impl<S, C: Transport<S>> State<S, C> {
     /// Serves the connection until it has to wait.
     fn serve(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let deserted = self.senders == 0 && !self.has_receiver;
-        let closing = self.closing || deserted;
-        while let Some(heartbeat) = &mut self.served {
-            let over = if closing {
-                Pin::new(&mut *heartbeat).poll_close(cx).is_ready()
-            } else {
-                heartbeat.take_in(cx);
-                heartbeat.has_finished()
-            };
-            if over {
-                self.finish();
-            } else if self.has_receiver || !heartbeat.has_events() {
-                return Poll::Pending;
-            } else {
-                heartbeat.discard();
-            }
+        let Some(heartbeat) = &mut self.served else {
+            return Poll::Ready(());
+        };
+        if self.senders == 0 && !self.has_receiver {
+            heartbeat.leave(GoodbyeCode::LEAVING, Detail::default());
         }
+        let keep = match self.has_receiver {
+            true => Keep::All,
+            false => Keep::Nothing,
+        };
+        heartbeat.take_in(keep, cx);
+        if !heartbeat.has_finished() {
+            return Poll::Pending;
+        }
+        self.finish();
         Poll::Ready(())
     }
 
@@ -343,16 +341,12 @@ where
         }
         self.turns.receiver.register(cx.waker());
         let mut state = self.lock();
-        let closing = state.closing;
         let Some(heartbeat) = &mut state.served else {
             let inbox = state.remains.as_mut().map(|remains| &mut remains.inbox);
             return Poll::Ready(inbox.and_then(Inbox::pop));
         };
-        // What is to be done for a goodbye the task alone does.
-        if !closing {
-            self.turns.due.store(false, Release);
-            self.turns.called.store(false, Release);
-        }
+        self.turns.due.store(false, Release);
+        self.turns.called.store(false, Release);
         let event = Pin::new(heartbeat).poll_next(&mut Context::from_waker(&self.waker));
         state.tell();
         self.note_hints(&state);
@@ -401,10 +395,10 @@ where
         self.poll_until(cx, state, Heartbeat::is_flushed)
     }
 
-    fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<Ended> {
+    fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<Result<CloseReason, CloseError>> {
         let mut state = self.lock();
-        match state.over() {
-            Some(ended) => Poll::Ready(ended),
+        match &state.remains {
+            Some(remains) => Poll::Ready(remains.close_result.clone()),
             None => {
                 state.wait(cx);
                 Poll::Pending
@@ -427,12 +421,28 @@ where
         before
     }
 
-    fn close(&self) {
-        // Who waits for the end is woken when the task has served, and asks again:
-        // that must not be a reason to serve.
-        if !mem::replace(&mut self.lock().closing, true) {
+    fn poll_finish(&self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        let mut state = self.lock();
+        if let Some(heartbeat) = &mut state.served {
+            heartbeat.finish_sending()?;
             self.turns.call_task();
         }
+        self.poll_until(cx, state, Heartbeat::is_finished)
+    }
+
+    fn leave(&self, code: GoodbyeCode, detail: Detail) {
+        if let Some(heartbeat) = &mut self.lock().served {
+            heartbeat.leave(code, detail);
+        }
+        self.turns.call_task();
+    }
+
+    fn close_result(&self) -> Option<Result<CloseReason, CloseError>> {
+        let state = self.lock();
+        state
+            .remains
+            .as_ref()
+            .map(|remains| remains.close_result.clone())
     }
 
     fn status(&self) -> Status {
@@ -481,7 +491,12 @@ where
     }
 
     fn remove_receiver(&self) {
-        self.lock().has_receiver = false;
+        let mut state = self.lock();
+        state.has_receiver = false;
+        if let Some(heartbeat) = &mut state.served {
+            heartbeat.discard();
+        }
+        drop(state);
         self.turns.call_task();
     }
 }

@@ -15,9 +15,9 @@ use std::{
 use heartbeat_core::{End, Event, GoodbyeCode, Instant};
 use tokio::task::yield_now;
 
-use super::{Heartbeat, READS_AT_ONCE, Status, flags::Flag};
+use super::{Heartbeat, Keep, READS_AT_ONCE, Status, flags::Flag};
 use crate::{
-    Detail, PeerEvent, SendError,
+    CloseError, CloseReason, Detail, PeerEvent, SendError,
     error::Ended,
     inbox::{Inbox, READ_AHEAD},
     transport::{Frame, Scope, Transport},
@@ -34,21 +34,59 @@ pub(super) struct Ending {
     /// What a goodbye says besides its code: the peer's that arrived, or ours
     /// that tells a verdict.
     pub(super) detail: Detail,
+    /// What our goodbye is to say when we leave.
+    pub(super) farewell: Detail,
+    /// The bytes that weren't written when it ended.
+    unwritten: Option<usize>,
+    /// Until when a peer whose protocol confirms nothing has to end its direction, if
+    /// we leave.
+    linger_until: Option<Instant>,
+    parting: Parting,
     /// The error behind the end.
     pub(super) io_error: Option<Arc<io::Error>>,
     /// Writing failed so; what can still be read is read first.
     pub(super) write_end: Option<End>,
     /// The reactor had a turn since: it knows what there is to read.
     has_waited: bool,
-    /// When ending our direction of the stream is given up.
-    shutdown_by: Option<Instant>,
 }
+
+/// What is left to do with the stream of a connection that ended in order, so that
+/// what was said last arrives. A socket that is closed with something unread is reset,
+/// and then the peer may not see what it hasn't read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Parting {
+    /// Nothing was begun, as the connection lives; or nothing is to be done.
+    #[default]
+    None,
+    /// What was queued last is written, then our direction is ended, and then the
+    /// peer's end is waited for.
+    Begun {
+        stage: Stage,
+        /// When that is given up.
+        by: Instant,
+        /// So many bytes of the peer may still be thrown away before its end.
+        patience: usize,
+    },
+    /// Its time was over, and the stream was reset.
+    GivenUp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Writing,
+    Ending,
+    Draining,
+}
+
+/// So many bytes may follow a peer's goodbye. More of them aren't read.
+const AFTER_GOODBYE: usize = 64 * 1024;
 
 /// What is left of a connection that is over.
 #[derive(Debug)]
 pub(crate) struct Remains<M> {
     pub(crate) inbox: Inbox<M>,
     pub(crate) ended: Option<Ended>,
+    pub(crate) close_result: Result<CloseReason, CloseError>,
     pub(crate) io_error: Option<Arc<io::Error>>,
     pub(crate) status: Status,
 }
@@ -71,6 +109,16 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         match self.ended() {
             Some(ended) => Err(ended.clone().into()),
             None => Ok(()),
+        }
+    }
+
+    /// How sending a message fails once none may follow.
+    #[inline]
+    pub(super) fn check_sending(&self) -> Result<(), SendError> {
+        self.check_open()?;
+        match self.flags.has(Flag::Finishing) {
+            true => Err(SendError::Finished),
+            false => Ok(()),
         }
     }
 
@@ -118,37 +166,218 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
-    /// Ends our direction of the stream and waits for the peer to end its own,
-    /// in bounded time.
-    pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let patience = self.config().timeout() * self.config().max_missed();
-        let by = match self.ending().shutdown_by {
-            Some(by) => by,
-            None => {
-                self.timer.served();
-                let by = self.clock.now() + patience;
-                *self.ending().shutdown_by.insert(by)
+    // ---- leaving ---------------------------------------------------------
+
+    /// We leave, once, and say so behind everything that was queued.
+    pub(crate) fn leave(&mut self, code: GoodbyeCode, detail: Detail) {
+        let is_new = self
+            .ending
+            .as_ref()
+            .is_none_or(|ending| ending.linger_until.is_none());
+        if is_new && !self.has_ended() {
+            let code = match code.0 {
+                0 | 1 | 64..=127 => code,
+                _ => GoodbyeCode::LEAVING,
+            };
+            let now = self.clock.now();
+            let linger = std::time::Duration::from_secs(30);
+            let ending = self.ending();
+            ending.farewell = detail;
+            ending.linger_until = Some(now + linger);
+            self.flags.raise(Flag::Finishing);
+            self.flags.raise(Flag::FlushWanted);
+            self.monitor.close(code, now);
+            self.outputs_due();
+        }
+    }
+
+    /// Serves the connection until it is over, once we leave.
+    pub(super) fn poll_left(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<CloseReason, CloseError>> {
+        self.writer = None;
+        if !self.has_finished() {
+            if self.inbox.is_full() {
+                self.resume();
             }
-        };
-        if !self.flags.has(Flag::Shut) {
-            // The goodbye has left: an error here changes nothing.
-            self.shut_down(cx);
+            self.serve(Keep::ThereIsRoomFor, cx);
         }
-        let done = self.flags.has(Flag::Shut) && self.poll_peers_end(cx).is_ready();
-        if done || self.timer.has_fired() || !self.timer.arm(self.clock, Some(by), cx) {
-            return Poll::Ready(());
+        if self.has_finished() {
+            return Poll::Ready(self.close_result());
         }
+        self.writer = Some(cx.waker().clone());
         Poll::Pending
     }
 
-    /// Ends our direction of the stream. An error changes nothing.
-    pub(super) fn shut_down(&mut self, cx: &mut Context<'_>) {
-        let done = match &mut self.stream {
-            Some(stream) => self.transport.poll_shutdown(stream, cx).is_ready(),
-            None => true,
+    /// What is known of what we sent, now that the connection is over.
+    pub(crate) fn close_result(&self) -> Result<CloseReason, CloseError> {
+        let unwritten = self.ending.as_ref().and_then(|ending| ending.unwritten);
+        let unwritten = unwritten.unwrap_or_else(|| self.transport.unwritten());
+        let reason = match self.ended() {
+            Some(Ended::Closed(reason)) => reason.clone(),
+            Some(Ended::Dead(death)) => {
+                let death = death.clone();
+                return Err(CloseError::Dead { death, unwritten });
+            }
+            None => CloseReason::Unconfirmed,
         };
-        self.flags.set(Flag::Shut, done);
+        let was_given_up = || {
+            let ending = self.ending.as_ref();
+            ending.is_some_and(|ending| ending.parting == Parting::GivenUp)
+        };
+        let confirmed = match reason {
+            CloseReason::Local => C::HELLO || !was_given_up(),
+            CloseReason::Peer { .. } | CloseReason::Finished => !self.flags.has(Flag::Sent),
+            CloseReason::Unconfirmed => false,
+        };
+        match confirmed {
+            true => Ok(reason),
+            false => Err(CloseError::Unconfirmed { unwritten }),
+        }
     }
+
+    /// Gives up the messages that weren't begun.
+    pub(super) fn give_up_messages(&mut self) {
+        self.note_unwritten();
+        self.transport.give_up();
+    }
+
+    /// Before anything is given up: how much wasn't written.
+    pub(super) fn note_unwritten(&mut self) {
+        let unwritten = self.transport.unwritten();
+        self.ending().unwritten.get_or_insert(unwritten);
+    }
+
+    // ---- parting ---------------------------------------------------------
+
+    /// The connection has ended so. Decides what is left to do with its stream.
+    pub(super) fn begin_parting(&mut self, event: Event) {
+        let Event::Closed { reason } = event else {
+            return;
+        };
+        if reason == heartbeat_core::CloseReason::Unconfirmed {
+            return self.drop_stream();
+        }
+        let config = self.config();
+        let by = self.clock.now() + config.timeout() * config.max_missed();
+        let we_leave = reason == heartbeat_core::CloseReason::Local;
+        // Whoever confirms nothing may take its time to read.
+        let linger_until = self.ending().linger_until.filter(|_| we_leave && !C::HELLO);
+        self.ending().parting = Parting::Begun {
+            stage: Stage::Writing,
+            by: linger_until.unwrap_or(by),
+            patience: if we_leave { usize::MAX } else { AFTER_GOODBYE },
+        };
+        self.timer.served();
+    }
+
+    /// The terminal event, when nothing is left to do with the stream.
+    pub(super) fn poll_terminal(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<PeerEvent<C::Message>>> {
+        ready!(self.poll_part(cx));
+        self.flags.raise(Flag::Finished);
+        Poll::Ready(self.take_terminal())
+    }
+
+    /// Parts from the peer, in bounded time.
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let Parting::Begun { stage, by, .. } = self.ending().parting else {
+                return Poll::Ready(());
+            };
+            let done = match stage {
+                Stage::Writing => self.poll_write_rest(cx),
+                Stage::Ending => self.poll_end_direction(cx),
+                Stage::Draining => self.poll_drain(cx),
+            };
+            if done.is_pending() {
+                if self.timer.has_fired() {
+                    self.timer.served();
+                    if by <= self.clock.now() {
+                        self.give_up_parting();
+                        continue;
+                    }
+                }
+                if self.timer.arm(self.clock, Some(by), cx) {
+                    return Poll::Pending;
+                }
+                continue;
+            }
+            match (&mut self.ending().parting, stage) {
+                (Parting::Begun { stage, .. }, Stage::Writing) => *stage = Stage::Ending,
+                (Parting::Begun { stage, .. }, Stage::Ending) => *stage = Stage::Draining,
+                (parting @ Parting::Begun { .. }, Stage::Draining) => *parting = Parting::None,
+                _ => {}
+            }
+        }
+    }
+
+    fn give_up_parting(&mut self) {
+        self.drop_stream();
+        self.ending().parting = Parting::GivenUp;
+    }
+
+    /// Writes what is queued. An error changes nothing.
+    fn poll_write_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.stream {
+            Some(stream) if self.transport.unwritten() > 0 => {
+                let (_, written) = self.transport.poll_write(stream, cx, Scope::All);
+                written.map(drop)
+            }
+            _ => Poll::Ready(()),
+        }
+    }
+
+    /// Ends our direction of the stream. An error changes nothing.
+    fn poll_end_direction(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.stream {
+            Some(stream) => self.transport.poll_shutdown(stream, cx).map(drop),
+            None => Poll::Ready(()),
+        }
+    }
+
+    /// Waits for the end of the peer's direction, and throws away what comes before.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..READS_AT_ONCE {
+            let Some(stream) = self
+                .stream
+                .as_mut()
+                .filter(|_| !self.flags.has(Flag::ReadOut))
+            else {
+                return Poll::Ready(());
+            };
+            let read = match ready!(self.transport.poll_read(stream, cx)) {
+                Ok(0) | Err(_) => {
+                    self.flags.raise(Flag::ReadOut);
+                    return Poll::Ready(());
+                }
+                Ok(read) => read,
+            };
+            let mut spent = false;
+            if let Parting::Begun { patience, .. } = &mut self.ending().parting {
+                *patience = patience.saturating_sub(read);
+                spent = *patience == 0;
+            }
+            while self.transport.unread() > READ_AHEAD && !spent {
+                match self.transport.next_frame() {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break,
+                    Err(_) => spent = true,
+                }
+            }
+            if spent {
+                self.give_up_parting();
+                return Poll::Ready(());
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    // ---- verdicts --------------------------------------------------------
 
     /// Tells the peer of our verdict, as far as the stream takes it at once.
     pub(super) fn tell_verdict(&mut self, code: GoodbyeCode, cx: &mut Context<'_>) {
@@ -169,8 +398,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             }
         });
         self.net.prepare_end(stream);
-        self.transport.give_up(code, detail);
-        let _ = self.transport.poll_write(stream, cx, Scope::Control);
+        self.give_up_messages();
+        self.transport.push_goodbye(code, detail);
+        if let Some(stream) = &mut self.stream {
+            let _ = self.transport.poll_write(stream, cx, Scope::Control);
+        }
     }
 
     /// Closes the stream of a peer that we gave up. On TCP that is a reset, so
@@ -180,31 +412,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if let Some(stream) = self.stream.take() {
             self.net.reset(&stream);
         }
-    }
-
-    /// Waits for the end of the peer's direction. If the socket were closed
-    /// before, the peer's next ping would be answered with a reset, and what
-    /// the kernel has of us and the peer hasn't read yet would be lost.
-    fn poll_peers_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        for _ in 0..READS_AT_ONCE {
-            let Some(stream) = &mut self.stream else {
-                return Poll::Ready(());
-            };
-            if let Ok(0) | Err(_) = ready!(self.transport.poll_read(stream, cx)) {
-                return Poll::Ready(());
-            }
-            // Who goes on sending is heard out, and what he sends is of no use
-            // to anybody.
-            while self.transport.unread() > READ_AHEAD {
-                match self.transport.next_frame() {
-                    Ok(Some(_)) => {}
-                    Ok(None) => break,
-                    Err(_) => return Poll::Ready(()),
-                }
-            }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
     }
 
     /// Takes it apart and keeps what there is to tell. If it hasn't ended,
@@ -226,6 +433,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         Remains {
             status: self.status(),
             ended: self.ended().cloned(),
+            close_result: self.close_result(),
             io_error: self.shared_io_error(),
             inbox: self.inbox,
         }

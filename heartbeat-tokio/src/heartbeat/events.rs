@@ -154,15 +154,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 self.judge(cx);
                 continue;
             }
-            if let Some(terminal) = self.take_terminal() {
-                self.flags.raise(Flag::Finished);
-                let left = matches!(self.ended(), Some(Ended::Closed(CloseReason::Peer { .. })));
-                if left && !self.flags.has(Flag::Shut) {
-                    // The peer that said goodbye waits for it. If it takes time, dropping
-                    // the stream will do.
-                    self.shut_down(cx);
-                }
-                return Some(Poll::Ready(Some(terminal)));
+            if self.has_ended() {
+                return Some(self.poll_terminal(cx));
             }
             if !self.flags.has(Flag::Paused) && self.poll_read(cx).is_ready() {
                 return None;
@@ -235,6 +228,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             is_ours = death.cause.goodbye().is_some();
             is_deaf = is_ours && !matches!(death.cause, Cause::Silent | Cause::WriteStalled);
         }
+        self.note_unwritten();
         if is_ours {
             self.drop_stream();
         }
@@ -262,6 +256,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if is_deaf {
             self.flags.raise(Flag::Deaf);
         }
+        self.begin_parting(event);
         self.flags.raise(Flag::Ending);
         self.flags.clear(Flag::Paused);
         self.net.end_looking();

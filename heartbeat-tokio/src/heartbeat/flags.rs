@@ -1,6 +1,6 @@
 //! What a connection has to see to, a bit for each fact.
 //!
-//! This module decides nothing: it is where the facts are kept, in two bytes, so
+//! This module decides nothing: it is where the facts are kept, in four bytes, so
 //! that the commonest question, whether there is anything but messages, is one
 //! comparison.
 
@@ -33,8 +33,14 @@ pub(super) enum Flag {
     LastWords,
     /// No more frames are taken out: the stream is broken or said goodbye.
     Deaf,
-    /// Our direction of the stream has ended.
-    Shut,
+    /// The stream has nothing more to read: it has ended, or failed.
+    ReadOut,
+    /// The peer sends no more messages.
+    PeerFinished,
+    /// We have said that no more messages follow, or are about to.
+    Finishing,
+    /// A message of ours was accepted.
+    Sent,
     /// Writing has failed, or it has ended: whatever was read comes first.
     Ending,
     /// The terminal event was handed out.
@@ -45,16 +51,17 @@ pub(super) enum Flag {
 
 /// The facts that are true.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Flags(u16);
+pub(super) struct Flags(u32);
 
 impl Flags {
     /// With any of these there is more to see to than messages.
-    const DISTURBING: u16 = Flag::Outputs.bit()
+    const DISTURBING: u32 = Flag::Outputs.bit()
         | Flag::Flushing.bit()
         | Flag::Judging.bit()
         | Flag::FlushWanted.bit()
         | Flag::Paused.bit()
         | Flag::Deaf.bit()
+        | Flag::PeerFinished.bit()
         | Flag::Ending.bit()
         | Flag::Finished.bit();
 
@@ -93,7 +100,7 @@ impl Flags {
 }
 
 impl Flag {
-    const fn bit(self) -> u16 {
-        1 << self as u16
+    const fn bit(self) -> u32 {
+        1 << self as u32
     }
 }

@@ -15,10 +15,11 @@ mod writing;
 use std::{
     collections::VecDeque,
     fmt,
+    future::poll_fn,
     hash::{BuildHasher, Hasher, RandomState},
     io,
     pin::Pin,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -33,9 +34,8 @@ use self::{
     flags::{Flag, Flags},
 };
 use crate::{
-    PeerEvent, SendError,
+    CloseError, CloseReason, Detail, PeerEvent, SendError,
     arrivals::Arrivals,
-    error::Ended,
     inbox::Inbox,
     net::{Net, NetStatus, SocketOf},
     observe::Observe,
@@ -108,10 +108,8 @@ const READS_AT_ONCE: usize = 64;
 /// * **Verdicts are told.** A peer that is given up gets a goodbye that says
 ///   why, and its stream is closed: on TCP with a reset.
 /// * **Dropping** it closes the stream without a goodbye, which the peer sees
-///   as [`Cause::Eof`](crate::Cause::Eof). `SinkExt::close` says
-///   goodbye first, behind everything that was queued, and waits for the peer to
-///   close too. It gives up if writes make no progress for
-///   `max_missed · timeout`, or the peer's end doesn't come within that time.
+///   as [`Cause::Eof`](crate::Cause::Eof). [`close`](Self::close) says goodbye first,
+///   and is Ok only if the peer took in everything that was sent.
 ///
 /// A `send` that waits takes in up to 256 KiB of messages for later. If the
 /// application goes on sending without reading then, and the peer does the
@@ -151,6 +149,18 @@ pub struct Heartbeat<S, C: Protocol = Wire> {
     reader: Option<Waker>,
     writer: Option<Waker>,
     flags: Flags,
+}
+
+/// What is kept of the events that nobody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// All of them. When the inbox is full, nothing more is read.
+    All,
+    /// All until the inbox is full; what comes then is thrown away, because we
+    /// leave.
+    ThereIsRoomFor,
+    /// None: nobody will ever take one.
+    Nothing,
 }
 
 /// What is known about a connection.
@@ -244,6 +254,58 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             self.monitor.probe(self.clock.now());
             self.flags.raise(Flag::Outputs);
         }
+    }
+
+    /// Says behind everything that was queued that no more messages follow, and waits
+    /// until that has left. The peer is told with
+    /// [`PeerEvent::Finished`](crate::PeerEvent::Finished), and can go on sending.
+    ///
+    /// When both sides have finished, the connection is
+    /// [`Closed`](crate::PeerEvent::Closed). Whether the peer took everything in,
+    /// only [`close`](Self::close) tells.
+    ///
+    /// Cancel safe. If the future is dropped, it is said all the same.
+    ///
+    /// # Errors
+    ///
+    /// How the connection ended; [`SendError::Unfinishable`] if the protocol can't say
+    /// it.
+    pub async fn finish(&mut self) -> Result<(), SendError> {
+        poll_fn(|cx| self.poll_finish(cx)).await
+    }
+
+    /// Leaves: says goodbye behind everything that was queued, and waits until the
+    /// peer has taken everything in and said so.
+    ///
+    /// The peer is judged as before meanwhile, so this ends within
+    /// [`detection_time`](Self::detection_time) if it dies, and within
+    /// [`linger`](heartbeat_core::ConfigBuilder::linger) if it lives. What arrives is
+    /// kept for [`next`](futures_core::Stream), up to 256 KiB. What comes then is
+    /// thrown away; a peer that leaves too isn't confirmed that.
+    ///
+    /// With a protocol of your own, see [`Dialect`](crate::Dialect).
+    ///
+    /// # Errors
+    ///
+    /// [`CloseError`]: the peer may lack some of what was sent.
+    pub async fn close(&mut self) -> Result<CloseReason, CloseError> {
+        self.close_with(GoodbyeCode::LEAVING, Detail::default())
+            .await
+    }
+
+    /// The same as [`close`](Self::close), with a reason: 0, 1 and 64 to 127 are the
+    /// codes with which a side leaves. Any other is taken for 0.
+    ///
+    /// # Errors
+    ///
+    /// See [`close`](Self::close).
+    pub async fn close_with(
+        &mut self,
+        code: GoodbyeCode,
+        detail: Detail,
+    ) -> Result<CloseReason, CloseError> {
+        self.leave(code, detail);
+        poll_fn(|cx| self.poll_left(cx)).await
     }
 
     /// What is known about the connection right now.
@@ -340,7 +402,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// Nobody will read what waits in the inbox.
     pub(crate) fn discard(&mut self) {
-        self.inbox = Inbox::new();
+        let waiting = std::mem::replace(&mut self.inbox, Inbox::new());
+        let is_message = |event| matches!(event, PeerEvent::Message(_));
+        if waiting.into_events().any(is_message) {
+            self.monitor.handle_discarded();
+        }
         self.resume();
     }
 
@@ -358,16 +424,15 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// Whether the monitor has something that can be dealt with now.
     fn note_outputs(&mut self) {
-        let transmit = self.monitor.has_transmit() && !self.transport.control_unwritten();
-        if transmit || self.monitor.has_event() {
+        if self.has_control() || self.monitor.has_event() {
             self.flags.raise(Flag::Outputs);
         }
     }
 
     /// While a sender waits the connection is served all the same; what
     /// arrives is kept for whoever reads.
-    fn serve(&mut self, cx: &mut Context<'_>) {
-        self.take_in(cx);
+    fn serve(&mut self, keep: Keep, cx: &mut Context<'_>) {
+        self.take_in(keep, cx);
         if let Some(reader) = self.reader.take() {
             // If it is another task, it has to ask for its wake-ups again.
             if !reader.will_wake(cx.waker()) || !self.inbox.is_empty() {
@@ -378,18 +443,28 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// Serves the connection as long as there is something to do, and keeps
     /// what there is to tell.
-    pub(crate) fn take_in(&mut self, cx: &mut Context<'_>) {
+    pub(crate) fn take_in(&mut self, keep: Keep, cx: &mut Context<'_>) {
         loop {
-            if self.inbox.is_full()
-                && self.write_end().is_none()
-                && !self.flags.has(Flag::LastWords)
-            {
+            let goes_on = self.has_ended()
+                || self.write_end().is_some()
+                || self.flags.has(Flag::LastWords)
+                || keep != Keep::All;
+            if self.inbox.is_full() && !goes_on {
                 self.pause();
             }
             let Poll::Ready(Some(event)) = self.poll_event(cx) else {
                 break;
             };
-            self.keep(event);
+            let has_room = match keep {
+                Keep::All => true,
+                Keep::ThereIsRoomFor => !self.inbox.is_full(),
+                Keep::Nothing => false,
+            };
+            if has_room || event.is_terminal() {
+                self.keep(event);
+            } else if let PeerEvent::Message(_) = event {
+                self.monitor.handle_discarded();
+            }
         }
     }
 
@@ -481,7 +556,8 @@ where
 
     fn start_send(self: Pin<&mut Self>, message: C::Message) -> Result<(), SendError> {
         let this = self.get_mut();
-        this.check_open()?;
+        this.check_sending()?;
+        this.flags.raise(Flag::Sent);
         this.transport.push(message)
     }
 
@@ -489,30 +565,12 @@ where
         self.get_mut().poll_write_until(cx, Self::is_flushed)
     }
 
-    /// Says goodbye behind everything that was queued, ends our direction of
-    /// the stream, and waits for the peer to end its own: until then what
-    /// waits in the kernel could be lost. Gives up if writes make no progress
-    /// for `max_missed · timeout`, and if the peer's end doesn't come within
-    /// that time.
+    /// The same as [`Heartbeat::close`].
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         let this = self.get_mut();
-        this.writer = None;
-        if !this.has_ended() {
-            this.monitor.close(GoodbyeCode::LEAVING, this.clock.now());
-            this.flags.raise(Flag::Outputs);
-            this.flags.raise(Flag::FlushWanted);
-            this.serve(cx);
-        }
-        match this.ended() {
-            None => {
-                this.writer = Some(cx.waker().clone());
-                Poll::Pending
-            }
-            Some(Ended::Closed(_)) if this.transport.unwritten() == 0 => {
-                this.poll_shutdown(cx).map(Ok)
-            }
-            Some(ended) => Poll::Ready(Err(ended.clone().into())),
-        }
+        this.leave(GoodbyeCode::LEAVING, Detail::default());
+        let closed = ready!(this.poll_left(cx));
+        Poll::Ready(closed.map(drop).map_err(SendError::from))
     }
 }
 

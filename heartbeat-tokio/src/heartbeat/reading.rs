@@ -11,7 +11,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use heartbeat_core::{Control, End, Nonce};
+use heartbeat_core::{Control, End, GoodbyeCode, Nonce, ProtocolError};
 use tokio::task::unconstrained;
 
 use super::{Heartbeat, flags::Flag};
@@ -26,13 +26,20 @@ const BULK: usize = 16 * 1024;
 impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Reads once; `Pending` if there is nothing.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(stream) = &mut self.stream else {
-            return Poll::Pending; // nothing comes of a peer that we gave up
+        let Some(stream) = self
+            .stream
+            .as_mut()
+            .filter(|_| !self.flags.has(Flag::ReadOut))
+        else {
+            return Poll::Pending; // nothing comes
         };
         match ready!(self.transport.poll_read(stream, cx)) {
             Ok(0) => {
+                self.flags.raise(Flag::ReadOut);
                 self.flags.raise(Flag::NewBytes); // a codec may have something to say of the end
-                self.end(self.write_end().unwrap_or(End::Eof));
+                if !C::HALF_CLOSE || self.write_end().is_some() {
+                    self.end(self.write_end().unwrap_or(End::Eof));
+                }
             }
             Ok(read) => {
                 self.flags.raise(Flag::NewBytes);
@@ -42,6 +49,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 }
             }
             Err(error) => {
+                self.flags.raise(Flag::ReadOut);
                 let end = safety_net::end_of(&error);
                 self.ending().io_error = Some(Arc::new(error));
                 self.end(end);
@@ -77,22 +85,28 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     pub(super) fn next_frame(&mut self) -> Option<Frame<C::Message>> {
         while !self.flags.has(Flag::Deaf) {
             match self.transport.next_frame() {
+                Ok(Some(Frame::Data(_))) if self.flags.has(Flag::PeerFinished) => {
+                    self.refuse(ProtocolError::AfterFin.into());
+                }
                 Ok(Some(Frame::Data(message))) => return Some(Frame::Data(message)),
                 // After the end only messages are.
                 Ok(Some(_)) if self.has_ended() => {}
                 Ok(frame) => return frame,
-                Err(Broken { error, words }) => {
-                    self.flags.raise(Flag::Deaf);
-                    let ending = self.ending();
-                    if let Some(words) = words {
-                        ending.io_error.get_or_insert(Arc::new(words));
-                    }
-                    ending.detail = Detail::from(&*error.to_string());
-                    self.end(End::Protocol(error));
-                }
+                Err(broken) => self.refuse(broken),
             }
         }
         None
+    }
+
+    /// What arrived ends the connection.
+    fn refuse(&mut self, Broken { error, words }: Broken) {
+        self.flags.raise(Flag::Deaf);
+        let ending = self.ending();
+        if let Some(words) = words {
+            ending.io_error.get_or_insert(Arc::new(words));
+        }
+        ending.detail = Detail::from(&*error.to_string());
+        self.end(End::Protocol(error));
     }
 
     /// A frame was taken out that isn't a message.
@@ -106,9 +120,15 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             Frame::Ping(nonce) => Control::Ping(or_empty(nonce)),
             Frame::Pong(Some(nonce)) => Control::Pong(nonce),
             Frame::Alive => Control::Alive,
-            Frame::Fin => Control::Fin,
+            Frame::Fin => {
+                self.flags.raise(Flag::PeerFinished);
+                Control::Fin
+            }
             Frame::Goodbye { code, detail } => {
-                self.ending().detail = detail;
+                self.flags.raise(Flag::PeerFinished);
+                if code != GoodbyeCode::RECEIVED {
+                    self.ending().detail = detail;
+                }
                 Control::Goodbye(code)
             }
             Frame::Pong(None) => {
@@ -144,6 +164,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Every whole frame was taken out.
     pub(super) fn note_backlog(&mut self) {
         self.flags.clear(Flag::NewBytes);
+        if self.flags.has(Flag::ReadOut) {
+            return self.note_half_close();
+        }
         if self.transport.ends_in_message() {
             self.arrivals.note_message();
             if self.flags.has(Flag::NewMessage) {
@@ -156,6 +179,18 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if is_in_message || self.flags.has(Flag::Bulk) || self.transport.unread() > 0 {
             self.monitor.handle_backlog(self.arrivals.last());
             self.note_outputs();
+        }
+    }
+
+    /// The peer's direction has ended, which isn't the end. Nothing comes any more,
+    /// so nothing is judged.
+    fn note_half_close(&mut self) {
+        if C::HALF_CLOSE && !self.has_ended() && !self.flags.has(Flag::PeerFinished) {
+            self.flags.raise(Flag::PeerFinished);
+            let now = self.clock.now();
+            self.monitor.handle_frame(Control::Fin, now);
+            self.monitor.handle_paused(now);
+            self.flags.raise(Flag::Outputs);
         }
     }
 
@@ -179,7 +214,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if self.flags.has(Flag::Paused) {
             self.flags.clear(Flag::Paused);
             self.note_news();
-            self.monitor.handle_resumed(self.clock.now());
+            if !self.flags.has(Flag::ReadOut) {
+                self.monitor.handle_resumed(self.clock.now());
+            }
             self.probe_again();
             self.net.end_looking();
             self.flags.raise(Flag::Outputs);

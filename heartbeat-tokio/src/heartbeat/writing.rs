@@ -13,17 +13,18 @@ use std::{
 use heartbeat_core::{Control, End};
 use tokio::task::coop;
 
-use super::{Heartbeat, flags::Flag};
+use super::{Heartbeat, Keep, flags::Flag};
 use crate::{
-    SendError, safety_net,
+    Detail, SendError, safety_net,
     transport::{Scope, Transport},
 };
 
 impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Queues a message, to be written as soon as somebody polls.
     pub(crate) fn post(&mut self, message: C::Message) -> Result<(), SendError> {
-        self.check_open()?;
+        self.check_sending()?;
         self.transport.push(message)?;
+        self.flags.raise(Flag::Sent);
         self.flags.raise(Flag::FlushWanted);
         Ok(())
     }
@@ -52,7 +53,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Writes the control frames that the monitor wants sent.
     pub(super) fn write_outputs(&mut self, cx: &mut Context<'_>) {
         if self.monitor.has_ended() {
-            return self.write_verdict(cx);
+            return self.write_last_word(cx);
         }
         self.queue_outputs();
         if self.flags.has(Flag::Flushing) {
@@ -60,12 +61,16 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
-    /// The connection has ended. If that is our verdict, the peer is told.
-    fn write_verdict(&mut self, cx: &mut Context<'_>) {
+    /// The connection has ended. The peer gets our last word, if it is owed one.
+    fn write_last_word(&mut self, cx: &mut Context<'_>) {
         while let Some(control) = self.monitor.poll_transmit() {
             self.observe.sent(&control);
             match control {
-                Control::Goodbye(code) => self.tell_verdict(code, cx),
+                Control::Goodbye(code) if code.is_verdict() => self.tell_verdict(code, cx),
+                Control::Goodbye(code) => {
+                    self.give_up_messages();
+                    self.transport.push_goodbye(code, Detail::default());
+                }
                 control => self.transport.push_control(control),
             }
         }
@@ -74,14 +79,38 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     fn queue_outputs(&mut self) {
         // One batch at a time, so that what hasn't left can't pile up.
         if !self.transport.control_unwritten() {
-            while let Some(control) = self.monitor.poll_transmit() {
+            while let Some(control) = self.next_control() {
                 self.observe.sent(&control);
-                self.transport.push_control(control);
+                match control {
+                    Control::Goodbye(code) => {
+                        let detail = std::mem::take(&mut self.ending().farewell);
+                        self.transport.push_goodbye(code, detail);
+                    }
+                    control => self.transport.push_control(control),
+                }
                 self.flags.raise(Flag::Flushing);
                 // Its answer's round trip is measured.
                 self.settle_arrivals();
             }
         }
+    }
+
+    /// The next frame that the monitor wants sent now: a Fin and a goodbye wait for
+    /// the messages.
+    fn next_control(&mut self) -> Option<Control> {
+        match self.transport.has_messages() {
+            true => self.monitor.poll_transmit_ahead(),
+            false => self.monitor.poll_transmit(),
+        }
+    }
+
+    /// Whether the monitor has a frame to send that can be queued now.
+    pub(super) fn has_control(&self) -> bool {
+        let has_frame = match self.transport.has_messages() {
+            true => self.monitor.has_transmit_ahead(),
+            false => self.monitor.has_transmit(),
+        };
+        has_frame && !self.transport.control_unwritten()
     }
 
     /// Writes as much as the stream takes, and tells the monitor.
@@ -106,6 +135,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 }
                 if self.flags.has(Flag::Flushing) || self.flags.has(Flag::Blocked) {
                     self.flushed();
+                } else if self.flags.has(Flag::Finishing) {
+                    self.note_outputs(); // what comes behind the messages
                 }
             }
             Poll::Ready(Err(error)) => {
@@ -182,6 +213,32 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
+    /// Says behind everything that was queued that no more messages follow, and waits
+    /// until that has left.
+    pub(crate) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        self.finish_sending()?;
+        self.poll_write_until(cx, Self::is_finished)
+    }
+
+    /// No more messages are accepted.
+    pub(crate) fn finish_sending(&mut self) -> Result<(), SendError> {
+        if !C::HELLO && !C::HALF_CLOSE {
+            return Err(SendError::Unfinishable);
+        }
+        if !self.flags.has(Flag::Finishing) {
+            self.flags.raise(Flag::Finishing);
+            self.flags.raise(Flag::FlushWanted);
+            self.monitor.finish(self.clock.now());
+            self.outputs_due();
+        }
+        Ok(())
+    }
+
+    /// Whether everything was written, and that nothing follows.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.is_flushed() && !self.monitor.has_transmit() && !self.flags.has(Flag::Flushing)
+    }
+
     fn poll_write_more(
         &mut self,
         cx: &mut Context<'_>,
@@ -191,7 +248,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             self.write_now(cx);
             if !enough(self) {
                 self.flags.raise(Flag::Written);
-                self.serve(cx);
+                self.serve(Keep::All, cx);
                 self.flags.clear(Flag::Written);
                 if !self.has_ended() && !enough(self) {
                     self.writer = Some(cx.waker().clone());

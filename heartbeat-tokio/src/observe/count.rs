@@ -60,7 +60,13 @@ fn describe_connections() {
     );
     let (code, detail) = (GoodbyeCode::LEAVING, NoDetail);
     closed(CloseReason::Peer { code, detail }).increment(0);
-    closed(CloseReason::Local).increment(0);
+    for reason in [
+        CloseReason::Local,
+        CloseReason::Unconfirmed,
+        CloseReason::Finished,
+    ] {
+        closed(reason).increment(0);
+    }
     describe_counter!(
         "heartbeat_deaths_total",
         Unit::Count,

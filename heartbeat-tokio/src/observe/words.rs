@@ -35,5 +35,7 @@ pub(super) const fn reason(reason: CloseReason) -> &'static str {
     match reason {
         CloseReason::Peer { .. } => "peer",
         CloseReason::Local => "local",
+        CloseReason::Unconfirmed => "unconfirmed",
+        CloseReason::Finished => "finished",
     }
 }

@@ -117,6 +117,7 @@ impl Wire {
 impl Protocol for Wire {
     type Message = Bytes;
     const HELLO: bool = true;
+    const HALF_CLOSE: bool = false;
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> for Wire {
@@ -177,8 +178,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> for Wire {
         self.reader.ends_in_message()
     }
 
-    fn give_up(&mut self, code: GoodbyeCode, detail: Detail) {
-        self.writer.give_up(code, &detail);
+    fn push_goodbye(&mut self, code: GoodbyeCode, detail: Detail) {
+        self.writer.push_goodbye(code, &detail);
+    }
+
+    fn give_up(&mut self) {
+        self.writer.give_up();
+    }
+
+    fn has_messages(&self) -> bool {
+        self.writer.has_messages()
     }
 
     fn is_resting(&self) -> bool {

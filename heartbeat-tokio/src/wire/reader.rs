@@ -63,10 +63,20 @@ pub(super) struct Reader {
     bulk: bool,
     /// The buffer is no chunk: it holds just what a small read gave.
     small: bool,
-    /// The first frame was seen.
-    greeted: bool,
+    peer: Peer,
     /// The length of the last message.
     weight: usize,
+}
+
+/// What may come of the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Peer {
+    /// Its Hello, and nothing else.
+    Stranger,
+    /// Everything.
+    Speaks,
+    /// Control frames only: it said that no message follows.
+    Finished,
 }
 
 impl Reader {
@@ -79,7 +89,7 @@ impl Reader {
             copy: false,
             bulk: false,
             small: false,
-            greeted: false,
+            peer: Peer::Stranger,
             weight: 0,
         }
     }
@@ -280,7 +290,7 @@ impl Reader {
         let end = frame_size(length);
         let body = length.wrapping_sub(1); // of no bytes: not a message
         let whole = tag == Tag::Data.to_byte()
-            && self.greeted
+            && self.peer == Peer::Speaks
             && self.assembly.is_none()
             && body <= self.max_data()
             && end <= bytes.len();
@@ -335,17 +345,22 @@ impl Reader {
         if self.buffer.len() < end {
             return Ok(None);
         }
-        self.greeted = true;
         if tag == Tag::Data {
             return Ok(Some(Frame::Data(self.take_body(end))));
         }
         let frame = self.buffer.get(4..end).unwrap_or_default();
-        let frame = match Control::decode(frame)? {
+        let control = Control::decode(frame)?;
+        let frame = match control {
             Control::Goodbye(code) => Frame::Goodbye {
                 code,
                 detail: Detail::from(Goodbye::decode(frame)?.detail),
             },
             control => control.into(),
+        };
+        self.peer = match control {
+            Control::Goodbye(_) | Control::Fin => Peer::Finished,
+            Control::Hello(_) if self.peer == Peer::Stranger => Peer::Speaks,
+            _ => self.peer,
         };
         self.buffer.advance(end);
         Ok(Some(frame))
@@ -407,7 +422,7 @@ impl Reader {
             length if length > max => Err(ProtocolError::FrameTooLong { length, max }),
             _ => Ok(()),
         };
-        at_most(if !self.greeted {
+        at_most(if self.peer == Peer::Stranger {
             MAX_CONTROL
         } else if self.max_frame > MAX_PART {
             max_first_part
@@ -415,7 +430,7 @@ impl Reader {
             max_data.max(MAX_CONTROL)
         })?;
         let Some(byte) = tag else { return Ok(None) };
-        if !self.greeted && byte != Tag::Hello.to_byte() {
+        if self.peer == Peer::Stranger && byte != Tag::Hello.to_byte() {
             return Err(ProtocolError::HelloExpected { tag: byte });
         }
         let tag = Tag::from_byte(byte)?;
@@ -426,6 +441,9 @@ impl Reader {
             _ => MAX_CONTROL,
         })?;
         match (tag, &self.assembly) {
+            (Tag::Data | Tag::Part, _) if self.peer == Peer::Finished => {
+                Err(ProtocolError::AfterFin)
+            }
             (Tag::Data, Some(_)) => Err(ProtocolError::BrokenParts),
             _ => Ok(Some(tag)),
         }

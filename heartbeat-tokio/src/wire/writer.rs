@@ -72,8 +72,6 @@ pub(super) struct Writer {
     queued: usize,
     /// Bytes of the frame in front that was begun; zero between frames.
     begun: usize,
-    /// A goodbye is queued behind the data.
-    goodbye: bool,
     /// Bytes written since the stream was last full, or somebody else had a
     /// turn.
     burst: u32,
@@ -102,7 +100,6 @@ impl Writer {
             tail: BytesMut::new(),
             queued: 0,
             begun: 0,
-            goodbye: false,
             burst: 0,
             longest_burst: BURST,
             resting: false,
@@ -141,7 +138,7 @@ impl Writer {
     }
 
     pub(super) fn control_unwritten(&self) -> bool {
-        !self.control.is_empty() || (self.goodbye && self.queued > 0)
+        !self.control.is_empty()
     }
 
     /// Queues a data frame.
@@ -234,45 +231,37 @@ impl Writer {
         }
     }
 
+    /// Whether messages are queued, or the rest of one is.
+    pub(super) fn has_messages(&self) -> bool {
+        self.queued > 0
+    }
+
     /// Queues a control frame.
     pub(super) fn push_control(&mut self, control: Control) {
         let mut buffer = [0; Control::MAX_ENCODED];
-        let Ok(frame) = control.encode(&mut buffer) else {
-            return; // the buffer is long enough for every control frame
-        };
-        let length = u32::try_from(frame.len()).unwrap_or(u32::MAX);
-        if let Control::Goodbye(_) = control {
-            self.push_goodbye(frame);
-        } else {
-            self.control.push(&length.to_be_bytes());
+        // The buffer is long enough for every control frame.
+        if let Ok(frame) = control.encode(&mut buffer) {
             self.control.push(frame);
         }
     }
 
-    /// Behind the data.
-    fn push_goodbye(&mut self, frame: &[u8]) {
-        self.unite();
-        self.reserve(4 + frame.len());
-        self.tail
-            .put_u32(u32::try_from(frame.len()).unwrap_or(u32::MAX));
-        self.tail.put_slice(frame);
-        self.queued += 4 + frame.len();
-        self.goodbye = true;
+    /// Queues a goodbye: no message may follow it, and none may wait.
+    pub(super) fn push_goodbye(&mut self, code: GoodbyeCode, detail: &str) {
+        debug_assert_eq!(self.queued, self.begun, "a goodbye goes behind messages");
+        let mut buffer = [0; Goodbye::MAX_ENCODED];
+        // The buffer is long enough for every goodbye.
+        if let Ok(frame) = Goodbye::new(code, detail).encode(&mut buffer) {
+            self.control.push(frame);
+        }
     }
 
-    /// Keeps of the messages only what was begun of one, and queues this goodbye
-    /// behind it and the control frames.
-    pub(super) fn give_up(&mut self, code: GoodbyeCode, detail: &str) {
+    /// Keeps of the messages only the rest of a frame that was begun.
+    pub(super) fn give_up(&mut self) {
         let begun = self.begun_bytes();
-        let mut buffer = [0; Goodbye::MAX_ENCODED];
-        let Ok(goodbye) = Goodbye::new(code, detail).encode(&mut buffer) else {
-            return; // the buffer is long enough for every goodbye
-        };
         self.all_written();
         self.begun = begun.len();
         self.queued = begun.len();
         self.tail = begun;
-        self.push_goodbye(goodbye);
     }
 
     /// The rest of the message's frame that was begun.
@@ -356,7 +345,6 @@ impl Writer {
     fn in_scope(&self, scope: Scope) -> usize {
         match scope {
             Scope::All => self.len(),
-            Scope::Control if self.goodbye => self.len(),
             Scope::Control if !self.control.is_empty() => self.begun + self.control.len(),
             Scope::Control => 0,
         }
@@ -443,7 +431,7 @@ impl Writer {
         // the other frames.
         let mut begun = self.begun;
         let mut control = Some(self.control.as_slice()).filter(|lane| !lane.is_empty());
-        let beyond = scope == Scope::All || self.goodbye;
+        let beyond = scope == Scope::All;
         for piece in data {
             let (first, rest) = piece.split_at(begun.min(piece.len()));
             begun -= first.len();
@@ -653,8 +641,9 @@ struct Unwritten {
 }
 
 impl Unwritten {
-    /// A Hello, a pong, a ping and an Alive, each with its length.
-    const SIZE: usize = 4 + Control::MAX_ENCODED + 2 * 13 + 5;
+    /// A Hello, a pong, a ping, an Alive, a goodbye and its answer, each with its
+    /// length.
+    const SIZE: usize = 4 + Control::MAX_ENCODED + 2 * 13 + 5 + 4 + Goodbye::MAX_ENCODED + 7;
 }
 
 impl Lane {
@@ -677,7 +666,8 @@ impl Lane {
             .unwrap_or_default()
     }
 
-    fn push(&mut self, part: &[u8]) {
+    /// Adds a control frame, and its length in front.
+    fn push(&mut self, frame: &[u8]) {
         let lane = self.0.get_or_insert_with(|| {
             Box::new(Unwritten {
                 bytes: [0; Unwritten::SIZE],
@@ -685,10 +675,13 @@ impl Lane {
                 end: 0,
             })
         });
-        let end = usize::from(lane.end) + part.len();
-        if let Some(free) = lane.bytes.get_mut(lane.end.into()..end) {
-            free.copy_from_slice(part);
-            lane.end = u8::try_from(end).unwrap_or(u8::MAX);
+        let length = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+        for part in [&length.to_be_bytes(), frame] {
+            let end = usize::from(lane.end) + part.len();
+            if let Some(free) = lane.bytes.get_mut(lane.end.into()..end) {
+                free.copy_from_slice(part);
+                lane.end = u8::try_from(end).unwrap_or(u8::MAX);
+            }
         }
     }
 

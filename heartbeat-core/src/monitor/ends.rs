@@ -1,0 +1,154 @@
+//! How a connection ends: in order, by a verdict, or with its transport.
+
+use crate::{
+    event::{Cause, CloseReason, End, NoDetail},
+    frame::GoodbyeCode,
+    time::Instant,
+};
+
+use super::{
+    Monitor,
+    leaving::{Leaving, Parting},
+    life::Life,
+};
+
+impl Monitor {
+    // ---- the application's wishes --------------------------------------
+
+    /// We send no more messages, and go on receiving.
+    ///
+    /// A Fin is sent behind everything that the application has queued: see
+    /// [`poll_transmit`](Self::poll_transmit). When both sides have finished,
+    /// [`Event::Closed`](crate::Event::Closed) comes.
+    pub fn finish(&mut self, now: Instant) {
+        let at = self.observe(now);
+        self.forgive(at);
+        if self.life.is_watching() {
+            self.leaving.finish();
+        }
+    }
+
+    /// We leave: says goodbye, and why.
+    ///
+    /// The goodbye is sent behind everything that the application has queued: see
+    /// [`poll_transmit`](Self::poll_transmit). The peer is judged as before until
+    /// [`Event::Closed`](crate::Event::Closed) comes:
+    ///
+    /// - with [`CloseReason::Local`](crate::CloseReason::Local) when the peer has
+    ///   taken everything in and said so;
+    /// - with [`CloseReason::Peer`](crate::CloseReason::Peer) if the connection ended
+    ///   after a goodbye of the peer's, without that;
+    /// - with [`CloseReason::Unconfirmed`](crate::CloseReason::Unconfirmed) if it
+    ///   hasn't said so after [`linger`](crate::ConfigBuilder::linger).
+    ///
+    /// In a protocol [without a Hello](Self::without_hello) nobody confirms. There it
+    /// comes when the goodbye has left.
+    pub fn close(&mut self, reason: GoodbyeCode, now: Instant) {
+        let at = self.observe(now);
+        self.forgive(at);
+        if self.life.is_watching() {
+            let linger = 30_000_000;
+            self.leaving.leave(reason, at.now.plus(linger));
+        }
+    }
+
+    /// A message of the peer's was thrown away. Its goodbye, if it says one, isn't
+    /// confirmed.
+    pub const fn handle_discarded(&mut self) {
+        self.leaving.discarded();
+    }
+
+    // ---- what the peer says --------------------------------------------
+
+    /// The peer leaves, gave us up, or confirms our goodbye.
+    pub(super) fn part(&mut self, code: GoodbyeCode, now: Instant) {
+        let detail = NoDetail;
+        if code.is_verdict() {
+            return self.die(Cause::GivenUp { code, detail }, now);
+        }
+        match self.leaving.peer_left(code) {
+            Parting::Both => self.close_if_all_is_said(),
+            Parting::Over { answer } => {
+                let reason = CloseReason::Peer { code, detail };
+                self.close_with(reason, answer.filter(|_| self.has_alive()));
+            }
+        }
+    }
+
+    /// The peer sends no more messages.
+    pub(super) fn peer_finished(&mut self) {
+        if self.leaving.peer_finished() {
+            self.notices.finished();
+            self.close_if_all_is_said();
+        }
+    }
+
+    /// Closes once neither side has anything left to say.
+    pub(super) fn close_if_all_is_said(&mut self) {
+        if self.life.has_ended() {
+            return;
+        }
+        let is_unanswered = !self.has_alive() && self.leaving.has_said_goodbye();
+        if self.leaving.is_settled() || is_unanswered {
+            self.close_with(CloseReason::Local, None);
+        } else if self.leaving.have_both_finished() {
+            self.close_with(CloseReason::Finished, None);
+        }
+    }
+
+    // ---- ends ----------------------------------------------------------
+
+    /// The transport ended.
+    ///
+    /// Gives [`Event::Dead`](crate::Event::Dead) with the matching cause, or
+    /// [`Event::Closed`](crate::Event::Closed) if the peer had said goodbye. Frames
+    /// that arrived before the end are to be handled before it.
+    pub fn handle_end(&mut self, end: End, now: Instant) {
+        let now = self.observe(now).now;
+        self.die(end.into(), now);
+    }
+
+    pub(super) fn die(&mut self, cause: Cause, now: Instant) {
+        if self.life.has_ended() {
+            return;
+        }
+        if let Some(code) = self.leaving.peers_goodbye() {
+            // A goodbye that arrived never turns into a death.
+            let detail = NoDetail;
+            return self.close_with(CloseReason::Peer { code, detail }, None);
+        }
+        let missed = match cause {
+            // The whole budget is spent, however it was.
+            Cause::Silent => self.timing.max_missed(),
+            _ => self.life.missed(),
+        };
+        let silence = now.micros_since(self.last_heard);
+        self.notices.dead(cause, silence, missed);
+        let goodbye = cause.goodbye();
+        self.end(Life::Dead { missed, goodbye });
+    }
+
+    /// The time to confirm our goodbye is over.
+    pub(super) fn give_up_leaving(&mut self) {
+        let reason = match self.leaving.peers_goodbye() {
+            Some(code) => CloseReason::Peer {
+                code,
+                detail: NoDetail,
+            },
+            None => CloseReason::Unconfirmed,
+        };
+        self.close_with(reason, None);
+    }
+
+    fn close_with(&mut self, reason: CloseReason, answer: Option<GoodbyeCode>) {
+        self.notices.closed(reason);
+        self.end(Life::Closed { answer });
+    }
+
+    fn end(&mut self, life: Life) {
+        debug_assert!(life.has_ended());
+        self.life = life;
+        self.writes.clear();
+        self.leaving = Leaving::new();
+    }
+}

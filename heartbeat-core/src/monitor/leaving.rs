@@ -1,0 +1,308 @@
+//! How far both sides have come with leaving.
+//!
+//! This module decides when a Fin, a goodbye, and the answer to the peer's goodbye
+//! are due, and when both sides have said all. It doesn't decide when the
+//! application leaves, nor what a peer that is given up is told.
+
+use crate::{
+    frame::{Control, GoodbyeCode},
+    time::Instant,
+};
+
+/// What each side has said about its messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Leaving {
+    ours: Ours,
+    theirs: Theirs,
+    /// Some of the peer's messages were thrown away.
+    lossy: bool,
+}
+
+/// What we said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ours {
+    /// Messages may follow.
+    Open,
+    /// No message follows.
+    Finished(Step),
+    /// We leave, and the peer has until then to confirm it.
+    Leaving {
+        until: Instant,
+        code: GoodbyeCode,
+        goodbye: Step,
+        confirmed: bool,
+    },
+}
+
+/// What the peer said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Theirs {
+    /// Messages may follow.
+    Open,
+    /// No message follows.
+    Finished,
+    /// It leaves, and we do too. Invariant: `ours` is `Leaving`.
+    Left { code: GoodbyeCode, answer: Step },
+}
+
+/// How far a frame has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// To be handed out.
+    Due,
+    /// Handed out, and hasn't left.
+    InFlight,
+    /// It has left, or isn't owed.
+    Left,
+}
+
+/// What comes of a goodbye of the peer's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Parting {
+    /// We leave too, and go on until both sides have said all.
+    Both,
+    /// The connection is over, and the peer gets this answer.
+    Over { answer: Option<GoodbyeCode> },
+}
+
+impl Leaving {
+    pub(super) const fn new() -> Self {
+        Self {
+            ours: Ours::Open,
+            theirs: Theirs::Open,
+            lossy: false,
+        }
+    }
+
+    // ---- what happens --------------------------------------------------
+
+    /// We send no more messages.
+    pub(super) fn finish(&mut self) {
+        if self.ours == Ours::Open {
+            self.ours = Ours::Finished(Step::Due);
+        }
+    }
+
+    /// We leave, once. The peer has to confirm it until then.
+    pub(super) fn leave(&mut self, code: GoodbyeCode, until: Instant) {
+        if !self.is_leaving() {
+            self.ours = Ours::Leaving {
+                // Even where time ends, leaving does.
+                until: until.min(Instant::from_micros(u64::MAX - 1)),
+                code,
+                goodbye: Step::Due,
+                confirmed: false,
+            };
+        }
+    }
+
+    /// The peer sends no more messages. Says whether that is news.
+    pub(super) fn peer_finished(&mut self) -> bool {
+        let is_news = self.theirs == Theirs::Open;
+        if is_news {
+            self.theirs = Theirs::Finished;
+        }
+        is_news
+    }
+
+    /// The peer said goodbye.
+    pub(super) fn peer_left(&mut self, code: GoodbyeCode) -> Parting {
+        // What confirms a goodbye isn't answered.
+        let is_answer = code == GoodbyeCode::RECEIVED;
+        let reply = self.answer();
+        let Ours::Leaving {
+            goodbye, confirmed, ..
+        } = &mut self.ours
+        else {
+            let answer = (!is_answer).then_some(reply);
+            return Parting::Over { answer };
+        };
+        if is_answer && !goodbye.is_due() {
+            *confirmed = true;
+        } else if !matches!(self.theirs, Theirs::Left { .. }) {
+            let answer = if is_answer { Step::Left } else { Step::Due };
+            self.theirs = Theirs::Left { code, answer };
+        }
+        Parting::Both
+    }
+
+    /// A message of the peer's was thrown away: its goodbye won't be confirmed.
+    pub(super) const fn discarded(&mut self) {
+        self.lossy = true;
+    }
+
+    /// All that was handed out has left.
+    pub(super) const fn left(&mut self) {
+        if let Ours::Finished(step) | Ours::Leaving { goodbye: step, .. } = &mut self.ours {
+            step.leaves();
+        }
+        if let Theirs::Left { answer, .. } = &mut self.theirs {
+            answer.leaves();
+        }
+    }
+
+    // ---- what is due ---------------------------------------------------
+
+    /// Whether there is a frame to hand out.
+    pub(super) const fn is_due(&self) -> bool {
+        match (&self.ours, &self.theirs) {
+            (Ours::Open, _) => false,
+            (Ours::Finished(step), _) => step.is_due(),
+            (Ours::Leaving { goodbye, .. }, Theirs::Left { answer, .. }) => {
+                goodbye.is_due() || answer.is_due()
+            }
+            (Ours::Leaving { goodbye, .. }, _) => goodbye.is_due(),
+        }
+    }
+
+    /// Hands the next frame out. The answer comes behind our own goodbye: with it
+    /// the peer has all that we said.
+    pub(super) fn take(&mut self) -> Option<Control> {
+        let ours = match &mut self.ours {
+            Ours::Open => None,
+            Ours::Finished(step) => step.take(Control::Fin),
+            Ours::Leaving { code, goodbye, .. } => goodbye.take(Control::Goodbye(*code)),
+        };
+        let code = self.answer();
+        match &mut self.theirs {
+            Theirs::Left { answer, .. } if ours.is_none() => answer.take(Control::Goodbye(code)),
+            _ => ours,
+        }
+    }
+
+    /// What a goodbye of the peer's is answered with. A goodbye of our own says that
+    /// not everything was taken in.
+    const fn answer(&self) -> GoodbyeCode {
+        if self.lossy {
+            GoodbyeCode::LEAVING
+        } else {
+            GoodbyeCode::RECEIVED
+        }
+    }
+
+    // ---- what has come of it -------------------------------------------
+
+    pub(super) const fn is_leaving(&self) -> bool {
+        matches!(self.ours, Ours::Leaving { .. })
+    }
+
+    /// Until when the peer has to confirm that we leave; `MAX` while we don't.
+    #[inline]
+    pub(super) const fn until(&self) -> Instant {
+        match self.ours {
+            Ours::Leaving { until, .. } => until,
+            Ours::Open | Ours::Finished(_) => Instant::MAX,
+        }
+    }
+
+    /// Whether our goodbye has left.
+    pub(super) const fn has_said_goodbye(&self) -> bool {
+        let Ours::Leaving { goodbye, .. } = &self.ours else {
+            return false;
+        };
+        matches!(goodbye, Step::Left)
+    }
+
+    /// Whether our goodbye was confirmed, and the peer's answered.
+    pub(super) const fn is_settled(&self) -> bool {
+        let confirmed = matches!(
+            self.ours,
+            Ours::Leaving {
+                confirmed: true,
+                ..
+            }
+        );
+        match &self.theirs {
+            Theirs::Open | Theirs::Finished => confirmed,
+            Theirs::Left { answer, .. } => confirmed && matches!(answer, Step::Left),
+        }
+    }
+
+    /// Whether neither side sends messages any more, and both know.
+    pub(super) const fn have_both_finished(&self) -> bool {
+        matches!(
+            (&self.ours, &self.theirs),
+            (Ours::Finished(Step::Left), Theirs::Finished)
+        )
+    }
+
+    /// The reason for which the peer left while we did.
+    pub(super) const fn peers_goodbye(&self) -> Option<GoodbyeCode> {
+        match self.theirs {
+            Theirs::Left { code, .. } => Some(code),
+            Theirs::Open | Theirs::Finished => None,
+        }
+    }
+}
+
+impl Step {
+    const fn is_due(self) -> bool {
+        matches!(self, Self::Due)
+    }
+
+    /// Hands `frame` out, if it is due.
+    fn take(&mut self, frame: Control) -> Option<Control> {
+        let due = self.is_due().then_some(frame);
+        if due.is_some() {
+            *self = Self::InFlight;
+        }
+        due
+    }
+
+    const fn leaves(&mut self) {
+        if let Self::InFlight = self {
+            *self = Self::Left;
+        }
+    }
+}
+
+#[cfg(feature = "testkit")]
+impl Leaving {
+    pub(super) fn describe(&self, facts: &mut crate::testkit::Facts) {
+        let Self {
+            ours,
+            theirs,
+            lossy,
+        } = *self;
+        facts.number(lossy);
+        match ours {
+            Ours::Open => facts.number(0),
+            Ours::Finished(step) => {
+                facts.number(1);
+                step.describe(facts);
+            }
+            Ours::Leaving {
+                until,
+                code,
+                goodbye,
+                confirmed,
+            } => {
+                facts.number(2);
+                facts.instant(until);
+                facts.number(code.0);
+                goodbye.describe(facts);
+                facts.number(confirmed);
+            }
+        }
+        match theirs {
+            Theirs::Open => facts.number(0),
+            Theirs::Finished => facts.number(1),
+            Theirs::Left { code, answer } => {
+                facts.number(2);
+                facts.number(code.0);
+                answer.describe(facts);
+            }
+        }
+    }
+}
+
+#[cfg(feature = "testkit")]
+impl Step {
+    fn describe(self, facts: &mut crate::testkit::Facts) {
+        facts.number(match self {
+            Self::Due => 0,
+            Self::InFlight => 1,
+            Self::Left => 2,
+        });
+    }
+}

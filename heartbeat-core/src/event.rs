@@ -310,6 +310,9 @@ pub enum Cause<D = NoDetail> {
     /// time below 100 ms, while ours is longer. A peer with such timings would
     /// make us send without end.
     Refused,
+    /// Our own application left messages waiting for longer than
+    /// [`max_pause`](crate::ConfigBuilder::max_pause).
+    NotReading,
     /// Any other failure of the transport.
     Io,
 }
@@ -328,6 +331,7 @@ impl<D> Cause<D> {
             Self::Protocol(error) => Cause::Protocol(error),
             Self::PingFlood => Cause::PingFlood,
             Self::Refused => Cause::Refused,
+            Self::NotReading => Cause::NotReading,
             Self::Io => Cause::Io,
         }
     }
@@ -342,6 +346,7 @@ impl<D> Cause<D> {
             Self::Protocol(_) => Some(GoodbyeCode::PROTOCOL),
             Self::PingFlood => Some(GoodbyeCode::PING_FLOOD),
             Self::Refused => Some(GoodbyeCode::REFUSED),
+            Self::NotReading => Some(GoodbyeCode::NOT_READING),
             Self::GivenUp { .. }
             | Self::Eof
             | Self::Reset
@@ -368,6 +373,7 @@ impl<D: AsRef<str>> fmt::Display for Cause<D> {
             Self::Protocol(error) => write!(f, "protocol violated: {error}"),
             Self::PingFlood => f.write_str("ping flood"),
             Self::Refused => f.write_str("its detection time is too short for us"),
+            Self::NotReading => f.write_str("our application leaves messages waiting"),
             Self::Io => f.write_str("transport failed"),
         }
     }

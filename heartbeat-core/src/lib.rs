@@ -100,6 +100,7 @@ mod event;
 mod frame;
 mod limiter;
 mod monitor;
+mod packed;
 mod random;
 mod rtt;
 mod status;

@@ -22,14 +22,17 @@
 
 use core::num::NonZeroU8;
 
-use crate::time::Instant;
+use crate::{
+    packed::{Packed, PackedInstant},
+    time::Instant,
+};
 
 /// The pings so far, against those that could have been sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limiter {
     /// When the connection began; or later, and fewer `pings` in proportion.
-    began_at: Instant,
-    pings: u32,
+    began_at: PackedInstant,
+    pings: Packed<4>,
     announced: Announced,
 }
 
@@ -45,8 +48,8 @@ enum Announced {
 impl Limiter {
     pub(crate) const fn new(now: Instant) -> Self {
         Self {
-            began_at: now,
-            pings: 0,
+            began_at: PackedInstant::from_instant(now),
+            pings: Packed::new(0),
             announced: Announced::Nothing,
         }
     }
@@ -62,24 +65,27 @@ impl Limiter {
 
     /// Counts one ping. `false` is a flood.
     pub(crate) fn admit(&mut self, min_interval: u64, now: Instant) -> bool {
-        if self.pings == u32::MAX {
+        if self.pings == Packed::new(u64::MAX) {
             self.halve(now);
         }
-        self.pings += 1;
+        let pings = self.pings.get() + 1;
+        self.pings = Packed::new(pings);
         let max_missed = match self.announced {
             Announced::Nothing => u8::MAX,
             Announced::Most(most) => most,
         };
-        let elapsed = now.micros_since(self.began_at);
+        let elapsed = now.micros_since(self.began_at.instant());
         let intervals = elapsed.saturating_add(2 * min_interval);
         let room = intervals.saturating_mul(2 * u64::from(max_missed));
-        u64::from(self.pings).saturating_mul(min_interval) <= room
+        pings.saturating_mul(min_interval) <= room
     }
 
     /// Forgets half of the pings, and half of the time with them: the rate stays.
     const fn halve(&mut self, now: Instant) {
-        self.pings /= 2;
-        self.began_at = self.began_at.plus(now.micros_since(self.began_at) / 2);
+        self.pings = Packed::new(self.pings.get() / 2);
+        let began_at = self.began_at.instant();
+        let later = began_at.plus(now.micros_since(began_at) / 2);
+        self.began_at = PackedInstant::from_instant(later);
     }
 }
 
@@ -106,8 +112,8 @@ mod tests {
     /// A peer whose N is 1, that may send 2 pings each microsecond.
     fn after(pings: u32, began_at: u64) -> Limiter {
         Limiter {
-            began_at: Instant::from_micros(began_at),
-            pings,
+            began_at: Packed::new(began_at),
+            pings: Packed::new(pings.into()),
             announced: Announced::Most(1),
         }
     }
@@ -117,8 +123,8 @@ mod tests {
         let now = Instant::from_micros(u64::from(u32::MAX));
         let mut limiter = after(u32::MAX, 0);
         assert!(limiter.admit(1, now));
-        assert_eq!(limiter.pings, u32::MAX / 2 + 1);
-        assert_eq!(limiter.began_at.as_micros(), u64::from(u32::MAX / 2));
+        assert_eq!(limiter.pings.get(), u64::from(u32::MAX / 2) + 1);
+        assert_eq!(limiter.began_at.get(), u64::from(u32::MAX / 2));
     }
 
     #[test]

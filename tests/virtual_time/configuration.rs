@@ -51,6 +51,10 @@ fn everything_is_a_string_in_the_environment() {
             ("APP_HEARTBEAT__STALL_TOLERANCE", "7s"),
             ("APP_HEARTBEAT__WRITE_STALL", "1m"),
             ("APP_HEARTBEAT__MAX_FRAME", "1000"),
+            ("APP_HEARTBEAT__MIN_RATE", "0"),
+            ("APP_HEARTBEAT__MAX_STRETCH", "2"),
+            ("APP_HEARTBEAT__MAX_PAUSE", "20s"),
+            ("APP_HEARTBEAT__LINGER", "1m 30s"),
             ("APP_HEARTBEAT__BEAT_EVENTS", "off"),
             ("APP_SAFETY_NET__IDLE", "1m 30s"),
             ("APP_SAFETY_NET__INTERVAL", "20s"),
@@ -75,6 +79,10 @@ fn everything_is_a_string_in_the_environment() {
         .stall_tolerance(secs(7))
         .write_stall(secs(60))
         .max_frame(1000)
+        .min_rate(0)
+        .max_stretch(2)
+        .max_pause(secs(20))
+        .linger(secs(90))
         .beat_events(false);
     assert_eq!(settings.heartbeat, by_hand.build().unwrap());
     let by_hand = SafetyNet::new(secs(90), secs(20), 5)

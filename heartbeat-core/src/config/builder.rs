@@ -8,7 +8,10 @@ use super::{
     error::{ConfigError, Rule, Value},
     grid, probe_budget,
 };
-use crate::time::micros;
+use crate::{
+    packed::{Packed, PackedMicros},
+    time::micros,
+};
 
 /// Collects the knobs of a [`Config`]; [`build`](Self::build) checks them.
 #[derive(Clone, Debug)]
@@ -26,6 +29,10 @@ pub struct ConfigBuilder {
     pub(super) stall_tolerance: Option<Duration>,
     pub(super) write_stall: Option<Duration>,
     pub(super) max_frame: usize,
+    pub(super) min_rate: u32,
+    pub(super) max_stretch: u32,
+    pub(super) max_pause: Option<Duration>,
+    pub(super) linger: Duration,
     pub(super) beat_events: bool,
 }
 
@@ -168,6 +175,54 @@ impl ConfigBuilder {
         self
     }
 
+    /// Bytes per second that a message must arrive with to show life before it
+    /// is complete. Default 100; 0 takes any byte for life.
+    ///
+    /// Bytes of an incomplete message are evidence when `min_rate` times the
+    /// time since the last evidence have arrived since then. Higher finds a peer
+    /// that trickles, and a peer on a slow line needs shorter messages. A whole
+    /// frame is evidence, whatever its rate.
+    pub fn min_rate(mut self, bytes_per_second: u32) -> Self {
+        self.min_rate = bytes_per_second;
+        self
+    }
+
+    /// How much longer than [`Config::detection_time`] a peer's `min_interval`
+    /// may make our detection time: up to this many times. Default 4; from 1 to
+    /// 255.
+    ///
+    /// A peer that accepts few pings makes us ask less often. A Hello that needs
+    /// more than this is refused ([`Refused`](crate::Cause::Refused)). The bound
+    /// also holds for the kernel's verdict.
+    pub fn max_stretch(mut self, times: u32) -> Self {
+        self.max_stretch = times;
+        self
+    }
+
+    /// How long the oldest message may wait in the inbox of a spawned
+    /// connection. Then the connection is given up
+    /// ([`NotReading`](crate::Cause::NotReading)). Default: no limit; from 1 µs
+    /// to 365 days.
+    ///
+    /// With it, a handler that hangs ends the connection, and the peer is told. An
+    /// application that hangs while no message waits isn't noticed, and a
+    /// connection that isn't spawned is never judged by it.
+    pub fn max_pause(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.max_pause = limit.into();
+        self
+    }
+
+    /// How long `close` waits for a living peer's confirmation, from the call.
+    /// Default 30 s; from 1 µs to 365 days.
+    ///
+    /// Shorter ends sooner when the peer's application doesn't take what it was
+    /// sent. A peer that dies meanwhile is found in the detection time, whatever
+    /// this is.
+    pub fn linger(mut self, limit: Duration) -> Self {
+        self.linger = limit;
+        self
+    }
+
     /// Whether each pong is reported as [`Beat`](crate::Event::Beat). Default
     /// on.
     pub fn beat_events(mut self, report: bool) -> Self {
@@ -184,20 +239,10 @@ impl ConfigBuilder {
     pub fn build(self) -> Result<Config, ConfigError> {
         let interval = checked("interval", self.interval)?;
         let timeout = checked("timeout", self.timeout)?;
-        let or = |field, value: Option<Duration>, default| {
-            value.map_or(Ok(default), |value| checked(field, value))
-        };
-
-        let max_missed = checked_misses(self.max_missed.into())?;
+        let max_missed = checked_count("max_missed", self.max_missed.into())?;
         let jitter = checked_jitter(self.jitter)?;
 
-        let default_floor = default_adaptive_floor(timeout);
-        let adaptive_floor = or("adaptive_floor", self.adaptive_floor, default_floor)?;
-        if adaptive_floor > timeout {
-            let floor = Duration::from_micros(adaptive_floor);
-            let rule = Rule::UpToTimeout(Duration::from_micros(timeout));
-            return Err(ConfigError::new("adaptive_floor", floor, rule));
-        }
+        let adaptive_floor = checked_floor(self.adaptive_floor, timeout)?;
         let max_frame = checked_frame(self.max_frame as u64)?;
         let min_interval = checked_min_interval(
             self.min_interval,
@@ -206,15 +251,19 @@ impl ConfigBuilder {
         )?;
 
         Ok(Config {
-            interval,
-            timeout,
-            min_interval,
-            stall_tolerance: or("stall_tolerance", self.stall_tolerance, timeout)?,
-            adaptive_floor,
-            write_stall: or("write_stall", self.write_stall, 0)?,
-            jitter,
-            max_frame,
+            interval: PackedMicros::new(interval),
+            timeout: PackedMicros::new(timeout),
+            min_interval: PackedMicros::new(min_interval),
+            stall_tolerance: packed("stall_tolerance", self.stall_tolerance, timeout)?,
+            adaptive_floor: PackedMicros::new(adaptive_floor),
+            write_stall: packed("write_stall", self.write_stall, 0)?,
+            max_pause: packed("max_pause", self.max_pause, 0)?,
+            linger: PackedMicros::new(checked("linger", self.linger)?),
+            jitter: Packed::new(jitter.into()),
+            max_frame: Packed::new(max_frame.into()),
+            min_rate: Packed::new(self.min_rate.into()),
             max_missed,
+            max_stretch: checked_count("max_stretch", self.max_stretch.into())?,
             grid: grid(interval, jitter),
             adaptive: self.adaptive,
             beat_events: self.beat_events,
@@ -222,6 +271,30 @@ impl ConfigBuilder {
             role: self.role,
         })
     }
+}
+
+/// A duration, or `default` for none.
+fn or(field: &'static str, value: Option<Duration>, default: u64) -> Result<u64, ConfigError> {
+    value.map_or(Ok(default), |value| checked(field, value))
+}
+
+fn packed(
+    field: &'static str,
+    value: Option<Duration>,
+    default: u64,
+) -> Result<PackedMicros, ConfigError> {
+    or(field, value, default).map(PackedMicros::new)
+}
+
+fn checked_floor(value: Option<Duration>, timeout: u64) -> Result<u64, ConfigError> {
+    const FIELD: &str = "adaptive_floor";
+    let floor = or(FIELD, value, default_adaptive_floor(timeout))?;
+    if floor > timeout {
+        let floor = Duration::from_micros(floor);
+        let rule = Rule::UpToTimeout(Duration::from_micros(timeout));
+        return Err(ConfigError::new(FIELD, floor, rule));
+    }
+    Ok(floor)
 }
 
 fn checked_min_interval(
@@ -255,12 +328,11 @@ pub(super) fn checked(field: &'static str, value: Duration) -> Result<u64, Confi
     }
 }
 
-pub(super) fn checked_misses(misses: u64) -> Result<u8, ConfigError> {
-    let value = Value::Count(misses);
-    u8::try_from(misses)
+pub(super) fn checked_count(field: &'static str, count: u64) -> Result<u8, ConfigError> {
+    u8::try_from(count)
         .ok()
-        .filter(|&misses| misses > 0)
-        .ok_or(ConfigError::new("max_missed", value, Rule::OneTo255))
+        .filter(|&count| count > 0)
+        .ok_or(ConfigError::new(field, Value::Count(count), Rule::OneTo255))
 }
 
 /// In millionths.

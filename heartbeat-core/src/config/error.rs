@@ -88,4 +88,8 @@ pub(super) enum Rule {
     Alone(&'static str),
     #[error("from 1 to 4294967294 bytes")]
     FrameSize,
+    /// In a file: a type of its own leaves code no choice.
+    #[cfg(feature = "serde")]
+    #[error("from 0 to 4294967295 bytes a second")]
+    Rate,
 }

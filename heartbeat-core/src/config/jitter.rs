@@ -8,12 +8,17 @@ use core::time::Duration;
 use super::{Config, MILLION};
 
 impl Config {
+    #[expect(clippy::cast_possible_truncation, reason = "up to a million")]
+    pub(super) const fn jitter_millionths(&self) -> u32 {
+        self.jitter.get() as u32
+    }
+
     /// How much earlier than it happened an arrival may be reported without
     /// breaking a promise: a sixteenth of `jitter · interval`, zero without
     /// jitter. So a busy connection needn't ask the clock at each read.
     #[must_use]
     pub const fn arrival_slack(&self) -> Duration {
-        Duration::from_micros(eighth(self.interval, self.jitter) / 2)
+        Duration::from_micros(eighth(self.interval.get(), self.jitter_millionths()) / 2)
     }
 
     /// `interval` shortened by the fraction `random / 2^32` of three quarters
@@ -22,7 +27,7 @@ impl Config {
     pub(crate) const fn shortened(&self, interval: u64, random: u32) -> u64 {
         // 52 bits at most of jitter and random together, and durations of 45
         // bits: one product needs more than 64.
-        let part = self.jitter as u128 * random as u128;
+        let part = self.jitter.get() as u128 * random as u128;
         let most = (interval as u128 * part / MILLION as u128) >> 32;
         #[expect(
             clippy::cast_possible_truncation,
@@ -34,7 +39,7 @@ impl Config {
 
     /// I·(1 − J) in microseconds: no interval is shortened below it.
     pub(crate) const fn shortest(&self, interval: u64) -> u64 {
-        let cut = interval as u128 * self.jitter as u128 / MILLION as u128;
+        let cut = interval as u128 * self.jitter.get() as u128 / MILLION as u128;
         #[expect(
             clippy::cast_possible_truncation,
             reason = "never more than `interval`"

@@ -7,7 +7,10 @@
 
 use core::time::Duration;
 
-use crate::frame::Hello;
+use crate::{
+    frame::Hello,
+    packed::{Packed, PackedMicros},
+};
 
 mod builder;
 mod choices;
@@ -100,18 +103,22 @@ const MILLION: u32 = 1_000_000;
     serde(try_from = "serialized::Given", into = "serialized::Knobs")
 )]
 pub struct Config {
-    // Microseconds.
-    interval: u64,
-    timeout: u64,
-    min_interval: u64,
-    stall_tolerance: u64,
-    adaptive_floor: u64,
+    interval: PackedMicros,
+    timeout: PackedMicros,
+    min_interval: PackedMicros,
+    stall_tolerance: PackedMicros,
+    adaptive_floor: PackedMicros,
     /// Zero: no limit.
-    write_stall: u64,
+    write_stall: PackedMicros,
+    /// Zero: no limit.
+    max_pause: PackedMicros,
+    linger: PackedMicros,
     /// Millionths.
-    jitter: u32,
-    max_frame: u32,
+    jitter: Packed<3>,
+    max_frame: Packed<4>,
+    min_rate: Packed<4>,
     max_missed: u8,
+    max_stretch: u8,
     /// The logarithm of `grid`, which is asked for at every step.
     grid: u8,
     adaptive: bool,
@@ -149,6 +156,10 @@ impl Config {
             stall_tolerance: Some(self.stall_tolerance()),
             write_stall: self.write_stall(),
             max_frame: self.max_frame(),
+            min_rate: self.min_rate(),
+            max_stretch: self.max_stretch(),
+            max_pause: self.max_pause(),
+            linger: self.linger(),
             beat_events: self.beat_events,
         }
     }
@@ -196,15 +207,22 @@ impl Config {
     /// A valid configuration from timings that are known to be valid.
     fn timings(interval: u64, timeout: u64, max_missed: u8) -> Self {
         Self {
-            interval,
-            timeout,
-            min_interval: default_min_interval(interval, probe_budget(timeout, max_missed)),
-            stall_tolerance: timeout,
-            adaptive_floor: default_adaptive_floor(timeout),
-            write_stall: 0,
-            jitter: MILLION / 4,
-            max_frame: 8 << 20,
+            interval: PackedMicros::new(interval),
+            timeout: PackedMicros::new(timeout),
+            min_interval: PackedMicros::new(default_min_interval(
+                interval,
+                probe_budget(timeout, max_missed),
+            )),
+            stall_tolerance: PackedMicros::new(timeout),
+            adaptive_floor: PackedMicros::new(default_adaptive_floor(timeout)),
+            write_stall: PackedMicros::new(0),
+            max_pause: PackedMicros::new(0),
+            linger: PackedMicros::new(30_000_000),
+            jitter: Packed::new(u64::from(MILLION) / 4),
+            max_frame: Packed::new(8 << 20),
+            min_rate: Packed::new(100),
             max_missed,
+            max_stretch: 4,
             grid: grid(interval, MILLION / 4),
             adaptive: true,
             beat_events: true,
@@ -217,19 +235,19 @@ impl Config {
     /// interval + `max_missed` · timeout.
     #[must_use]
     pub const fn detection_time(&self) -> Duration {
-        Duration::from_micros(self.interval + self.probe_budget())
+        Duration::from_micros(self.interval.get() + self.probe_budget())
     }
 
     /// See [`ConfigBuilder::interval`].
     #[must_use]
     pub const fn interval(&self) -> Duration {
-        Duration::from_micros(self.interval)
+        Duration::from_micros(self.interval.get())
     }
 
     /// See [`ConfigBuilder::timeout`].
     #[must_use]
     pub const fn timeout(&self) -> Duration {
-        Duration::from_micros(self.timeout)
+        Duration::from_micros(self.timeout.get())
     }
 
     /// See [`ConfigBuilder::max_missed`].
@@ -241,7 +259,7 @@ impl Config {
     /// See [`ConfigBuilder::jitter`].
     #[must_use]
     pub fn jitter(&self) -> f64 {
-        f64::from(self.jitter) / f64::from(MILLION)
+        f64::from(self.jitter_millionths()) / f64::from(MILLION)
     }
 
     /// See [`ConfigBuilder::adaptive`].
@@ -253,7 +271,7 @@ impl Config {
     /// See [`ConfigBuilder::adaptive_floor`].
     #[must_use]
     pub const fn adaptive_floor(&self) -> Duration {
-        Duration::from_micros(self.adaptive_floor)
+        Duration::from_micros(self.adaptive_floor.get())
     }
 
     /// See [`ConfigBuilder::evidence`].
@@ -271,28 +289,49 @@ impl Config {
     /// See [`ConfigBuilder::min_interval`].
     #[must_use]
     pub const fn min_interval(&self) -> Duration {
-        Duration::from_micros(self.min_interval)
+        Duration::from_micros(self.min_interval.get())
     }
 
     /// See [`ConfigBuilder::stall_tolerance`].
     #[must_use]
     pub const fn stall_tolerance(&self) -> Duration {
-        Duration::from_micros(self.stall_tolerance)
+        Duration::from_micros(self.stall_tolerance.get())
     }
 
     /// See [`ConfigBuilder::write_stall`].
     #[must_use]
     pub const fn write_stall(&self) -> Option<Duration> {
-        match self.write_stall {
-            0 => None,
-            limit => Some(Duration::from_micros(limit)),
-        }
+        limit(self.write_stall)
     }
 
     /// See [`ConfigBuilder::max_frame`].
     #[must_use]
     pub const fn max_frame(&self) -> usize {
-        self.max_frame as usize
+        small(self.max_frame) as usize
+    }
+
+    /// See [`ConfigBuilder::min_rate`].
+    #[must_use]
+    pub const fn min_rate(&self) -> u32 {
+        small(self.min_rate)
+    }
+
+    /// See [`ConfigBuilder::max_stretch`].
+    #[must_use]
+    pub const fn max_stretch(&self) -> u32 {
+        self.max_stretch as u32
+    }
+
+    /// See [`ConfigBuilder::max_pause`].
+    #[must_use]
+    pub const fn max_pause(&self) -> Option<Duration> {
+        limit(self.max_pause)
+    }
+
+    /// See [`ConfigBuilder::linger`].
+    #[must_use]
+    pub const fn linger(&self) -> Duration {
+        Duration::from_micros(self.linger.get())
     }
 
     /// See [`ConfigBuilder::beat_events`].
@@ -309,7 +348,7 @@ impl Config {
             detection_time: self.detection_time(),
             min_interval: self.min_interval(),
             max_missed: self.max_missed(),
-            max_frame: self.max_frame,
+            max_frame: small(self.max_frame),
             instance,
         }
     }
@@ -318,8 +357,21 @@ impl Config {
     /// repetitions may go unanswered.
     #[inline]
     pub(crate) const fn probe_budget(&self) -> u64 {
-        probe_budget(self.timeout, self.max_missed)
+        probe_budget(self.timeout.get(), self.max_missed)
     }
+}
+
+/// A duration, or none for zero.
+const fn limit(micros: PackedMicros) -> Option<Duration> {
+    match micros.get() {
+        0 => None,
+        micros => Some(Duration::from_micros(micros)),
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "four bytes")]
+const fn small(number: Packed<4>) -> u32 {
+    number.get() as u32
 }
 
 const fn probe_budget(timeout: u64, max_missed: u8) -> u64 {

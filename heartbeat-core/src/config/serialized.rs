@@ -18,8 +18,8 @@ use serde::{
 
 use super::{
     Config, ConfigBuilder, ConfigError, Evidence, Role,
-    builder::{checked, checked_frame, checked_jitter, checked_misses},
-    error::Rule,
+    builder::{checked, checked_count, checked_frame, checked_jitter},
+    error::{Rule, Value},
 };
 
 /// How a limit is spelled that there isn't.
@@ -57,6 +57,14 @@ pub(super) struct Given {
     write_stall: Option<Option<Duration>>,
     #[serde(deserialize_with = "read::max_frame")]
     max_frame: Option<usize>,
+    #[serde(deserialize_with = "read::min_rate")]
+    min_rate: Option<u32>,
+    #[serde(deserialize_with = "read::max_stretch")]
+    max_stretch: Option<u32>,
+    #[serde(deserialize_with = "read::max_pause")]
+    max_pause: Option<Option<Duration>>,
+    #[serde(deserialize_with = "read::linger")]
+    linger: Option<Duration>,
     #[serde(deserialize_with = "read::beat_events")]
     beat_events: Option<bool>,
 }
@@ -105,6 +113,10 @@ impl TryFrom<Given> for Config {
             stall_tolerance: given.stall_tolerance,
             write_stall: given.write_stall.flatten(),
             max_frame: given.max_frame.unwrap_or(base.max_frame),
+            min_rate: given.min_rate.unwrap_or(base.min_rate),
+            max_stretch: given.max_stretch.unwrap_or(base.max_stretch),
+            max_pause: given.max_pause.flatten(),
+            linger: given.linger.unwrap_or(base.linger),
             beat_events: given.beat_events.unwrap_or(base.beat_events),
         }
         .build()
@@ -126,6 +138,10 @@ pub(super) struct Knobs {
     stall_tolerance: Human,
     write_stall: Limit,
     max_frame: usize,
+    min_rate: u32,
+    max_stretch: u32,
+    max_pause: Limit,
+    linger: Human,
     beat_events: bool,
 }
 
@@ -144,6 +160,10 @@ impl From<Config> for Knobs {
             stall_tolerance: Human(config.stall_tolerance()),
             write_stall: Limit(config.write_stall()),
             max_frame: config.max_frame(),
+            min_rate: config.min_rate(),
+            max_stretch: config.max_stretch(),
+            max_pause: Limit(config.max_pause()),
+            linger: Human(config.linger()),
             beat_events: config.beat_events(),
         }
     }
@@ -204,7 +224,7 @@ mod read {
         detect_within: time -> Duration;
         interval: time -> Duration;
         timeout: time -> Duration;
-        max_missed: misses -> u32;
+        max_missed: count -> u32;
         jitter: ratio -> f64;
         adaptive: flag -> bool;
         adaptive_floor: time -> Duration;
@@ -214,6 +234,10 @@ mod read {
         stall_tolerance: time -> Duration;
         write_stall: limit -> Option<Duration>;
         max_frame: bytes -> usize;
+        min_rate: rate -> u32;
+        max_stretch: count -> u32;
+        max_pause: limit -> Option<Duration>;
+        linger: time -> Duration;
         beat_events: flag -> bool;
     }
 }
@@ -245,12 +269,25 @@ fn checked_text(name: &'static str, text: &str) -> Option<Result<Duration, Confi
     Some(checked(name, time).map(|_| time))
 }
 
-fn misses(name: &'static str) -> Knob<u32> {
+fn count(name: &'static str) -> Knob<u32> {
     Knob {
         name,
         expected: "a whole number from 1 to 255",
         hint: Hint::Whole,
-        check: |_, found| Some(checked_misses(whole(found)?).map(u32::from)),
+        check: |name, found| Some(checked_count(name, whole(found)?).map(u32::from)),
+    }
+}
+
+fn rate(name: &'static str) -> Knob<u32> {
+    Knob {
+        name,
+        expected: "a number of bytes a second from 0 to 4294967295",
+        hint: Hint::Whole,
+        check: |name, found| {
+            let rate = whole(found)?;
+            let checked = u32::try_from(rate);
+            Some(checked.map_err(|_| ConfigError::new(name, Value::Count(rate), Rule::Rate)))
+        },
     }
 }
 

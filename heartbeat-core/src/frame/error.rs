@@ -60,6 +60,10 @@ pub enum ProtocolError {
     /// A Hello announces times that contradict each other or have no end.
     #[error("the hello announces impossible times")]
     ImpossibleHello,
+    /// The Hello carries our own `instance`: we are connected to ourselves, or to
+    /// something that sends back what we send.
+    #[error("connected to ourselves")]
+    Loop,
     /// The application's own codec can't read what arrived, and names none of
     /// the others.
     #[error("the codec can't read it")]

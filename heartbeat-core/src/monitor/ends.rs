@@ -3,7 +3,7 @@
 use crate::{
     event::{Cause, CloseReason, End, NoDetail},
     frame::GoodbyeCode,
-    time::Instant,
+    time::{Instant, micros},
 };
 
 use super::{
@@ -47,7 +47,7 @@ impl Monitor {
         let at = self.observe(now);
         self.forgive(at);
         if self.life.is_watching() {
-            let linger = 30_000_000;
+            let linger = micros(self.timing.config().linger());
             self.leaving.leave(reason, at.now.plus(linger));
         }
     }

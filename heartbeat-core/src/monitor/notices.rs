@@ -23,28 +23,27 @@ pub(super) struct Notices {
     /// The silence that evidence ended.
     recovered: Option<Span>,
     beat: Option<RoundTrip>,
-    suspicion: Suspicion,
     finished: bool,
-    end: Option<End>,
+    standing: Standing,
 }
 
-/// What was reported of a suspicion that evidence hasn't taken back.
+/// What the peer counts as, and how much of it was told.
 #[derive(Clone, Copy, Debug)]
-enum Suspicion {
-    None,
-    /// `Suspect` was given.
-    Given,
-    /// It is to be given, perhaps not for the first time.
-    Pending {
+enum Standing {
+    /// It is heard, or its end was told.
+    Good,
+    /// `Suspect` was given, and evidence hasn't taken it back.
+    Suspect,
+    /// `Suspect` is to be given, perhaps not for the first time.
+    SuspectPending {
         silence: Span,
         missed: u8,
         given_before: bool,
     },
-}
-
-#[derive(Clone, Copy, Debug)]
-enum End {
+    /// The terminal event is to be given. It says it all: a suspicion that is
+    /// pending is dropped.
     Closed(CloseReason),
+    /// The same.
     Dead {
         cause: Cause,
         silence: Span,
@@ -88,9 +87,8 @@ impl Notices {
             stall: None,
             recovered: None,
             beat: None,
-            suspicion: Suspicion::None,
             finished: false,
-            end: None,
+            standing: Standing::Good,
         }
     }
 
@@ -110,9 +108,13 @@ impl Notices {
         self.beat = Some(RoundTrip::from_micros(round_trip));
     }
 
+    pub(super) const fn finished(&mut self) {
+        self.finished = true;
+    }
+
     /// Of several suspicions the latest is told.
     pub(super) const fn suspect(&mut self, missed: u8, silence: u64) {
-        self.suspicion = Suspicion::Pending {
+        self.standing = Standing::SuspectPending {
             silence: Span::from_micros(silence),
             missed,
             given_before: self.was_suspect_given(),
@@ -132,45 +134,46 @@ impl Notices {
         if self.was_suspect_given() {
             self.recovered = Some(Span::from_micros(silence));
         }
-        self.suspicion = Suspicion::None;
-    }
-
-    pub(super) const fn finished(&mut self) {
-        self.finished = true;
+        self.standing = Standing::Good;
     }
 
     pub(super) fn closed(&mut self, reason: CloseReason) {
-        self.end_with(End::Closed(reason));
+        self.end_with(Standing::Closed(reason));
     }
 
     pub(super) fn dead(&mut self, cause: Cause, silence: u64, missed: u8) {
-        self.end_with(End::Dead {
+        self.end_with(Standing::Dead {
             cause,
             silence: Span::from_micros(silence),
             missed,
         });
     }
 
-    fn end_with(&mut self, end: End) {
-        debug_assert!(self.end.is_none(), "a monitor ends once");
-        // The terminal event says it all.
-        self.suspicion = Suspicion::None;
-        self.end = Some(end);
+    fn end_with(&mut self, end: Standing) {
+        debug_assert!(!self.is_end_pending(), "a monitor ends once");
+        self.standing = end;
     }
 
     const fn was_suspect_given(&self) -> bool {
-        match self.suspicion {
-            Suspicion::None => false,
-            Suspicion::Given => true,
-            Suspicion::Pending { given_before, .. } => given_before,
+        match self.standing {
+            Standing::Suspect => true,
+            Standing::SuspectPending { given_before, .. } => given_before,
+            Standing::Good | Standing::Closed(_) | Standing::Dead { .. } => false,
         }
+    }
+
+    const fn is_end_pending(&self) -> bool {
+        matches!(self.standing, Standing::Closed(_) | Standing::Dead { .. })
     }
 
     // ---- what is told --------------------------------------------------
 
     /// Whether a suspicion was reported that evidence hasn't taken back.
     pub(super) const fn is_suspect(&self) -> bool {
-        !matches!(self.suspicion, Suspicion::None)
+        matches!(
+            self.standing,
+            Standing::Suspect | Standing::SuspectPending { .. }
+        )
     }
 
     pub(super) const fn has_event(&self) -> bool {
@@ -178,9 +181,8 @@ impl Notices {
             || self.stall.is_some()
             || self.recovered.is_some()
             || self.beat.is_some()
-            || matches!(self.suspicion, Suspicion::Pending { .. })
             || self.finished
-            || self.end.is_some()
+            || !matches!(self.standing, Standing::Good | Standing::Suspect)
     }
 
     /// The next event. `peer` is what was announced last, and `last_rtt` the
@@ -207,39 +209,40 @@ impl Notices {
             let rtt = round_trip.to_duration();
             return Some(Event::Beat { rtt });
         }
-        if let Suspicion::Pending {
-            silence, missed, ..
-        } = self.suspicion
-        {
-            self.suspicion = Suspicion::Given;
-            return Some(Event::Suspect {
-                missed: missed.into(),
-                silent_for: silence.to_duration(),
-            });
-        }
         if core::mem::take(&mut self.finished) {
             return Some(Event::Finished);
         }
-        self.end.take().map(|end| end.tell(last_rtt()))
+        self.poll_standing(last_rtt)
     }
-}
 
-impl End {
-    fn tell(self, last_rtt: Option<Duration>) -> Event {
-        match self {
-            Self::Closed(reason) => Event::Closed { reason },
-            Self::Dead {
+    fn poll_standing(&mut self, last_rtt: impl FnOnce() -> Option<Duration>) -> Option<Event> {
+        let (event, told) = match self.standing {
+            Standing::Good | Standing::Suspect => return None,
+            Standing::SuspectPending {
+                silence, missed, ..
+            } => {
+                let silent_for = silence.to_duration();
+                let missed = missed.into();
+                (Event::Suspect { missed, silent_for }, Standing::Suspect)
+            }
+            Standing::Closed(reason) => (Event::Closed { reason }, Standing::Good),
+            Standing::Dead {
                 cause,
                 silence,
                 missed,
-            } => Event::Dead(Death {
-                cause,
-                silent_for: silence.to_duration(),
-                missed: missed.into(),
-                last_rtt,
-                diagnosis: Diagnosis::Unknown,
-            }),
-        }
+            } => {
+                let death = Death {
+                    cause,
+                    silent_for: silence.to_duration(),
+                    missed: missed.into(),
+                    last_rtt: last_rtt(),
+                    diagnosis: Diagnosis::Unknown,
+                };
+                (Event::Dead(death), Standing::Good)
+            }
+        };
+        self.standing = told;
+        Some(event)
     }
 }
 
@@ -251,19 +254,19 @@ impl Notices {
             stall,
             recovered,
             beat,
-            suspicion,
             finished,
-            end,
+            standing,
         } = *self;
         facts.number(connected);
         for span in [stall, recovered] {
             facts.span(span.map_or(0, |span| span.0.get()));
         }
         facts.number(beat.map_or(0, |beat| beat.0.get()));
-        match suspicion {
-            Suspicion::None => facts.number(0),
-            Suspicion::Given => facts.number(1),
-            Suspicion::Pending {
+        facts.number(finished);
+        match standing {
+            Standing::Good => facts.number(0),
+            Standing::Suspect => facts.number(1),
+            Standing::SuspectPending {
                 silence,
                 missed,
                 given_before,
@@ -273,34 +276,21 @@ impl Notices {
                 facts.number(missed);
                 facts.number(given_before);
             }
-        }
-        facts.number(finished);
-        facts.number(end.is_some());
-        if let Some(end) = end {
-            end.describe(facts);
-        }
-    }
-}
-
-#[cfg(feature = "testkit")]
-impl End {
-    fn describe(self, facts: &mut crate::testkit::Facts) {
-        match self {
-            Self::Closed(reason) => {
-                facts.number(0);
+            Standing::Closed(reason) => {
+                facts.number(3);
                 facts.number(match reason {
                     CloseReason::Local => -1,
-                    CloseReason::Finished => -2,
-                    CloseReason::Unconfirmed => -3,
+                    CloseReason::Unconfirmed => -2,
+                    CloseReason::Finished => -3,
                     CloseReason::Peer { code, .. } => code.0.into(),
                 });
             }
-            Self::Dead {
+            Standing::Dead {
                 cause,
                 silence,
                 missed,
             } => {
-                facts.number(1);
+                facts.number(4);
                 facts.cause(cause);
                 facts.span(silence.0.get());
                 facts.number(missed);

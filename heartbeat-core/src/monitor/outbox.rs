@@ -4,7 +4,7 @@
 //! when evidence overtakes it. It doesn't decide when to ping, or when to show
 //! life.
 
-use crate::{frame::Nonce, time::Instant};
+use crate::{frame::Nonce, packed::PackedInstant, time::Instant};
 
 /// The frames that wait to be handed out, and the ping that was handed out and
 /// hasn't left.
@@ -16,7 +16,7 @@ pub(super) struct Outbox {
     ping: Ping,
     alive: Alive,
     /// When the latest `Alive` left; `MAX` if none has.
-    last_alive: Instant,
+    last_alive: PackedInstant,
 }
 
 /// The one `Alive` that is on its way to the kernel.
@@ -59,7 +59,7 @@ impl Outbox {
             pong: None,
             ping: Ping::None,
             alive: Alive::None,
-            last_alive: Instant::MAX,
+            last_alive: PackedInstant::from_instant(Instant::MAX),
         }
     }
 
@@ -83,7 +83,7 @@ impl Outbox {
 
     /// When the latest `Alive` left.
     pub(super) fn last_alive(&self) -> Option<Instant> {
-        Some(self.last_alive).filter(|&left| left < Instant::MAX)
+        Some(self.last_alive.instant()).filter(|&left| left < Instant::MAX)
     }
 
     // ---- what is owed --------------------------------------------------
@@ -192,7 +192,8 @@ impl Outbox {
         let left = matches!(self.alive, Alive::InFlight);
         if left {
             self.alive = Alive::None;
-            self.last_alive = now.min(Instant::from_micros(u64::MAX - 1));
+            let left = now.min(Instant::from_micros(u64::MAX - 1));
+            self.last_alive = PackedInstant::from_instant(left);
         }
         left
     }
@@ -221,7 +222,7 @@ impl Outbox {
             Alive::Due => 1,
             Alive::InFlight => 2,
         });
-        facts.instant(last_alive);
+        facts.instant(last_alive.instant());
         facts.number(hello_due);
         facts.number(pong.is_some());
         if let Some(Nonce(bytes)) = pong {

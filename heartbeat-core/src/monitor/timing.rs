@@ -9,6 +9,7 @@ use core::{num::NonZeroU8, time::Duration};
 use crate::{
     config::{Config, Evidence, Role},
     frame::Hello,
+    packed::{Packed, PackedMicros},
     random::Random,
     time::{Instant, micros},
 };
@@ -30,34 +31,13 @@ pub(super) struct Timing {
 /// A peer's [`Hello`], smaller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Peer {
-    interval: Packed<6>,
+    interval: PackedMicros,
     /// Invariant: not less than `interval`.
     detection_time: Packed<7>,
-    min_interval: Packed<6>,
+    min_interval: PackedMicros,
     max_missed: NonZeroU8,
     max_frame: Packed<4>,
     instance: [u8; 8],
-}
-
-/// A number that is stored in `BYTES` bytes without alignment. A larger one
-/// saturates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Packed<const BYTES: usize>([u8; BYTES]);
-
-impl<const BYTES: usize> Packed<BYTES> {
-    fn new(number: u64) -> Self {
-        let largest = u64::MAX >> (64 - 8 * BYTES);
-        let bytes = number.min(largest).to_le_bytes();
-        Self(bytes.first_chunk().copied().unwrap_or([u8::MAX; BYTES]))
-    }
-
-    fn get(self) -> u64 {
-        let mut bytes = [0; 8];
-        for (byte, packed) in bytes.iter_mut().zip(self.0) {
-            *byte = packed;
-        }
-        u64::from_le_bytes(bytes)
-    }
 }
 
 /// What a Hello brought.

@@ -4,7 +4,7 @@
 //! set `write_stall`. Only the driver knows whether writes are blocked, and
 //! only bytes that were written end that time.
 
-use crate::{config::Config, time::Instant};
+use crate::{config::Config, packed::PackedInstant, time::Instant};
 
 /// What the driver told of its writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub(super) enum Writes {
     Moving,
     /// A write could take nothing, and none has taken anything since.
     Blocked {
-        until: Instant,
+        until: PackedInstant,
         /// Stalls of our own that moved `until`.
         excused: u8,
     },
@@ -25,7 +25,7 @@ impl Writes {
     pub(super) const fn limit_at(&self) -> Instant {
         match self {
             Self::Moving => Instant::MAX,
-            Self::Blocked { until, .. } => *until,
+            Self::Blocked { until, .. } => until.instant(),
         }
     }
 
@@ -52,7 +52,7 @@ impl Writes {
     fn restart(&mut self, config: &Config, now: Instant) {
         if let Some(limit) = config.write_stall() {
             *self = Self::Blocked {
-                until: now + limit,
+                until: PackedInstant::from_instant(now + limit),
                 excused: 0,
             };
         }
@@ -62,7 +62,7 @@ impl Writes {
     pub(super) fn excuse(&mut self, at: Instant, most: u8) {
         match self {
             Self::Blocked { until, excused } if *excused < most => {
-                *until = (*until).max(at);
+                *until = PackedInstant::from_instant(until.instant().max(at));
                 *excused += 1;
             }
             Self::Blocked { .. } | Self::Moving => {}
@@ -77,7 +77,7 @@ impl Writes {
             Self::Moving => facts.number(0),
             Self::Blocked { until, excused } => {
                 facts.number(1);
-                facts.instant(until);
+                facts.instant(until.instant());
                 facts.number(excused);
             }
         }

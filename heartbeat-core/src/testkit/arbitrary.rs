@@ -57,7 +57,7 @@ arbitrary! {
     Config => builder(duration().boxed()).prop_filter_map(
         "a valid configuration", |builder| builder.build().ok(),
     );
-    ConfigError => (any::<ConfigBuilder>(), 0..7).prop_filter_map(
+    ConfigError => (any::<ConfigBuilder>(), 0..9).prop_filter_map(
         "an invalid configuration", |(builder, broken)| match broken {
             0 => builder.interval(Duration::ZERO),
             1 => builder.timeout(Duration::MAX),
@@ -65,6 +65,8 @@ arbitrary! {
             3 => builder.jitter(f64::NAN),
             4 => builder.max_frame(0),
             5 => builder.min_interval(Duration::MAX),
+            6 => builder.max_stretch(0),
+            7 => builder.linger(Duration::ZERO),
             _ => builder.adaptive_floor(MAX_DURATION),
         }.build().err(),
     );
@@ -102,7 +104,7 @@ arbitrary! {
         Just(Self::WrongMagic),
         any::<u8>().prop_map(|version| Self::WrongVersion { version }),
         prop_oneof![Just(Self::BrokenParts), Just(Self::AfterFin)],
-        Just(Self::ImpossibleHello),
+        prop_oneof![Just(Self::ImpossibleHello), Just(Self::Loop)],
         Just(Self::Undecodable),
     ];
 
@@ -117,6 +119,7 @@ arbitrary! {
         1 => Just(Self::WriteStalled),
         1 => Just(Self::PingFlood),
         1 => Just(Self::Refused),
+        1 => Just(Self::NotReading),
         1 => (2..=7_u8).prop_map(|code| Self::GivenUp {
             code: GoodbyeCode(code),
             detail: NoDetail,
@@ -206,10 +209,18 @@ fn builder(times: BoxedStrategy<Duration>) -> impl Strategy<Value = ConfigBuilde
         option::of(time()),
         option::of(0.0..=1.0),
     );
+    let strangers = (
+        prop_oneof![1 => Just(100), 1 => Just(0), 1 => any::<u32>()],
+        prop_oneof![1 => Just(4), 2 => 1..=255_u32],
+        option::of(time()),
+        time(),
+    );
     let chosen = any::<(bool, bool, Evidence, Role)>();
-    (required, derived, chosen).prop_map(|(required, derived, chosen)| {
+    let all = (required, derived, strangers, chosen);
+    all.prop_map(|(required, derived, strangers, chosen)| {
         let (interval, timeout, max_missed, jitter, max_frame) = required;
         let (min_interval, stall_tolerance, write_stall, floor) = derived;
+        let (min_rate, max_stretch, max_pause, linger) = strangers;
         let (adaptive, beat_events, evidence, role) = chosen;
         let mut builder = Config::builder()
             .interval(interval)
@@ -218,6 +229,10 @@ fn builder(times: BoxedStrategy<Duration>) -> impl Strategy<Value = ConfigBuilde
             .jitter(jitter)
             .max_frame(max_frame)
             .write_stall(write_stall)
+            .min_rate(min_rate)
+            .max_stretch(max_stretch)
+            .max_pause(max_pause)
+            .linger(linger)
             .adaptive(adaptive)
             .beat_events(beat_events)
             .evidence(evidence)

@@ -14,13 +14,15 @@ use proptest::prelude::*;
 /// A builder method that takes a duration, under the name of its knob.
 type DurationKnob = (&'static str, fn(ConfigBuilder, Duration) -> ConfigBuilder);
 
-const DURATIONS: [DurationKnob; 6] = [
+const DURATIONS: [DurationKnob; 8] = [
     ("interval", ConfigBuilder::interval),
     ("timeout", ConfigBuilder::timeout),
     ("min_interval", ConfigBuilder::min_interval),
     ("stall_tolerance", ConfigBuilder::stall_tolerance),
     ("adaptive_floor", ConfigBuilder::adaptive_floor),
     ("write_stall", |builder, limit| builder.write_stall(limit)),
+    ("max_pause", |builder, limit| builder.max_pause(limit)),
+    ("linger", ConfigBuilder::linger),
 ];
 
 #[test]
@@ -70,6 +72,27 @@ fn misses_are_from_1_to_255() {
         let builder = Config::builder().max_missed(misses);
         let value = misses.to_string();
         assert_refused(builder, "max_missed", &value, "from 1 to 255");
+    }
+}
+
+#[test]
+fn a_peer_may_stretch_the_detection_time_1_to_255_times() {
+    for times in [1, 255] {
+        let config = Config::builder().max_stretch(times).build().unwrap();
+        assert_eq!(config.max_stretch(), times);
+    }
+    for times in [0, 256, u32::MAX] {
+        let builder = Config::builder().max_stretch(times);
+        let value = times.to_string();
+        assert_refused(builder, "max_stretch", &value, "from 1 to 255");
+    }
+}
+
+#[test]
+fn any_rate_is_fine() {
+    for rate in [0, 1, u32::MAX] {
+        let config = Config::builder().min_rate(rate).build().unwrap();
+        assert_eq!(config.min_rate(), rate);
     }
 }
 
@@ -160,6 +183,10 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!(config.stall_tolerance(), secs(3));
     assert_eq!(config.write_stall(), None);
     assert_eq!(config.max_frame(), 8 * 1024 * 1024);
+    assert_eq!(config.min_rate(), 100);
+    assert_eq!(config.max_stretch(), 4);
+    assert_eq!(config.max_pause(), None);
+    assert_eq!(config.linger(), secs(30));
     assert!(config.beat_events());
 
     assert_eq!(config.detection_time(), secs(14));
@@ -216,6 +243,7 @@ fn the_presets_keep_their_word() {
         assert_eq!(preset.interval(), interval);
         assert_eq!(preset.timeout(), timeout);
         assert_eq!(preset.detection_time(), detection_time);
+        assert_eq!(preset.linger(), secs(30));
 
         // They are nothing that a builder couldn't have made.
         let by_hand = Config::builder().interval(interval).timeout(timeout);
@@ -280,6 +308,7 @@ proptest! {
     fn any_budget_is_met_exactly(micros in 5..=YEAR_MICROS) {
         let config = Config::detect_within(us(micros)).unwrap();
         prop_assert_eq!(config.detection_time(), us(micros));
+        prop_assert_eq!(config.linger(), secs(30));
 
         // And every knob is one that a builder would have accepted.
         prop_assert_eq!(config.to_builder().build(), Ok(config));
@@ -345,6 +374,10 @@ mod file {
             stall_tolerance = '7s'
             write_stall = '1m'
             max_frame = 1000
+            min_rate = 0
+            max_stretch = 2
+            max_pause = '20s'
+            linger = '1m 30s'
             beat_events = false
             ",
         );
@@ -361,6 +394,10 @@ mod file {
             .stall_tolerance(secs(7))
             .write_stall(secs(60))
             .max_frame(1000)
+            .min_rate(0)
+            .max_stretch(2)
+            .max_pause(secs(20))
+            .linger(secs(90))
             .beat_events(false);
         let config = config.unwrap();
         assert_eq!(config, by_hand.build().unwrap());
@@ -387,6 +424,10 @@ mod file {
              stall_tolerance = \"10s\"\n\
              write_stall = \"off\"\n\
              max_frame = 8388608\n\
+             min_rate = 100\n\
+             max_stretch = 4\n\
+             max_pause = \"off\"\n\
+             linger = \"30s\"\n\
              beat_events = true\n"
         );
     }
@@ -430,6 +471,12 @@ mod file {
                 Config::builder().adaptive_floor(secs(4)),
             ),
             ("write_stall = '0s'", Config::builder().write_stall(secs(0))),
+            ("max_stretch = 0", Config::builder().max_stretch(0)),
+            ("max_pause = '0s'", Config::builder().max_pause(secs(0))),
+            (
+                "linger = '9000h'",
+                Config::builder().linger(secs(9000 * 3600)),
+            ),
         ] {
             let in_code = builder.build().unwrap_err().to_string();
             let in_a_file = from_toml(text).unwrap_err();
@@ -507,6 +554,12 @@ mod file {
             "write_stall = 'never'",
             "max_frame = 4294967295",
             "max_frame = '1 MiB'",
+            "min_rate = -1",
+            "min_rate = 4294967296",
+            "min_rate = '100 B/s'",
+            "max_stretch = 256",
+            "max_pause = 'never'",
+            "linger = 'off'",
             "beat_events = 'on'",
             "colour = 'red'",
         ] {
@@ -531,8 +584,9 @@ mod file {
     }
 
     #[test]
-    fn no_limit_on_a_stalled_write_is_off_everywhere() {
+    fn no_limit_is_off_everywhere() {
         assert_eq!(from_toml("write_stall = 'off'"), Ok(Config::default()));
+        assert_eq!(from_toml("max_pause = 'off'"), Ok(Config::default()));
         assert_eq!(
             from_json("{\"write_stall\": \"off\"}"),
             Ok(Config::default())
@@ -540,7 +594,7 @@ mod file {
     }
 
     #[test]
-    fn no_limit_on_a_stalled_write_is_null_in_json() {
+    fn no_limit_is_null_in_json() {
         let config = from_json("{\"write_stall\": null, \"min_interval\": null}");
         assert_eq!(config, Ok(Config::default()));
     }
@@ -585,6 +639,8 @@ prop_compose! {
         role in prop::sample::select(vec![Role::Both, Role::Passive]),
         (min_interval, stall_tolerance, write_stall) in
             (durations(), durations(), prop::option::of(durations())),
+        (min_rate, max_stretch, max_pause, linger) in
+            (any::<u32>(), 1..=255_u32, prop::option::of(durations()), durations()),
     ) -> Config {
         Config::builder()
             .interval(interval)
@@ -599,6 +655,10 @@ prop_compose! {
             .stall_tolerance(stall_tolerance)
             .write_stall(write_stall)
             .max_frame(max_frame)
+            .min_rate(min_rate)
+            .max_stretch(max_stretch)
+            .max_pause(max_pause)
+            .linger(linger)
             .beat_events(beat_events)
             .build()
             .unwrap()

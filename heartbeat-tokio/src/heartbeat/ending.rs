@@ -180,7 +180,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 _ => GoodbyeCode::LEAVING,
             };
             let now = self.clock.now();
-            let linger = std::time::Duration::from_secs(30);
+            let linger = self.config().linger();
             let ending = self.ending();
             ending.farewell = detail;
             ending.linger_until = Some(now + linger);

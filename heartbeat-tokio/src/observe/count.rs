@@ -80,6 +80,7 @@ fn describe_connections() {
         Cause::Unreachable,
         Cause::PingFlood,
         Cause::Refused,
+        Cause::NotReading,
         Cause::Io,
     ] {
         deaths(words::cause(cause), Diagnosis::Unknown).increment(0);

@@ -17,6 +17,7 @@ pub(super) const fn cause(cause: Cause) -> &'static str {
         Cause::Protocol(_) => "protocol",
         Cause::PingFlood => "ping_flood",
         Cause::Refused => "refused",
+        Cause::NotReading => "not_reading",
         Cause::Io => "io",
         _ => "other",
     }

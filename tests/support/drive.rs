@@ -64,7 +64,7 @@ impl Drive for Inline {
                     // How sending fails is told by the events.
                     let _ = match command {
                         Some(Command::Send(message)) => heartbeat.send(message).await,
-                        Some(Command::Close) => heartbeat.close().await,
+                        Some(Command::Close) => SinkExt::close(&mut heartbeat).await,
                         Some(Command::Probe) => {
                             heartbeat.probe();
                             Ok(())

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use heartbeat_core::{Control, PART};
 use heartbeat_tokio::{CloseReason, Config, Detail, GoodbyeCode, Heartbeat, PeerEvent};
 use proptest::{
@@ -199,11 +199,10 @@ pub fn wrapped(config: Config) -> (Heartbeat<DuplexStream>, RawPeer) {
 }
 
 /// All events until the stream ends.
-pub async fn all_events<S>(heartbeat: &mut Heartbeat<S>) -> Vec<PeerEvent<Bytes>>
-where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
-{
-    heartbeat.collect().await
+pub async fn all_events(
+    events: &mut (impl Stream<Item = PeerEvent<Bytes>> + Unpin),
+) -> Vec<PeerEvent<Bytes>> {
+    events.collect().await
 }
 
 /// Only what ends a connection or disturbs it: neither beats nor greetings.

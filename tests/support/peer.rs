@@ -3,7 +3,7 @@
 
 use std::{env, error::Error, time::Duration};
 
-use futures::{SinkExt, StreamExt};
+use futures::StreamExt;
 use heartbeat_tokio::{Heartbeat, PeerEvent};
 use tokio::net::TcpSocket;
 

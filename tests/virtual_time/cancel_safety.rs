@@ -10,6 +10,7 @@
 //! as many others as `HEARTBEAT_CASES` says.
 
 use std::{
+    fmt,
     future::{Future, poll_fn},
     pin::pin,
     task::Poll,
@@ -235,7 +236,7 @@ impl Side {
         }
     }
 
-    fn expect_open(&mut self, result: Option<Result<(), SendError>>) {
+    fn expect_open<E: fmt::Debug>(&mut self, result: Option<Result<(), E>>) {
         match result {
             Some(result) => result.unwrap(),
             None => self.seen.given_up += 1,

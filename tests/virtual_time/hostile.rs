@@ -12,7 +12,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use futures::{SinkExt, StreamExt, future::poll_immediate};
+use futures::{StreamExt, future::poll_immediate};
 use heartbeat_core::{Control, Nonce, PART};
 use heartbeat_tests::{all_events, framed, ms, quick, secs, varint, wrapped};
 use heartbeat_tokio::{Cause, Config, Evidence, Heartbeat, PeerEvent};

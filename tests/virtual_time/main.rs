@@ -15,6 +15,7 @@ mod driver_cancel_safety;
 mod evidence;
 mod fairness;
 mod hostile;
+mod leaving;
 mod memory;
 mod own_frames;
 mod own_protocol;

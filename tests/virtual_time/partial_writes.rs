@@ -393,6 +393,9 @@ struct Outcome {
     dropped: usize,
 }
 
+/// The peer has taken everything in.
+const RECEIVED: Control = Control::Goodbye(GoodbyeCode::RECEIVED);
+
 async fn play<H: Side>(case: &Case, wrap: impl Fn(Scripted) -> H, probe: fn(&mut H)) -> Outcome {
     let mut outcome = Outcome::default();
     let (mut heartbeat, script) = greeted_by(calm(), wrap).await;
@@ -447,6 +450,7 @@ async fn play<H: Side>(case: &Case, wrap: impl Fn(Scripted) -> H, probe: fn(&mut
     while tokio::time::timeout(ms(1), heartbeat.next()).await.is_ok() {}
     let leaving = async {
         tokio::time::sleep(ms(100)).await;
+        script.give_bytes(control_frame(RECEIVED));
         script.give([Read::End]);
     };
     tokio::join!(heartbeat.close(), leaving).0.unwrap();

@@ -3,8 +3,8 @@
 //! virtual time.
 
 use bytes::Bytes;
-use futures::{SinkExt, StreamExt};
-use heartbeat_core::{Control, Nonce};
+use futures::StreamExt;
+use heartbeat_core::{Control, GoodbyeCode, Nonce};
 use heartbeat_tests::{
     data_frame, for_each, quick,
     scripted::{OnWire, Read, control_frame, filler, frames, greeted, runtime},
@@ -170,6 +170,7 @@ fn whatever_came_after_our_goodbye_is_there_in_the_parts() {
                     script.give_bytes(frame.clone());
                     tokio::task::yield_now().await;
                 }
+                script.give_bytes(control_frame(Control::Goodbye(GoodbyeCode::RECEIVED)));
                 script.give([Read::End]);
             };
             tokio::join!(closing, talking).0

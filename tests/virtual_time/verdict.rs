@@ -9,7 +9,9 @@
 use futures::{SinkExt, StreamExt};
 use heartbeat_core::Control;
 use heartbeat_tests::{all_events, by_peer, data_frame, ms, notable, quick, secs, wrapped};
-use heartbeat_tokio::{Cause, CloseReason, Config, Heartbeat, PeerEvent, SendError, State};
+use heartbeat_tokio::{
+    Cause, CloseError, CloseReason, Config, Heartbeat, PeerEvent, SendError, State,
+};
 use tokio::time::Instant;
 
 #[tokio::test(start_paused = true)]
@@ -165,7 +167,7 @@ async fn a_goodbye_is_no_death_and_comes_after_the_messages() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_farewell_to_a_peer_that_does_not_read_is_bounded() {
+async fn a_farewell_to_a_peer_that_is_dead_ends_with_the_verdict() {
     let config = quick();
     let (ours, _theirs) = tokio::io::duplex(64);
     let mut heartbeat = Heartbeat::new(ours, config);
@@ -173,15 +175,15 @@ async fn a_farewell_to_a_peer_that_does_not_read_is_bounded() {
 
     let start = Instant::now();
     let error = heartbeat.close().await.unwrap_err();
-    assert_eq!(error, SendError::Closed(CloseReason::Local));
-    assert_eq!(start.elapsed(), ms(600));
+    assert_eq!(start.elapsed(), ms(800));
+    // The stream took 64 bytes: of the Hello, and perhaps of the message.
+    let CloseError::Dead { death, unwritten } = error else {
+        panic!("{error}")
+    };
+    assert_eq!(death.cause, Cause::WriteStalled);
+    assert!((9_900..=10_100).contains(&unwritten), "{unwritten}");
     let events = all_events(&mut heartbeat).await;
-    assert_eq!(
-        events,
-        [PeerEvent::Closed {
-            reason: CloseReason::Local
-        }]
-    );
+    assert_eq!(events.last(), Some(&PeerEvent::Dead(death)));
 }
 
 #[tokio::test(start_paused = true)]

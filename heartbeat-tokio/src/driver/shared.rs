@@ -431,10 +431,14 @@ where
     }
 
     fn leave(&self, code: GoodbyeCode, detail: Detail) {
-        if let Some(heartbeat) = &mut self.lock().served {
-            heartbeat.leave(code, detail);
+        let mut state = self.lock();
+        let heartbeat = state.served.as_mut();
+        // Whoever waits for the end is woken when the task has served, and asks again:
+        // that must not be a reason to serve.
+        if heartbeat.is_some_and(|heartbeat| heartbeat.leave(code, detail)) {
+            drop(state);
+            self.turns.call_task();
         }
-        self.turns.call_task();
     }
 
     fn close_result(&self) -> Option<Result<CloseReason, CloseError>> {

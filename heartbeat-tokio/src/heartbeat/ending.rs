@@ -168,13 +168,15 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     // ---- leaving ---------------------------------------------------------
 
-    /// We leave, once, and say so behind everything that was queued.
-    pub(crate) fn leave(&mut self, code: GoodbyeCode, detail: Detail) {
+    /// We leave, once, and say so behind everything that was queued. Says whether that
+    /// is news.
+    pub(crate) fn leave(&mut self, code: GoodbyeCode, detail: Detail) -> bool {
         let is_new = self
             .ending
             .as_ref()
             .is_none_or(|ending| ending.linger_until.is_none());
-        if is_new && !self.has_ended() {
+        let leaves = is_new && !self.has_ended();
+        if leaves {
             let code = match code.0 {
                 0 | 1 | 64..=127 => code,
                 _ => GoodbyeCode::LEAVING,
@@ -189,6 +191,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             self.monitor.close(code, now);
             self.outputs_due();
         }
+        leaves
     }
 
     /// Serves the connection until it is over, once we leave.

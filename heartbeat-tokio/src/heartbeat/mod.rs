@@ -34,7 +34,7 @@ use self::{
     flags::{Flag, Flags},
 };
 use crate::{
-    CloseError, CloseReason, Detail, PeerEvent, SendError,
+    CloseError, Detail, PeerEvent, SendError,
     arrivals::Arrivals,
     inbox::Inbox,
     net::{Net, NetStatus, SocketOf},
@@ -288,7 +288,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// # Errors
     ///
     /// [`CloseError`]: the peer may lack some of what was sent.
-    pub async fn close(&mut self) -> Result<CloseReason, CloseError> {
+    pub async fn close(&mut self) -> Result<(), CloseError> {
         self.close_with(GoodbyeCode::LEAVING, Detail::default())
             .await
     }
@@ -303,9 +303,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         &mut self,
         code: GoodbyeCode,
         detail: Detail,
-    ) -> Result<CloseReason, CloseError> {
+    ) -> Result<(), CloseError> {
         self.leave(code, detail);
-        poll_fn(|cx| self.poll_left(cx)).await
+        poll_fn(|cx| self.poll_left(cx)).await.map(drop)
     }
 
     /// What is known about the connection right now.

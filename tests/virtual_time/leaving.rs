@@ -1,0 +1,726 @@
+//! Leaving: `close` is Ok only if the peer took everything in, `finish` ends one
+//! direction, and both end in bounded time. Inline and spawned, in virtual time.
+
+use std::{
+    future::{Future, pending},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt, future::join};
+use heartbeat_core::Control;
+use heartbeat_tests::{
+    Throttled, all_events, by_peer, few_or_all, for_each, ms, quick, scripted::runtime, secs,
+    wrapped,
+};
+use heartbeat_tokio::{
+    Cause, CloseError, CloseReason, Config, Detail, Driver, GoodbyeCode, Heartbeat, PeerEvent,
+    SendError, State,
+};
+use proptest::prelude::*;
+use tokio::{
+    io::DuplexStream,
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
+
+const MESSAGES: usize = 48;
+
+/// Dead within 2.5 s.
+fn impatient() -> Config {
+    Config::builder()
+        .interval(secs(1))
+        .timeout(ms(500))
+        .max_missed(3)
+        .build()
+        .unwrap()
+}
+
+fn linger() -> Duration {
+    impatient().linger()
+}
+
+type Peer = Heartbeat<DuplexStream>;
+
+fn pair(room: usize) -> (Peer, Peer) {
+    let (ours, theirs) = tokio::io::duplex(room);
+    (
+        Heartbeat::new(ours, impatient()),
+        Heartbeat::new(theirs, impatient()),
+    )
+}
+
+fn message(number: usize) -> Bytes {
+    vec![u8::try_from(number % 256).unwrap(); 100_000].into()
+}
+
+/// Sends all and leaves.
+async fn send_and_leave(driver: Driver<Bytes>) -> (Driver<Bytes>, Result<CloseReason, CloseError>) {
+    for number in 0..MESSAGES {
+        driver.sender.send(message(number)).await.unwrap();
+    }
+    let closed = driver.sender.close().await;
+    (driver, closed)
+}
+
+/// Takes everything in, as fast as `each` allows: the messages, and how it ended.
+fn take_in(driver: Driver<Bytes>, first: Duration, each: Duration) -> JoinHandle<Received> {
+    tokio::spawn(async move {
+        let mut receiver = driver.receiver;
+        let mut received = Received::default();
+        sleep(first).await;
+        while let Some(event) = receiver.next().await {
+            match event {
+                PeerEvent::Message(message) => {
+                    received.messages.push(message);
+                    sleep(each).await;
+                }
+                PeerEvent::Closed { .. } | PeerEvent::Dead(_) => received.end = Some(event),
+                _ => assert!(received.end.is_none(), "{event:?} after the end"),
+            }
+        }
+        received
+    })
+}
+
+#[derive(Debug, Default)]
+struct Received {
+    messages: Vec<Bytes>,
+    end: Option<PeerEvent<Bytes>>,
+}
+
+impl Received {
+    fn assert_complete(&self) {
+        assert_eq!(self.messages.len(), MESSAGES);
+        assert!((self.messages.iter().enumerate()).all(|(number, got)| *got == message(number)));
+        assert_eq!(self.end, Some(PeerEvent::Closed { reason: by_peer() }));
+    }
+}
+
+// ---- confirmed ------------------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn a_receiver_that_is_busy_for_longer_than_a_death_takes_gets_everything() {
+    let (ours, theirs) = pair(64 * 1024);
+    let received = take_in(theirs.spawn(), secs(6), Duration::ZERO);
+    let (_driver, closed) = send_and_leave(ours.spawn()).await;
+    assert_eq!(closed, Ok(CloseReason::Local));
+    received.await.unwrap().assert_complete();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receiver_that_takes_its_time_for_each_message_gets_everything() {
+    let (ours, theirs) = pair(64 * 1024);
+    let received = take_in(theirs.spawn(), Duration::ZERO, ms(150));
+    let began = Instant::now();
+    let (_driver, closed) = send_and_leave(ours.spawn()).await;
+    assert_eq!(closed, Ok(CloseReason::Local));
+    // It is Ok when everything was taken in, be it by the inbox.
+    assert!(began.elapsed() > ms(6_000), "{:?}", began.elapsed());
+    received.await.unwrap().assert_complete();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receiver_behind_a_slow_line_gets_everything() {
+    let (ours, theirs) = tokio::io::duplex(16 * 1024);
+    let ours = Heartbeat::new(Throttled::new(ours, 400_000), impatient());
+    let theirs = Heartbeat::new(theirs, impatient());
+    let received = take_in(theirs.spawn(), Duration::ZERO, Duration::ZERO);
+    let began = Instant::now();
+    let (_driver, closed) = send_and_leave(ours.spawn()).await;
+    assert_eq!(closed, Ok(CloseReason::Local));
+    assert!(began.elapsed() > secs(11), "{:?}", began.elapsed());
+    received.await.unwrap().assert_complete();
+}
+
+#[tokio::test(start_paused = true)]
+async fn inline_everything_arrives_too_and_both_end_at_once() {
+    let (mut ours, mut theirs) = pair(1024);
+    let sending = async {
+        for number in 0..MESSAGES {
+            ours.send(message(number)).await.unwrap();
+        }
+        ours.close().await
+    };
+    let began = Instant::now();
+    let (closed, events) = join(sending, all_events(&mut theirs)).await;
+    assert_eq!(closed, Ok(()));
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    let messages = events
+        .iter()
+        .filter(|event| matches!(event, PeerEvent::Message(_)));
+    assert_eq!(messages.count(), MESSAGES);
+    assert_eq!(
+        events.last(),
+        Some(&PeerEvent::Closed { reason: by_peer() })
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_reason_arrives_unchanged_with_its_words() {
+    for (given, told) in [(1, 1), (64, 64), (127, 127), (2, 0), (8, 0), (200, 0)] {
+        let (mut ours, mut theirs) = pair(1024);
+        let leaving = ours.close_with(GoodbyeCode(given), Detail::from("back at noon"));
+        let (closed, events) = join(leaving, all_events(&mut theirs)).await;
+        assert_eq!(closed, Ok(()), "{given}");
+        let reason = CloseReason::Peer {
+            code: GoodbyeCode(told),
+            detail: Detail::from("back at noon"),
+        };
+        assert_eq!(events.last(), Some(&PeerEvent::Closed { reason }));
+    }
+}
+
+// ---- both ----------------------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn both_may_leave_at_once_with_full_pipes_and_with_empty_ones() {
+    for messages in [0, 1, MESSAGES] {
+        let (ours, theirs) = pair(16 * 1024);
+        let leave = |peer: Peer| async move {
+            let Driver {
+                sender,
+                mut receiver,
+                ..
+            } = peer.spawn();
+            let receiving = async {
+                let mut received = 0;
+                while let Some(event) = receiver.next().await {
+                    received += usize::from(matches!(event, PeerEvent::Message(_)));
+                }
+                received
+            };
+            let sending = async {
+                for number in 0..messages {
+                    sender.send(message(number)).await.unwrap();
+                }
+                sender.close().await
+            };
+            join(receiving, sending).await
+        };
+        let both = join(leave(ours), leave(theirs)).await;
+        let all_is_well = (messages, Ok(CloseReason::Local));
+        assert_eq!(both, (all_is_well.clone(), all_is_well));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_kept_while_we_leave_is_not_confirmed() {
+    // Both leave inline, so neither takes messages out of its inbox.
+    let (ours, theirs) = tokio::io::duplex(16 * 1024);
+    let mut ours = Heartbeat::new(Throttled::new(ours, 1_000_000), impatient());
+    let mut theirs = Heartbeat::new(theirs, impatient());
+    ours.feed(vec![0; 4_000_000].into()).await.unwrap();
+    let sending = async {
+        for number in 0..20 {
+            theirs.send(message(number)).await.unwrap();
+        }
+        theirs.close().await
+    };
+    let began = Instant::now();
+    let (few, many) = join(ours.close(), sending).await;
+    assert_eq!(few, Ok(()));
+    let Err(CloseError::Unconfirmed { unwritten: 0 }) = many else {
+        panic!("{many:?}")
+    };
+    assert!(began.elapsed() < secs(5), "{:?}", began.elapsed());
+    let kept = all_events(&mut ours).await;
+    let messages = kept
+        .iter()
+        .filter(|event| matches!(event, PeerEvent::Message(_)));
+    let kept = messages.count();
+    assert!(
+        (2..=4).contains(&kept),
+        "{kept} of 100,000 bytes, 256 KiB are kept"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_whose_receiver_was_dropped_confirms_nothing() {
+    let (ours, theirs) = pair(1024);
+    let theirs = theirs.spawn();
+    drop(theirs.receiver);
+    let mut ours = ours;
+    ours.send("unheard".into()).await.unwrap();
+    let closed = timeout(secs(1), ours.close()).await.unwrap();
+    assert_eq!(closed, Err(CloseError::Unconfirmed { unwritten: 0 }));
+    assert_eq!(theirs.sender.closed().await, Ok(by_peer()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn leaving_after_the_peer_did_is_confirmed_if_there_was_nothing_to_lose() {
+    for sends in [false, true] {
+        let (mut ours, mut theirs) = pair(1024);
+        if sends {
+            ours.send("hello".into()).await.unwrap();
+        }
+        let (closed, events) = join(theirs.close(), all_events(&mut ours)).await;
+        assert_eq!(closed, Ok(()));
+        assert_eq!(
+            events.last(),
+            Some(&PeerEvent::Closed { reason: by_peer() })
+        );
+        let expected = match sends {
+            true => Err(CloseError::Unconfirmed { unwritten: 0 }),
+            false => Ok(()),
+        };
+        assert_eq!(ours.close().await, expected);
+    }
+}
+
+// ---- not confirmed ------------------------------------------------------------
+
+/// Sends until nothing more is taken.
+async fn fill(driver: &Driver<Bytes>) {
+    let mut number = 0;
+    while timeout(ms(100), driver.sender.send(message(number)))
+        .await
+        .is_ok()
+    {
+        number += 1;
+        assert!(number < 1_000);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receiver_that_never_reads_is_an_error_after_linger_that_names_the_bytes() {
+    for spawned in [false, true] {
+        let (mut ours, theirs) = pair(16 * 1024);
+        let idle = theirs.spawn(); // nobody takes its messages
+        let began;
+        let error = if spawned {
+            let ours = ours.spawn();
+            fill(&ours).await;
+            began = Instant::now();
+            ours.sender.close().await.unwrap_err()
+        } else {
+            let mut number = 0;
+            while timeout(ms(100), ours.send(message(number))).await.is_ok() {
+                number += 1;
+            }
+            began = Instant::now();
+            ours.close().await.unwrap_err()
+        };
+        assert_eq!(began.elapsed(), linger(), "spawned: {spawned}");
+        let CloseError::Unconfirmed { unwritten } = error else {
+            panic!("{error}")
+        };
+        assert!((50_000..=300_000).contains(&unwritten), "{unwritten}");
+        // Its application is told once it reads.
+        let events = all_events(&mut { idle.receiver }).await;
+        assert!(
+            matches!(events.last(), Some(PeerEvent::Dead(_))),
+            "{:?}",
+            events.last()
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_pipe_takes_everything_and_nobody_confirms_it() {
+    let (mut ours, theirs) = pair(1 << 20);
+    let _idle = theirs.spawn();
+    for number in 0..4 {
+        ours.send(message(number)).await.unwrap();
+    }
+    let began = Instant::now();
+    // It is paused behind these, and sees no goodbye.
+    let closed = ours.close().await;
+    assert_eq!(closed, Err(CloseError::Unconfirmed { unwritten: 0 }));
+    assert_eq!(began.elapsed(), linger());
+    let events = all_events(&mut ours).await;
+    let reason = CloseReason::Unconfirmed;
+    assert_eq!(events.last(), Some(&PeerEvent::Closed { reason }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receiver_that_dies_meanwhile_is_dead_in_time() {
+    for spawned in [false, true] {
+        let (mut ours, theirs) = pair(16 * 1024);
+        ours.send(message(0)).now_or_pending().await;
+        let _hangs = theirs; // is never polled
+        let began = Instant::now();
+        let error = match spawned {
+            true => ours.spawn().sender.close().await.unwrap_err(),
+            false => ours.close().await.unwrap_err(),
+        };
+        assert!(began.elapsed() <= impatient().detection_time());
+        let CloseError::Dead { death, unwritten } = error else {
+            panic!("{error}")
+        };
+        assert_eq!(death.cause, Cause::WriteStalled);
+        assert!((80_000..100_100).contains(&unwritten), "{unwritten}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_ends_before_the_confirmation_is_a_death() {
+    let (mut ours, mut raw) = wrapped(quick());
+    raw.greet(quick()).await;
+    let leaving = async {
+        ours.send("perhaps".into()).await.unwrap();
+        ours.close().await
+    };
+    let (closed, ()) = join(leaving, async {
+        sleep(ms(10)).await;
+        drop(raw);
+    })
+    .await;
+    let Err(CloseError::Dead {
+        death,
+        unwritten: 0,
+    }) = closed
+    else {
+        panic!("{closed:?}")
+    };
+    assert_eq!(death.cause, Cause::Eof);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_we_leave_the_peer_is_answered_and_asked() {
+    let (mut ours, mut raw) = wrapped(quick());
+    raw.greet(quick()).await;
+    let peer = async {
+        let mut seen = Vec::new();
+        let mut said_goodbye = false;
+        while let Some(control) = raw.read_control().await {
+            said_goodbye |= control == Control::Goodbye(GoodbyeCode::LEAVING);
+            if let Control::Ping(nonce) = control {
+                raw.send_control(Control::Pong(nonce)).await;
+                if said_goodbye {
+                    raw.send_control(Control::Ping(nonce)).await;
+                }
+            }
+            seen.push(control);
+            if seen
+                .iter()
+                .filter(|seen| matches!(seen, Control::Pong(_)))
+                .count()
+                == 3
+            {
+                raw.send_control(Control::Goodbye(GoodbyeCode::RECEIVED))
+                    .await;
+                return seen;
+            }
+        }
+        seen
+    };
+    let (closed, seen) = join(ours.close(), peer).await;
+    assert_eq!(closed, Ok(()));
+    let goodbyes = seen
+        .iter()
+        .filter(|seen| matches!(seen, Control::Goodbye(_)));
+    assert_eq!(goodbyes.count(), 1, "{seen:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_goodbye_little_more_is_read() {
+    for (bytes, ends_early) in [(60 * 1024, false), (200 * 1024, true)] {
+        let (ours, mut raw) = wrapped(quick());
+        let driver = ours.spawn();
+        raw.greet(quick()).await;
+        raw.send_control(Control::Goodbye(GoodbyeCode::LEAVING))
+            .await;
+        let began = Instant::now();
+        let _ = timeout(secs(1), raw.send_raw(&vec![0; bytes])).await;
+        let hung = pending::<()>();
+        tokio::select! {
+            () = hung => {}
+            closed = driver.sender.closed() => assert_eq!(closed, Ok(by_peer())),
+        }
+        let patience = quick().timeout() * quick().max_missed();
+        let expected = if ends_early { Duration::ZERO } else { patience };
+        assert_eq!(began.elapsed(), expected, "{bytes}");
+    }
+}
+
+// ---- no message follows ----------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn a_message_after_the_last_one_is_refused_and_the_rest_goes_on() {
+    // While it leaves, and when it has finished; inline and spawned.
+    let (mut ours, mut theirs) = pair(1024);
+    let talk = async {
+        ours.send("before".into()).await.unwrap();
+        ours.finish().await.unwrap();
+        let refused = ours.send("after".into()).await;
+        assert_eq!(refused, Err(SendError::Finished));
+        ours.flush().await.unwrap();
+        ours.close().await.unwrap();
+        ours.send("too late".into()).await.unwrap_err()
+    };
+    let (error, events) = join(talk, all_events(&mut theirs)).await;
+    assert_eq!(error, SendError::Closed(CloseReason::Local));
+    let told: Vec<_> = (events.iter())
+        .filter(|event| !matches!(event, PeerEvent::Connected { .. }))
+        .collect();
+    let expected = [
+        &PeerEvent::Message("before".into()),
+        &PeerEvent::Finished,
+        &PeerEvent::Closed { reason: by_peer() },
+    ];
+    assert_eq!(told, expected);
+
+    let (ours, theirs) = pair(1024);
+    let (ours, _idle) = (ours.spawn(), theirs);
+    let closing = ours.sender.clone();
+    let closing = tokio::spawn(async move { closing.close().await });
+    sleep(ms(1)).await;
+    assert_eq!(ours.sender.status().peer.state, State::Closing);
+    let refused = ours.sender.send("after".into()).await;
+    assert_eq!(refused, Err(SendError::Finished));
+    closing.await.unwrap().unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_again_gives_the_same_and_touches_nothing() {
+    let (mut ours, mut theirs) = pair(1024);
+    let (closed, _) = join(ours.close(), all_events(&mut theirs)).await;
+    assert_eq!(closed, Ok(()));
+    for _ in 0..3 {
+        assert_eq!(ours.close().await, Ok(()));
+        assert_eq!(SinkExt::close(&mut ours).await, Ok(()));
+    }
+    let reason = CloseReason::Local;
+    let events = all_events(&mut ours).await;
+    assert_eq!(events.last(), Some(&PeerEvent::Closed { reason }));
+    assert_eq!(ours.next().await, None);
+    assert_eq!(ours.close().await, Ok(()));
+}
+
+// ---- one direction ---------------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_has_finished_gets_its_answer() {
+    for spawned in [false, true] {
+        let (mut ours, theirs) = pair(4 * 1024);
+        let server = tokio::spawn(async move {
+            let mut theirs = theirs;
+            let mut asked = Vec::new();
+            while let Some(event) = theirs.next().await {
+                match event {
+                    PeerEvent::Message(message) => asked.push(message),
+                    PeerEvent::Finished => {
+                        sleep(secs(10)).await_serving(&mut theirs).await;
+                        theirs.send(message(7)).await.unwrap();
+                        theirs.finish().await.unwrap();
+                    }
+                    PeerEvent::Closed { reason } => return (asked, reason),
+                    _ => {}
+                }
+            }
+            panic!("no end")
+        });
+        let events = if spawned {
+            let Driver {
+                sender,
+                mut receiver,
+                ..
+            } = ours.spawn();
+            sender.send("question".into()).await.unwrap();
+            sender.finish().await.unwrap();
+            all_events(&mut receiver).await
+        } else {
+            ours.send("question".into()).await.unwrap();
+            ours.finish().await.unwrap();
+            all_events(&mut ours).await
+        };
+        let told: Vec<_> = (events.into_iter())
+            .filter(|event| !matches!(event, PeerEvent::Connected { .. } | PeerEvent::Beat { .. }))
+            .collect();
+        let reason = CloseReason::Finished;
+        let expected = [
+            PeerEvent::Message(message(7)),
+            PeerEvent::Finished,
+            PeerEvent::Closed { reason },
+        ];
+        assert_eq!(told, expected, "spawned: {spawned}");
+        let asked = vec![Bytes::from("question")];
+        assert_eq!(server.await.unwrap(), (asked, CloseReason::Finished));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_behind_a_fin_breaks_the_protocol() {
+    let (mut ours, mut raw) = wrapped(quick());
+    raw.greet(quick()).await;
+    raw.send_control(Control::Fin).await;
+    raw.send_data(b"after all").await;
+    let events = all_events(&mut ours).await;
+    let Some(PeerEvent::Dead(death)) = events.last() else {
+        panic!("{events:?}")
+    };
+    assert_eq!(
+        death.cause.to_string(),
+        "protocol violated: a message after the last one"
+    );
+    assert_eq!(raw.read_control().await.map(drop), Some(())); // our Hello
+    let told = raw.read_control().await;
+    assert_eq!(told, Some(Control::Goodbye(GoodbyeCode::PROTOCOL)));
+}
+
+// ---- nothing is lost without a word ------------------------------------------------
+
+/// What a receiver does.
+#[derive(Clone, Copy, Debug)]
+struct Reader {
+    /// After so many messages it does what is said.
+    after: usize,
+    then: Then,
+    /// The time that it takes for each.
+    each: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Then {
+    ReadsOn,
+    StopsReading,
+    Leaves,
+    Dies,
+    /// At once: what a receiver that is dropped later had kept was taken in.
+    HasDroppedItsReceiver,
+}
+
+fn reader() -> impl Strategy<Value = Reader> {
+    let then = prop_oneof![
+        2 => Just(Then::ReadsOn),
+        1 => Just(Then::StopsReading),
+        1 => Just(Then::Leaves),
+        1 => Just(Then::Dies),
+        1 => Just(Then::HasDroppedItsReceiver),
+    ];
+    (0..30_usize, then, 0..100_u64).prop_map(|(after, then, each)| Reader { after, then, each })
+}
+
+#[test]
+fn close_is_ok_only_if_nothing_was_lost() {
+    let case = (
+        reader(),
+        0..40_usize,
+        0..100_000_usize,
+        64..70_000_usize,
+        any::<bool>(),
+    );
+    let mut outcomes = [0, 0];
+    for_each(
+        few_or_all(100, 500),
+        case,
+        |(reader, messages, size, room, spawned)| {
+            let (delivered, accepted, closed) = runtime().block_on(async move {
+                let (ours, theirs) = pair(room);
+                let reading = tokio::spawn(read(theirs, reader));
+                let (accepted, closed) = match spawned {
+                    true => send_spawned(ours, messages, size).await,
+                    false => send_inline(ours, messages, size).await,
+                };
+                (reading.await.unwrap(), accepted, closed)
+            });
+            assert!(delivered <= accepted, "{delivered} of {accepted} arrived");
+            match closed {
+                Ok(()) => assert_eq!(delivered, accepted),
+                Err(CloseError::Dead { unwritten, .. } | CloseError::Unconfirmed { unwritten }) => {
+                    // What was never written didn't arrive.
+                    let lost = (accepted - delivered) * (size + 16);
+                    assert!(
+                        unwritten <= lost + 256,
+                        "{unwritten} unwritten, {lost} lost"
+                    );
+                }
+                Err(error) => panic!("{error}"),
+            }
+            outcomes[usize::from(closed.is_ok())] += 1;
+        },
+    );
+    assert!(outcomes.iter().all(|&count| count > 10), "{outcomes:?}");
+}
+
+/// How many messages a receiver gets.
+async fn read(theirs: Peer, reader: Reader) -> usize {
+    let Driver {
+        sender,
+        mut receiver,
+        task,
+        ..
+    } = theirs.spawn();
+    if let Then::HasDroppedItsReceiver = reader.then {
+        drop(receiver);
+        let _ = sender.closed().await;
+        return 0;
+    }
+    let mut delivered = 0;
+    while delivered < reader.after || matches!(reader.then, Then::ReadsOn) {
+        match receiver.next().await {
+            Some(PeerEvent::Message(_)) => {
+                delivered += 1;
+                sleep(ms(reader.each)).await;
+            }
+            Some(_) => {}
+            None => return delivered,
+        }
+    }
+    match reader.then {
+        Then::ReadsOn | Then::HasDroppedItsReceiver => {}
+        Then::StopsReading => sleep(secs(60)).await,
+        Then::Leaves => {
+            let _ = sender.close().await;
+        }
+        Then::Dies => {
+            task.abort();
+            let _ = task.await;
+        }
+    }
+    // What was kept is delivered.
+    while let Some(event) = receiver.next().await {
+        delivered += usize::from(matches!(event, PeerEvent::Message(_)));
+    }
+    delivered
+}
+
+async fn send_inline(
+    mut ours: Peer,
+    messages: usize,
+    size: usize,
+) -> (usize, Result<(), CloseError>) {
+    let mut accepted = 0;
+    for _ in 0..messages {
+        match timeout(secs(5), ours.feed(vec![0; size].into())).await {
+            Ok(Ok(())) => accepted += 1,
+            _ => break,
+        }
+    }
+    (accepted, ours.close().await)
+}
+
+async fn send_spawned(ours: Peer, messages: usize, size: usize) -> (usize, Result<(), CloseError>) {
+    let ours = ours.spawn();
+    let mut accepted = 0;
+    for _ in 0..messages {
+        match timeout(secs(5), ours.sender.send(vec![0; size].into())).await {
+            Ok(Ok(())) => accepted += 1,
+            _ => break,
+        }
+    }
+    (accepted, ours.sender.close().await.map(drop))
+}
+
+// ---- helpers ------------------------------------------------------------------------
+
+trait FutureExt: Future + Sized {
+    /// Polls it for as long as it makes progress, and drops it then.
+    async fn now_or_pending(self) {
+        let _ = timeout(Duration::ZERO, self).await;
+    }
+
+    /// Waits for it, and serves a connection meanwhile.
+    async fn await_serving(self, peer: &mut Peer) {
+        let mut this = std::pin::pin!(self);
+        loop {
+            tokio::select! {
+                _ = &mut this => return,
+                event = peer.next() => assert!(event.is_some_and(|event| !event.is_terminal())),
+            }
+        }
+    }
+}
+
+impl<F: Future> FutureExt for F {}

@@ -176,7 +176,8 @@ impl How {
                     let said = text(detail);
                     ("goodbye", format!("said goodbye: {said}"))
                 }
-                CloseReason::Local => return Some(Self::we_left()),
+                CloseReason::Local | CloseReason::Unconfirmed => return Some(Self::we_left()),
+                CloseReason::Finished => ("goodbye", "had nothing more to say".into()),
             },
             PeerEvent::Dead(death) => of_death(death, error),
             _ => return None,

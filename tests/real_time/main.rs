@@ -5,6 +5,7 @@ mod any_stream;
 mod driver;
 mod eight_situations;
 mod getting_started;
+mod leaving;
 mod local_stall;
 mod nats;
 mod networks;

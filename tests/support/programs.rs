@@ -26,6 +26,21 @@ pub fn needs(program: &str) -> bool {
     found
 }
 
+/// OpenBSD's netcat, which can end one direction of a connection, as [`needs`].
+///
+/// # Panics
+///
+/// If it isn't installed and `HEARTBEAT_REQUIRE` is set.
+#[must_use]
+pub fn needs_netcat() -> bool {
+    // It has no version, and its usage is no failure.
+    let found = succeeds("nc", &["-h"]);
+    if !found {
+        skip("nc");
+    }
+    found
+}
+
 /// Chromium or Chrome, as [`needs`]: without a screen, without a word to anybody but
 /// us, and whatever it writes goes into the folder `profile`.
 ///

@@ -9,7 +9,7 @@ use crate::{
 use super::{
     Monitor,
     leaving::{Leaving, Parting},
-    life::Life,
+    life::{Life, Paused},
 };
 
 impl Monitor {
@@ -49,6 +49,20 @@ impl Monitor {
         if self.life.is_watching() {
             let linger = micros(self.timing.config().linger());
             self.leaving.leave(reason, at.now.plus(linger));
+        }
+    }
+
+    /// The peer ended its direction of the stream, in a protocol in which that says that
+    /// it has finished: like a Fin. Nothing can come of it any more, so it isn't judged
+    /// or asked from now on.
+    pub fn handle_half_close(&mut self, now: Instant) {
+        let at = self.observe(now);
+        if self.life.is_watching() {
+            self.outbox.pause();
+            self.ledger.forget_times();
+            self.life = Life::Paused(Paused::new(false));
+            self.peer_finished();
+            debug_assert!(self.last_heard <= at.now);
         }
     }
 

@@ -36,6 +36,8 @@ pub(super) struct Ending {
     pub(super) detail: Detail,
     /// What our goodbye is to say when we leave.
     pub(super) farewell: Detail,
+    /// What the peer's goodbye is answered with, behind what was queued.
+    pub(super) answer: Option<GoodbyeCode>,
     /// The bytes that weren't written when it ended.
     unwritten: Option<usize>,
     /// Until when a peer whose protocol confirms nothing has to end its direction, if
@@ -240,12 +242,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
-    /// Gives up the messages that weren't begun.
-    pub(super) fn give_up_messages(&mut self) {
-        self.note_unwritten();
-        self.transport.give_up();
-    }
-
     /// Before anything is given up: how much wasn't written.
     pub(super) fn note_unwritten(&mut self) {
         let unwritten = self.transport.unwritten();
@@ -323,14 +319,21 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.ending().parting = Parting::GivenUp;
     }
 
-    /// Writes what is queued. An error changes nothing.
+    /// Writes what is queued, and the answer to the peer's goodbye behind it. An error
+    /// changes nothing.
     fn poll_write_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut self.stream {
-            Some(stream) if self.transport.unwritten() > 0 => {
-                let (_, written) = self.transport.poll_write(stream, cx, Scope::All);
-                written.map(drop)
+        loop {
+            let Some(stream) = &mut self.stream else {
+                return Poll::Ready(());
+            };
+            let (_, written) = self.transport.poll_write(stream, cx, Scope::All);
+            if ready!(written).is_err() {
+                return Poll::Ready(());
             }
-            _ => Poll::Ready(()),
+            let Some(code) = self.ending().answer.take() else {
+                return Poll::Ready(());
+            };
+            self.transport.push_goodbye(code, Detail::default());
         }
     }
 
@@ -401,7 +404,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             }
         });
         self.net.prepare_end(stream);
-        self.give_up_messages();
+        self.note_unwritten();
+        self.transport.give_up();
         self.transport.push_goodbye(code, detail);
         if let Some(stream) = &mut self.stream {
             let _ = self.transport.poll_write(stream, cx, Scope::Control);

@@ -187,9 +187,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     fn note_half_close(&mut self) {
         if C::HALF_CLOSE && !self.has_ended() && !self.flags.has(Flag::PeerFinished) {
             self.flags.raise(Flag::PeerFinished);
-            let now = self.clock.now();
-            self.monitor.handle_frame(Control::Fin, now);
-            self.monitor.handle_paused(now);
+            self.monitor.handle_half_close(self.clock.now());
             self.flags.raise(Flag::Outputs);
         }
     }

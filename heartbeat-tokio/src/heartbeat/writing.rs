@@ -15,7 +15,7 @@ use tokio::task::coop;
 
 use super::{Heartbeat, Keep, flags::Flag};
 use crate::{
-    Detail, SendError, safety_net,
+    SendError, safety_net,
     transport::{Scope, Transport},
 };
 
@@ -67,10 +67,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             self.observe.sent(&control);
             match control {
                 Control::Goodbye(code) if code.is_verdict() => self.tell_verdict(code, cx),
-                Control::Goodbye(code) => {
-                    self.give_up_messages();
-                    self.transport.push_goodbye(code, Detail::default());
-                }
+                Control::Goodbye(code) => self.ending().answer = Some(code),
                 control => self.transport.push_control(control),
             }
         }

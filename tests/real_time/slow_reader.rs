@@ -137,7 +137,7 @@ async fn nothing_is_lost_behind_a_goodbye() {
     assert_eq!(notable.len(), 65);
 }
 
-/// It hears the goodbye only when it has sent what it wanted to send.
+/// It hears the goodbye, and confirms it, only when it has sent what it wanted to send.
 #[tokio::test]
 async fn a_peer_that_goes_on_sending_is_heard_out_after_our_goodbye() {
     let config = Config::detect_within(secs(8)).unwrap();
@@ -153,6 +153,8 @@ async fn a_peer_that_goes_on_sending_is_heard_out_after_our_goodbye() {
         for _ in 0..32 * 16 {
             peer.write_all(&frame).await.expect("we hear it out");
         }
+        let received = [0, 0, 0, 3, 4, 8, 0];
+        peer.write_all(&received).await.expect("we wait for it");
         let mut heard = Vec::new();
         peer.read_to_end(&mut heard).await.expect("no reset");
         drop(peer);

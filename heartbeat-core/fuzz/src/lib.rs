@@ -19,8 +19,8 @@
 use std::time::Duration;
 
 use heartbeat_core::{
-    Cause, Config, Control, End, Event, Evidence, Goodbye, GoodbyeCode, Hello, Instant, Monitor,
-    Nonce, Role, State, Tag,
+    Cause, CloseReason, Config, Control, End, Event, Evidence, Goodbye, GoodbyeCode, Hello,
+    Instant, Monitor, Nonce, Role, State, Tag,
 };
 
 // ---- frames --------------------------------------------------------------
@@ -135,8 +135,12 @@ pub mod op {
     pub const FIN: u8 = 30;
     /// `Control::Reserved`.
     pub const RESERVED: u8 = 31;
+    /// `finish`.
+    pub const FINISH: u8 = 32;
+    /// `handle_discarded`.
+    pub const DISCARDED: u8 = 33;
     /// How many there are.
-    pub const COUNT: u8 = 32;
+    pub const COUNT: u8 = 34;
 }
 
 /// Makes a monitor as the first bytes say, and does with it what the others
@@ -145,7 +149,7 @@ pub mod op {
 /// The head: interval, timeout and `min_interval` as numbers, a byte each for
 /// `max_missed`, jitter (in 255ths), evidence and role, the switches, then
 /// a number for `stall_tolerance`, one for `write_stall` if it is switched
-/// on, and numbers for the seed and the start.
+/// on, one for `linger` likewise, and numbers for the seed and the start.
 ///
 /// Gives the state that it ends in, and what it told; `None` if the head is no
 /// valid configuration.
@@ -204,7 +208,27 @@ struct Subject {
     excepted: bool,
     /// The most that a Hello announced.
     most_missed: Option<u32>,
+    parting: Parting,
     told: Vec<Event>,
+}
+
+/// What both sides said of leaving before the end.
+#[derive(Default)]
+struct Parting {
+    /// When we said that we leave.
+    left: Option<Instant>,
+    /// Our goodbye was handed out.
+    said: bool,
+    /// It was confirmed after that.
+    confirmed: bool,
+    /// The codes with which the peer left.
+    heard: Vec<GoodbyeCode>,
+    /// The peer was answered.
+    answered: bool,
+    discarded: bool,
+    finished: bool,
+    peer_finished: bool,
+    told_finished: bool,
 }
 
 impl Subject {
@@ -233,6 +257,9 @@ impl Subject {
         if switches & 4 != 0 {
             builder = builder.write_stall(input.duration());
         }
+        if switches & 8 != 0 {
+            builder = builder.linger(input.duration());
+        }
         let config = builder.build().ok()?;
         let seed = input.number();
         let now = Instant::from_micros(input.number());
@@ -248,6 +275,7 @@ impl Subject {
             last_input: now,
             excepted: false,
             most_missed: None,
+            parting: Parting::default(),
             told: Vec::new(),
         })
     }
@@ -271,15 +299,15 @@ impl Subject {
             }
             op::PONG => {
                 let back = usize::from(input.or_zero());
-                if let Some(&nonce) = self.handed_out.iter().rev().nth(back) {
-                    self.frame(Control::Pong(nonce));
-                }
+                let Some(&nonce) = self.handed_out.iter().rev().nth(back) else {
+                    return;
+                };
+                self.frame(Control::Pong(nonce));
             }
             op::WRONG_PONG => self.frame(Control::Pong(Nonce([0xEE; 8]))),
             op::HELLO => {
-                if let Some(hello) = hello(input) {
-                    self.frame(hello);
-                }
+                let Some(hello) = hello(input) else { return };
+                self.frame(hello);
             }
             op::GOODBYE => {
                 let code = GoodbyeCode(input.or_zero());
@@ -299,7 +327,21 @@ impl Subject {
                 self.excepted = true;
                 self.monitor.probe(self.now);
             }
-            op::CLOSE => self.monitor.close(GoodbyeCode::LEAVING, self.now),
+            op::CLOSE => {
+                if !self.monitor.has_ended() {
+                    let now = self.now.max(self.latest);
+                    self.parting.left.get_or_insert(now);
+                }
+                self.monitor.close(GoodbyeCode::LEAVING, self.now);
+            }
+            op::FINISH => {
+                self.parting.finished = true;
+                self.monitor.finish(self.now);
+            }
+            op::DISCARDED => {
+                self.parting.discarded |= !self.monitor.has_ended();
+                self.monitor.handle_discarded();
+            }
             op::TRANSMIT => {
                 self.transmit();
             }
@@ -325,6 +367,7 @@ impl Subject {
                 | op::ORIGIN
                 | op::TRANSMIT
                 | op::EVENT
+                | op::DISCARDED
         );
         if !told_no_time {
             self.latest = self.latest.max(self.now);
@@ -332,20 +375,17 @@ impl Subject {
     }
 
     fn frame(&mut self, control: Control) {
-        let leaving = matches!(
-            self.monitor.status().state,
-            State::Closing | State::Closed | State::Dead
-        );
+        let had_ended = self.monitor.has_ended();
         self.monitor.handle_frame(control, self.now);
         match control {
-            Control::Ping(nonce) if !leaving => {
+            _ if had_ended => {}
+            Control::Ping(nonce) => {
                 self.pings += 1;
                 self.owed = Some(nonce);
             }
-            Control::Goodbye(_) => {
-                assert!(self.monitor.has_ended(), "a goodbye is the end");
-            }
-            Control::Hello(hello) if !leaving => {
+            Control::Goodbye(code) => self.goodbye(code),
+            Control::Fin => self.parting.peer_finished = true,
+            Control::Hello(hello) => {
                 let before = self.most_missed.unwrap_or(0);
                 self.most_missed = Some(before.max(hello.max_missed));
                 self.check_greeting(hello);
@@ -354,14 +394,77 @@ impl Subject {
         }
     }
 
+    /// The peer left, gave us up, or confirmed our goodbye.
+    fn goodbye(&mut self, code: GoodbyeCode) {
+        let parting = &mut self.parting;
+        let ended = self.monitor.has_ended();
+        if code.is_verdict() || parting.left.is_none() {
+            assert!(ended, "a goodbye is the end, unless both leave");
+        }
+        if code == GoodbyeCode::RECEIVED && parting.said {
+            parting.confirmed = true;
+            let owes = parting.heard.iter().any(|&code| is_answered(code)) && !parting.answered;
+            assert!(ended || owes, "a confirmation is the end");
+        } else if !code.is_verdict() {
+            parting.heard.push(code);
+        }
+    }
+
+    /// A goodbye was handed out.
+    fn said_goodbye(&mut self, code: GoodbyeCode) {
+        let answer = match self.parting.discarded {
+            false => GoodbyeCode::RECEIVED,
+            true => GoodbyeCode::LEAVING,
+        };
+        let parting = &mut self.parting;
+        if self.monitor.status().state == State::Dead {
+            return assert!(code.is_verdict(), "a verdict is told with the end");
+        }
+        if !self.monitor.has_ended() && !std::mem::replace(&mut parting.said, true) {
+            assert!(parting.left.is_some(), "nobody left");
+            return assert_eq!(code, GoodbyeCode::LEAVING, "our own goodbye");
+        }
+        assert_eq!(code, answer, "an answer");
+        assert!(parting.heard.first().is_some_and(|&code| is_answered(code)));
+        let again = std::mem::replace(&mut parting.answered, true);
+        assert!(!again, "a second answer");
+    }
+
+    /// It ended in order.
+    fn check_closed(&self, reason: CloseReason) {
+        assert_eq!(self.monitor.status().state, State::Closed);
+        let parting = &self.parting;
+        match reason {
+            CloseReason::Local => assert!(parting.confirmed, "nobody confirmed it"),
+            CloseReason::Unconfirmed => {
+                let linger = self.monitor.config().linger();
+                let until = parting.left.map(|left| left + linger);
+                let end_of_time = Instant::from_micros(u64::MAX - 1);
+                assert!(until.is_some_and(|until| until.min(end_of_time) <= self.latest));
+                assert!(parting.heard.is_empty() && !parting.confirmed);
+            }
+            CloseReason::Finished => {
+                assert!(
+                    parting.finished && parting.peer_finished,
+                    "not both finished"
+                );
+            }
+            CloseReason::Peer { code, .. } => {
+                assert_eq!(parting.heard.first(), Some(&code));
+                assert!(!parting.confirmed, "it confirmed ours");
+            }
+        }
+    }
+
     fn check_greeting(&self, hello: Hello) {
         let config = self.monitor.config();
         let status = self.monitor.status();
         let shortest = Duration::from_millis(100);
         let refused = hello.detection_time < shortest && config.detection_time() >= shortest;
-        assert_eq!(status.state == State::Dead, refused, "{hello:?}");
+        assert_eq!(self.monitor.has_ended(), refused, "{hello:?}");
         if refused {
-            return;
+            let has_left = !self.parting.heard.is_empty();
+            return assert_ne!(status.state == State::Dead, has_left);
         }
         assert_eq!(status.peer, Some(hello));
         let slower = config.interval().max(hello.min_interval);
@@ -417,10 +520,8 @@ impl Subject {
             Some(Control::Pong(nonce)) => {
                 assert_eq!(self.owed.take(), Some(nonce), "one pong for one ping");
             }
-            Some(Control::Goodbye(code)) => {
-                let is_told = self.monitor.has_ended();
-                assert_eq!(code.is_verdict(), is_told, "a verdict is told with the end");
-            }
+            Some(Control::Goodbye(code)) => self.said_goodbye(code),
+            Some(Control::Fin) => assert!(self.parting.finished && !self.parting.said),
             _ => {}
         }
         control
@@ -447,6 +548,7 @@ impl Subject {
             }
             Event::Dead(death) => {
                 assert_eq!(self.monitor.status().state, State::Dead);
+                assert!(self.parting.heard.is_empty(), "it had said goodbye");
                 let config = self.monitor.config();
                 assert!(death.missed <= config.max_missed());
                 let at_once = 4 * self.most_missed.unwrap_or(255);
@@ -465,7 +567,11 @@ impl Subject {
                     assert!(death.silent_for >= least, "{death} before {least:?}");
                 }
             }
-            Event::Closed { .. } => assert_eq!(self.monitor.status().state, State::Closed),
+            Event::Closed { reason } => self.check_closed(reason),
+            Event::Finished => {
+                let again = std::mem::replace(&mut self.parting.told_finished, true);
+                assert!(self.parting.peer_finished && !again);
+            }
             _ => {}
         }
         if event.is_terminal() {
@@ -476,9 +582,9 @@ impl Subject {
     }
 
     fn drain(&mut self) {
-        // Hello, pong, ping and Alive, or Hello and goodbye.
-        let frames = std::iter::from_fn(|| self.transmit()).take(5).count();
-        assert!(frames <= 4, "output without end");
+        // Hello, pong, ping, Alive, a goodbye and an answer.
+        let frames = std::iter::from_fn(|| self.transmit()).take(7).count();
+        assert!(frames <= 6, "output without end");
         self.monitor.handle_flushed(self.now);
         let events = std::iter::from_fn(|| self.event()).take(8).count();
         assert!(events <= 7, "events without end");
@@ -524,15 +630,20 @@ impl Subject {
             let told = left.filter(|control| !matches!(control, Control::Hello(_)));
             let told: Vec<_> = told.collect();
             // Until the end is told to us, it may be told to the peer.
-            let is_verdict =
-                |control: &Control| matches!(control, Control::Goodbye(code) if code.is_verdict());
-            assert!(told.len() <= 1 && told.iter().all(is_verdict), "{told:?}");
+            let is_dead = status.state == State::Dead;
+            let is_last_word = |control: &Control| matches!(control, Control::Goodbye(code) if code.is_verdict() == is_dead);
+            assert!(told.len() <= 1 && told.iter().all(is_last_word), "{told:?}");
             if self.terminal.is_some() {
                 assert!(!self.monitor.has_transmit());
                 assert_eq!(told, []);
             }
         }
     }
+}
+
+/// Whether a peer that leaves with this code is answered.
+const fn is_answered(code: GoodbyeCode) -> bool {
+    !code.is_verdict() && code.0 != GoodbyeCode::RECEIVED.0
 }
 
 /// I·(1 − J) + N·W: no silence shorter than this is a death.

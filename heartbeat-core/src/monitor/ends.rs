@@ -80,11 +80,10 @@ impl Monitor {
         if code.is_verdict() {
             return self.die(Cause::GivenUp { code, detail }, now);
         }
-        match self.leaving.peer_left(code) {
+        match self.leaving.peer_left(code, self.has_alive()) {
             Parting::Both => self.close_if_all_is_said(),
             Parting::Over { answer } => {
-                let reason = CloseReason::Peer { code, detail };
-                self.close_with(reason, answer.filter(|_| self.has_alive()));
+                self.close_with(CloseReason::Peer { code, detail }, answer);
             }
         }
     }
@@ -126,10 +125,8 @@ impl Monitor {
         if self.life.has_ended() {
             return;
         }
-        if let Some(code) = self.leaving.peers_goodbye() {
-            // A goodbye that arrived never turns into a death.
-            let detail = NoDetail;
-            return self.close_with(CloseReason::Peer { code, detail }, None);
+        if let Some(reason) = self.leaving.outcome() {
+            return self.close_with(reason, None);
         }
         let missed = match cause {
             // The whole budget is spent, however it was.
@@ -144,13 +141,8 @@ impl Monitor {
 
     /// The time to confirm our goodbye is over.
     pub(super) fn give_up_leaving(&mut self) {
-        let reason = match self.leaving.peers_goodbye() {
-            Some(code) => CloseReason::Peer {
-                code,
-                detail: NoDetail,
-            },
-            None => CloseReason::Unconfirmed,
-        };
+        let reason = self.leaving.outcome();
+        let reason = reason.unwrap_or(CloseReason::Unconfirmed);
         self.close_with(reason, None);
     }
 

@@ -5,6 +5,7 @@
 //! application leaves, nor what a peer that is given up is told.
 
 use crate::{
+    event::{CloseReason, NoDetail},
     frame::{Control, GoodbyeCode},
     time::Instant,
 };
@@ -25,10 +26,12 @@ enum Ours {
     Open,
     /// No message follows.
     Finished(Step),
-    /// We leave, and the peer has until then to confirm it.
+    /// We leave, and the peer has until then to confirm it. A Fin that was handed
+    /// out before is on its way or has left; one that is due isn't sent any more.
     Leaving {
         until: Instant,
         code: GoodbyeCode,
+        fin: Step,
         goodbye: Step,
         confirmed: bool,
     },
@@ -85,15 +88,19 @@ impl Leaving {
 
     /// We leave, once. The peer has to confirm it until then.
     pub(super) fn leave(&mut self, code: GoodbyeCode, until: Instant) {
-        if !self.is_leaving() {
-            self.ours = Ours::Leaving {
-                // Even where time ends, leaving does.
-                until: until.min(Instant::from_micros(u64::MAX - 1)),
-                code,
-                goodbye: Step::Due,
-                confirmed: false,
-            };
-        }
+        let fin = match self.ours {
+            Ours::Open => Step::Due,
+            Ours::Finished(step) => step,
+            Ours::Leaving { .. } => return,
+        };
+        self.ours = Ours::Leaving {
+            // Even where time ends, leaving does.
+            until: until.min(Instant::from_micros(u64::MAX - 1)),
+            code,
+            fin,
+            goodbye: Step::Due,
+            confirmed: false,
+        };
     }
 
     /// The peer sends no more messages. Says whether that is news.
@@ -105,22 +112,23 @@ impl Leaving {
         is_news
     }
 
-    /// The peer said goodbye.
-    pub(super) fn peer_left(&mut self, code: GoodbyeCode) -> Parting {
+    /// The peer said goodbye, in a protocol that has answers or none.
+    pub(super) fn peer_left(&mut self, code: GoodbyeCode, has_answers: bool) -> Parting {
         // What confirms a goodbye isn't answered.
         let is_answer = code == GoodbyeCode::RECEIVED;
+        let is_answered = has_answers && !is_answer;
         let reply = self.answer();
         let Ours::Leaving {
             goodbye, confirmed, ..
         } = &mut self.ours
         else {
-            let answer = (!is_answer).then_some(reply);
+            let answer = is_answered.then_some(reply);
             return Parting::Over { answer };
         };
         if is_answer && !goodbye.is_due() {
             *confirmed = true;
         } else if !matches!(self.theirs, Theirs::Left { .. }) {
-            let answer = if is_answer { Step::Left } else { Step::Due };
+            let answer = if is_answered { Step::Due } else { Step::Left };
             self.theirs = Theirs::Left { code, answer };
         }
         Parting::Both
@@ -133,8 +141,13 @@ impl Leaving {
 
     /// All that was handed out has left.
     pub(super) const fn left(&mut self) {
-        if let Ours::Finished(step) | Ours::Leaving { goodbye: step, .. } = &mut self.ours {
-            step.leaves();
+        match &mut self.ours {
+            Ours::Open => {}
+            Ours::Finished(fin) => fin.leaves(),
+            Ours::Leaving { fin, goodbye, .. } => {
+                fin.leaves();
+                goodbye.leaves();
+            }
         }
         if let Theirs::Left { answer, .. } = &mut self.theirs {
             answer.leaves();
@@ -218,19 +231,30 @@ impl Leaving {
         }
     }
 
-    /// Whether neither side sends messages any more, and both know.
+    /// Whether neither side sends messages any more, and both know. A peer to which
+    /// our Fin leaves after its own answers no goodbye behind it.
     pub(super) const fn have_both_finished(&self) -> bool {
-        matches!(
-            (&self.ours, &self.theirs),
-            (Ours::Finished(Step::Left), Theirs::Finished)
-        )
+        let (Ours::Finished(fin) | Ours::Leaving { fin, .. }) = &self.ours else {
+            return false;
+        };
+        matches!((fin, &self.theirs), (Step::Left, Theirs::Finished))
     }
 
-    /// The reason for which the peer left while we did.
-    pub(super) const fn peers_goodbye(&self) -> Option<GoodbyeCode> {
-        match self.theirs {
-            Theirs::Left { code, .. } => Some(code),
-            Theirs::Open | Theirs::Finished => None,
+    /// What an end of the connection comes to, whatever its cause: a goodbye that
+    /// was confirmed or received never turns into a death.
+    pub(super) const fn outcome(&self) -> Option<CloseReason> {
+        match (&self.ours, &self.theirs) {
+            (
+                Ours::Leaving {
+                    confirmed: true, ..
+                },
+                _,
+            ) => Some(CloseReason::Local),
+            (_, &Theirs::Left { code, .. }) => Some(CloseReason::Peer {
+                code,
+                detail: NoDetail,
+            }),
+            (_, Theirs::Open | Theirs::Finished) => None,
         }
     }
 }
@@ -274,12 +298,14 @@ impl Leaving {
             Ours::Leaving {
                 until,
                 code,
+                fin,
                 goodbye,
                 confirmed,
             } => {
                 facts.number(2);
                 facts.instant(until);
                 facts.number(code.0);
+                fin.describe(facts);
                 goodbye.describe(facts);
                 facts.number(confirmed);
             }

@@ -325,10 +325,13 @@ impl Peer {
             let nonce = Nonce(self.dice.roll().to_be_bytes());
             written.push_control(Control::Ping(nonce));
         }
-        self.write_control(now, written, timeline);
-
         let mut progress = false;
-        while let Some((bytes, ends)) = written.take() {
+        loop {
+            // A goodbye comes when the last message has left.
+            self.write_control(now, written, timeline);
+            let Some((bytes, ends)) = written.take() else {
+                break;
+            };
             progress = true;
             self.send(now, bytes, ends, written, network);
         }

@@ -150,6 +150,7 @@ impl Record {
             excused_until,
             suspected,
             blocked,
+            parting,
             owed,
         } = *self;
         let age = |instant| age(instant, now);
@@ -169,7 +170,6 @@ impl Record {
                     sign_at: sign_at.map(age),
                     probe,
                 },
-                Phase::Leaving { until } => Phase::Leaving { until: age(until) },
                 Phase::Idle { .. } | Phase::Ended => phase,
             },
             heard_at: age(heard_at),
@@ -187,6 +187,7 @@ impl Record {
             excused_until: excused_until.map(age),
             suspected,
             blocked: blocked.map(|blocked| blocked.aged(age)),
+            parting: parting.aged(age),
             owed,
         }
     }

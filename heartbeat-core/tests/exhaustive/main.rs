@@ -106,6 +106,7 @@ fn timings(tick: u64) -> ConfigBuilder {
         .timeout(Duration::from_micros(2 * tick))
         .min_interval(Duration::from_micros(tick))
         .max_missed(2)
+        .linger(Duration::from_micros(5 * tick))
         .jitter(0.0)
         .adaptive(false)
 }
@@ -143,8 +144,28 @@ fn a_fault_is_found_in_time_and_nothing_else_is() {
     };
     world.check(
         "one fault",
-        &[Seen::Dead, Seen::GivenUp, Seen::ClosedByPeer],
+        &[
+            Seen::Dead,
+            Seen::GivenUp,
+            Seen::ClosedByPeer,
+            Seen::Confirmed,
+        ],
     );
+}
+
+/// Whoever leaves or finishes first, and whoever else does meanwhile.
+#[test]
+fn leaving_is_confirmed_in_every_order() {
+    let world = Rules {
+        delay: 1,
+        write_delay: [1, 0],
+        faults: deeper(2, 3),
+        partings: true,
+        calm: true,
+        ..Rules::new(TICK, timings(TICK))
+    };
+    let ends = [Seen::ClosedByPeer, Seen::Confirmed, Seen::BothFinished];
+    world.check("leaving", &ends);
 }
 
 #[test]
@@ -205,7 +226,12 @@ fn two_faults_are_no_worse_than_one() {
     };
     world.check(
         "two faults",
-        &[Seen::Dead, Seen::WriteStalled, Seen::ClosedByPeer],
+        &[
+            Seen::Dead,
+            Seen::WriteStalled,
+            Seen::ClosedByPeer,
+            Seen::Unconfirmed,
+        ],
     );
 }
 

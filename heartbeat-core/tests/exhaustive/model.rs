@@ -52,6 +52,8 @@ pub(super) struct Rules {
     pub(super) phases: u64,
     /// The only fault is that one direction fails, whichever.
     pub(super) cuts: bool,
+    /// There are no faults, but either side leaves or finishes.
+    pub(super) partings: bool,
     /// Delays are so short that nobody may die.
     pub(super) calm: bool,
 }
@@ -133,6 +135,8 @@ pub(super) enum Fault {
     Jam,
     /// No fault: it says goodbye.
     Close,
+    /// No fault: it sends no more messages.
+    Finish,
 }
 
 /// How many states a search visits that isn't to find every one.
@@ -164,6 +168,7 @@ impl Rules {
             backlog: false,
             phases: 0,
             cuts: false,
+            partings: false,
             calm: false,
         }
     }
@@ -372,17 +377,22 @@ impl Rules {
         if may(world.stalls, self.stalls) {
             actions.push(Action::FallAsleep(who));
         }
-        if may(world.probes, self.probes) && !side.record.is_leaving() {
+        if may(world.probes, self.probes) {
             actions.push(Action::Probe(who));
         }
         if is_paused {
             actions.push(Action::Resume(who));
-        } else if may(world.pauses, self.pauses) && !side.record.is_leaving() {
+        } else if may(world.pauses, self.pauses) {
             actions.push(Action::Pause(who));
         }
         if self.cuts {
             if world.faults > 0 {
                 actions.push(Action::Fault(who, Fault::Deafen));
+            }
+        } else if self.partings {
+            if world.faults > 0 {
+                let partings = [Fault::Close, Fault::Finish];
+                actions.extend(partings.map(|fault| Action::Fault(who, fault)));
             }
         } else if may(world.faults, self.faults) {
             let faults = [Fault::Hang, Fault::Deafen, Fault::Jam, Fault::Close];
@@ -469,6 +479,7 @@ impl World {
             Some(Frame::Other(control @ Control::Goodbye(code))) => {
                 self.hear(rules, who, Input::Goodbye(code), control);
             }
+            Some(Frame::Other(Control::Fin)) => self.hear(rules, who, Input::Fin, Control::Fin),
             Some(Frame::Other(control)) => self.hear(rules, who, Input::Alive, control),
             None => {}
         }
@@ -496,8 +507,10 @@ impl World {
             Input::Paused => monitor.handle_paused(now),
             Input::Resumed => monitor.handle_resumed(now),
             Input::Probe => monitor.probe(now),
+            Input::Finish => monitor.finish(now),
             Input::Close => monitor.close(GoodbyeCode::LEAVING, now),
-            Input::Hello | Input::Ping(..) | Input::Pong(_) | Input::Alive | Input::Goodbye(_) => {}
+            Input::Hello | Input::Ping(..) | Input::Pong(_) => {}
+            Input::Alive | Input::Fin | Input::Goodbye(_) => {}
         });
     }
 
@@ -512,7 +525,7 @@ impl World {
         let verdict = self.judge(rules, who, input, &before, &expected);
         self.broken = self.broken.or(verdict.err());
         if self.sides[who].record.has_ended() {
-            self.leave(who);
+            self.leave(who, expected.tells_the_end());
         } else {
             self.settle(rules, who);
         }
@@ -524,7 +537,7 @@ impl World {
         if side.outbox.is_empty() {
             return;
         }
-        let limited = rules.timings[who].write_stall.is_some() && !side.record.is_leaving();
+        let limited = rules.timings[who].write_stall.is_some();
         if side.jammed && limited && !side.record.is_blocked() {
             self.input(rules, who, Input::Blocked);
         } else if rules.write_delay[who] == 0 && !side.jammed {
@@ -577,17 +590,17 @@ impl World {
                 self.settle(rules, who);
             }
             Fault::Close => self.input(rules, who, Input::Close),
+            Fault::Finish => self.input(rules, who, Input::Finish),
         }
     }
 
-    /// The driver of a monitor that came to an end drops the connection. A verdict
-    /// is written without waiting, ahead of what waits.
-    fn leave(&mut self, who: usize) {
+    /// The driver of a monitor that came to an end drops the connection. What tells
+    /// the peer of it is written without waiting, ahead of what waits.
+    fn leave(&mut self, who: usize, tells: bool) {
         let (side, peer) = both(&mut self.sides, who);
-        let is_verdict = |message: &Message| matches!(message.frame, Frame::Other(Control::Goodbye(code)) if code.is_verdict());
-        let verdict = side.outbox.drain(..).find(is_verdict);
+        let last = side.outbox.drain(..).last();
         if peer.is_reachable() && !side.jammed {
-            peer.inbox.extend(verdict);
+            peer.inbox.extend(last.filter(|_| tells));
         }
         side.inbox.clear();
         side.greetings.clear();

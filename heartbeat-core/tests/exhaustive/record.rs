@@ -14,6 +14,7 @@ pub(super) struct Timings {
     pub(super) timeout: u64,
     pub(super) misses: u64,
     pub(super) min_interval: u64,
+    pub(super) linger: u64,
     pub(super) tolerance: u64,
     pub(super) write_stall: Option<u64>,
     /// With `adaptive`.
@@ -32,6 +33,7 @@ impl Timings {
             timeout: ticks(config.timeout()),
             misses: config.max_missed().into(),
             min_interval: ticks(config.min_interval()),
+            linger: ticks(config.linger()),
             tolerance: ticks(config.stall_tolerance()),
             write_stall: config.write_stall().map(ticks),
             floor: config.adaptive().then(|| ticks(config.adaptive_floor())),
@@ -84,6 +86,7 @@ pub(super) struct Record {
     /// Whether `Suspect` was given.
     pub(super) suspected: bool,
     pub(super) blocked: Option<Blocked>,
+    pub(super) parting: Parting,
     /// The ping that may be answered once.
     pub(super) owed: Option<(Nonce, u32)>,
 }
@@ -99,10 +102,28 @@ pub(super) enum Phase {
         sign_at: Option<u64>,
         probe: bool,
     },
-    Leaving {
-        until: u64,
-    },
     Ended,
+}
+
+/// What each side has said of leaving. What is due is handed out at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Parting {
+    fin: Said,
+    /// We leave, and linger until then.
+    until: Option<u64>,
+    confirmed: bool,
+    their_fin: bool,
+    /// The peer leaves too, and our answer.
+    heard: bool,
+    answer: Said,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) enum Said {
+    #[default]
+    Nothing,
+    InFlight,
+    Left,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -140,6 +161,7 @@ pub(super) enum Input {
     Pong(u32),
     Alive,
     Goodbye(GoodbyeCode),
+    Fin,
     /// After a frame.
     Backlog,
     Eof,
@@ -149,6 +171,7 @@ pub(super) enum Input {
     Paused,
     Resumed,
     Probe,
+    Finish,
     Close,
 }
 
@@ -157,12 +180,16 @@ pub(super) enum Input {
 pub(super) struct Expected {
     pub(super) ping: bool,
     pub(super) alive: bool,
+    pub(super) fin: bool,
+    /// A goodbye that is no verdict.
+    pub(super) goodbye: Option<GoodbyeCode>,
     pub(super) connected: bool,
     /// How late we were.
     pub(super) stall: Option<u64>,
     /// The silence that ended.
     pub(super) recovered: Option<u64>,
     pub(super) beat: Beat,
+    pub(super) finished: bool,
     /// Beats missed.
     pub(super) suspect: Option<u64>,
     pub(super) end: Option<Ending>,
@@ -203,6 +230,46 @@ impl Blocked {
     }
 }
 
+impl Parting {
+    /// With `age` of each instant in its place.
+    pub(super) fn aged(self, age: impl Fn(u64) -> u64) -> Self {
+        let until = self.until.map(age);
+        Self { until, ..self }
+    }
+
+    /// Everything that was handed out has left.
+    fn flushed(&mut self) {
+        for said in [&mut self.fin, &mut self.answer] {
+            if *said == Said::InFlight {
+                *said = Said::Left;
+            }
+        }
+    }
+
+    /// How it ends, if nothing is missing.
+    fn is_over(&self) -> Option<CloseReason> {
+        if self.confirmed && self.answer != Said::InFlight {
+            Some(CloseReason::Local)
+        } else if self.fin == Said::Left && self.their_fin && !self.heard {
+            Some(CloseReason::Finished)
+        } else {
+            None
+        }
+    }
+
+    /// What any other end comes to.
+    fn instead_of_death(&self) -> Option<CloseReason> {
+        match (self.confirmed, self.heard) {
+            (true, _) => Some(CloseReason::Local),
+            (false, true) => Some(CloseReason::Peer {
+                code: GoodbyeCode::LEAVING,
+                detail: NoDetail,
+            }),
+            (false, false) => None,
+        }
+    }
+}
+
 impl Record {
     pub(super) const fn new(now: u64) -> Self {
         Self {
@@ -222,6 +289,14 @@ impl Record {
             excused_until: None,
             suspected: false,
             blocked: None,
+            parting: Parting {
+                fin: Said::Nothing,
+                until: None,
+                confirmed: false,
+                their_fin: false,
+                heard: false,
+                answer: Said::Nothing,
+            },
             owed: None,
         }
     }
@@ -231,7 +306,12 @@ impl Record {
     }
 
     pub(super) const fn is_leaving(&self) -> bool {
-        matches!(self.phase, Phase::Leaving { .. })
+        self.parting.until.is_some()
+    }
+
+    /// When linger is over.
+    pub(super) const fn lingers_until(&self) -> Option<u64> {
+        self.parting.until
     }
 
     pub(super) const fn is_paused(&self) -> bool {
@@ -287,11 +367,11 @@ impl Record {
             Phase::Idle { probe_waits: false } => Some(end),
             Phase::Round(round) => Some(round.step),
             Phase::Paused { sign_at, .. } => sign_at,
-            Phase::Leaving { until } => Some(until),
             Phase::Ended => None,
         };
         let blocked = self.blocked.map(|blocked| blocked.until);
-        deadline.into_iter().chain(blocked).min()
+        let others = blocked.into_iter().chain(self.parting.until);
+        deadline.into_iter().chain(others).min()
     }
 
     /// Follows one input at `now`. The monitor's deadline was `deadline`.
@@ -302,7 +382,7 @@ impl Record {
         deadline: Option<u64>,
         now: u64,
     ) -> Expected {
-        let watching = !self.is_leaving() && !self.has_ended();
+        let watching = !self.has_ended();
         let lateness = deadline.and_then(|deadline| now.checked_sub(deadline));
         let slept = |late: &u64| watching && (*late > own.tolerance || *late >= own.budget());
         let mut step = Step {
@@ -324,6 +404,7 @@ impl Record {
             Input::Paused => step.paused(),
             Input::Resumed => step.resumed(),
             Input::Probe => step.probe(),
+            Input::Finish => step.finish(),
             Input::Close => step.close(),
             Input::Eof => step.eof(),
             Input::Backlog => step.backlog(),
@@ -338,9 +419,7 @@ impl Record {
 impl Step<'_> {
     fn arrived(&mut self, frame: Input) {
         let is_evidence = match frame {
-            Input::Pong(count) if !self.record.is_leaving() => {
-                self.pong(count) || !self.own.by_echo
-            }
+            Input::Pong(count) => self.pong(count) || !self.own.by_echo,
             // A question is no answer.
             Input::Ping(..) => false,
             _ => !self.own.by_echo,
@@ -352,7 +431,7 @@ impl Step<'_> {
         }
         match frame {
             Input::Goodbye(code) => self.goodbye(code),
-            _ if self.record.is_leaving() => {}
+            Input::Fin => self.fin(),
             Input::Ping(nonce, count) => {
                 self.record.owed = Some((nonce, count));
                 self.ask_along();
@@ -364,14 +443,35 @@ impl Step<'_> {
 
     fn goodbye(&mut self, code: GoodbyeCode) {
         let detail = NoDetail;
-        self.end(if (2..=7).contains(&code.0) {
-            Ending::Dead {
-                cause: Cause::GivenUp { code, detail },
-                missed: self.record.missed(),
-            }
-        } else {
-            Ending::Closed(CloseReason::Peer { code, detail })
-        });
+        let is_answer = code == GoodbyeCode::RECEIVED;
+        let answer = (!is_answer).then_some(GoodbyeCode::RECEIVED);
+        if (2..=7).contains(&code.0) {
+            let missed = self.record.missed();
+            let cause = Cause::GivenUp { code, detail };
+            self.end(Ending::Dead { cause, missed });
+        } else if !self.record.is_leaving() {
+            self.end(Ending::Closed(CloseReason::Peer { code, detail }));
+            self.expected.goodbye = answer;
+        } else if is_answer {
+            self.record.parting.confirmed = true;
+            self.part_if_all_is_said();
+        } else if !std::mem::replace(&mut self.record.parting.heard, true) {
+            self.record.parting.answer = Said::InFlight;
+            self.expected.goodbye = answer;
+        }
+    }
+
+    fn fin(&mut self) {
+        let parting = &mut self.record.parting;
+        let known = std::mem::replace(&mut parting.their_fin, true);
+        self.expected.finished = !known && !parting.heard;
+        self.part_if_all_is_said();
+    }
+
+    fn part_if_all_is_said(&mut self) {
+        if let Some(reason) = self.record.parting.is_over() {
+            self.end(Ending::Closed(reason));
+        }
     }
 
     /// The peer asks: so do we, if none of our pings waits for its answer and the
@@ -400,7 +500,7 @@ impl Step<'_> {
     fn heard(&mut self) {
         let record = &mut *self.record;
         match record.phase {
-            Phase::Leaving { .. } | Phase::Ended => return,
+            Phase::Ended => return,
             Phase::Idle { .. } | Phase::Paused { .. } => {}
             Phase::Round(_) => self.enter_idle(),
         }
@@ -593,9 +693,6 @@ impl Step<'_> {
     fn flushed(&mut self) {
         self.forgive();
         self.record.blocked = None;
-        if self.record.is_leaving() {
-            return self.end(Ending::Closed(CloseReason::Local));
-        }
         if self.record.alive_on_its_way {
             self.record.alive_on_its_way = false;
             self.record.alive_left_at = Some(self.now);
@@ -604,6 +701,12 @@ impl Step<'_> {
                 *sign_at = Some(self.now + every);
             }
         }
+        self.ping_flushed();
+        self.record.parting.flushed();
+        self.part_if_all_is_said();
+    }
+
+    fn ping_flushed(&mut self) {
         // A ping that is only wanted since this input hasn't left.
         if self.expected.ping {
             return;
@@ -653,6 +756,11 @@ impl Step<'_> {
                 missed,
             });
         }
+        let parting = self.record.parting;
+        if parting.until.is_some_and(|until| until <= self.now) {
+            let reason = parting.instead_of_death();
+            self.end(Ending::Closed(reason.unwrap_or(CloseReason::Unconfirmed)));
+        }
     }
 
     fn serve(&mut self) {
@@ -660,10 +768,7 @@ impl Step<'_> {
             Phase::Idle { .. } => self.serve_idle(),
             Phase::Round(round) => self.step_of(round),
             Phase::Paused { .. } => self.sign_if_due(),
-            Phase::Leaving { until } if until <= self.now => {
-                self.end(Ending::Closed(CloseReason::Local));
-            }
-            Phase::Leaving { .. } | Phase::Ended => {}
+            Phase::Ended => {}
         }
     }
 
@@ -812,32 +917,42 @@ impl Step<'_> {
         }
     }
 
+    fn finish(&mut self) {
+        self.forgive();
+        let parting = &mut self.record.parting;
+        if parting.until.is_none() && parting.fin == Said::Nothing {
+            parting.fin = Said::InFlight;
+            self.expected.fin = true;
+        }
+    }
+
     fn close(&mut self) {
+        self.forgive();
         if !self.record.is_leaving() {
-            self.record.phase = Phase::Leaving {
-                until: self.now + self.own.budget(),
-            };
-            self.record.blocked = None;
-            self.record.owed = None;
+            self.record.parting.until = Some(self.now + self.own.linger);
+            self.expected.goodbye = Some(GoodbyeCode::LEAVING);
         }
     }
 
     fn eof(&mut self) {
         let missed = self.record.missed();
-        self.end(match self.record.phase {
-            Phase::Leaving { .. } => Ending::Closed(CloseReason::Local),
-            _ => Ending::Dead {
-                cause: Cause::Eof,
-                missed,
-            },
+        self.end(Ending::Dead {
+            cause: Cause::Eof,
+            missed,
         });
     }
 
     fn end(&mut self, ending: Ending) {
         if !self.record.has_ended() {
+            let ending = match (ending, self.record.parting.instead_of_death()) {
+                (Ending::Dead { .. }, Some(reason)) => Ending::Closed(reason),
+                _ => ending,
+            };
             self.record.phase = Phase::Ended;
             self.expected.ping = false;
             self.expected.alive = false;
+            // The end says it all.
+            self.expected.suspect = None;
             self.expected.end = Some(ending);
         }
     }

@@ -35,6 +35,9 @@ pub(super) enum Seen {
     WriteStalled,
     GivenUp,
     ClosedByPeer,
+    Confirmed,
+    Unconfirmed,
+    BothFinished,
     Recovered,
     LocalStall,
     Beat,
@@ -74,7 +77,7 @@ impl Broken {
         Rate: "as many pings as beats, no more",
         MissedSign: "a sign of life when it is due",
         Terminal: "one terminal event, then silence",
-        Goodbye: "a goodbye is no death, and ends",
+        Goodbye: "a goodbye is answered, is no death, and ends",
         Suspicion: "suspect for a beat that is late, until evidence comes",
         Stall: "a stall is told, and nothing else is",
         Negotiation: "the slower interval wins",
@@ -90,6 +93,9 @@ impl Seen {
         WriteStalled: "writes are blocked for too long",
         GivenUp: "the peer's verdict arrives",
         ClosedByPeer: "a goodbye arrives",
+        Confirmed: "a goodbye is confirmed",
+        Unconfirmed: "a goodbye isn't confirmed in time",
+        BothFinished: "both sides have finished",
         Recovered: "a suspicion is taken back",
         LocalStall: "a stall of our own is noticed",
         Beat: "a round trip is measured",
@@ -129,10 +135,8 @@ impl World {
         expected: &Expected,
     ) -> Result<(), Broken> {
         let mut alive = expected.alive;
-        let mut goodbye = match expected.end {
-            Some(Ending::Dead { cause, .. }) => verdict(cause),
-            _ => None,
-        };
+        let mut fin = expected.fin;
+        let mut goodbye = expected.last_word().or(expected.goodbye);
         let [own, peer] = [&rules.timings[who], &rules.timings[1 - who]];
         let side = &mut self.sides[who];
         let record = &mut side.record;
@@ -163,9 +167,13 @@ impl World {
                     _ => return Err(Broken::EchoStorm),
                 },
                 Control::Goodbye(code) => {
-                    let told = goodbye.take() == Some(code);
-                    let leaves = record.is_leaving() && code == GoodbyeCode::LEAVING;
-                    if !told && !leaves {
+                    if goodbye.take() != Some(code) {
+                        return Err(Broken::Goodbye);
+                    }
+                    Frame::Other(control)
+                }
+                Control::Fin => {
+                    if !std::mem::take(&mut fin) {
                         return Err(Broken::Goodbye);
                     }
                     Frame::Other(control)
@@ -185,7 +193,7 @@ impl World {
         }
         match record.owed.take() {
             Some(_) if expected.end.is_none() => Err(Broken::EchoStorm),
-            _ if goodbye.is_some() => Err(Broken::Goodbye),
+            _ if goodbye.is_some() || fin => Err(Broken::Goodbye),
             _ if alive => Err(Broken::MissedSign),
             _ => Ok(()),
         }
@@ -246,11 +254,22 @@ impl World {
                 }
                 Event::Closed { reason } => {
                     ended = true;
-                    if expected.end.take() != Some(Ending::Closed(reason)) {
+                    let is_unconfirmed = reason == CloseReason::Unconfirmed;
+                    if expected.end.take() != Some(Ending::Closed(reason))
+                        || rules.calm && is_unconfirmed
+                    {
                         return Err(Broken::Goodbye);
                     }
-                    if reason != CloseReason::Local {
-                        self.seen = Some(Seen::ClosedByPeer);
+                    self.seen = Some(match reason {
+                        CloseReason::Peer { .. } => Seen::ClosedByPeer,
+                        CloseReason::Local => Seen::Confirmed,
+                        CloseReason::Unconfirmed => Seen::Unconfirmed,
+                        CloseReason::Finished => Seen::BothFinished,
+                    });
+                }
+                Event::Finished => {
+                    if !std::mem::take(&mut expected.finished) {
+                        return Err(Broken::Goodbye);
                     }
                 }
                 Event::Dead(death) => {
@@ -270,7 +289,8 @@ impl World {
             Expected {
                 end: Some(Ending::Closed(_)),
                 ..
-            } => Err(Broken::Goodbye),
+            }
+            | Expected { finished: true, .. } => Err(Broken::Goodbye),
             Expected {
                 connected: true, ..
             } => Err(Broken::Negotiation),
@@ -326,7 +346,7 @@ impl World {
             return Err(Broken::FalseDead);
         }
         self.seen = Some(match death.cause {
-            Cause::Eof => return Ok(()),
+            Cause::Eof if !rules.calm => return Ok(()),
             Cause::GivenUp { .. } => Seen::GivenUp,
             Cause::WriteStalled => Seen::WriteStalled,
             _ => Seen::Dead,
@@ -354,22 +374,24 @@ impl World {
     pub(super) fn judge_silence(&self, rules: &Rules, who: usize) -> Result<(), Broken> {
         let record = &self.sides[who].record;
         let own = &rules.timings[who];
-        let (latest, broken) = match record.phase {
-            Phase::Paused { .. } | Phase::Ended => return Ok(()),
-            Phase::Leaving { until } => (until, Broken::Goodbye),
+        let is_late = |latest: u64| self.now > latest + rules.lateness;
+        if record.lingers_until().is_some_and(is_late) {
+            return Err(Broken::Goodbye);
+        }
+        match record.phase {
+            Phase::Paused { .. } | Phase::Ended => Ok(()),
             Phase::Idle { .. } | Phase::Round(_) => {
                 let interval = record.interval(own, &rules.timings[1 - who]);
                 let latest = record.heard_at + interval + own.budget();
                 let latest = record
                     .excused_until
                     .map_or(latest, |until| latest.max(until));
-                (latest, Broken::MissedDead)
+                match is_late(latest) {
+                    true => Err(Broken::MissedDead),
+                    false => Ok(()),
+                }
             }
-        };
-        if self.now > latest + rules.lateness {
-            return Err(broken);
         }
-        Ok(())
     }
 
     fn judge_status(&self, rules: &Rules, who: usize) -> Result<(), Broken> {
@@ -381,10 +403,10 @@ impl World {
         }
         let status = side.monitor.status();
         let state = match record.phase {
+            _ if record.is_leaving() => State::Closing,
             Phase::Idle { .. } | Phase::Round(_) if record.suspected => State::Suspect,
             Phase::Idle { .. } | Phase::Round(_) => State::Alive,
-            Phase::Paused { .. } => State::Paused,
-            Phase::Leaving { .. } | Phase::Ended => State::Closing,
+            Phase::Paused { .. } | Phase::Ended => State::Paused,
         };
         let last_heard = rules.instant(record.heard_at);
         if status.state != state
@@ -410,7 +432,22 @@ impl World {
     }
 }
 
-/// What the peer is told of a verdict of ours.
+impl Expected {
+    /// What the peer is told of a verdict of ours.
+    fn last_word(&self) -> Option<GoodbyeCode> {
+        match self.end {
+            Some(Ending::Dead { cause, .. }) => verdict(cause),
+            _ => None,
+        }
+    }
+
+    /// Whether the last goodbye that was handed out tells the peer of the end.
+    pub(super) fn tells_the_end(&self) -> bool {
+        self.end.is_some() && (self.goodbye.is_some() || self.last_word().is_some())
+    }
+}
+
+/// The code of a verdict of ours.
 fn verdict(cause: Cause) -> Option<GoodbyeCode> {
     match cause {
         Cause::Silent => Some(GoodbyeCode::SILENT),
@@ -440,6 +477,9 @@ fn judge_ended(monitor: &Monitor, rules: &Rules, now: u64) -> Result<(), Broken>
         monitor.handle_resumed(now);
         monitor.handle_frame(Control::Goodbye(GoodbyeCode::SILENT), now);
         monitor.handle_end(End::Reset, now);
+        monitor.handle_frame(Control::Goodbye(GoodbyeCode::LEAVING), now);
+        monitor.handle_frame(Control::Fin, now);
+        monitor.finish(now);
         monitor.close(GoodbyeCode::LEAVING, now);
         if monitor.poll_transmit().is_some()
             || monitor.poll_event().is_some()

@@ -35,7 +35,10 @@ pub(crate) const INSTANCE: [u8; 8] = *b"the peer";
 /// A goodbye of a peer that leaves.
 pub(crate) const GOODBYE: Control = Control::Goodbye(GoodbyeCode::LEAVING);
 
-/// What comes of it.
+/// The answer to a goodbye: everything before it was taken in.
+pub(crate) const RECEIVED: Control = Control::Goodbye(GoodbyeCode::RECEIVED);
+
+/// What comes of a goodbye.
 pub(crate) const LEFT: CloseReason = CloseReason::Peer {
     code: GoodbyeCode::LEAVING,
     detail: NoDetail,

@@ -74,6 +74,19 @@ fn each_event_is_a_line() {
             "closed: we said goodbye",
         ),
         (
+            Event::Closed {
+                reason: CloseReason::Unconfirmed,
+            },
+            "closed: we said goodbye, which wasn't confirmed",
+        ),
+        (Event::Finished, "the peer sends no more messages"),
+        (
+            Event::Closed {
+                reason: CloseReason::Finished,
+            },
+            "closed: both sides had finished",
+        ),
+        (
             Event::Dead(death(End::Eof)),
             "dead: closed without goodbye, silent for 1s",
         ),
@@ -87,9 +100,15 @@ fn each_event_is_a_line() {
 fn two_events_are_terminal() {
     let silent_for = secs(1);
     assert!(Event::Dead(death(End::Io)).is_terminal());
-    for reason in [LEFT, CloseReason::Local] {
+    for reason in [
+        LEFT,
+        CloseReason::Local,
+        CloseReason::Unconfirmed,
+        CloseReason::Finished,
+    ] {
         assert!(Event::Closed { reason }.is_terminal());
     }
+    assert!(!Event::Finished.is_terminal());
     assert!(
         !Event::Suspect {
             missed: 3,

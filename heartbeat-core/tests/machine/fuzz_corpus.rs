@@ -88,7 +88,14 @@ fn each_seed_comes_to_what_its_name_says() {
             "signs-of-life" => state == State::Alive && told.is_empty(),
             "unnumbered-pongs" => silent && beats == 2,
             "acknowledged" => silent && recovered == 1,
-            "we-say-goodbye" | "farewell-to-the-dead" => closed == Some(CloseReason::Local),
+            "we-say-goodbye" | "both-say-goodbye" => closed == Some(CloseReason::Local),
+            "farewell-to-the-dead" => cause == Some(Cause::WriteStalled),
+            "goodbye-unconfirmed" => closed == Some(CloseReason::Unconfirmed),
+            "goodbye-discarded" => closed == Some(LEFT),
+            "both-finish" => {
+                closed == Some(CloseReason::Finished) && told.contains(&Event::Finished)
+            }
+            "finish-and-leave" => silent && told.contains(&Event::Finished),
             "write-stalled" => cause == Some(Cause::WriteStalled),
             "slow-write" => silent && told.len() == 1,
             // Three are forgiven.
@@ -152,6 +159,10 @@ fn seeds() -> Vec<Named> {
     let plain = Head::default();
     let limited = Head {
         switches: 7,
+        ..plain
+    };
+    let lingering = Head {
+        switches: 11,
         ..plain
     };
     let passive = Head {
@@ -222,11 +233,48 @@ fn seeds() -> Vec<Named> {
                 &beat.repeat(5),
             ]),
         ),
-        ("we-say-goodbye", plain, vec![DRAIN, CLOSE, DRAIN, EVENT]),
+        (
+            "we-say-goodbye",
+            plain,
+            vec![
+                DRAIN, CLOSE, DRAIN, EVENT, PING, 1, DRAIN, GOODBYE, 8, DRAIN,
+            ],
+        ),
+        (
+            "both-say-goodbye",
+            plain,
+            vec![CLOSE, DRAIN, GOODBYE, 1, GOODBYE, 8, TRANSMIT, DRAIN, DRAIN],
+        ),
         (
             "farewell-to-the-dead",
             plain,
-            vec![DRAIN, CLOSE, TRANSMIT, DEADLINE, TIMEOUT, EVENT],
+            bytes(&[
+                &[DRAIN, CLOSE, TRANSMIT],
+                &[DEADLINE, TIMEOUT, EVENT].repeat(6),
+            ]),
+        ),
+        (
+            "goodbye-unconfirmed",
+            lingering,
+            bytes(&[
+                &[DRAIN, CLOSE, DRAIN],
+                &[DEADLINE, TIMEOUT, BYTES, DRAIN].repeat(4),
+            ]),
+        ),
+        (
+            "goodbye-discarded",
+            plain,
+            vec![DRAIN, MESSAGE, DISCARDED, GOODBYE, 0, TRANSMIT, DRAIN],
+        ),
+        (
+            "both-finish",
+            plain,
+            vec![DRAIN, FINISH, FIN, PING, 1, DRAIN, FINISH],
+        ),
+        (
+            "finish-and-leave",
+            plain,
+            bytes(&[&[DRAIN, FIN, DRAIN, CLOSE, FINISH, DRAIN], &beat.repeat(4)]),
         ),
         (
             "write-stalled",
@@ -355,6 +403,7 @@ struct Head {
     role: u8,
     switches: u8,
     stall_tolerance: u64,
+    linger: u64,
     start: u64,
 }
 
@@ -371,6 +420,7 @@ impl Default for Head {
             role: 0,
             switches: 3,
             stall_tolerance: 1_000,
+            linger: 2_500,
             start: 5_000,
         }
     }
@@ -387,6 +437,9 @@ impl Head {
         number(&mut input, self.stall_tolerance);
         if self.switches & 4 != 0 {
             number(&mut input, self.timeout);
+        }
+        if self.switches & 8 != 0 {
+            number(&mut input, self.linger);
         }
         number(&mut input, 1);
         number(&mut input, self.start);
@@ -480,6 +533,7 @@ impl Dice {
             role: self.byte(),
             switches: self.byte(),
             stall_tolerance: self.micros(),
+            linger: self.micros(),
             start: self.micros(),
         }
         .bytes();

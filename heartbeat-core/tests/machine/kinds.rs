@@ -900,9 +900,12 @@ fn whatever_is_told_with_an_earlier_time_counts_from_the_latest() {
     run.writable = false;
     run.at(secs(8), bytes);
     leave(&mut run.monitor, before);
-    run.just_before(secs(8 + 6));
+    for second in [15, 22, 29, 36] {
+        run.at(secs(second), bytes);
+    }
+    run.just_before(secs(8 + 30));
     assert!(!run.monitor.has_ended());
-    run.until(secs(8 + 6));
+    run.until(secs(8 + 30));
     assert!(run.monitor.has_ended());
 }
 
@@ -936,10 +939,13 @@ fn a_goodbye_near_the_end_of_time_ends() {
         let mut monitor = Monitor::new(timings().build().unwrap(), 1, now);
         leave(&mut monitor, now);
         while monitor.poll_transmit().is_some() {}
-        monitor.handle_progress(now);
-        let deadline = monitor.poll_timeout().unwrap();
-        monitor.handle_timeout(deadline.max(now));
-        let reason = CloseReason::Local;
+        monitor.handle_flushed(now);
+        while let Some(deadline) = monitor.poll_timeout() {
+            // The peer lives.
+            monitor.handle_bytes(deadline);
+            monitor.handle_timeout(deadline.max(now));
+        }
+        let reason = CloseReason::Unconfirmed;
         assert_eq!(monitor.poll_event(), Some(Event::Closed { reason }));
         assert_eq!(monitor.poll_timeout(), None);
     }

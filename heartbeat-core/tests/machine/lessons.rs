@@ -19,7 +19,9 @@
 
 use core::time::Duration;
 
-use crate::common::{GOODBYE, INSTANCE, LEFT, MICRO, Run, YEAR, at, converse, leave, ms, secs, us};
+use crate::common::{
+    GOODBYE, INSTANCE, LEFT, MICRO, RECEIVED, Run, YEAR, at, converse, leave, ms, secs, us,
+};
 use heartbeat_core::{
     Cause, CloseReason, Config, ConfigBuilder, Control, End, Event, Evidence, GoodbyeCode, Hello,
     Instant, Monitor, Nonce, ProtocolError, Role, State,
@@ -1140,7 +1142,12 @@ fn lesson_64_every_end_has_a_typed_cause() {
         assert_eq!((death.silent_for, death.missed), (secs(13), 1));
     }
 
-    let by_us: fn(&mut Monitor, Instant) = leave;
+    let by_us: fn(&mut Monitor, Instant) = |monitor, now| {
+        leave(monitor, now);
+        while monitor.poll_transmit().is_some() {}
+        monitor.handle_flushed(now);
+        monitor.handle_frame(RECEIVED, now);
+    };
     let by_the_peer: fn(&mut Monitor, Instant) = |monitor, now| {
         monitor.handle_frame(GOODBYE, now);
     };

@@ -126,6 +126,10 @@ pub(crate) fn config(dice: &mut Dice, scale: Scale) -> Config {
     if dice.chance(35) {
         builder = builder.write_stall((draw(dice) * 2).min(Duration::from_micros(YEAR)));
     }
+    if dice.chance(80) {
+        let linger = draw(dice) * dice.one(&[1, 5, 20]);
+        builder = builder.linger(linger.min(Duration::from_micros(YEAR)));
+    }
     api::build(builder)
 }
 

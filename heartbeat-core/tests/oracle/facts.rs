@@ -42,6 +42,8 @@ pub(crate) struct World {
     /// How long after the deadline the call comes.
     pub(crate) late: u64,
     pub(crate) stall: bool,
+    /// Whether we didn't read before the call, and don't after it.
+    pub(crate) paused: [bool; 2],
     pub(crate) heard: Option<Heard>,
     /// The Hello says something new.
     pub(crate) news: bool,
@@ -81,6 +83,8 @@ pub(crate) struct Facts {
     pub(crate) terms: Terms,
     pub(crate) now: u64,
     pub(crate) last: u64,
+    /// We don't read.
+    pub(crate) paused: bool,
     pub(crate) rtt: RoundTrips,
     pub(crate) flood: Flood,
     pub(crate) sent: u64,
@@ -104,6 +108,7 @@ impl Facts {
             terms,
             now,
             last: now,
+            paused: false,
             rtt: RoundTrips::default(),
             flood: Flood::new(hello, terms.min_interval, now),
             sent: 0,
@@ -136,16 +141,19 @@ impl Facts {
         deadline: Option<u64>,
         asked: Asked,
     ) -> World {
+        if op == Op::Discarded {
+            return self.idle_world();
+        }
         self.now = self.now.max(now);
-        let judges = matches!(state, State::Alive | State::Suspect | State::Paused);
-        let paused = state == State::Paused;
+        let judges = !matches!(state, State::Closed | State::Dead);
+        let paused = self.paused;
         let late = deadline.map_or(0, |deadline| self.now.saturating_sub(deadline));
         let slept = late > self.terms.tolerance || late > 0 && late >= self.terms.budget();
         if slept && judges {
             self.untime();
         }
         let shows = match op {
-            Op::Close(_) | Op::End(_) => false,
+            Op::End(_) => false,
             Op::Timeout => true,
             Op::Resumed => paused,
             _ => !paused,
@@ -157,7 +165,9 @@ impl Facts {
         };
         if judges {
             self.judge(op, paused, &mut world);
+            self.paused = (paused || op == Op::Paused) && op != Op::Resumed;
         }
+        world.paused = [paused, self.paused];
         world.terms = self.terms;
         world.last = self.last;
         if op == Op::Flushed && self.in_flight {
@@ -279,6 +289,7 @@ impl Facts {
             now: self.now,
             late: 0,
             stall: false,
+            paused: [self.paused; 2],
             heard: None,
             news: false,
             refused: false,

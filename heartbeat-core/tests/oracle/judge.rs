@@ -126,8 +126,7 @@ impl Judge {
         if matches!(call.op, Op::Ping(_)) && !had_ping && self.has_ping() && !world.stall {
             tally.count("asks along");
         }
-        self.promises
-            .after(call.op, &world, state, &self.seen, probing)
+        self.promises.after(call.op, &world, &self.seen, probing)
     }
 
     /// Whether a ping waits to be handed out.
@@ -224,7 +223,7 @@ impl Judge {
             let detail = format!("{:?} instead of {has:?}", self.seen.has);
             return fail("has_transmit, has_event, has_ended", detail);
         }
-        if self.seen.deadline == Some(u64::MAX) && status.state != State::Closing {
+        if self.seen.deadline == Some(u64::MAX) {
             return fail("a deadline at the end of time", String::new());
         }
         let facts = &mut self.facts;
@@ -302,6 +301,7 @@ impl Judge {
                 }
             }
             Some(Control::Pong(_)) => self.promises.pong()?,
+            Some(Control::Goodbye(_)) => self.promises.goodbye(),
             _ => {}
         }
         tally.frame(frame);
@@ -361,8 +361,7 @@ impl Judge {
             Life::Idle { .. } => "Idle",
             Life::Round(_) => "Round",
             Life::Paused { .. } => "Paused",
-            Life::Leaving { .. } => "Leaving",
-            Life::Closed => "Closed",
+            Life::Closed { .. } => "Closed",
             Life::Dead { .. } => "Dead",
         };
         let stall = if world.stall { " late" } else { "" };

@@ -7,6 +7,7 @@ use crate::{
     after::After,
     facts::{Facts, World},
     fork::Fork,
+    parting::Parting,
     seen::Seen,
     span::{NEVER, Span},
     terms::Terms,
@@ -24,12 +25,10 @@ pub(crate) enum Life {
         sign: Option<u64>,
         probe_waits: bool,
     },
-    Leaving {
-        until: u64,
-        code: GoodbyeCode,
-        goodbye: Flight,
+    Closed {
+        /// What the peer's goodbye is still to be answered with.
+        answer: Option<GoodbyeCode>,
     },
-    Closed,
     Dead {
         missed: u32,
         /// What the peer is still to be told.
@@ -87,6 +86,7 @@ pub(crate) struct Candidate {
     /// A `Suspect` was given and not taken back.
     pub(crate) suspected: bool,
     pub(crate) pending: Pending,
+    pub(crate) parting: Parting,
     /// When blocked writes end it.
     pub(crate) limit: Option<u64>,
     pub(crate) limit_moves: u32,
@@ -118,6 +118,7 @@ impl Candidate {
             alive_left: None,
             suspected: false,
             pending: Pending::default(),
+            parting: Parting::default(),
             limit: None,
             limit_moves: 0,
         }
@@ -141,16 +142,20 @@ impl Candidate {
 
     fn state_fits(&self, seen: &Seen) -> Result<(), Mismatch> {
         let suspect = self.suspected || self.pending.suspect.is_some();
+        let judging = match suspect {
+            true => State::Suspect,
+            false => State::Alive,
+        };
         let (state, missed) = match self.life {
-            Life::Idle { .. } if suspect => (State::Suspect, 0),
-            Life::Idle { .. } => (State::Alive, 0),
-            Life::Round(round) if suspect => (State::Suspect, round.missed),
-            Life::Round(round) => (State::Alive, round.missed),
+            Life::Idle { .. } => (judging, 0),
+            Life::Round(round) => (judging, round.missed),
             Life::Paused { .. } => (State::Paused, 0),
-            Life::Leaving { .. } => (State::Closing, 0),
-            Life::Closed => (State::Closed, 0),
+            Life::Closed { .. } => (State::Closed, 0),
             Life::Dead { missed, .. } => (State::Dead, missed),
         };
+        // It takes the place of what the peer counts as.
+        let is_leaving = self.parting.is_leaving() && !self.has_ended();
+        let state = if is_leaving { State::Closing } else { state };
         if seen.status.state != state {
             return Err(Mismatch::State(state));
         }
@@ -165,7 +170,7 @@ impl Candidate {
         let mut next = |expected: bool, matches: &dyn Fn(&Control) -> bool| {
             !expected || frames.next().is_some_and(matches)
         };
-        let goodbye = self.goodbye_due();
+        let last_word = self.last_word();
         let fits = next(self.hello, &|frame| matches!(frame, Control::Hello(_)))
             && next(self.pong.is_some(), &|frame| {
                 self.pong
@@ -177,28 +182,24 @@ impl Candidate {
             && next(self.alive == Some(Flight::Due), &|frame| {
                 *frame == Control::Alive
             })
-            && next(goodbye.is_some(), &|frame| {
-                goodbye.is_some_and(|code| *frame == Control::Goodbye(code))
+            && next(last_word.is_some(), &|frame| {
+                last_word.is_some_and(|code| *frame == Control::Goodbye(code))
             });
-        if fits && frames.next().is_none() {
+        if fits && frames.copied().eq(self.parting.frames()) {
             Ok(())
         } else {
             Err(Mismatch::Frames)
         }
     }
 
-    pub(crate) fn goodbye_is_due(&self) -> bool {
-        self.goodbye_due().is_some()
+    pub(crate) const fn has_ended(&self) -> bool {
+        matches!(self.life, Life::Closed { .. } | Life::Dead { .. })
     }
 
-    fn goodbye_due(&self) -> Option<GoodbyeCode> {
+    /// What the peer is told of the end.
+    pub(crate) const fn last_word(&self) -> Option<GoodbyeCode> {
         match self.life {
-            Life::Leaving {
-                code,
-                goodbye: Flight::Due,
-                ..
-            } => Some(code),
-            Life::Dead { goodbye, .. } => goodbye,
+            Life::Closed { answer: code } | Life::Dead { goodbye: code, .. } => code,
             _ => None,
         }
     }
@@ -210,11 +211,11 @@ impl Candidate {
         seen: Option<u64>,
     ) -> Result<(), Mismatch> {
         let limit = self.limit.unwrap_or(NEVER);
+        let limit = limit.min(self.parting.until().unwrap_or(NEVER));
         let at = seen.unwrap_or(NEVER);
         let soonest = soonest(terms, world.left);
         let (fits, expected) = match &mut self.life {
-            Life::Closed | Life::Dead { .. } => (at == NEVER, Span::exactly(NEVER)),
-            Life::Leaving { until, .. } => (at == *until, Span::exactly(*until)),
+            Life::Closed { .. } | Life::Dead { .. } => (at == NEVER, Span::exactly(NEVER)),
             Life::Idle { probe_waits } => {
                 let probe = if *probe_waits { soonest } else { NEVER };
                 let others = limit.min(probe);
@@ -260,9 +261,8 @@ impl Candidate {
             self.alive = Some(Flight::InFlight);
         } else {
             match &mut self.life {
-                Life::Leaving { goodbye, .. } => *goodbye = Flight::InFlight,
-                Life::Dead { goodbye, .. } => *goodbye = None,
-                _ => {}
+                Life::Closed { answer: word } | Life::Dead { goodbye: word, .. } => *word = None,
+                _ => self.parting.transmitted(),
             }
         }
     }
@@ -271,9 +271,10 @@ impl Candidate {
     pub(crate) fn drained(&mut self) {
         self.suspected |= self.pending.drained();
         if self.pending.end.is_none() {
-            if let Life::Dead { goodbye, .. } = &mut self.life {
+            if let Life::Closed { answer: word } | Life::Dead { goodbye: word, .. } = &mut self.life
+            {
                 // The stream is dropped.
-                (*goodbye, self.hello) = (None, false);
+                (*word, self.hello) = (None, false);
             }
         }
     }

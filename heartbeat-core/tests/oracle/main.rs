@@ -30,6 +30,7 @@ mod moves;
 mod one;
 mod ops;
 mod pair;
+mod parting;
 mod peer;
 mod promises;
 mod rounds;
@@ -133,16 +134,25 @@ fn one_monitor_under_an_arbitrary_driver() {
             "pongs",
             "asks along",
             "signs of life",
+            "Fins",
             "goodbyes",
+            "answers",
+            "refused answers",
             "verdicts",
+            "stalls while leaving",
+            "pauses while leaving",
+            "deaths while leaving",
             "Connected",
             "Beat",
+            "Finished",
             "Suspect (early)",
             "Suspect",
             "Recovered",
             "LocalStall",
             "Closed(Local)",
             "Closed(Peer)",
+            "Closed(Unconfirmed)",
+            "Closed(Finished)",
             "Dead(Silent)",
             "Dead(WriteStalled)",
             "Dead(Refused)",
@@ -170,12 +180,21 @@ fn two_monitors_over_a_link_that_holds_and_loses() {
             "pongs",
             "asks along",
             "signs of life",
+            "Fins",
+            "goodbyes",
+            "answers",
             "verdicts",
+            "both leave",
             "Connected",
             "Beat",
+            "Finished",
             "Suspect",
             "Recovered",
             "LocalStall",
+            "Closed(Local)",
+            "Closed(Peer)",
+            "Closed(Unconfirmed)",
+            "Closed(Finished)",
             "Dead(Silent)",
             "Dead(WriteStalled)",
             "Dead(GivenUp)",
@@ -201,6 +220,8 @@ fn a_compliant_peer_that_pings_as_fast_as_it_may() {
             "stalls with evidence",
             "holds",
             "bursts above 100",
+            "goodbyes",
+            "Closed(Local)",
         ],
     );
 }

@@ -9,6 +9,7 @@ use crate::{
     fork::Fork,
     life::{Candidate, Flight, Life, Ping, soonest},
     ops::{Op, nonce},
+    parting::{Answered, Parting},
     rounds::Why,
     span::{LAST, Span, due},
     told::Ending,
@@ -17,10 +18,8 @@ use crate::{
 impl Candidate {
     /// One call.
     pub(crate) fn take(&mut self, op: Op, world: &World, fork: &mut Fork) {
-        match self.life {
-            Life::Closed | Life::Dead { .. } => return,
-            Life::Leaving { .. } => return self.leaving(op, world),
-            Life::Idle { .. } | Life::Round(_) | Life::Paused { .. } => {}
+        if self.has_ended() {
+            return;
         }
         // A Hello changes what comes after it.
         let before = World {
@@ -37,7 +36,11 @@ impl Candidate {
         match op {
             Op::Bytes | Op::Message | Op::Acknowledged(_) => {}
             Op::Pong(_) | Op::UnnumberedPong | Op::Transmit | Op::Event => {}
-            Op::Alive | Op::Fin | Op::Reserved => {}
+            Op::Alive | Op::Reserved => {}
+            Op::Fin => {
+                self.pending.finished |= self.parting.hear_fin();
+                self.part_if_all_is_said(world);
+            }
             Op::Hello(_) if world.refused => self.die(None, world),
             Op::Hello(peer) if world.news => {
                 self.pending.connected = Some(peer);
@@ -62,19 +65,39 @@ impl Candidate {
             Op::Paused => self.paused(world),
             Op::Resumed => self.resumed(world, fork),
             Op::Probe => self.probe(world, fork),
-            Op::Close(code) => self.close(GoodbyeCode(code), world),
+            Op::Finish => self.parting.finish(),
+            Op::Close(code) => {
+                let until = world.now.saturating_add(world.terms.linger);
+                self.parting.close(GoodbyeCode(code), until.min(LAST));
+            }
+            Op::Discarded => self.parting.discard(),
         }
     }
 
-    /// The peer leaves, or gave us up.
+    /// The peer leaves, gave us up, or confirms that we leave.
     fn goodbye(&mut self, code: GoodbyeCode, world: &World) {
         let detail = NoDetail;
         if (2..=7).contains(&code.0) {
-            self.die(Some(Cause::GivenUp { code, detail }), world);
-        } else {
-            let reason = CloseReason::Peer { code, detail };
-            self.end(Life::Closed, Ending::Closed(reason));
+            return self.die(Some(Cause::GivenUp { code, detail }), world);
         }
+        match self.parting.hear_goodbye(code, world.terms.foreign) {
+            Answered::Later => self.part_if_all_is_said(world),
+            Answered::Now(answer) => {
+                let reason = CloseReason::Peer { code, detail };
+                self.end(Life::Closed { answer }, Ending::Closed(reason));
+            }
+        }
+    }
+
+    fn part_if_all_is_said(&mut self, world: &World) {
+        if let Some(reason) = self.parting.is_over(world.terms.foreign) {
+            self.closed(reason);
+        }
+    }
+
+    /// It ends in order, and nothing is left to say.
+    fn closed(&mut self, reason: CloseReason) {
+        self.end(Life::Closed { answer: None }, Ending::Closed(reason));
     }
 
     /// Evidence of life.
@@ -212,6 +235,8 @@ impl Candidate {
             self.alive_left = Some(world.now);
             self.sign_left(world);
         }
+        self.parting.flushed();
+        self.part_if_all_is_said(world);
     }
 
     fn ping_flushed(&mut self, world: &World, fork: &mut Fork) {
@@ -266,6 +291,11 @@ impl Candidate {
         if self.limit.is_some_and(|limit| due(limit, world.now)) {
             self.die(Some(Cause::WriteStalled), world);
         }
+        let is_over = |until| due(until, world.now);
+        if !self.has_ended() && self.parting.until().is_some_and(is_over) {
+            let reason = self.parting.instead_of_death();
+            self.closed(reason.unwrap_or(CloseReason::Unconfirmed));
+        }
     }
 
     fn paused(&mut self, world: &World) {
@@ -314,44 +344,15 @@ impl Candidate {
         }
     }
 
-    fn close(&mut self, code: GoodbyeCode, world: &World) {
-        self.due = None;
-        self.pong = None;
-        if self.alive == Some(Flight::Due) {
-            self.alive = None;
-        }
-        self.limit = None;
-        self.life = Life::Leaving {
-            until: anew(world),
-            code,
-            goodbye: Flight::Due,
-        };
-    }
-
-    fn leaving(&mut self, op: Op, world: &World) {
-        let Life::Leaving { until, goodbye, .. } = &mut self.life else {
-            return;
-        };
-        let over = match op {
-            Op::Timeout => *until <= world.now,
-            Op::End(_) => true,
-            Op::Flushed if *goodbye == Flight::InFlight => true,
-            Op::Flushed | Op::Progress => {
-                *until = anew(world);
-                false
-            }
-            Op::Goodbye(code) => return self.goodbye(GoodbyeCode(code), world),
-            _ => false,
-        };
-        if over {
-            self.end(Life::Closed, Ending::Closed(CloseReason::Local));
-        }
-    }
-
     /// The end, with the misses so far.
     pub(crate) fn die(&mut self, cause: Option<Cause>, world: &World) {
+        if self.has_ended() {
+            return;
+        }
+        if let Some(reason) = self.parting.instead_of_death() {
+            return self.closed(reason);
+        }
         let missed = match self.life {
-            Life::Closed | Life::Dead { .. } => return,
             _ if cause == Some(Cause::Silent) => world.terms.misses,
             Life::Round(round) => round.missed,
             _ => 0,
@@ -380,8 +381,9 @@ impl Candidate {
         self.pending.end = Some(ending);
         (self.due, self.in_flight, self.pong, self.alive) = (None, None, None, None);
         // Behind the Hello, if that wasn't given.
-        self.hello &= self.goodbye_is_due();
+        self.hello &= self.last_word().is_some();
         self.limit = None;
+        self.parting = Parting::default();
     }
 }
 
@@ -389,9 +391,4 @@ impl Candidate {
 fn limit(world: &World) -> Option<u64> {
     let limit = world.terms.write_stall?;
     Some(world.now.saturating_add(limit))
-}
-
-/// Until when a goodbye may take.
-fn anew(world: &World) -> u64 {
-    LAST.min(world.now.saturating_add(world.terms.budget()))
 }

@@ -25,6 +25,7 @@ struct Habits {
     punctual: u64,
     calls: u64,
     fails: u64,
+    leaves: u64,
     /// That the peer sends all the pings that it may at once.
     floods: u64,
 }
@@ -61,6 +62,7 @@ pub(crate) fn play(seed: u64, tally: &mut Tally) -> Result<(), Failure> {
         punctual: dice.one(&[100, 90, 60, 20]),
         calls: dice.within(5, 90),
         fails: dice.one(&[0, 0, 1, 5]),
+        leaves: dice.one(&[0, 0, 2, 20]),
         floods: dice.one(&[0, 0, 0, 20]),
     };
     let mut judge = Judge::new(&script);
@@ -180,10 +182,13 @@ fn when(dice: &mut Dice, habits: &Habits, judge: &Judge) -> u64 {
 }
 
 fn what(dice: &mut Dice, habits: &Habits, judge: &Judge, now: u64) -> Op {
-    let paused = judge.state() == State::Paused;
+    let paused = judge.facts.paused;
     let unanswered = judge.facts.unanswered();
     if unanswered > 0 && dice.chance(habits.answers) {
         return pong(dice, judge);
+    }
+    if dice.chance(habits.leaves) {
+        return parting(dice, judge);
     }
     match dice.below(100) {
         0..12 => Op::Bytes,
@@ -235,6 +240,19 @@ fn pong(dice: &mut Dice, judge: &Judge) -> Op {
         dice.within(1, kept)
     };
     Op::Pong(Answer::Ping(usize::try_from(sent - back).unwrap_or(0)))
+}
+
+/// What either side may say of its leaving.
+fn parting(dice: &mut Dice, judge: &Judge) -> Op {
+    match dice.below(10) {
+        0..3 => Op::Close(dice.one(&[0, 0, 1, 64])),
+        3 => Op::Finish,
+        4 => Op::Fin,
+        5 => Op::Discarded,
+        _ if judge.state() == State::Closing => Op::Goodbye(dice.one(&[8, 8, 0, 1])),
+        6 => Op::Goodbye(dice.one(&[0, 1, 64])),
+        _ => Op::Flushed,
+    }
 }
 
 fn ending(dice: &mut Dice) -> Op {

@@ -33,8 +33,11 @@ pub(crate) enum Op {
     Paused,
     Resumed,
     Probe,
+    Finish,
     /// The code.
     Close(u8),
+    /// It takes no time.
+    Discarded,
     /// `poll_transmit`, once.
     Transmit,
     /// `poll_event`, once.
@@ -124,7 +127,9 @@ impl Op {
             Self::Paused => monitor.handle_paused(now),
             Self::Resumed => monitor.handle_resumed(now),
             Self::Probe => monitor.probe(now),
+            Self::Finish => monitor.finish(now),
             Self::Close(code) => monitor.close(GoodbyeCode(code), now),
+            Self::Discarded => monitor.handle_discarded(),
             Self::Transmit | Self::Event => {}
         }
     }
@@ -184,6 +189,8 @@ impl fmt::Display for Call {
             Op::Paused => write!(f, "monitor.handle_paused({now});"),
             Op::Resumed => write!(f, "monitor.handle_resumed({now});"),
             Op::Probe => write!(f, "monitor.probe({now});"),
+            Op::Finish => write!(f, "monitor.finish({now});"),
+            Op::Discarded => write!(f, "monitor.handle_discarded();"),
             Op::Close(code) => write!(f, "monitor.close(GoodbyeCode({code}), {now});"),
             Op::Transmit => write!(f, "transmit(&mut monitor, &mut pings);"),
             Op::Event => write!(f, "monitor.poll_event();"),
@@ -248,6 +255,7 @@ impl Script {
         if let Some(limit) = config.write_stall() {
             knob(&mut text, "write_stall", limit);
         }
+        knob(&mut text, "linger", config.linger());
         let _ = writeln!(text, "    .evidence(Evidence::{:?})", config.evidence());
         let _ = writeln!(text, "    .role(Role::{:?})", config.role());
         let _ = writeln!(text, "    .beat_events({})", config.beat_events());

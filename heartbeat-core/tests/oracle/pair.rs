@@ -3,11 +3,11 @@
 //!
 //! Besides the judge's rules: two monitors never flood each other, whatever
 //! the link does, and don't find each other dead, nor suspect, over a link
-//! that is fast enough.
+//! that is fast enough; and there who leaves is confirmed.
 
 use std::{collections::VecDeque, time::Duration};
 
-use heartbeat_core::{Cause, Control, Event, State};
+use heartbeat_core::{Cause, CloseReason, Control, Event};
 
 use crate::{
     api,
@@ -164,7 +164,7 @@ impl Pair {
         self.wakes[at] = dice.below(self.lateness[at] + 1);
         let side = &mut self.sides[at];
         let link = &mut self.links[1 - at];
-        let paused = side.judge.state() == State::Paused;
+        let paused = side.judge.facts.paused;
         if paused && dice.chance(40) {
             side.call(now, Op::Resumed, tally)?;
         }
@@ -194,6 +194,10 @@ impl Pair {
                 2 => side.call(now, Op::Message, tally)?,
                 _ => {}
             }
+        }
+        if !side.judge.has_ended() && dice.chance(2) {
+            let parts = [Op::Close(0), Op::Close(1), Op::Finish, Op::Finish];
+            side.call(now, dice.one(&parts), tally)?;
         }
         side.hand_out(now, tally)?;
         if self.blocked_until[at] <= now {
@@ -263,6 +267,14 @@ fn check(weather: Weather, told: &[Event]) -> Result<(), Violation> {
                 return Err(Violation::new(
                     "promise 2: dead in fair weather",
                     format!("{death:?}"),
+                ));
+            }
+            Event::Closed {
+                reason: CloseReason::Unconfirmed,
+            } if weather == Weather::Fair => {
+                return Err(Violation::new(
+                    "promise 17: unconfirmed in fair weather",
+                    String::new(),
                 ));
             }
             Event::Suspect { .. } | Event::LocalStall { .. } if weather == Weather::Fair => {

@@ -11,7 +11,7 @@
 
 use std::collections::VecDeque;
 
-use heartbeat_core::{Control, Event, Evidence, Hello};
+use heartbeat_core::{Control, Event, Evidence, GoodbyeCode, Hello};
 
 use crate::{
     dice::{self, Dice, Scale},
@@ -51,6 +51,9 @@ pub(crate) fn play(seed: u64, tally: &mut Tally) -> Result<(), Failure> {
     let mut dice = Dice::new(seed);
     let mut scene = Scene::new(&mut dice);
     for _ in 0..dice.within(20, 120) {
+        if scene.side.judge.has_ended() {
+            break;
+        }
         if let Err(violation) = scene.turn(&mut dice, tally) {
             return Err(failure(&scene.side.script, violation));
         }
@@ -215,11 +218,18 @@ impl Scene {
         if side.judge.seen.deadline.is_some_and(|at| at <= now) {
             side.look_at_the_clock(now, tally)?;
         }
+        if dice.chance(1) {
+            side.call(now, dice.one(&[Op::Close(0), Op::Finish]), tally)?;
+        }
         side.hand_out(now, tally)?;
         for frame in side.flush(now, tally)? {
             match frame {
                 Control::Ping(nonce) => self.path.push_back(Control::Pong(nonce)),
                 Control::Hello(hello) => self.peer.min_interval = micros(hello.min_interval),
+                Control::Goodbye(_) => {
+                    let received = Control::Goodbye(GoodbyeCode::RECEIVED);
+                    self.path.push_back(received);
+                }
                 _ => {}
             }
         }

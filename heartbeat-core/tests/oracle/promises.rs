@@ -1,7 +1,7 @@
 //! The promises of the design, straight from the history: coarser than the
 //! rules of the state machine, and independent of how those are read.
 
-use heartbeat_core::{Cause, Event, State};
+use heartbeat_core::{Cause, CloseReason, Event, State};
 
 use crate::{
     facts::{Facts, World},
@@ -46,6 +46,14 @@ pub(crate) struct Promises {
     /// A ping was handed out and isn't flushed.
     handed: bool,
     stalled_since_flush: bool,
+    /// Until when we linger.
+    until: Option<u64>,
+    /// A goodbye of ours was handed out, and the peer confirmed it after that.
+    said_goodbye: bool,
+    confirmed: bool,
+    /// The peer left.
+    left: bool,
+    told_finished: bool,
 }
 
 fn broken(number: u8, what: &str, detail: String) -> Violation {
@@ -71,6 +79,11 @@ impl Promises {
             asked: false,
             handed: false,
             stalled_since_flush: false,
+            until: None,
+            said_goodbye: false,
+            confirmed: false,
+            left: false,
+            told_finished: false,
         }
     }
 
@@ -79,7 +92,6 @@ impl Promises {
         &mut self,
         op: Op,
         world: &World,
-        before: State,
         seen: &Seen,
         probing: bool,
     ) -> Result<(), Violation> {
@@ -90,7 +102,7 @@ impl Promises {
             self.handed = false;
             self.left(world.now);
         }
-        let resumed = op == Op::Resumed && before == State::Paused;
+        let resumed = op == Op::Resumed && world.paused[0];
         // A late report of old evidence says nothing about what came after it.
         let is_old = world.heard.is_some_and(|heard| heard.at < world.now);
         if world.heard.is_some() || resumed {
@@ -113,7 +125,7 @@ impl Promises {
         self.longest = self.longest.max(world.terms.star());
         self.shortest = self.shortest.min(world.terms.shortest());
         self.stalled_since_flush |= world.stall;
-        if world.stall && !matches!(before, State::Paused) {
+        if world.stall && !world.paused[0] {
             let forgives = (world.heard.is_none() || is_old) && op != Op::Paused;
             // Old evidence may begin a round, in which it counts as forgiven.
             if forgives && self.forgiven.1 < world.terms.misses {
@@ -135,8 +147,15 @@ impl Promises {
             }
             Op::Flushed if std::mem::take(&mut self.handed) => self.left(world.now),
             Op::Ping(_) => self.pings_received += 1,
+            Op::Close(_) if !self.ended => {
+                let until = world.now.saturating_add(world.terms.linger);
+                self.until = self.until.or(Some(until));
+            }
+            Op::Goodbye(8) if self.said_goodbye => self.confirmed = true,
+            Op::Goodbye(code) if !self.ended => self.left |= !(2..=7).contains(&code),
             _ => {}
         }
+        self.linger(op, world, seen)?;
         self.deadline(op, world, seen)?;
         if state == State::Dead && !self.ended {
             self.death(op, world, seen)?;
@@ -160,6 +179,23 @@ impl Promises {
         }
     }
 
+    /// 17: who leaves doesn't wait for ever.
+    fn linger(&self, op: Op, world: &World, seen: &Seen) -> Result<(), Violation> {
+        let Some(until) = self.until else {
+            return Ok(());
+        };
+        let has_ended = matches!(seen.status.state, State::Closed | State::Dead);
+        if has_ended {
+            return Ok(());
+        }
+        let is_over = op == Op::Timeout && until <= world.now;
+        if is_over || seen.deadline.is_none_or(|deadline| deadline > until) {
+            let detail = format!("until {until}, not {:?}", seen.deadline);
+            return Err(broken(17, "linger", detail));
+        }
+        Ok(())
+    }
+
     /// 1 and 12: the deadline is neither too late nor over already.
     fn deadline(&self, op: Op, world: &World, seen: &Seen) -> Result<(), Violation> {
         let Some(deadline) = seen.deadline else {
@@ -172,7 +208,7 @@ impl Promises {
                 format!("{deadline} at {}", world.now),
             ));
         }
-        if !matches!(seen.status.state, State::Alive | State::Suspect) {
+        if world.paused[1] {
             return Ok(());
         }
         let bounds = self.arrivals.iter().map(|&since| self.bound(since, world));
@@ -279,7 +315,12 @@ impl Promises {
         Ok(())
     }
 
-    /// 3, 6: what is told is told once, and in order.
+    /// A goodbye or an answer is handed out.
+    pub(crate) const fn goodbye(&mut self) {
+        self.said_goodbye = true;
+    }
+
+    /// 3, 6, 17: what is told is told once, and in order.
     pub(crate) fn event(&mut self, event: Option<Event>, facts: &Facts) -> Result<(), Violation> {
         let Some(event) = event else { return Ok(()) };
         if self.told_end {
@@ -302,6 +343,17 @@ impl Promises {
                 if !told {
                     return Err(broken(3, "Recovered without Suspect", String::new()));
                 }
+            }
+            Event::Finished if std::mem::replace(&mut self.told_finished, true) => {
+                return Err(broken(17, "Finished twice", String::new()));
+            }
+            Event::Dead(_) if self.left => {
+                return Err(broken(6, "a goodbye became a death", format!("{event:?}")));
+            }
+            Event::Closed {
+                reason: CloseReason::Local,
+            } if !self.confirmed && !facts.terms.foreign => {
+                return Err(broken(17, "nobody confirmed it", String::new()));
             }
             _ => {}
         }

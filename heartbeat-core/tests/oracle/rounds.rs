@@ -214,7 +214,7 @@ impl Candidate {
     /// A call that brings no evidence, and so late that we were asleep. True:
     /// that is all that happens at `handle_timeout`.
     pub(crate) fn stalled(&mut self, op: Op, world: &World, fork: &mut Fork) -> bool {
-        let limited = self.was_limited(world);
+        let limited = self.was_for_another(world);
         let forgives = match self.life {
             Life::Paused { .. } => false,
             Life::Round(round) => round.forgiven < world.terms.misses,
@@ -235,9 +235,11 @@ impl Candidate {
         forgives
     }
 
-    /// Whether the deadline that we were late for was that of blocked writes.
-    fn was_limited(&self, world: &World) -> bool {
-        self.limit == Some(world.now - world.late)
+    /// Whether the deadline that we were late for was that of blocked writes, or of
+    /// leaving.
+    fn was_for_another(&self, world: &World) -> bool {
+        let missed = Some(world.now - world.late);
+        self.limit == missed || self.parting.until() == missed
     }
 
     fn tell_stall(&mut self, world: &World) {
@@ -257,7 +259,7 @@ impl Candidate {
             return;
         };
         let accepted = due(soonest(&world.terms, world.left), world.now);
-        let limited = self.was_limited(world);
+        let limited = self.was_for_another(world);
         self.tell_stall(world);
         if probe_waits && accepted {
             self.begin(world, Why::Probe, fork);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use heartbeat_core::{CloseReason, Control, Event, State};
+use heartbeat_core::{CloseReason, Control, Event, GoodbyeCode, State};
 
 use crate::{facts::World, ops::Op, seen::Seen};
 
@@ -16,8 +16,12 @@ impl Tally {
 
     pub(crate) fn call(&mut self, op: Op, world: &World, before: State, seen: &Seen) {
         self.count("steps");
-        let judged = matches!(before, State::Alive | State::Suspect);
-        if world.stall && before == State::Paused {
+        let [paused, _] = world.paused;
+        let judged = !paused && !matches!(before, State::Closed | State::Dead);
+        if before == State::Closing {
+            self.leaving(op, world, seen);
+        }
+        if world.stall && paused {
             self.count("stalls in a pause");
         } else if world.stall {
             self.count(if world.heard.is_some() {
@@ -37,12 +41,18 @@ impl Tally {
         match op {
             Op::Paused if judged => self.count("pauses"),
             Op::Probe if judged => self.count("probes"),
-            Op::Probe if before == State::Paused => self.count("probes in a pause"),
+            Op::Probe if paused => self.count("probes in a pause"),
             Op::Hello(_) if judged && world.former.star() != world.terms.star() => {
                 self.count("Hellos that change I*");
             }
             Op::Backlog if judged => self.count("backlogs"),
             Op::Acknowledged(_) if world.heard.is_some() => self.count("acknowledgements"),
+            Op::Goodbye(_) if seen.status.state == State::Closed => {
+                let refusal = Control::Goodbye(GoodbyeCode::LEAVING);
+                if seen.frames.contains(&refusal) {
+                    self.count("refused answers");
+                }
+            }
             _ => {}
         }
         let is_old = world.heard.is_some_and(|heard| heard.at < world.now);
@@ -56,13 +66,32 @@ impl Tally {
         }
     }
 
+    /// A call while we leave.
+    fn leaving(&mut self, op: Op, world: &World, seen: &Seen) {
+        if world.stall {
+            self.count("stalls while leaving");
+        }
+        match op {
+            Op::Paused => self.count("pauses while leaving"),
+            Op::Goodbye(code) if code < 2 && seen.status.state == State::Closing => {
+                self.count("both leave");
+            }
+            _ => {}
+        }
+        if seen.status.state == State::Dead {
+            self.count("deaths while leaving");
+        }
+    }
+
     pub(crate) fn frame(&mut self, frame: Option<Control>) {
         match frame {
             Some(Control::Ping(_)) => self.count("pings"),
             Some(Control::Pong(_)) => self.count("pongs"),
             Some(Control::Alive) => self.count("signs of life"),
             Some(Control::Goodbye(code)) if code.is_verdict() => self.count("verdicts"),
+            Some(Control::Goodbye(GoodbyeCode(8))) => self.count("answers"),
             Some(Control::Goodbye(_)) => self.count("goodbyes"),
+            Some(Control::Fin) => self.count("Fins"),
             _ => {}
         }
     }
@@ -78,7 +107,14 @@ impl Tally {
             Some(Event::Closed {
                 reason: CloseReason::Local,
             }) => "Closed(Local)",
+            Some(Event::Closed {
+                reason: CloseReason::Unconfirmed,
+            }) => "Closed(Unconfirmed)",
+            Some(Event::Closed {
+                reason: CloseReason::Finished,
+            }) => "Closed(Finished)",
             Some(Event::Closed { .. }) => "Closed(Peer)",
+            Some(Event::Finished) => "Finished",
             Some(Event::Dead(death)) => match format!("{:?}", death.cause).as_str() {
                 "Silent" => "Dead(Silent)",
                 "WriteStalled" => "Dead(WriteStalled)",

@@ -12,6 +12,7 @@ pub(crate) struct Pending {
     pub(crate) stall: Option<u64>,
     pub(crate) recovered: Option<u64>,
     pub(crate) beat: Option<u64>,
+    pub(crate) finished: bool,
     /// Misses and silence.
     pub(crate) suspect: Option<(u32, u64)>,
     pub(crate) end: Option<Ending>,
@@ -55,6 +56,9 @@ impl Pending {
                 _ => return Err(Mismatch::Events("Beat")),
             }
         }
+        if self.finished && events.next() != Some(Event::Finished) {
+            return Err(Mismatch::Events("Finished"));
+        }
         if let Some((missed, silence)) = self.suspect {
             let silent_for = duration(silence);
             if events.next() != Some(Event::Suspect { missed, silent_for }) {
@@ -70,6 +74,7 @@ impl Pending {
             Some(Event::LocalStall { .. }) => Err(Mismatch::Events("unexpected LocalStall")),
             Some(Event::Recovered { .. }) => Err(Mismatch::Events("unexpected Recovered")),
             Some(Event::Beat { .. }) => Err(Mismatch::Events("unexpected Beat")),
+            Some(Event::Finished) => Err(Mismatch::Events("unexpected Finished")),
             Some(Event::Suspect { .. }) => Err(Mismatch::Events("unexpected Suspect")),
             Some(_) => Err(Mismatch::Events("unexpected end")),
         }
@@ -81,6 +86,7 @@ impl Pending {
             || self.stall.take().is_some()
             || self.recovered.take().is_some()
             || self.beat.take().is_some()
+            || std::mem::take(&mut self.finished)
         {
             return false;
         }

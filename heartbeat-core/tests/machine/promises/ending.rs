@@ -1,15 +1,12 @@
 //! How it ends: promise 6.
 
-use crate::common::{GOODBYE, LEFT, leave};
+use crate::common::{GOODBYE, LEFT};
 use heartbeat_core::{
-    Cause, CloseReason, Config, Control, Death, Event, GoodbyeCode, NoDetail, State,
+    Cause, CloseReason, Config, Control, Event, GoodbyeCode, Instant, NoDetail, State,
 };
 use proptest::{collection::vec, prelude::*, test_runner::TestCaseError};
 
-use super::support::{
-    MICROSECOND, Rig, Script, What, budget, cases, ending, forward_step, hello, history, start,
-    step,
-};
+use super::support::{Script, What, cases, ending, forward_step, start, step};
 
 proptest! {
     #![proptest_config(cases())]
@@ -42,7 +39,8 @@ proptest! {
         }
     }
 
-    // Ours is told to the peer, ahead of the event, and the peer's isn't.
+    // Ours is told to the peer, ahead of the event, and the peer's isn't. A peer
+    // that leaves is answered.
     #[test]
     fn promise_06_who_is_given_up_is_told(
         config: Config, seed: u64, start in start(), before in vec(forward_step(), 0..24),
@@ -62,16 +60,26 @@ proptest! {
         script.out.clear();
         script.call(What::Frame(Control::Goodbye(code)));
         script.drain();
-        prop_assert_eq!(&script.out, &[]);
+        let said: Vec<_> = script.out.iter().filter(|said| matches!(said, Control::Goodbye(_))).collect();
+        let is_answer = code == GoodbyeCode::RECEIVED;
+        let answer = (!code.is_verdict() && !is_answer).then(|| script.answer());
+        prop_assert_eq!(said, answer.iter().collect::<Vec<_>>());
+        let detail = NoDetail;
         match script.events.last() {
+            _ if leaves && !code.is_verdict() && !is_answer => {
+                prop_assert_eq!(script.monitor.status().state, State::Closing);
+            }
             Some(Event::Dead(death)) => {
-                let detail = NoDetail;
                 prop_assert_eq!(death.cause, Cause::GivenUp { code, detail });
                 prop_assert!((2..=7).contains(&code.0));
             }
             Some(Event::Closed { reason: CloseReason::Peer { code: told, .. } }) => {
                 prop_assert_eq!(*told, code);
-                prop_assert!(!(2..=7).contains(&code.0));
+                prop_assert!(!leaves && !(2..=7).contains(&code.0));
+            }
+            Some(Event::Closed { reason }) => {
+                prop_assert_eq!(*reason, CloseReason::Local);
+                prop_assert!(leaves && is_answer);
             }
             other => prop_assert!(false, "{other:?}"),
         }
@@ -80,7 +88,8 @@ proptest! {
     #[test]
     fn promise_06_a_goodbye_of_the_peer_never_turns_into_dead(
         config: Config, seed: u64, start in start(),
-        before in vec(forward_step(), 0..24), end in ending(), after in vec(step(), 0..24),
+        before in vec(forward_step(), 0..24), leaves: bool,
+        end in ending(), after in vec(step(), 0..24),
     ) {
         let mut script = Script::new(config, seed, start);
         for &step in &before {
@@ -89,74 +98,26 @@ proptest! {
         if script.monitor.has_ended() {
             return Ok(());
         }
+        if leaves {
+            script.call(What::Close);
+        }
         script.call(What::Frame(GOODBYE));
+        prop_assert_eq!(script.monitor.has_ended(), !leaves);
         script.call(end);
         for &step in &after {
             script.perform(step);
         }
+        // The end of linger, if nothing else came before.
+        script.now = Instant::MAX;
+        script.call(What::Timeout);
         script.drain();
         let goodbye = Event::Closed { reason: LEFT };
         prop_assert_eq!(script.events.last(), Some(&goodbye));
     }
-
-    #[test]
-    fn promise_06_our_goodbye_never_turns_into_dead(
-        config: Config, seed: u64, start in start(),
-        before in vec(forward_step(), 0..24), end in ending(), after in vec(step(), 0..24),
-    ) {
-        let mut script = Script::new(config, seed, start);
-        for &step in &before {
-            script.perform(step);
-        }
-        if script.monitor.has_ended() {
-            return Ok(());
-        }
-        script.call(What::Close);
-        for &step in &after {
-            script.perform(step);
-        }
-        script.call(end);
-        // Whatever happened, it is over when writes made no progress for its budget.
-        if let Some(deadline) = script.monitor.poll_timeout() {
-            script.now = deadline;
-            script.call(What::Timeout);
-        }
-        script.drain();
-        // Unless the peer gave us up before, and said so.
-        let given_up = |death: &Death| matches!(death.cause, Cause::GivenUp { .. });
-        let closed = match script.events.last() {
-            Some(Event::Dead(death)) => given_up(death),
-            last => matches!(last, Some(Event::Closed { .. })),
-        };
-        prop_assert!(closed, "{:?}", script.events);
-    }
-
-    #[test]
-    fn promise_06_a_goodbye_that_cannot_leave_ends_after_its_budget(
-        config: Config, seed: u64, start in start(), hello in hello(), history in history(),
-        leaves: bool,
-    ) {
-        let mut rig = Rig::new(config, seed, start);
-        rig.meet(hello);
-        rig.prelude(&history);
-        rig.forget_events();
-        let closed_at = rig.now;
-        leave(&mut rig.monitor, closed_at);
-        rig.flushes = leaves;
-        rig.settle();
-        if !leaves {
-            let deadline = closed_at + budget(&config);
-            rig.run_until(deadline - MICROSECOND);
-            prop_assert!(!rig.monitor.has_ended());
-            rig.run_until(deadline);
-        }
-        let events: Vec<_> = rig.events.iter().map(|&(_, event)| event).collect();
-        prop_assert_eq!(events, [Event::Closed { reason: CloseReason::Local }]);
-    }
 }
 
-/// Takes what there is once it has ended: our verdict for the peer, the terminal
-/// event, and nothing afterwards.
+/// Takes what there is once it has ended: our verdict or our answer for the peer,
+/// the terminal event, and nothing afterwards.
 fn drain_the_end(script: &mut Script, ended: &mut bool) -> Result<(), TestCaseError> {
     if !script.monitor.has_ended() {
         prop_assert!(!*ended, "rose from the dead");
@@ -174,11 +135,16 @@ fn drain_the_end(script: &mut Script, ended: &mut bool) -> Result<(), TestCaseEr
         prop_assert!(script.out.len() == sent, "sends after the end");
         prop_assert!(script.events.len() == told, "tells after the end");
     } else {
-        let verdict = match script.events.last() {
-            Some(Event::Dead(death)) => death.cause.goodbye(),
+        let goodbye = match script.events.last() {
+            Some(Event::Dead(death)) => death.cause.goodbye().map(Control::Goodbye),
+            Some(Event::Closed {
+                reason: CloseReason::Peer { code, .. },
+            }) => {
+                let is_answered = !script.leaving && *code != GoodbyeCode::RECEIVED;
+                is_answered.then(|| script.answer())
+            }
             _ => None,
         };
-        let goodbye = verdict.map(Control::Goodbye);
         prop_assert_eq!(last, goodbye.iter().collect::<Vec<_>>());
     }
     prop_assert_eq!(script.monitor.poll_timeout(), None);

@@ -1,4 +1,4 @@
-//! The sixteen promises of a `Monitor`, each one as properties with its
+//! The promises of a `Monitor`, each one as properties with its
 //! number.
 //!
 //! Every property runs 10,000 cases, the same each time, or as many others as
@@ -16,6 +16,7 @@
 mod detection;
 mod ending;
 mod hello;
+mod leaving;
 mod robustness;
 mod stalls;
 mod support;

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, env, time::Duration};
 
-use crate::common::leave;
+use crate::common::{GOODBYE, RECEIVED, leave};
 use heartbeat_core::{
     Config, Control, Death, End, Event, Evidence, GoodbyeCode, Hello, Instant, Monitor, Nonce,
 };
@@ -343,7 +343,9 @@ pub(crate) enum What {
     Paused,
     Resumed,
     Probe,
+    Finish,
     Close,
+    Discarded,
     /// So many frames are taken.
     Transmit(u8),
     Events,
@@ -390,6 +392,7 @@ fn what() -> impl Strategy<Value = What> {
         1 => Just(What::Paused),
         1 => Just(What::Resumed),
         1 => Just(What::Probe),
+        1 => prop_oneof![Just(What::Finish), Just(What::Discarded)],
         8 => (1..4_u8).prop_map(What::Transmit),
         4 => Just(What::Events),
     ]
@@ -411,6 +414,10 @@ pub(crate) struct Script {
     pub(crate) pings: Vec<Nonce>,
     pub(crate) out: Vec<Control>,
     pub(crate) events: Vec<Event>,
+    /// We said that we leave, before the end.
+    pub(crate) leaving: bool,
+    /// Something of the peer's was thrown away.
+    discarded: bool,
 }
 
 impl Script {
@@ -421,6 +428,16 @@ impl Script {
             pings: Vec::new(),
             out: Vec::new(),
             events: Vec::new(),
+            leaving: false,
+            discarded: false,
+        }
+    }
+
+    /// What the peer's goodbye is answered with.
+    pub(crate) const fn answer(&self) -> Control {
+        match self.discarded {
+            false => RECEIVED,
+            true => GOODBYE,
         }
     }
 
@@ -461,7 +478,15 @@ impl Script {
             What::Paused => monitor.handle_paused(now),
             What::Resumed => monitor.handle_resumed(now),
             What::Probe => monitor.probe(now),
-            What::Close => leave(monitor, now),
+            What::Finish => monitor.finish(now),
+            What::Close => {
+                self.leaving |= !monitor.has_ended();
+                leave(monitor, now);
+            }
+            What::Discarded => {
+                self.discarded = true;
+                monitor.handle_discarded();
+            }
             What::Transmit(count) => {
                 for _ in 0..count {
                     self.transmit();

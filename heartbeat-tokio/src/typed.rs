@@ -79,8 +79,8 @@ where
         Transport::<S>::is_in_message(&self.wire)
     }
 
-    fn ends_in_message(&self) -> bool {
-        Transport::<S>::ends_in_message(&self.wire)
+    fn incomplete(&self) -> usize {
+        Transport::<S>::incomplete(&self.wire)
     }
 
     fn give_up(&mut self, code: GoodbyeCode, detail: Detail) {

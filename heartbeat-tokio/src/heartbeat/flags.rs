@@ -1,6 +1,6 @@
 //! What a connection has to see to, a bit for each fact.
 //!
-//! This module decides nothing: it is where the facts are kept, in two bytes, so
+//! This module decides nothing: it is where the facts are kept, in four bytes, so
 //! that the commonest question, whether there is anything but messages, is one
 //! comparison.
 
@@ -41,15 +41,17 @@ pub(super) enum Flag {
     Finished,
     /// Somebody asked, and no round trip was measured since.
     Probing,
+    /// How long messages wait in the inbox is limited.
+    PauseLimited,
 }
 
 /// The facts that are true.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Flags(u16);
+pub(super) struct Flags(u32);
 
 impl Flags {
     /// With any of these there is more to see to than messages.
-    const DISTURBING: u16 = Flag::Outputs.bit()
+    const DISTURBING: u32 = Flag::Outputs.bit()
         | Flag::Flushing.bit()
         | Flag::Judging.bit()
         | Flag::FlushWanted.bit()
@@ -93,7 +95,7 @@ impl Flags {
 }
 
 impl Flag {
-    const fn bit(self) -> u16 {
+    const fn bit(self) -> u32 {
         1 << self as u16
     }
 }

@@ -306,9 +306,10 @@ pub enum Cause<D = NoDetail> {
     Protocol(ProtocolError),
     /// The peer pinged far more often than it had been told to.
     PingFlood,
-    /// The peer announced timings that we don't go along with: a detection
-    /// time below 100 ms, while ours is longer. A peer with such timings would
-    /// make us send without end.
+    /// The peer announced timings that we don't go along with: see
+    /// [`Config::refusal`](crate::Config::refusal). A detection time below 100 ms
+    /// would make us send without end, and a long `min_interval` would make us ask
+    /// too rarely.
     Refused,
     /// Our own application left messages waiting for longer than
     /// [`max_pause`](crate::ConfigBuilder::max_pause).
@@ -372,7 +373,7 @@ impl<D: AsRef<str>> fmt::Display for Cause<D> {
             Self::Unreachable => f.write_str("peer unreachable"),
             Self::Protocol(error) => write!(f, "protocol violated: {error}"),
             Self::PingFlood => f.write_str("ping flood"),
-            Self::Refused => f.write_str("its detection time is too short for us"),
+            Self::Refused => f.write_str("its timings are refused"),
             Self::NotReading => f.write_str("our application leaves messages waiting"),
             Self::Io => f.write_str("transport failed"),
         }

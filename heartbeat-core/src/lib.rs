@@ -109,7 +109,7 @@ mod status;
 pub mod testkit;
 mod time;
 
-pub use config::{Config, ConfigBuilder, ConfigError, Evidence, Role};
+pub use config::{Config, ConfigBuilder, ConfigError, Evidence, Refusal, Role};
 pub use event::{Cause, CloseReason, Death, Diagnosis, End, Event, NoDetail};
 pub use frame::{
     BufferTooShort, Control, Goodbye, GoodbyeCode, Hello, Nonce, PART, ProtocolError, Tag,

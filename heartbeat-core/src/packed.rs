@@ -30,13 +30,11 @@ impl<const BYTES: usize> Packed<BYTES> {
 
     #[inline]
     pub(crate) const fn get(self) -> u64 {
-        let mut number = 0;
-        let mut bytes = self.0.as_slice();
-        while let [rest @ .., last] = bytes {
-            number = number << 8 | *last as u64;
-            bytes = rest;
+        let mut bytes = [0; 8];
+        if let Some(packed) = bytes.first_chunk_mut() {
+            *packed = self.0;
         }
-        number
+        u64::from_le_bytes(bytes)
     }
 }
 

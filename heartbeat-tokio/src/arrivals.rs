@@ -26,8 +26,10 @@ pub(crate) struct Arrivals {
     in_a_row: u8,
     /// The timer fires before `at` is too long ago: nothing needs timing.
     relaxed: bool,
-    /// Some of a message came that wasn't timed.
+    /// A message came that wasn't timed.
     untimed: bool,
+    /// How much of an incomplete message was there at the last evidence, in bytes.
+    counted: u32,
 }
 
 impl Arrivals {
@@ -37,6 +39,7 @@ impl Arrivals {
             in_a_row: 0,
             relaxed: false,
             untimed: false,
+            counted: 0,
         }
     }
 
@@ -46,10 +49,31 @@ impl Arrivals {
         self.at
     }
 
-    /// Some of a message was among what was read last.
+    /// A message was among what was read last.
     #[inline]
     pub(crate) fn note_message(&mut self) {
         self.untimed |= self.relaxed;
+    }
+
+    /// A message is whole: what comes is of another one.
+    #[inline]
+    pub(crate) fn begin_message(&mut self) {
+        self.counted = 0;
+    }
+
+    /// There is evidence of now, with so many bytes of an incomplete message there.
+    pub(crate) fn count(&mut self, incomplete: usize) {
+        self.counted = u32::try_from(incomplete).unwrap_or(u32::MAX);
+    }
+
+    /// How many bytes of an incomplete message came since the last evidence, if so
+    /// many are there.
+    pub(crate) fn since_evidence(&self, incomplete: usize) -> u64 {
+        let incomplete = u64::try_from(incomplete).unwrap_or(u64::MAX);
+        match incomplete.checked_sub(self.counted.into()) {
+            Some(since) => since,
+            None => incomplete, // it is another one
+        }
     }
 
     /// What was read came at `now`.

@@ -23,7 +23,7 @@ use crate::{
     Detail, SendError,
     error::EncodeError,
     pool,
-    transport::{Broken, Buffered, Dialect, Frame, Protocol, Scope, Transport},
+    transport::{Broken, Buffered, Dialect, Doorman, Frame, Protocol, Scope, Transport},
 };
 
 /// With less room than this a buffer is as good as full.
@@ -42,6 +42,9 @@ pub struct Codec<C> {
     eof: bool,
     /// The bytes of the last frame.
     weight: usize,
+    /// The bytes that were read since then.
+    arrived: usize,
+    doorman: Doorman,
     write: BytesMut,
     /// So many bytes of `write` reach to the end of the last control frame.
     control: usize,
@@ -59,13 +62,15 @@ enum Direction {
     Ended,
 }
 
-impl<C> Codec<C> {
+impl<C: Dialect> Codec<C> {
     pub(crate) fn new(codec: C) -> Self {
         Self {
             codec,
             read: BytesMut::new(),
             eof: false,
             weight: 0,
+            arrived: 0,
+            doorman: Doorman::new(C::HELLO),
             write: BytesMut::new(),
             control: 0,
             refused: None,
@@ -136,19 +141,28 @@ where
         }
         let read = ready!(result)?;
         self.eof |= read == 0;
+        self.arrived = self.arrived.saturating_add(read);
         Poll::Ready(Ok(read))
     }
 
     fn next_frame(&mut self) -> Result<Option<Frame<C::Message>>, Broken> {
-        let before = self.read.len();
-        let frame = match self.eof {
-            true => self.codec.decode_eof(&mut self.read),
-            // As with `Framed`, a codec isn't asked about nothing.
-            false if self.read.is_empty() => Ok(None),
-            false => self.codec.decode(&mut self.read),
-        };
-        self.weight = before.saturating_sub(self.read.len());
-        frame.map_err(Broken::by_codec)
+        loop {
+            let before = self.read.len();
+            let frame = match self.eof {
+                true => self.codec.decode_eof(&mut self.read),
+                // As with `Framed`, a codec isn't asked about nothing.
+                false if self.read.is_empty() => Ok(None),
+                false => self.codec.decode(&mut self.read),
+            };
+            self.weight = before.saturating_sub(self.read.len());
+            let Some(frame) = frame.map_err(Broken::by_codec)? else {
+                return Ok(None);
+            };
+            self.arrived = self.read.len();
+            if self.doorman.admits(&frame)? {
+                return Ok(Some(frame));
+            }
+        }
     }
 
     fn weight(&self) -> usize {
@@ -163,8 +177,11 @@ where
         !self.read.is_empty()
     }
 
-    fn ends_in_message(&self) -> bool {
-        !self.read.is_empty()
+    fn incomplete(&self) -> usize {
+        match self.doorman.is_open() {
+            true => self.arrived,
+            false => 0,
+        }
     }
 
     fn push(&mut self, message: C::Message) -> Result<(), SendError> {

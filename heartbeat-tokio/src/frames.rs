@@ -17,7 +17,7 @@ use heartbeat_core::{Control, GoodbyeCode, ProtocolError};
 
 use crate::{
     Detail, SendError,
-    transport::{Broken, Buffered, Dialect, Frame, Protocol, Scope, Transport, reason},
+    transport::{Broken, Buffered, Dialect, Doorman, Frame, Protocol, Scope, Transport, reason},
 };
 
 /// The bytes of messages that a sink may hold before another one is handed over. Its
@@ -39,6 +39,7 @@ pub struct Frames<T: Dialect> {
     weight: usize,
     /// The transport failed, in another way than by I/O.
     broken: Option<Broken>,
+    doorman: Doorman,
     control: VecDeque<Frame<T::Message>>,
     queue: VecDeque<T::Message>,
     /// The weight of the messages in `queue`.
@@ -54,6 +55,7 @@ impl<T: Dialect> Frames<T> {
             unread: 0,
             weight: 0,
             broken: None,
+            doorman: Doorman::new(T::HELLO),
             control: VecDeque::new(),
             queue: VecDeque::new(),
             queued: 0,
@@ -153,16 +155,14 @@ where
     }
 
     fn next_frame(&mut self) -> Result<Option<Frame<T::Message>>, Broken> {
-        match (self.received.pop_front(), self.broken.take()) {
-            (None, Some(broken)) => Err(broken),
-            (None, None) => Ok(None),
-            (Some((frame, weight)), broken) => {
-                self.broken = broken;
-                self.unread -= weight;
-                self.weight = weight;
-                Ok(Some(frame))
+        while let Some((frame, weight)) = self.received.pop_front() {
+            self.unread -= weight;
+            self.weight = weight;
+            if self.doorman.admits(&frame)? {
+                return Ok(Some(frame));
             }
         }
+        self.broken.take().map_or(Ok(None), Err)
     }
 
     fn weight(&self) -> usize {

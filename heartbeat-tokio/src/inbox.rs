@@ -4,6 +4,8 @@
 
 use std::collections::VecDeque;
 
+use heartbeat_core::Instant;
+
 use crate::PeerEvent;
 
 /// Up to so many bytes are taken in for later. Beyond that nothing is read
@@ -20,6 +22,8 @@ struct Queue<M> {
     /// With what each weighs.
     events: VecDeque<(usize, PeerEvent<M>)>,
     weight: usize,
+    /// Since when the messages among them wait, where that is limited.
+    since: VecDeque<Instant>,
 }
 
 impl<M> Inbox<M> {
@@ -27,28 +31,49 @@ impl<M> Inbox<M> {
         Self(None)
     }
 
-    /// Puts an event in whose message keeps so many bytes besides itself.
-    pub(crate) fn push(&mut self, event: PeerEvent<M>, message: usize) {
+    /// Puts an event in whose message keeps so many bytes besides itself, and waits
+    /// `since` then.
+    pub(crate) fn push(&mut self, event: PeerEvent<M>, message: usize, since: Option<Instant>) {
         // What has no bytes of its own isn't free either.
         let weight = size_of::<(usize, PeerEvent<M>)>() + message;
         let queue = self.0.get_or_insert_with(|| {
             Box::new(Queue {
                 events: VecDeque::new(),
                 weight: 0,
+                since: VecDeque::new(),
             })
         });
         queue.weight += weight;
         queue.events.push_back((weight, event));
+        queue.since.extend(since);
     }
 
     pub(crate) fn pop(&mut self) -> Option<PeerEvent<M>> {
         let queue = self.0.as_mut()?;
         let (weight, event) = queue.events.pop_front()?;
         queue.weight -= weight;
+        if let PeerEvent::Message(_) = event {
+            queue.since.pop_front();
+        }
         if queue.events.is_empty() {
             self.0 = None;
         }
         Some(event)
+    }
+
+    /// Since when the oldest message waits, where that is limited.
+    #[inline]
+    pub(crate) fn waits_since(&self) -> Option<Instant> {
+        self.0.as_ref()?.since.front().copied()
+    }
+
+    /// From `now` on it is limited, or counted anew, how long messages wait.
+    pub(crate) fn wait_from(&mut self, now: Instant) {
+        if let Some(queue) = &mut self.0 {
+            let messages = queue.events.iter();
+            let messages = messages.filter(|(_, event)| matches!(event, PeerEvent::Message(_)));
+            queue.since = messages.map(|_| now).collect();
+        }
     }
 
     pub(crate) const fn is_empty(&self) -> bool {

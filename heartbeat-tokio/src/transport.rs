@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use heartbeat_core::{Control, GoodbyeCode, Hello, Nonce, ProtocolError};
+use heartbeat_core::{Control, GoodbyeCode, Hello, Nonce, ProtocolError, Tag};
 
 use crate::{Detail, SendError};
 
@@ -119,6 +119,11 @@ pub trait Dialect {
 
     /// Whether [`Frame::Hello`], [`Frame::Alive`] and [`Frame::Fin`] can be
     /// sent.
+    ///
+    /// The peer's first frame must be a Hello then, complete within the detection
+    /// time: before it no bytes are a sign of life, [`Frame::Other`] is passed over,
+    /// and any other frame is
+    /// [`HelloExpected`](heartbeat_core::ProtocolError::HelloExpected).
     const HELLO: bool = false;
 
     /// Whether [`Frame::Goodbye`] can be sent.
@@ -141,6 +146,46 @@ pub trait Dialect {
     fn weight(message: &Self::Message) -> usize {
         let _ = message;
         0
+    }
+}
+
+/// Lets nothing pass before the peer's Hello. Most protocols of others have none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Doorman {
+    is_open: bool,
+}
+
+impl Doorman {
+    pub(crate) const fn new(expects_hello: bool) -> Self {
+        Self {
+            is_open: !expects_hello,
+        }
+    }
+
+    pub(crate) const fn is_open(self) -> bool {
+        self.is_open
+    }
+
+    /// Whether this frame counts; [`Frame::Other`] is passed over before the Hello.
+    pub(crate) fn admits<M>(&mut self, frame: &Frame<M>) -> Result<bool, ProtocolError> {
+        if !self.is_open {
+            let tag = match frame {
+                Frame::Hello(_) => {
+                    self.is_open = true;
+                    return Ok(true);
+                }
+                Frame::Other => return Ok(false),
+                Frame::Data(_) => Tag::Data,
+                Frame::Ping(_) => Tag::Ping,
+                Frame::Pong(_) => Tag::Pong,
+                Frame::Goodbye { .. } => Tag::Goodbye,
+                Frame::Alive => Tag::Alive,
+                Frame::Fin => Tag::Fin,
+            };
+            let tag = tag.to_byte();
+            return Err(ProtocolError::HelloExpected { tag });
+        }
+        Ok(true)
     }
 }
 
@@ -261,10 +306,11 @@ pub trait Transport<S>: Protocol {
         false
     }
 
-    /// Whether the last bytes that were read are of a message, though of no
-    /// whole frame.
-    fn ends_in_message(&self) -> bool {
-        false
+    /// How many bytes of a message have arrived for which no whole frame is there,
+    /// headers not counted; or any bytes, where nobody knows of what they are. None
+    /// before the peer's Hello, where there is one.
+    fn incomplete(&self) -> usize {
+        0
     }
 
     /// Queues a message, or nothing of it.

@@ -80,8 +80,8 @@ where
         Transport::<S>::is_in_message(&self.wire)
     }
 
-    fn ends_in_message(&self) -> bool {
-        Transport::<S>::ends_in_message(&self.wire)
+    fn incomplete(&self) -> usize {
+        Transport::<S>::incomplete(&self.wire)
     }
 
     fn push_goodbye(&mut self, code: GoodbyeCode, detail: Detail) {

@@ -97,7 +97,7 @@ pub mod op {
     pub const PONG: u8 = 11;
     /// A pong for no ping of ours.
     pub const WRONG_PONG: u8 = 12;
-    /// A Hello: five numbers, and one byte for its instance.
+    /// A Hello: five numbers, and one byte for its instance; 255 makes it ours.
     pub const HELLO: u8 = 13;
     /// A goodbye; the next byte is its code.
     pub const GOODBYE: u8 = 14;
@@ -139,8 +139,10 @@ pub mod op {
     pub const FINISH: u8 = 32;
     /// `handle_discarded`.
     pub const DISCARDED: u8 = 33;
+    /// `handle_not_reading`.
+    pub const NOT_READING: u8 = 34;
     /// How many there are.
-    pub const COUNT: u8 = 34;
+    pub const COUNT: u8 = 35;
 }
 
 /// Makes a monitor as the first bytes say, and does with it what the others
@@ -148,8 +150,9 @@ pub mod op {
 ///
 /// The head: interval, timeout and `min_interval` as numbers, a byte each for
 /// `max_missed`, jitter (in 255ths), evidence and role, the switches, then
-/// a number for `stall_tolerance`, one for `write_stall` if it is switched
-/// on, one for `linger` likewise, and numbers for the seed and the start.
+/// a number for `stall_tolerance`, one for `write_stall`, one for `linger`, a byte for
+/// `max_stretch` and a number for `min_rate`, each of these if it is switched on,
+/// and numbers for the seed and the start.
 ///
 /// Gives the state that it ends in, and what it told; `None` if the head is no
 /// valid configuration.
@@ -199,6 +202,8 @@ struct Subject {
     owed: Option<Nonce>,
     pings: u32,
     handed_out: Vec<Nonce>,
+    /// Ours, once the Hello was handed out.
+    instance: Option<[u8; 8]>,
     suspected: bool,
     terminal: Option<Event>,
     /// The latest evidence of life that it can have known of.
@@ -260,6 +265,12 @@ impl Subject {
         if switches & 8 != 0 {
             builder = builder.linger(input.duration());
         }
+        if switches & 16 != 0 {
+            builder = builder.max_stretch(input.or_zero().into());
+        }
+        if switches & 32 != 0 {
+            builder = builder.min_rate(u32::try_from(input.number()).unwrap_or(u32::MAX));
+        }
         let config = builder.build().ok()?;
         let seed = input.number();
         let now = Instant::from_micros(input.number());
@@ -270,6 +281,7 @@ impl Subject {
             owed: None,
             pings: 0,
             handed_out: Vec::new(),
+            instance: None,
             suspected: false,
             terminal: None,
             last_input: now,
@@ -306,7 +318,12 @@ impl Subject {
             }
             op::WRONG_PONG => self.frame(Control::Pong(Nonce([0xEE; 8]))),
             op::HELLO => {
-                let Some(hello) = hello(input) else { return };
+                let Some(mut hello) = hello(input) else { return };
+                if let (Control::Hello(hello), Some(ours)) = (&mut hello, self.instance) {
+                    if hello.instance == [u8::MAX; 8] {
+                        hello.instance = ours;
+                    }
+                }
                 self.frame(hello);
             }
             op::GOODBYE => {
@@ -348,6 +365,7 @@ impl Subject {
             op::EVENT => {
                 self.event();
             }
+            op::NOT_READING => self.not_reading(),
             op::UNNUMBERED_PONG => self.monitor.handle_unnumbered_pong(self.now),
             op::ACKNOWLEDGED => {
                 let ago = input.number();
@@ -460,14 +478,18 @@ impl Subject {
         let config = self.monitor.config();
         let status = self.monitor.status();
         let shortest = Duration::from_millis(100);
-        let refused = hello.detection_time < shortest && config.detection_time() >= shortest;
+        let ours = config.detection_time();
+        let slower = config.interval().max(hello.min_interval);
+        let stretched = slower + config.timeout() * config.max_missed();
+        let refused = hello.detection_time < shortest && ours >= shortest
+            || stretched > ours * config.max_stretch()
+            || self.instance == Some(hello.instance);
         assert_eq!(self.monitor.has_ended(), refused, "{hello:?}");
         if refused {
             let has_left = !self.parting.heard.is_empty();
             return assert_ne!(status.state == State::Dead, has_left);
         }
         assert_eq!(status.peer, Some(hello));
-        let slower = config.interval().max(hello.min_interval);
         assert_eq!(status.interval, slower, "the slower interval wins");
     }
 
@@ -508,6 +530,16 @@ impl Subject {
         assert!(self.monitor.has_ended());
     }
 
+    fn not_reading(&mut self) {
+        let watched = matches!(
+            self.monitor.status().state,
+            State::Alive | State::Suspect | State::Paused
+        );
+        self.monitor.handle_not_reading(self.now);
+        let is_dead = self.monitor.status().state == State::Dead;
+        assert!(is_dead || !watched, "who is watched is given up");
+    }
+
     fn transmit(&mut self) -> Option<Control> {
         let expected = self.monitor.has_transmit();
         let control = self.monitor.poll_transmit();
@@ -517,6 +549,7 @@ impl Subject {
                 assert!(!self.handed_out.contains(&nonce), "a nonce twice");
                 self.handed_out.push(nonce);
             }
+            Some(Control::Hello(hello)) => self.instance = Some(hello.instance),
             Some(Control::Pong(nonce)) => {
                 assert_eq!(self.owed.take(), Some(nonce), "one pong for one ping");
             }
@@ -615,6 +648,12 @@ impl Subject {
             "life isn't taken back"
         );
         self.last_input = status.last_heard;
+        let silence = self.latest.saturating_duration_since(status.last_heard);
+        let exact = silence.as_micros() * u128::from(config.min_rate());
+        let wanted = u128::from(self.monitor.bytes_wanted(self.latest));
+        assert!(wanted >= 1 && wanted * 1_000_000 >= exact.min(u64::MAX.into()));
+        assert!(wanted == 1 || (wanted - 1) * 1_000_000 < exact);
+        assert!(status.detection_time <= config.detection_time() * config.max_stretch());
         let ended = matches!(status.state, State::Dead | State::Closed);
         assert_eq!(ended, self.monitor.has_ended());
         if let Some(terminal) = self.terminal {

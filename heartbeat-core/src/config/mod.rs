@@ -16,6 +16,7 @@ mod builder;
 mod choices;
 mod error;
 mod jitter;
+mod refusal;
 #[cfg(feature = "serde")]
 mod serialized;
 
@@ -25,6 +26,7 @@ pub use choices::{Evidence, Role};
 pub use error::ConfigError;
 use error::Rule;
 use jitter::grid;
+pub use refusal::Refusal;
 
 /// The longest duration that any knob takes: 365 days.
 pub(crate) const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);

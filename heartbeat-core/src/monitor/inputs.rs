@@ -6,7 +6,7 @@
 use crate::{
     config::Evidence,
     event::Cause,
-    frame::{Control, Hello, Nonce},
+    frame::{Control, Hello, Nonce, ProtocolError},
     time::Instant,
 };
 
@@ -24,7 +24,8 @@ impl Monitor {
     /// Some bytes of a message arrived of which more are to come.
     ///
     /// Evidence of life unless [`Evidence::Frame`] or [`Evidence::Echo`] is
-    /// asked for. Bytes of a control frame or of a header are none: what comes
+    /// asked for. Call it when [`bytes_wanted`](Self::bytes_wanted) have arrived
+    /// since the last evidence: fewer count as silence. Bytes of a control frame or of a header are none: what comes
     /// of them is told with the other methods. Where the frames are a codec's,
     /// nobody knows what they are, and any bytes count.
     pub fn handle_bytes(&mut self, now: Instant) {
@@ -180,6 +181,10 @@ impl Monitor {
 
     /// What the peer announces takes the place of what it announced before.
     fn meet(&mut self, hello: Hello, now: Instant) {
+        let sends_hello = self.has_alive();
+        if sends_hello && hello.instance == self.random.instance() {
+            return self.die(Cause::Protocol(ProtocolError::Loop), now);
+        }
         let end = self.interval_end();
         match self.timing.greet(hello) {
             Greeting::Known => return,
@@ -309,6 +314,19 @@ impl Monitor {
             self.probe_idle(at.now);
         } else if at.late.is_some() {
             self.keepalive_if_accepted(at.now);
+        }
+    }
+
+    /// Our application left messages waiting for longer than
+    /// [`max_pause`](crate::ConfigBuilder::max_pause).
+    ///
+    /// Gives [`Event::Dead`](crate::Event::Dead) with
+    /// [`Cause::NotReading`], also while we don't read. The caller decides when
+    /// that is: a monitor knows of no messages that wait.
+    pub fn handle_not_reading(&mut self, now: Instant) {
+        let now = self.observe(now).now;
+        if self.life.is_watching() {
+            self.die(Cause::NotReading, now);
         }
     }
 

@@ -176,6 +176,23 @@ impl Monitor {
         self.life.has_ended()
     }
 
+    /// The last evidence of life, the start, or when reading resumed.
+    #[inline]
+    #[must_use]
+    pub const fn last_heard(&self) -> Instant {
+        self.last_heard
+    }
+
+    /// How many bytes of an incomplete message must have arrived since
+    /// [`last_heard`](Self::last_heard) for
+    /// [`handle_bytes`](Self::handle_bytes) to be called at `now`:
+    /// [`min_rate`](crate::ConfigBuilder::min_rate) for each second, rounded up,
+    /// and at least one.
+    #[must_use]
+    pub fn bytes_wanted(&self, now: Instant) -> u64 {
+        self.timing.bytes_wanted(now.micros_since(self.last_heard))
+    }
+
     /// Whether nothing but silence is waited for: the peer was heard lately,
     /// and answered our latest ping if there was one.
     #[must_use]
@@ -261,7 +278,7 @@ impl Monitor {
         Some(self.deadline()).filter(|&deadline| deadline < Instant::MAX)
     }
 
-    #[inline]
+    #[inline(always)] // each input begins with it
     fn deadline(&self) -> Instant {
         let deadline = self
             .life

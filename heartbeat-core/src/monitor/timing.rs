@@ -17,10 +17,6 @@ use crate::{
 /// Signs of life leave no faster than this, whatever the peer asks for.
 const SHORTEST_SIGN_INTERVAL: u64 = 20_000;
 
-/// The shortest detection time that a peer may announce, unless ours is as
-/// short.
-const SHORTEST_DETECTION: u64 = 100_000;
-
 /// Both sides' timings.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timing {
@@ -46,7 +42,7 @@ pub(super) enum Greeting {
     /// Nothing that wasn't known.
     Known,
     News,
-    /// Timings that would make us send without end. They were not taken.
+    /// Timings that we don't go along with. They were not taken.
     Refused,
 }
 
@@ -74,16 +70,29 @@ impl Timing {
 
     /// Takes a Hello in the place of a former one.
     pub(super) fn greet(&mut self, hello: Hello) -> Greeting {
-        let peer = Peer::from(hello);
-        let ours = micros(self.config.detection_time());
-        if peer.detection_time.get() < SHORTEST_DETECTION && ours >= SHORTEST_DETECTION {
+        if self.config.refusal(&hello).is_some() {
             return Greeting::Refused;
         }
+        let peer = Peer::from(hello);
         if self.peer == Some(peer) {
             return Greeting::Known;
         }
         self.peer = Some(peer);
+        debug_assert!(self.detection_time() <= self.longest_detection());
         Greeting::News
+    }
+
+    /// No peer makes our detection time longer than this.
+    fn longest_detection(&self) -> u64 {
+        micros(self.config.detection_time()) * u64::from(self.config.max_stretch())
+    }
+
+    /// How many bytes of an incomplete message show life after so many
+    /// microseconds of silence.
+    pub(super) fn bytes_wanted(&self, silence: u64) -> u64 {
+        let wanted = u128::from(silence) * u128::from(self.config.min_rate());
+        let wanted = wanted.div_ceil(1_000_000).max(1);
+        u64::try_from(wanted).unwrap_or(u64::MAX)
     }
 
     /// The interval I*: ours, or the peer's minimum if that is longer.

@@ -17,7 +17,7 @@ use super::{Direction, Link, LinkStrategy, Side};
 use crate::{
     BufferTooShort, Cause, CloseReason, Config, ConfigBuilder, ConfigError, Control, Death,
     Diagnosis, End, Event, Evidence, GoodbyeCode, Hello, Instant, Monitor, NoDetail, Nonce,
-    ProtocolError, Role, State, Status, Tag,
+    ProtocolError, Refusal, Role, State, Status, Tag,
     config::{MAX_DURATION, MAX_MISSED},
     time::micros,
 };
@@ -70,6 +70,14 @@ arbitrary! {
             _ => builder.adaptive_floor(MAX_DURATION),
         }.build().err(),
     );
+
+    Refusal => (any::<bool>(), duration(), duration()).prop_map(|(is_short, one, other)| {
+        let (less, more) = (one.min(other), one.max(other));
+        match is_short {
+            true => Self::DetectionTime { announced: less, least: more },
+            false => Self::MinInterval { announced: more, most: less },
+        }
+    });
 
     Tag => prop_oneof![
         8 => (0..=7_u8).prop_filter_map("a tag", |tag| Self::from_byte(tag).ok()),

@@ -148,7 +148,7 @@ fn each_end_has_its_cause_and_each_cause_its_words() {
         (Cause::Silent, "beats unanswered"),
         (Cause::WriteStalled, "pings could not be written"),
         (Cause::PingFlood, "ping flood"),
-        (Cause::Refused, "its detection time is too short for us"),
+        (Cause::Refused, "its timings are refused"),
         (
             Cause::GivenUp {
                 code: GoodbyeCode::SILENT,

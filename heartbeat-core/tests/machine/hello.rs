@@ -15,6 +15,7 @@ fn timings() -> ConfigBuilder {
     Config::builder()
         .interval(secs(10))
         .timeout(secs(2))
+        .max_stretch(5)
         .jitter(0.0)
 }
 

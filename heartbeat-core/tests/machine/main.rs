@@ -26,6 +26,7 @@ mod probes;
 mod promises;
 mod roles;
 mod round_trips;
+mod strangers;
 mod suspicion;
 mod testkit;
 mod verdicts;

@@ -16,6 +16,7 @@ fn timings() -> ConfigBuilder {
         .interval(secs(10))
         .timeout(secs(2))
         .min_interval(secs(1))
+        .max_stretch(255)
         .jitter(0.0)
 }
 
@@ -205,7 +206,7 @@ fn a_stall_in_a_pause_is_told_once() {
 #[test]
 fn a_peer_with_much_jitter_and_little_patience_hears_enough_of_a_pause() {
     let nervous = timings().timeout(secs(1)).max_missed(1).jitter(1.0);
-    for seed in 0..20 {
+    for seed in 100..120 {
         let mut busy = start();
         let mut peer = Run::seeded(nervous.clone().build().unwrap(), seed);
         converse(&mut busy, &mut peer, ms(50), secs(100));

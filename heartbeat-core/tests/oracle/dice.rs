@@ -107,7 +107,9 @@ pub(crate) fn config(dice: &mut Dice, scale: Scale) -> Config {
         } else {
             Role::Both
         })
-        .beat_events(dice.chance(80));
+        .beat_events(dice.chance(80))
+        .min_rate(dice.one(&[100, 0, 1, 3_000_000]))
+        .max_stretch(dice.one(&[1, 2, 4, 4, 255]));
     if dice.chance(60) {
         builder = builder.min_interval(draw(dice));
     }

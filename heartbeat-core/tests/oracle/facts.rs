@@ -153,7 +153,7 @@ impl Facts {
             self.untime();
         }
         let shows = match op {
-            Op::End(_) => false,
+            Op::End(_) | Op::NotReading => false,
             Op::Timeout => true,
             Op::Resumed => paused,
             _ => !paused,
@@ -200,7 +200,7 @@ impl Facts {
             Op::Acknowledged(at) if grade == Evidence::Acknowledgement => {
                 Some(at.min(now)).filter(|&at| at > self.last)
             }
-            Op::Message | Op::Hello(_) | Op::Goodbye(_) if of_frames => Some(now),
+            Op::Message | Op::Hello(_) | Op::OwnHello(_) | Op::Goodbye(_) if of_frames => Some(now),
             Op::Alive | Op::Fin | Op::Reserved if of_frames => Some(now),
             // A question is no answer, unless nothing else shows life.
             Op::Ping(_) if of_frames && self.terms.foreign => Some(now),

@@ -14,7 +14,7 @@ use crate::{
     facts::{Asked, Facts, Sample, World},
     fork::Fork,
     life::{Candidate, Life, Mismatch},
-    ops::{Call, Op, Script},
+    ops::{Call, Op, Script, instant},
     promises::Promises,
     seen::Seen,
     tally::Tally,
@@ -230,6 +230,11 @@ impl Judge {
         if status.last_heard.as_micros() != facts.last {
             let detail = format!("{:?} instead of {} µs", status.last_heard, facts.last);
             return fail("status().last_heard", detail);
+        }
+        let wanted = facts.terms.bytes_wanted(facts.now - facts.last);
+        let answer = self.monitor.bytes_wanted(instant(facts.now));
+        if answer != wanted {
+            return fail("bytes_wanted", format!("{answer} instead of {wanted}"));
         }
         let sent = self
             .first_ping

@@ -156,6 +156,8 @@ fn one_monitor_under_an_arbitrary_driver() {
             "Dead(Silent)",
             "Dead(WriteStalled)",
             "Dead(Refused)",
+            "Dead(NotReading)",
+            "Dead(Loop)",
             "Dead(end)",
             "Dead(PingFlood)",
             "Dead(GivenUp)",

@@ -1,7 +1,7 @@
 //! How each call changes the state, as the table of docs/state-machine.md has
 //! it. Rounds and stalls are in `rounds.rs`.
 
-use heartbeat_core::{Cause, CloseReason, GoodbyeCode, NoDetail};
+use heartbeat_core::{Cause, CloseReason, GoodbyeCode, NoDetail, ProtocolError};
 
 use crate::{
     after::After,
@@ -41,6 +41,7 @@ impl Candidate {
                 self.pending.finished |= self.parting.hear_fin();
                 self.part_if_all_is_said(world);
             }
+            Op::OwnHello(_) => self.die(Some(Cause::Protocol(ProtocolError::Loop)), world),
             Op::Hello(_) if world.refused => self.die(None, world),
             Op::Hello(peer) if world.news => {
                 self.pending.connected = Some(peer);
@@ -65,6 +66,7 @@ impl Candidate {
             Op::Paused => self.paused(world),
             Op::Resumed => self.resumed(world, fork),
             Op::Probe => self.probe(world, fork),
+            Op::NotReading => self.die(Some(Cause::NotReading), world),
             Op::Finish => self.parting.finish(),
             Op::Close(code) => {
                 let until = world.now.saturating_add(world.terms.linger);
@@ -369,6 +371,7 @@ impl Candidate {
             Some(Cause::WriteStalled) => Some(3),
             Some(Cause::Protocol(_)) => Some(4),
             Some(Cause::PingFlood) => Some(5),
+            Some(Cause::NotReading) => Some(7),
             Some(_) => None,
         };
         let goodbye = goodbye.map(GoodbyeCode);

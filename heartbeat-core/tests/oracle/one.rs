@@ -1,7 +1,7 @@
 //! One monitor under an arbitrary driver: calls that are late, early and
 //! repeated, in any order, mostly at the very times at which something is due.
 
-use heartbeat_core::{End, ProtocolError, State};
+use heartbeat_core::{End, Hello, ProtocolError, State};
 
 use crate::{
     api,
@@ -66,8 +66,9 @@ pub(crate) fn play(seed: u64, tally: &mut Tally) -> Result<(), Failure> {
         floods: dice.one(&[0, 0, 0, 20]),
     };
     let mut judge = Judge::new(&script);
+    let ours = script.own_hello();
     for _ in 0..habits.calls {
-        let call = choose(&mut dice, &habits, &judge);
+        let call = choose(&mut dice, &habits, &judge, ours);
         script.calls.push(call);
         judge
             .call(call, tally)
@@ -127,7 +128,7 @@ fn follow_up(dice: &mut Dice, habits: &Habits, judge: &Judge, last: Option<Call>
     None
 }
 
-fn choose(dice: &mut Dice, habits: &Habits, judge: &Judge) -> Call {
+fn choose(dice: &mut Dice, habits: &Habits, judge: &Judge, ours: Option<Hello>) -> Call {
     let now = when(dice, habits, judge);
     let due = judge.seen.deadline.is_some_and(|deadline| deadline <= now);
     if due && dice.chance(70) {
@@ -138,7 +139,7 @@ fn choose(dice: &mut Dice, habits: &Habits, judge: &Judge) -> Call {
     }
     Call {
         now,
-        op: what(dice, habits, judge, now),
+        op: what(dice, habits, judge, ours, now),
     }
 }
 
@@ -181,7 +182,7 @@ fn when(dice: &mut Dice, habits: &Habits, judge: &Judge) -> u64 {
     deadline.saturating_add(late)
 }
 
-fn what(dice: &mut Dice, habits: &Habits, judge: &Judge, now: u64) -> Op {
+fn what(dice: &mut Dice, habits: &Habits, judge: &Judge, ours: Option<Hello>, now: u64) -> Op {
     let paused = judge.facts.paused;
     let unanswered = judge.facts.unanswered();
     if unanswered > 0 && dice.chance(habits.answers) {
@@ -210,7 +211,7 @@ fn what(dice: &mut Dice, habits: &Habits, judge: &Judge, now: u64) -> Op {
         87..90 => Op::Transmit,
         90..94 => Op::Event,
         94 => Op::UnnumberedPong,
-        _ if dice.chance(habits.fails) => ending(dice),
+        _ if dice.chance(habits.fails) => ending(dice, ours),
         _ => Op::Timeout,
     }
 }
@@ -255,11 +256,13 @@ fn parting(dice: &mut Dice, judge: &Judge) -> Op {
     }
 }
 
-fn ending(dice: &mut Dice) -> Op {
-    match dice.below(8) {
+fn ending(dice: &mut Dice, ours: Option<Hello>) -> Op {
+    match dice.below(10) {
         0..2 => Op::Close(dice.one(&[0, 0, 1, 64])),
         2..4 => Op::Goodbye(dice.one(&[0, 1, 2, 7, 8, 64, 255])),
         4 => Op::End(End::Reset),
+        6 => Op::NotReading,
+        7 => ours.map_or(Op::NotReading, Op::OwnHello),
         5 => Op::End(End::Protocol(ProtocolError::EmptyFrame)),
         _ => Op::End(End::Eof),
     }

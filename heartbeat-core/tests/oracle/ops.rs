@@ -17,6 +17,8 @@ pub(crate) enum Op {
     Backlog,
     Message,
     Hello(Hello),
+    /// Our own Hello comes back.
+    OwnHello(Hello),
     Ping(u64),
     Pong(Answer),
     UnnumberedPong,
@@ -34,6 +36,7 @@ pub(crate) enum Op {
     Resumed,
     Probe,
     Finish,
+    NotReading,
     /// The code.
     Close(u8),
     /// It takes no time.
@@ -107,7 +110,9 @@ impl Op {
             Self::Acknowledged(at) => monitor.handle_acknowledged(instant(at), now),
             Self::Backlog => monitor.handle_backlog(now),
             Self::Message => monitor.handle_message(now),
-            Self::Hello(hello) => monitor.handle_frame(Control::Hello(hello), now),
+            Self::Hello(hello) | Self::OwnHello(hello) => {
+                monitor.handle_frame(Control::Hello(hello), now)
+            }
             Self::Ping(number) => monitor.handle_frame(Control::Ping(nonce(number)), now),
             Self::Pong(answer) => {
                 monitor.handle_frame(Control::Pong(answer.nonce(pings)), now);
@@ -128,6 +133,7 @@ impl Op {
             Self::Resumed => monitor.handle_resumed(now),
             Self::Probe => monitor.probe(now),
             Self::Finish => monitor.finish(now),
+            Self::NotReading => monitor.handle_not_reading(now),
             Self::Close(code) => monitor.close(GoodbyeCode(code), now),
             Self::Discarded => monitor.handle_discarded(),
             Self::Transmit | Self::Event => {}
@@ -153,6 +159,7 @@ impl fmt::Display for Call {
             Op::Acknowledged(at) => write!(f, "monitor.handle_acknowledged(at({at}), {now});"),
             Op::Backlog => write!(f, "monitor.handle_backlog({now});"),
             Op::Message => write!(f, "monitor.handle_message({now});"),
+            Op::OwnHello(_) => write!(f, "monitor.handle_frame(ours, {now});"),
             Op::Hello(hello) => write!(
                 f,
                 "monitor.handle_frame(hello([{}, {}, {}, {}]), {now}); // I, D, m, N",
@@ -191,6 +198,7 @@ impl fmt::Display for Call {
             Op::Probe => write!(f, "monitor.probe({now});"),
             Op::Finish => write!(f, "monitor.finish({now});"),
             Op::Discarded => write!(f, "monitor.handle_discarded();"),
+            Op::NotReading => write!(f, "monitor.handle_not_reading({now});"),
             Op::Close(code) => write!(f, "monitor.close(GoodbyeCode({code}), {now});"),
             Op::Transmit => write!(f, "transmit(&mut monitor, &mut pings);"),
             Op::Event => write!(f, "monitor.poll_event();"),
@@ -221,6 +229,14 @@ impl Script {
         let mut shorter = self.clone();
         shorter.calls.drain(from..to);
         shorter
+    }
+
+    /// What our side says first.
+    pub(crate) fn own_hello(&self) -> Option<Hello> {
+        match self.monitor().poll_transmit() {
+            Some(Control::Hello(hello)) => Some(hello),
+            _ => None,
+        }
     }
 
     pub(crate) fn monitor(&self) -> Monitor {
@@ -259,6 +275,8 @@ impl Script {
         let _ = writeln!(text, "    .evidence(Evidence::{:?})", config.evidence());
         let _ = writeln!(text, "    .role(Role::{:?})", config.role());
         let _ = writeln!(text, "    .beat_events({})", config.beat_events());
+        let _ = writeln!(text, "    .min_rate({})", config.min_rate());
+        let _ = writeln!(text, "    .max_stretch({})", config.max_stretch());
         text.push_str("    .build().unwrap();\n");
         let (seed, start) = (self.seed, self.start);
         let _ = write!(
@@ -266,7 +284,7 @@ impl Script {
             "let mut monitor = Monitor::new(config, {seed}, at({start}))"
         );
         text.push_str(if self.hello {
-            ";\n"
+            ";\nlet ours = monitor.clone().poll_transmit().unwrap();\n"
         } else {
             ".without_hello();\n"
         });

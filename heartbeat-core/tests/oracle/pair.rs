@@ -245,6 +245,7 @@ fn fair(dice: &mut Dice) -> heartbeat_core::Config {
         .max_missed(u32::try_from(dice.within(1, 4)).unwrap_or(1))
         .jitter(dice.one(&[0.0, 0.25, 1.0]))
         .adaptive(false)
+        .max_stretch(255)
         .evidence(dice.one(&[
             heartbeat_core::Evidence::AnyBytes,
             heartbeat_core::Evidence::Frame,

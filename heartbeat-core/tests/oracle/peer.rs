@@ -27,6 +27,8 @@ struct Peer {
     hello: Hello,
     timeout: u64,
     min_interval: u64,
+    /// The longest `min_interval` that it may announce.
+    slowest: u64,
     /// Pings of this group that are still to come.
     left: u32,
     next_at: u64,
@@ -62,10 +64,12 @@ pub(crate) fn play(seed: u64, tally: &mut Tally) -> Result<(), Failure> {
 }
 
 impl Peer {
-    fn new(dice: &mut Dice, min_interval: u64) -> Self {
+    fn new(dice: &mut Dice, terms: &Terms) -> Self {
+        let (min_interval, slowest) = (terms.min_interval, terms.slowest());
         let mut peer = Self {
             hello: announced([1, 2, 1, 1]),
             timeout: 1,
+            slowest,
             min_interval,
             left: 0,
             next_at: 0,
@@ -81,7 +85,7 @@ impl Peer {
         self.timeout = dice.one(&[1, 10, 1_000, 100_000]);
         let interval = dice.one(&[100_000, 1_000_000]);
         let detection = interval + self.timeout * u64::from(misses);
-        let min_interval = dice.one(&[1, 1_000]);
+        let min_interval = dice.one(&[1, 1_000]).min(self.slowest);
         self.hello = announced([interval, detection, min_interval, misses.into()]);
     }
 
@@ -124,7 +128,7 @@ impl Scene {
             calls: Vec::new(),
         };
         let side = Side::new(script);
-        let peer = Peer::new(dice, side.judge.facts.terms.min_interval);
+        let peer = Peer::new(dice, &side.judge.facts.terms);
         let mut path = VecDeque::new();
         path.push_back(Control::Hello(peer.hello));
         Self {

@@ -101,7 +101,7 @@ fn row_8() -> Played {
     let shorter = [5_000, 14_000, 1_000, 3];
     for late in [0, 2_000, 4_999] {
         for paused in [false, true] {
-            let defaults = Config::builder().jitter(0.0).adaptive(false);
+            let defaults = Config::builder().jitter(0.0).adaptive(false).max_stretch(5);
             let mut stage = stage(defaults.evidence(Evidence::Echo));
             stage.hello(0, longer)?;
             stage.write(0)?;
@@ -293,15 +293,16 @@ fn row_18_pause() -> Played {
 }
 
 fn row_19() -> Played {
-    let year = [31_536_000_000, 31_536_002_000, 31_536_000_000, 1];
+    // As much as is accepted: 255 · 16 s − 6 s.
+    let slow = [4_074_000, 4_076_000, 4_074_000, 1];
     let normal = [10_000, 20_000, 1_000, 3];
     for evidence in [Evidence::Echo, Evidence::AnyBytes] {
         for paused in [false, true] {
-            let mut stage = stage(usual().evidence(evidence));
+            let mut stage = stage(usual().evidence(evidence).max_stretch(255));
             if paused {
                 stage.then(0, Op::Paused)?;
             }
-            stage.hello(0, year)?;
+            stage.hello(0, slow)?;
             if paused {
                 stage.then(0, Op::Resumed)?;
             }
@@ -309,12 +310,26 @@ fn row_19() -> Played {
             stage.write(0)?;
             stage.dies_at(16_000, true)?;
         }
-        let mut stage = stage(usual().evidence(evidence));
+        let mut stage = stage(usual().evidence(evidence).max_stretch(255));
         stage.until(10_000, true)?;
-        stage.hello(11_000, year)?;
+        stage.hello(11_000, slow)?;
         stage.hello(11_000, normal)?;
         stage.then(11_000, Op::Pong(Answer::Ping(0)))?;
         stage.dies_at(27_000, true)?;
+    }
+    Ok(())
+}
+
+/// A Hello that makes us wait for longer than four times our detection time.
+fn row_21() -> Played {
+    for (most, refused) in [(58_000, false), (58_001, true), (31_536_000_000, true)] {
+        let mut stage = stage(usual());
+        stage.hello(0, [31_536_000_000, 31_536_002_000, most, 1])?;
+        stage.is(stage.side.judge.has_ended() == refused, "refused")?;
+        if !refused {
+            stage.write(0)?;
+            stage.dies_at(64_000, true)?;
+        }
     }
     Ok(())
 }
@@ -362,6 +377,7 @@ const SCENES: &[Scene] = &[
     ("18: signs of life 20 ms apart", row_18_pause),
     ("19: a Hello taken back", row_19),
     ("20: min_interval above its bounds", row_20),
+    ("21: a Hello that stretches our detection time", row_21),
 ];
 
 #[test]

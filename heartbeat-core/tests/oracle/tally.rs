@@ -120,6 +120,8 @@ impl Tally {
                 "WriteStalled" => "Dead(WriteStalled)",
                 "PingFlood" => "Dead(PingFlood)",
                 "Refused" => "Dead(Refused)",
+                "NotReading" => "Dead(NotReading)",
+                "Protocol(Loop)" => "Dead(Loop)",
                 cause if cause.starts_with("GivenUp") => "Dead(GivenUp)",
                 _ => "Dead(end)",
             },

@@ -22,6 +22,8 @@ pub(crate) struct Terms {
     pub(crate) write_stall: Option<u64>,
     pub(crate) linger: u64,
     pub(crate) min_interval: u64,
+    pub(crate) min_rate: u32,
+    pub(crate) max_stretch: u64,
     pub(crate) passive: bool,
     pub(crate) evidence: Evidence,
     pub(crate) adaptive: bool,
@@ -62,6 +64,8 @@ impl Terms {
             write_stall: config.write_stall().map(micros),
             linger: micros(config.linger()),
             min_interval: micros(config.min_interval()),
+            min_rate: config.min_rate(),
+            max_stretch: config.max_stretch().into(),
             passive: config.role() == Role::Passive,
             evidence: config.evidence(),
             adaptive: config.adaptive(),
@@ -138,10 +142,26 @@ impl Terms {
         (star - small(cut)).max(1)
     }
 
-    /// Whether a Hello is refused: it wants to know within less than 100 ms,
-    /// and we don't.
+    /// Whether a Hello is refused: it wants to know within less than 100 ms and
+    /// we don't, or it would make our detection time longer than `max_stretch`
+    /// times what it is.
     pub(crate) fn refuses(&self, hello: &Hello) -> bool {
         let limit = 100_000;
-        micros(hello.detection_time) < limit && self.interval + self.budget() >= limit
+        let ours = self.interval + self.budget();
+        let hasty = micros(hello.detection_time) < limit && ours >= limit;
+        let stretched = self.interval.max(micros(hello.min_interval)) + self.budget();
+        hasty || stretched > ours * self.max_stretch
+    }
+
+    /// The longest m′ that isn't refused.
+    pub(crate) fn slowest(&self) -> u64 {
+        (self.interval + self.budget()) * self.max_stretch - self.budget()
+    }
+
+    /// How many bytes show life after such a silence: at the least rate, and one
+    /// at least.
+    pub(crate) fn bytes_wanted(&self, silence: u64) -> u64 {
+        let bytes = u128::from(silence) * u128::from(self.min_rate);
+        small(bytes.div_ceil(MILLION).max(1))
     }
 }

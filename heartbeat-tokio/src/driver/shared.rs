@@ -146,7 +146,8 @@ struct State<S, C: Protocol> {
 }
 
 impl<S, C: Transport<S>> Shared<S, C> {
-    pub(super) fn new(heartbeat: Heartbeat<S, C>) -> Arc<Self> {
+    pub(super) fn new(mut heartbeat: Heartbeat<S, C>) -> Arc<Self> {
+        heartbeat.limit_pauses();
         let turns = Arc::<Turns>::default();
         turns.due.store(true, Release);
         let state = State {

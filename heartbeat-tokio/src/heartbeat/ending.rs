@@ -397,6 +397,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 let least = self.monitor.config().min_interval();
                 Detail::from(&*format!("one ping in {least:?} is accepted"))
             }
+            GoodbyeCode::NOT_READING => {
+                let limit = self.monitor.config().max_pause().unwrap_or_default();
+                Detail::from(&*format!("a message waited for {limit:?}"))
+            }
             _ => {
                 let last_heard = self.monitor.status().last_heard;
                 let silent_for = self.clock.now().saturating_duration_since(last_heard);
@@ -428,14 +432,14 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             self.end(End::Io);
         }
         while let Some(event) = self.next_output() {
-            self.inbox.push(event, 0);
+            self.inbox.push(event, 0, None);
         }
         while let Some(Frame::Data(message)) = self.next_frame() {
             let weight = self.transport.weight();
-            self.inbox.push(PeerEvent::Message(message), weight);
+            self.inbox.push(PeerEvent::Message(message), weight, None);
         }
         if let Some(terminal) = self.take_terminal() {
-            self.inbox.push(terminal, 0);
+            self.inbox.push(terminal, 0, None);
         }
         Remains {
             status: self.status(),

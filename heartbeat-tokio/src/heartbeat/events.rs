@@ -53,9 +53,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     fn keep_behind_events(&mut self, message: C::Message) -> Option<C::Message> {
         let weight = self.transport.weight();
         while let Some(event) = self.next_output() {
-            self.inbox.push(event, 0);
+            self.inbox.push(event, 0, None);
         }
-        self.inbox.push(PeerEvent::Message(message), weight);
+        let kept_at = self.kept_at();
+        self.inbox
+            .push(PeerEvent::Message(message), weight, kept_at);
         None
     }
 
@@ -226,7 +228,12 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             let broken_off = self.transport.is_in_message() || self.transport.unread() > 0;
             self.net.diagnose(death, broken_off);
             is_ours = death.cause.goodbye().is_some();
-            is_deaf = is_ours && !matches!(death.cause, Cause::Silent | Cause::WriteStalled);
+            // What was taken in is right, whatever else is wrong.
+            let is_right = matches!(
+                death.cause,
+                Cause::Silent | Cause::WriteStalled | Cause::NotReading
+            );
+            is_deaf = is_ours && !is_right;
         }
         self.note_unwritten();
         if is_ours {
@@ -266,8 +273,12 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Judges, and arms the timer again.
     fn judge(&mut self, cx: &mut Context<'_>) {
         self.flags.clear(Flag::Judging);
-        self.settle_arrivals();
+        if self.arrivals.are_relaxed() {
+            self.settle_arrivals();
+            self.note_incomplete();
+        }
         self.ask_the_kernel();
+        self.judge_pause();
         self.monitor.handle_timeout(self.clock.now());
         self.flags.raise(Flag::Outputs);
         // If that is over already, the timer has fired again.
@@ -304,13 +315,16 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// An acknowledgement of the peer's kernel counts, if that was asked for.
     fn ask_the_kernel(&mut self) {
-        if self.config().evidence() == Evidence::Acknowledgement && !self.flags.has(Flag::Paused) {
+        let is_met = !C::HELLO || self.monitor.status().peer.is_some();
+        let counts = self.config().evidence() == Evidence::Acknowledgement && is_met;
+        if counts && !self.flags.has(Flag::Paused) {
             let heard_at = self.monitor.status().last_heard;
             let now = self.clock.now();
             let stream = self.stream.as_ref();
             let at = stream.and_then(|stream| self.net.acknowledged_at(stream, heard_at, now));
             if let Some(at) = at {
                 self.monitor.handle_acknowledged(at, now);
+                self.count_incomplete();
             }
         }
     }
@@ -323,6 +337,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         };
         if let Some(look_at) = self.net.look_at() {
             deadline = at_latest(deadline, look_at);
+        }
+        if let Some(end) = self.pause_ends() {
+            deadline = at_latest(deadline, end);
         }
         if self.needs_no_times() {
             deadline = at_latest(deadline, self.arrivals.deadline(self.config()));

@@ -47,6 +47,8 @@ pub(super) enum Flag {
     Finished,
     /// Somebody asked, and no round trip was measured since.
     Probing,
+    /// How long messages wait in the inbox is limited.
+    PauseLimited,
 }
 
 /// The facts that are true.

@@ -470,11 +470,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// Puts an event that was taken out just now behind the others.
     fn keep(&mut self, event: PeerEvent<C::Message>) {
-        let weight = match event {
-            PeerEvent::Message(_) => self.transport.weight(),
-            _ => 0,
+        let (weight, kept_at) = match event {
+            PeerEvent::Message(_) => (self.transport.weight(), self.kept_at()),
+            _ => (0, None),
         };
-        self.inbox.push(event, weight);
+        self.inbox.push(event, weight, kept_at);
     }
 
     /// Whoever waits for events is called.

@@ -11,7 +11,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use heartbeat_core::{Control, End, GoodbyeCode, Nonce, ProtocolError};
+use heartbeat_core::{Control, End, GoodbyeCode, Instant, Nonce, ProtocolError};
 use tokio::task::unconstrained;
 
 use super::{Heartbeat, flags::Flag};
@@ -77,7 +77,30 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             let now = self.clock.now();
             if let Some(at) = self.arrivals.settle(self.monitor.config(), now) {
                 self.monitor.handle_bytes(at);
+                self.count_incomplete();
             }
+            self.flags.raise(Flag::NewMessage);
+        }
+    }
+
+    /// What there is of an incomplete message is no evidence from here on.
+    pub(super) fn count_incomplete(&mut self) {
+        self.arrivals.count(self.transport.incomplete());
+    }
+
+    /// Every whole frame was taken out. What there is of another one is evidence if
+    /// it came fast enough.
+    pub(super) fn note_incomplete(&mut self) {
+        let at = self.arrivals.last();
+        if self.monitor.last_heard() >= at {
+            return self.count_incomplete();
+        }
+        let incomplete = self.transport.incomplete();
+        let since = self.arrivals.since_evidence(incomplete);
+        if since > 0 && since >= self.monitor.bytes_wanted(at) {
+            self.arrivals.count(incomplete);
+            self.monitor.handle_bytes(at);
+            self.note_outputs();
         }
     }
 
@@ -144,9 +167,12 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.monitor.handle_frame(control, self.arrivals.last());
         self.flags.raise(Flag::Outputs);
         if let (Control::Hello(hello), true) = (control, self.monitor.has_ended()) {
-            // It was refused.
-            let refused = format!("a detection time of {:?}", hello.detection_time);
-            self.ending().detail = Detail::from(&*refused);
+            // It was refused, or is our own.
+            let why = match self.config().refusal(&hello) {
+                Some(refusal) => refusal.to_string(),
+                None => ProtocolError::Loop.to_string(),
+            };
+            self.ending().detail = Detail::from(&*why);
         }
     }
 
@@ -156,6 +182,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.arrivals.note_message();
         if self.flags.has(Flag::NewMessage) {
             self.flags.clear(Flag::NewMessage);
+            self.arrivals.begin_message();
             self.monitor.handle_message(self.arrivals.last());
             self.note_outputs();
         }
@@ -167,13 +194,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if self.flags.has(Flag::ReadOut) {
             return self.note_half_close();
         }
-        if self.transport.ends_in_message() {
-            self.arrivals.note_message();
-            if self.flags.has(Flag::NewMessage) {
-                self.flags.clear(Flag::NewMessage);
-                self.monitor.handle_bytes(self.arrivals.last());
-                self.note_outputs();
-            }
+        if !self.arrivals.are_relaxed() {
+            self.flags.clear(Flag::NewMessage);
+            self.note_incomplete();
         }
         let is_in_message = self.transport.is_in_message();
         if is_in_message || self.flags.has(Flag::Bulk) || self.transport.unread() > 0 {
@@ -214,10 +237,56 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             self.note_news();
             if !self.flags.has(Flag::ReadOut) {
                 self.monitor.handle_resumed(self.clock.now());
+                self.count_incomplete();
             }
             self.probe_again();
             self.net.end_looking();
             self.flags.raise(Flag::Outputs);
+        }
+    }
+
+    /// When the oldest message in the inbox has waited for as long as it may.
+    #[inline]
+    pub(super) fn pause_ends(&self) -> Option<Instant> {
+        let since = self.inbox.waits_since()?;
+        let limit = self.config().max_pause()?;
+        Some(since + limit)
+    }
+
+    /// When the message was put into the inbox that was taken out last, if that is
+    /// of interest: when it came, or when reading resumed. On a busy connection that
+    /// is the latest that it can have been.
+    pub(super) fn kept_at(&self) -> Option<Instant> {
+        let is_limited = self.flags.has(Flag::PauseLimited);
+        is_limited.then(|| {
+            let came = match self.arrivals.are_relaxed() {
+                true => self.arrivals.deadline(self.config()),
+                false => self.arrivals.last(),
+            };
+            came.max(self.monitor.last_heard())
+        })
+    }
+
+    /// How long messages wait is limited from now on: the application reads what a
+    /// task keeps for it.
+    pub(crate) fn limit_pauses(&mut self) {
+        if self.config().max_pause().is_some() {
+            self.flags.raise(Flag::PauseLimited);
+            self.inbox.wait_from(self.clock.now());
+        }
+    }
+
+    /// Ends it if our application leaves messages waiting for too long.
+    pub(super) fn judge_pause(&mut self) {
+        let now = self.clock.now();
+        let Some(end) = self.pause_ends().filter(|&end| end <= now) else {
+            return;
+        };
+        if now.saturating_duration_since(end) > self.config().stall_tolerance() {
+            // We slept, and so did our application.
+            self.inbox.wait_from(now);
+        } else {
+            self.monitor.handle_not_reading(now);
         }
     }
 

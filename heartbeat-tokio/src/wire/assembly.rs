@@ -175,6 +175,11 @@ impl Assembly {
         self.untold == 0
     }
 
+    /// How many bytes of the message are there.
+    pub(super) fn arrived(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// The bytes of the message, if all are there.
     pub(super) fn whole(&self) -> Option<usize> {
         (self.buffer.len() == self.length).then_some(self.length)

@@ -174,8 +174,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> for Wire {
         self.reader.is_in_message()
     }
 
-    fn ends_in_message(&self) -> bool {
-        self.reader.ends_in_message()
+    fn incomplete(&self) -> usize {
+        self.reader.incomplete()
     }
 
     fn push_goodbye(&mut self, code: GoodbyeCode, detail: Detail) {

@@ -109,15 +109,21 @@ impl Reader {
 
     /// Whether a message has begun to arrive that isn't whole.
     pub(super) fn is_in_message(&self) -> bool {
-        self.assembly.is_some() || self.ends_in_message()
+        let is_message = |tag| tag == Tag::Data.to_byte() || tag == Tag::Part.to_byte();
+        let tag = self.header().and_then(|(_, tag)| tag);
+        self.assembly.is_some() || tag.is_some_and(is_message)
     }
 
-    /// Whether the last bytes are of a message, though of no whole frame.
-    pub(super) fn ends_in_message(&self) -> bool {
-        let is_message = |tag| tag == Tag::Data.to_byte() || tag == Tag::Part.to_byte();
-        let is_in_part = |message: &Assembly| message.is_in_part();
-        let tag = self.header().and_then(|(_, tag)| tag);
-        tag.is_some_and(is_message) || self.assembly.as_deref().is_some_and(is_in_part)
+    /// How many bytes have arrived of a message that isn't whole, headers not
+    /// counted.
+    pub(super) fn incomplete(&self) -> usize {
+        match (&self.assembly, self.header()) {
+            (Some(message), _) => message.arrived(),
+            (None, Some((length, Some(tag)))) if tag == Tag::Data.to_byte() => {
+                self.buffer.len().min(frame_size(length)) - HEADER
+            }
+            _ => 0,
+        }
     }
 
     /// Reads once.

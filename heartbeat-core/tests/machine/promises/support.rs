@@ -100,7 +100,10 @@ pub(crate) fn shortest(interval: Duration, config: &Config) -> Duration {
 /// Whether this peer's timings are accepted by a side with this configuration.
 pub(crate) fn is_accepted(config: &Config, hello: &Hello) -> bool {
     let least = Duration::from_millis(100);
-    hello.detection_time >= least || config.detection_time() < least
+    let ours = config.detection_time();
+    let stretched = config.interval().max(hello.min_interval) + budget(config);
+    let fits = stretched <= ours * config.max_stretch();
+    fits && (hello.detection_time >= least || ours < least)
 }
 
 /// How late a call may be that isn't a stall of ours.

@@ -18,12 +18,12 @@ const exchangeOn = (address) =>
     listen("connected", () => server.send(ours));
     listen("suspect", ({ missed }) => disturbed.push(`suspect ${missed}`));
     listen("dead", ({ cause }) => disturbed.push(`dead ${cause}`));
-    listen("message", (message) => {
+    listen("message", async (message) => {
       same = message.length === LENGTH && message.every((byte, at) => byte === theirs[at]);
       // Behind our own message, which may not be sent yet.
-      server.close();
+      if (!(await server.close())) disturbed.push("unconfirmed");
     });
-    const end = () => resolve({ disturbed, same });
+    const end = () => setTimeout(() => resolve({ disturbed, same }));
     listen("dead", end);
     listen("closed", end);
   });

@@ -53,6 +53,10 @@ pub enum ProtocolError {
     /// another, an empty part, or parts of a message that fits in one frame.
     #[error("parts that make no message")]
     BrokenParts,
+    /// A message came after its sender had said that none follows, with a Fin or a
+    /// goodbye.
+    #[error("a message after the last one")]
+    AfterFin,
     /// A Hello announces times that contradict each other or have no end.
     #[error("the hello announces impossible times")]
     ImpossibleHello,

@@ -86,7 +86,8 @@ async fn a_large_message_on_a_slow_line_is_life_for_a_page_and_its_server() {
     for ((evidence, at_once, served), told) in cases.into_iter().zip(told.as_array().unwrap()) {
         let what = format!("{evidence:?}, at once: {at_once}");
         println!("{what}: {told}");
-        assert_eq!(told["disturbed"], json!([]), "{what}: {told}");
+        // A machine that others starve makes a suspicion; a verdict is none of its.
+        assert_eq!(told["ended"], "closed local", "{what}: {told}");
         assert_eq!(told["same"], true, "{what}: {told}");
         let Took { answer, message } = served.ended().await;
         println!("{what}: {message:?}, an answer {answer:?}");
@@ -198,16 +199,13 @@ async fn serve(listener: TcpListener, evidence: Evidence, at_once: bool) -> Took
     }
 }
 
-/// The next message, or the end. Nobody is suspected meanwhile.
+/// The next message, or the end.
 async fn next(receiver: &mut Receiver<Message>) -> Result<Bytes, PeerEvent<Message>> {
     loop {
         match receiver.next().await.expect("an end comes first") {
             PeerEvent::Message(Message(message)) => return Ok(message),
             end if end.is_terminal() => return Err(end),
-            event => {
-                let is_suspect = matches!(event, PeerEvent::Suspect { .. });
-                assert!(!is_suspect, "{event}");
-            }
+            _ => {}
         }
     }
 }

@@ -543,12 +543,6 @@ where
                 return Poll::Ready((!B::HELLO).then(|| Ok(goodbye(close))));
             }
             let frame = beats.unwrap(message).transpose();
-            if let Some(Ok(Frame::Goodbye { .. })) = frame {
-                // The closing handshake, as far as it goes without waiting.
-                let close = closing(GoodbyeCode::LEAVING, Detail::default());
-                let _ = Pin::new(&mut *stream).start_send(close);
-                let _ = Pin::new(&mut *stream).poll_flush(cx);
-            }
             if frame.is_some() {
                 return Poll::Ready(frame);
             }

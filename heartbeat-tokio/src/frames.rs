@@ -28,7 +28,8 @@ const HELD: usize = 64 * 1024;
 ///
 /// Only whole frames are seen, so only they are signs of life: one that takes
 /// longer to arrive than the detection time is a silence, unless the transport
-/// gives a [`Frame::Other`] for each part of it.
+/// gives a [`Frame::Other`] for each part of it. An Alive then shows the peer, whose
+/// pings wait behind those parts, that we live.
 #[derive(Debug)]
 pub struct Frames<T: Dialect> {
     /// Frames that weren't taken out yet, and what they weigh.
@@ -37,6 +38,8 @@ pub struct Frames<T: Dialect> {
     unread: usize,
     /// The weight of the last one that was taken out.
     weight: usize,
+    /// That one is a part of a message, perhaps, and the message isn't whole.
+    in_message: bool,
     /// The transport failed, in another way than by I/O.
     broken: Option<Broken>,
     doorman: Doorman,
@@ -54,6 +57,7 @@ impl<T: Dialect> Frames<T> {
             received: VecDeque::new(),
             unread: 0,
             weight: 0,
+            in_message: false,
             broken: None,
             doorman: Doorman::new(T::HELLO),
             control: VecDeque::new(),
@@ -158,6 +162,7 @@ where
         while let Some((frame, weight)) = self.received.pop_front() {
             self.unread -= weight;
             self.weight = weight;
+            self.in_message = matches!(frame, Frame::Other);
             if self.doorman.admits(&frame)? {
                 return Ok(Some(frame));
             }
@@ -171,6 +176,12 @@ where
 
     fn unread(&self) -> usize {
         self.unread
+    }
+
+    /// An Alive too much costs little; without one, a peer whose pings wait behind a
+    /// long message would take us for dead.
+    fn is_in_message(&self) -> bool {
+        T::HELLO && self.in_message
     }
 
     fn push(&mut self, message: T::Message) -> Result<(), SendError> {

@@ -149,43 +149,55 @@ pub trait Dialect {
     }
 }
 
-/// Lets nothing pass before the peer's Hello. Most protocols of others have none.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Doorman {
-    is_open: bool,
+/// Lets nothing pass before the peer's Hello, and no message after its last one. Most
+/// protocols of others have no Hello.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doorman {
+    /// The Hello is expected.
+    Waits,
+    Open,
+    /// The peer said that no message follows.
+    ForControl,
 }
 
 impl Doorman {
     pub(crate) const fn new(expects_hello: bool) -> Self {
-        Self {
-            is_open: !expects_hello,
+        if expects_hello {
+            Self::Waits
+        } else {
+            Self::Open
         }
     }
 
-    pub(crate) const fn is_open(self) -> bool {
-        self.is_open
+    pub(crate) fn is_open(self) -> bool {
+        self != Self::Waits
     }
 
     /// Whether this frame counts; [`Frame::Other`] is passed over before the Hello.
     pub(crate) fn admits<M>(&mut self, frame: &Frame<M>) -> Result<bool, ProtocolError> {
-        if !self.is_open {
-            let tag = match frame {
-                Frame::Hello(_) => {
-                    self.is_open = true;
-                    return Ok(true);
-                }
-                Frame::Other => return Ok(false),
-                Frame::Data(_) => Tag::Data,
-                Frame::Ping(_) => Tag::Ping,
-                Frame::Pong(_) => Tag::Pong,
-                Frame::Goodbye { .. } => Tag::Goodbye,
-                Frame::Alive => Tag::Alive,
-                Frame::Fin => Tag::Fin,
-            };
-            let tag = tag.to_byte();
-            return Err(ProtocolError::HelloExpected { tag });
+        let tag = match frame {
+            Frame::Hello(_) if *self == Self::Waits => {
+                *self = Self::Open;
+                return Ok(true);
+            }
+            Frame::Other => return Ok(self.is_open()),
+            Frame::Hello(_) => Tag::Hello,
+            Frame::Data(_) => Tag::Data,
+            Frame::Ping(_) => Tag::Ping,
+            Frame::Pong(_) => Tag::Pong,
+            Frame::Goodbye { .. } => Tag::Goodbye,
+            Frame::Alive => Tag::Alive,
+            Frame::Fin => Tag::Fin,
+        };
+        match (*self, tag) {
+            (Self::Waits, tag) => Err(ProtocolError::HelloExpected { tag: tag.to_byte() }),
+            (Self::ForControl, Tag::Data) => Err(ProtocolError::AfterFin),
+            (_, Tag::Goodbye | Tag::Fin) => {
+                *self = Self::ForControl;
+                Ok(true)
+            }
+            _ => Ok(true),
         }
-        Ok(true)
     }
 }
 

@@ -527,6 +527,157 @@ async fn heartbeat_js_asks_along_shows_life_and_tells_its_verdict() {
     page.assert_content();
 }
 
+#[tokio::test]
+async fn heartbeat_js_leaves_and_finishes_in_order() {
+    let server = Chat::start(&["--bots", "0"]).await;
+    let Some(mut page) = server.visit("Ann").await else {
+        return;
+    };
+    for (what, script, expected) in LEAVING {
+        let script = format!("(async () => {{ {FAKE} {LEAVES} {script} }})()");
+        let told = page.value(&script).await;
+        assert_eq!(told, json!(expected), "{what}");
+    }
+    page.assert_content();
+}
+
+/// What happens; what a page and its server do; and what the page sent, told, and said
+/// of its `close`.
+const LEAVING: &[(&str, &str, &str)] = &[
+    (
+        "the server confirms, behind a ping",
+        "server.send(Uint8Array.of(1)); server.close(64, 'home');
+         const late = server.send(Uint8Array.of(2));
+         await says_soon(ping); await says_soon(goodbye(8));
+         return await all(late);",
+        "data, goodbye 64 home, pong | closed local 64 home | true | false",
+    ),
+    (
+        "no message goes in front of what the browser holds",
+        "socket.bufferedAmount = 100_000;
+         server.send(new Uint8Array(70_000)); server.close();
+         await says_soon(ping);
+         const before = sent.includes('part');
+         socket.bufferedAmount = 0;
+         await until(() => sent.at(-1) === 'goodbye 0'); await says_soon(goodbye(8));
+         return await all(before);",
+        "pong, part, part, goodbye 0 | closed local 0 | true | false",
+    ),
+    (
+        "a living server doesn't confirm",
+        "server.close();
+         for (let round = 0; round < 5; round++) await says_soon({ type: 'alive' });
+         return await all();",
+        "goodbye 0 | closed unconfirmed 0 | false",
+    ),
+    (
+        "a server that doesn't confirm dies",
+        "server.close();
+         socket.dispatchEvent(new CloseEvent('close', { code: 1006 }));
+         return await all();",
+        "goodbye 0 | dead eof | false",
+    ),
+    (
+        "the server gives us up while we leave",
+        "server.close(); await says_soon(goodbye(7)); return await all();",
+        "goodbye 0 | dead given up | false",
+    ),
+    (
+        "the server leaves: what waits is given up",
+        "socket.bufferedAmount = 100_000; server.send(Uint8Array.of(1));
+         await says_soon(goodbye(64)); return await all();",
+        "goodbye 8 | closed peer 64 | false",
+    ),
+    (
+        "the server leaves with a code that nobody knows",
+        "await says_soon(goodbye(200)); return await all();",
+        "goodbye 8 | closed peer 200 | false",
+    ),
+    (
+        "a confirmation of nothing",
+        "await says_soon(goodbye(8)); return await all();",
+        " | closed peer 8 | false",
+    ),
+    (
+        "both leave, and both confirm",
+        "server.close(); await says_soon(goodbye(65)); await says_soon(goodbye(8));
+         return await all();",
+        "goodbye 0, goodbye 8 | closed local 0 | true",
+    ),
+    (
+        "both leave, and the answer is behind our own goodbye",
+        "socket.bufferedAmount = 100_000;
+         server.close(); await says_soon(goodbye(65));
+         socket.bufferedAmount = 0;
+         await until(() => sent.at(-1) === 'goodbye 8'); await says_soon(goodbye(8));
+         return await all();",
+        "goodbye 0, goodbye 8 | closed local 0 | true",
+    ),
+    (
+        "the server leaves and doesn't confirm",
+        "server.close(); await says_soon(goodbye(1));
+         socket.dispatchEvent(new CloseEvent('close', { code: 1000 }));
+         return await all();",
+        "goodbye 0, goodbye 8 | closed peer 1 | false",
+    ),
+    (
+        "both finish, and messages come in between",
+        "server.finish();
+         const late = server.send(Uint8Array.of(2));
+         await says_soon({ type: 'data', body: Uint8Array.of(3) });
+         await says_soon({ type: 'fin' });
+         return await all(late);",
+        "fin | message 3, finished, closed finished 0 | false | false",
+    ),
+    (
+        "the server finishes, twice, and takes messages",
+        "await says_soon({ type: 'fin' }); await says_soon({ type: 'fin' });
+         server.send(Uint8Array.of(1)); server.close(); await says_soon(goodbye(8));
+         return await all();",
+        "data, goodbye 0 | finished, closed local 0 | true",
+    ),
+    (
+        "a message after the last one",
+        "await says_soon({ type: 'fin' });
+         await says_soon({ type: 'data', body: Uint8Array.of(3) });
+         return await all();",
+        "goodbye 4 AfterFin | finished, dead protocol | false",
+    ),
+];
+
+/// What `LEAVING` is written with. Nobody is silent for long enough to be asked.
+const LEAVES: &str = r"
+    const sent = [];
+    const events = [];
+    const socket = fake((_, { type, code, detail }) => {
+        sent.push([type, code, detail].filter((word) => word !== undefined).join(' ').trim());
+    }, true);
+    const server = new Heartbeat(socket, {
+        interval: 60_000, timeout: 1000, maxMissed: 3, linger: 400,
+    });
+    const listen = (type, say) => server.addEventListener(type, ({ detail }) =>
+        events.push(`${type} ${say(detail)}`.trim()));
+    listen('message', (body) => body.join());
+    listen('finished', () => '');
+    listen('closed', ({ reason, code, detail }) => `${reason} ${code} ${detail}`);
+    listen('dead', ({ cause }) => cause);
+    const ping = { type: 'ping', nonce: new Uint8Array(8) };
+    const goodbye = (code) => ({ type: 'goodbye', code, detail: '' });
+    const wait = (time) => new Promise((resolve) => setTimeout(resolve, time));
+    const until = async (done) => { while (!done()) await wait(5); };
+    const says_soon = async (frame) => { says(socket, frame); await wait(20); };
+    const all = async (...more) => {
+        await until(() => events.some((word) => /^(closed|dead)/.test(word)));
+        const confirmed = await server.close();
+        // Nothing comes behind.
+        await says_soon(ping);
+        const frames = sent.filter((word) => !['hello', 'ping'].includes(word)).join(', ');
+        return [frames, events.join(', '), confirmed, ...more].join(' | ');
+    };
+    // The first ping comes early, or with the answer to one.
+    await until(() => server.status.peer !== null);
+";
+
 // ---- strangers ----------------------------------------------------------------
 
 #[tokio::test]
@@ -842,12 +993,14 @@ const WORDS: &str = r"
     const stream = (text, maxFrame) => {
         const bytes = bytesOf(text);
         const seen = [];
-        let [at, greeted, missing, parts] = [0, false, 0, []];
+        let [at, greeted, missing, parts, finished] = [0, false, 0, [], false];
         while (at + 4 <= bytes.length) {
             const end = at + 4 + new DataView(bytes.buffer).getUint32(at);
             if (end > bytes.length) break;
             try {
-                const frame = decode(bytes.subarray(at + 4, end), { greeted, maxFrame, missing });
+                const options = { greeted, maxFrame, missing, finished };
+                const frame = decode(bytes.subarray(at + 4, end), options);
+                finished ||= frame.type === 'fin' || frame.type === 'goodbye';
                 if (frame.type !== 'part') {
                     seen.push(words(frame));
                 } else {

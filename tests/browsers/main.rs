@@ -5,6 +5,7 @@
 
 mod chat;
 mod devtools;
+mod slow_line;
 mod websocket;
 
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};

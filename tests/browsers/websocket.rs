@@ -5,7 +5,7 @@
 //! `SLACK`; what must not happen is far from the times that it could happen at.
 
 #[path = "../../examples/websocket/http.rs"]
-mod http;
+pub mod http;
 
 use std::{
     fs,

@@ -347,6 +347,7 @@ async fn when_it_sends_rubbish_we_say_why_we_end_it() {
         ),
         ("empty-part", "parts that make no message"),
         ("data-among-parts", "parts that make no message"),
+        ("data-after-fin", "a message after the last one"),
         (
             "long-alive",
             "the body of a frame with tag 0x05 is malformed",
@@ -396,6 +397,61 @@ async fn when_we_say_goodbye_it_knows() {
     meeting.ours.feed("the last word".into()).await.unwrap();
     meeting.ours.close().await.unwrap();
     assert_eq!(meeting.leave().await, "goodbye 0");
+}
+
+#[tokio::test]
+async fn when_both_of_us_leave_both_are_confirmed() {
+    let Some(mut meeting) = Meeting::start(quick(), &QUICK).await else {
+        return;
+    };
+    meeting.until_connected().await;
+    let length = 1_000_000;
+    let message = Bytes::from(vec![b'm'; length]);
+    meeting.ours.feed(message).await.unwrap();
+    let commands = format!("say-much {length}\ngoodbye 1 back at noon");
+    meeting.stranger.tell(&commands).await;
+    let Meeting { ours, stranger, .. } = &mut meeting;
+    let (closed, end) = tokio::join!(ours.close(), stranger.end());
+    closed.unwrap();
+    assert_eq!(end, "left");
+    assert_eq!(meeting.stranger.count(&format!("data {length}*")), 1);
+}
+
+#[tokio::test]
+async fn when_it_finishes_it_still_gets_what_we_say() {
+    let Some(mut meeting) = Meeting::start(quick(), &QUICK).await else {
+        return;
+    };
+    meeting.until_connected().await;
+    let commands = format!("say {}\nfinish", hex(b"a question"));
+    meeting.stranger.tell(&commands).await;
+    let question = PeerEvent::Message("a question".into());
+    meeting.until(|seen| seen.events.contains(&question)).await;
+    // Both are judged as before.
+    meeting.go_on_for(2 * quick().detection_time()).await;
+    meeting.assert_undisturbed();
+    meeting.ours.feed(vec![b'm'; 100_000].into()).await.unwrap();
+    let Meeting { ours, stranger, .. } = &mut meeting;
+    let (closed, end) = tokio::join!(ours.close(), stranger.end());
+    closed.unwrap();
+    assert_eq!(end, "goodbye 0");
+    assert_eq!(meeting.stranger.count("data 100000*"), 1);
+}
+
+#[tokio::test]
+async fn when_we_do_not_read_it_leaves_unconfirmed() {
+    let options = [&PATIENT[..], &["--linger=1"]].concat();
+    let Some(mut meeting) = Meeting::start(patient(), &options).await else {
+        return;
+    };
+    meeting.until_connected().await;
+    let asked = Instant::now();
+    meeting.stranger.tell("goodbye 0").await;
+    // Nobody polls our side, for less than it takes to be given up.
+    assert_eq!(meeting.stranger.end().await, "unconfirmed");
+    let measured = asked.elapsed();
+    assert!(measured >= secs(1), "{measured:?}: too early");
+    assert!(measured <= secs(1) + SLACK, "{measured:?}: too late");
 }
 
 #[tokio::test]
@@ -459,7 +515,61 @@ async fn when_our_process_leaves_it_knows() {
     assert!(ours.wait().unwrap().success());
 }
 
-// ---- the two of them -----------------------------------------------------
+// ---- two of its kind -----------------------------------------------------
+
+/// What each is told to do; its last words, from the first of these on.
+const PARTINGS: &[(&str, [&str; 2], [&[&str]; 2])] = &[
+    (
+        "one leaves behind its last message",
+        ["say 61\ngoodbye 64 enough", ""],
+        [&["left"], &["data 61", "goodbye 64 enough"]],
+    ),
+    (
+        "both leave at once, with full pipes",
+        [
+            "say-much 4000000\ngoodbye 0",
+            "say-much 4000000\ngoodbye 1 back at noon",
+        ],
+        [&["data 4000000*", "left"], &["data 4000000*", "left"]],
+    ),
+    (
+        "both finish, one later than the other",
+        ["finish", "say 62\nfinish"],
+        [&["data 62", "finished", "closed"], &["finished", "closed"]],
+    ),
+];
+
+/// So the page is enough for both sides of each way to part.
+#[tokio::test]
+async fn two_of_its_kind_part_in_order() {
+    if !needs("python3") {
+        return;
+    }
+    for (what, commands, words) in PARTINGS {
+        let mut one = Stranger::start(&[&["--listen"], &QUICK[..]].concat());
+        one.until(|seen| !seen.lines.is_empty()).await;
+        let port = one.lines[0].strip_prefix("listening ").expect("its port");
+        let connect = format!("--connect=127.0.0.1:{port}");
+        let mut other = Stranger::start(&[&[&*connect], &QUICK[..]].concat());
+        let met = |seen: &Stranger| seen.any_starts_with("connected");
+        tokio::join!(one.until(met), other.until(met));
+        for (stranger, commands) in [&mut one, &mut other].into_iter().zip(commands) {
+            if !commands.is_empty() {
+                stranger.tell(commands).await;
+            }
+        }
+        tokio::join!(one.end(), other.end());
+        for (stranger, words) in [&one, &other].into_iter().zip(words) {
+            let is_expected = |line: &&str| words.contains(line);
+            let told: Vec<&str> = stranger.lines.iter().map(String::as_str).collect();
+            let found: Vec<&str> = told.iter().copied().filter(is_expected).collect();
+            assert_eq!(found, *words, "{what}: {told:?}");
+            assert_eq!(told.last(), words.last(), "{what}: {told:?}");
+        }
+    }
+}
+
+// ---- the two of us -------------------------------------------------------
 
 /// The stranger's times in seconds: those of `patient()`.
 const PATIENT: [&str; 4] = ["--interval=0.2", "--timeout=1", "--missed=3", "--min=0.1"];
@@ -573,7 +683,15 @@ impl Meeting {
         let ended = self.events.iter().any(PeerEvent::is_terminal);
         assert!(!ended, "{:?}", self.events);
         let ends = [
-            "dead", "given-up", "goodbye", "eof", "reset", "refused", "left",
+            "dead",
+            "given-up",
+            "goodbye",
+            "eof",
+            "reset",
+            "refused",
+            "left",
+            "unconfirmed",
+            "closed",
         ];
         let ended = ends.iter().any(|end| self.stranger.any_starts_with(end));
         assert!(!ended, "{:?}", self.stranger.lines);

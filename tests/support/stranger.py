@@ -11,14 +11,15 @@ for tests.
     stranger.py --connect 127.0.0.1:PORT --rude flood
 
 It reads lines `say HEX`, `say-much COUNT` (so many bytes), `hold` and `read-on` (stops
-reading, and goes on), `goodbye CODE DETAIL`, and writes a line for each event:
+reading, and goes on), `finish` (no more messages), `goodbye CODE DETAIL`, and writes a
+line for each event:
 
     listening PORT          waits for its peer
     connected FIELDS        the peer's Hello arrived
     data HEX, data COUNT*   a message arrived; a long one is told by its length
     asked, beat             answered a ping; had a ping answered
     along                   sent a ping of its own along with an answer
-    alive, fin              the peer lives; sends no more messages
+    alive, finished         the peer lives; sends no more messages
     missed COUNT            a ping had its whole timeout, and nothing came
     stalled SECONDS         it was asleep itself, for so long
     dead SECONDS            gave the peer up, after so long a silence
@@ -26,9 +27,11 @@ reading, and goes on), `goodbye CODE DETAIL`, and writes a line for each event:
     goodbye CODE DETAIL     the peer left
     eof, reset              the connection ended without one
     refused ERROR           the peer broke the protocol
-    left                    said goodbye itself, and saw the connection end
+    left                    said goodbye itself, and the peer took everything in
+    unconfirmed             said goodbye itself; the peer lives, and didn't say that it did
+    closed                  both sides had finished
 
-The last seven are the end. `--rude` tells the peer's goodbye, if one comes, and how the
+The last nine are the end. `--rude` tells the peer's goodbye, if one comes, and how the
 connection ended.
 """
 
@@ -46,8 +49,9 @@ import time
 
 DATA, HELLO, PING, PONG, GOODBYE, ALIVE, FIN, PART = range(8)
 RESERVED = range(0x40, 0x80)
-SILENT, WRITE_STALLED, PROTOCOL = 2, 3, 4
+SILENT, WRITE_STALLED, PROTOCOL, RECEIVED = 2, 3, 4, 8
 VERDICTS = range(2, 8)
+MAX_DISCARDED = 65_536
 MAX_PART = 65_536
 MAX_VARINT = 5
 MAX_DETAIL = 123
@@ -195,6 +199,8 @@ class Reader:
     def __init__(self, max_frame):
         self.max_frame = max_frame
         self.greeted = False
+        # It said that no message follows.
+        self.finished = False
         self.buffer = bytearray()
         # What a message lacks of which parts have come, and those.
         self.missing, self.parts = 0, []
@@ -230,6 +236,8 @@ class Reader:
                 raise Refused(f"UnknownTag tag={tag:#04x}")
             max_part = 1 + MAX_PART if self.missing else max_first
             self.check_length(length, {DATA: max_data, PART: max_part}.get(tag, MAX_CONTROL))
+            if tag in (DATA, PART) and self.finished:
+                raise Refused("AfterFin")
             if tag == DATA and self.missing:
                 raise Refused("BrokenParts")
             skip = self.part_header(length) if tag == PART else 0
@@ -242,6 +250,7 @@ class Reader:
             else:
                 yield decode(frame)
             self.greeted = True
+            self.finished = self.finished or tag in (FIN, GOODBYE)
 
     def part_header(self, length):
         """How many bytes a part has in front of those of its message, if that is known."""
@@ -431,19 +440,25 @@ class Peer:
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.timeout = options.timeout
         self.farewell = options.timeout * options.missed
+        self.linger = options.linger
         self.reader = Reader(options.max_frame)
         self.monitor = Monitor(options.interval, options.timeout, options.missed, time.monotonic())
         times = (options.interval, options.interval + self.farewell, options.min)
         numbers = (*(round(1e6 * t) for t in times), options.missed, options.max_frame)
         hello = Hello(*numbers, secrets.token_bytes(8))
-        # One frame that was begun, and what comes after it.
+        # One frame that was begun, and what comes after it. Messages, and a Fin or a
+        # Goodbye behind them, wait in `queue`.
         self.writing = bytearray(with_length(hello.encode()))
         self.pong = None
-        self.data = collections.deque()
-        self.goodbye = None
-        self.said_goodbye = False
-        self.left_at = None
+        self.queue = collections.deque()
+        self.sent = set()
         self.holds = False
+        # What was said about messages: whether the peer finished; until when it has to
+        # confirm that we leave, and whether it did; how it left.
+        self.peer_finished = False
+        self.leaves_until = None
+        self.confirmed = False
+        self.peer_left = None
         self.input = b""
         self.selector = selectors.DefaultSelector()
         self.selector.register(stream, selectors.EVENT_READ, self.read)
@@ -455,13 +470,50 @@ class Peer:
         while not ended:
             try:
                 self.write()
-                ended = self.wait() or self.judge()
+                ended = self.done() or self.wait() or self.judge()
             except Refused as error:
                 self.give_up(PROTOCOL, str(error))
                 ended = f"refused {error}"
             except (ConnectionResetError, BrokenPipeError):
-                ended = self.last_words() or "reset"
-        return ended if self.left_at is None else "left"
+                ended = self.last_words() or self.done() or self.cut_off("reset")
+        return ended
+
+    def done(self):
+        """Whether both sides have said all, and the other has that."""
+        if self.leaves_until is not None and self.confirmed and not self.owes_answer():
+            self.part()
+            return "left"
+        if self.peer_finished and FIN in self.sent:
+            self.part()
+            return "closed"
+        return None
+
+    def owes_answer(self):
+        answered = RECEIVED in self.sent or self.peer_left is None
+        return not answered and self.peer_left.code != RECEIVED
+
+    def part(self):
+        """Ends our direction, and reads to the peer's end, for so long and so much."""
+        until = time.monotonic() + self.farewell
+        left = MAX_DISCARDED
+        try:
+            while self.writing:
+                self.stream.settimeout(max(0.001, until - time.monotonic()))
+                del self.writing[: self.stream.send(self.writing)]
+            self.stream.shutdown(socket.SHUT_WR)
+            while left > 0:
+                self.stream.settimeout(max(0.001, until - time.monotonic()))
+                chunk = self.stream.recv(min(left, READ_AT_ONCE))
+                if not chunk:
+                    return
+                left -= len(chunk)
+        except OSError:
+            pass
+        self.reset()
+
+    def cut_off(self, how):
+        """The connection ended. Behind a goodbye of the peer's that is no death."""
+        return f"goodbye {self.peer_left}" if self.peer_left else how
 
     def last_words(self):
         """What had arrived before the connection ended."""
@@ -483,17 +535,20 @@ class Peer:
             self.stream.send(self.writing)
         except OSError:
             pass
+        self.reset()
+
+    def reset(self):
+        """When it is closed."""
         self.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def wait(self):
         """Sleeps until there is something to do. Whoever is heard isn't judged."""
-        leaving = self.left_at is not None
-        if leaving:
-            wake_up = self.left_at + self.farewell
-        elif self.holds:
+        if self.holds:
             wake_up = (self.monitor.alive_at or 0.0) + self.monitor.sign_interval
         else:
             wake_up = self.monitor.wake_up()
+        if self.leaves_until is not None:
+            wake_up = min(wake_up, self.leaves_until)
         events = 0 if self.holds else selectors.EVENT_READ
         events |= selectors.EVENT_WRITE if self.writing else 0
         self.watch(events)
@@ -506,7 +561,7 @@ class Peer:
                 ended = key.data()
                 if ended:
                     return ended
-        if late > self.timeout and not leaving and not self.holds:
+        if late > self.timeout and not self.holds:
             tell(f"stalled {late:.3f}")
             self.monitor.stalled(time.monotonic(), heard)
         return None
@@ -523,9 +578,7 @@ class Peer:
         except BlockingIOError:
             return None
         if not chunk:
-            return "eof"
-        if self.left_at is not None:
-            return None
+            return self.cut_off("eof")
         ended = self.take_in(chunk)
         if not ended and (self.reader.behind or len(chunk) == READ_AT_ONCE):
             self.monitor.show_life(time.monotonic())
@@ -535,7 +588,9 @@ class Peer:
         now = time.monotonic()
         for tag, what in self.reader.frames(chunk):
             if tag == GOODBYE:
-                return f"{'given-up' if what.code in VERDICTS else 'goodbye'} {what}"
+                ended = self.goodbye(what)
+                if ended:
+                    return ended
             if tag == HELLO:
                 self.monitor.hello(what)
             if tag != PING:
@@ -543,6 +598,24 @@ class Peer:
             self.take(tag, what, now)
         if self.reader.in_message:
             self.monitor.arrival(now)
+        return None
+
+    def goodbye(self, what):
+        """Gave us up, leaves, or confirms that we do. Whether that is the end."""
+        if what.code in VERDICTS:
+            return f"given-up {what}"
+        if self.leaves_until is None:
+            self.queue.clear()
+            if what.code != RECEIVED:
+                self.writing += with_length(Goodbye(RECEIVED).encode())
+            self.part()
+            return f"goodbye {what}"
+        if what.code == RECEIVED and GOODBYE in self.sent:
+            self.confirmed = True
+        elif self.peer_left is None:
+            self.peer_left = what
+            if what.code != RECEIVED:
+                self.queue.append((RECEIVED, Goodbye(RECEIVED).encode()))
         return None
 
     def take(self, tag, what, now):
@@ -558,13 +631,17 @@ class Peer:
         elif tag == PONG:
             if self.monitor.pong(what):
                 tell("beat")
-        elif tag in (ALIVE, FIN):
-            tell("alive" if tag == ALIVE else "fin")
+        elif tag == ALIVE:
+            tell("alive")
+        elif tag == FIN and not self.peer_finished:
+            self.peer_finished = True
+            tell("finished")
 
     def judge(self):
         now = time.monotonic()
-        if self.left_at is not None:
-            return "left" if now >= self.left_at + self.farewell else None
+        if self.leaves_until is not None and now >= self.leaves_until:
+            self.reset()
+            return self.cut_off("unconfirmed")
         if self.holds:
             self.monitor.show_life(now)
             return None
@@ -575,19 +652,16 @@ class Peer:
             return None
         silence = now - self.monitor.last_life
         self.give_up(SILENT, f"silent for {silence:.1f} s")
-        return f"dead {silence:.3f}"
+        return self.cut_off(f"dead {silence:.3f}")
 
     def write(self):
         """As much as the socket takes, the frames that can't wait first."""
-        while self.left_at is None:
+        while True:
             if not self.writing:
                 if self.monitor.ping_taken:
                     self.monitor.ping_left(time.monotonic())
                 self.writing += self.next_frame()
             if not self.writing:
-                if self.said_goodbye:
-                    self.left_at = time.monotonic()
-                    self.stream.shutdown(socket.SHUT_WR)
                 return
             try:
                 del self.writing[: self.stream.send(self.writing)]
@@ -601,10 +675,9 @@ class Peer:
             frame = bytes([PING]) + self.monitor.take_ping()
         elif self.monitor.alive_waits:
             frame, self.monitor.alive_waits = bytes([ALIVE]), False
-        elif self.data:
-            frame = self.data.popleft()
-        elif self.goodbye:
-            frame, self.goodbye, self.said_goodbye = self.goodbye.encode(), None, True
+        elif self.queue:
+            what, frame = self.queue.popleft()
+            self.sent.add(what)
         else:
             return b""
         return with_length(frame)
@@ -617,19 +690,36 @@ class Peer:
         for line in lines:
             word, _, rest = line.decode().partition(" ")
             if word == "say":
-                self.data.extend(message_frames(bytes.fromhex(rest)))
+                self.say(bytes.fromhex(rest))
             elif word == "say-much":
-                self.data.extend(message_frames(b"m" * int(rest)))
+                self.say(b"m" * int(rest))
             elif word == "hold":
                 self.holds = True
             elif word == "read-on":
-                self.holds = False
-                self.monitor.read_on(time.monotonic())
+                self.read_on()
+            elif word == "finish":
+                self.queue.append((FIN, bytes([FIN])))
             elif word == "goodbye":
                 code, _, detail = rest.partition(" ")
-                self.goodbye = Goodbye(int(code or 0), detail)
+                self.leave(Goodbye(int(code or 0), detail))
             else:
                 raise SystemExit(f"don't know {line!r}")
+
+    def say(self, message):
+        if self.sent & {FIN, GOODBYE} or any(what != DATA for what, _ in self.queue):
+            raise SystemExit("no message follows")
+        self.queue.extend((DATA, frame) for frame in message_frames(message))
+
+    def read_on(self):
+        self.holds = False
+        self.monitor.read_on(time.monotonic())
+
+    def leave(self, goodbye):
+        self.leaves_until = time.monotonic() + self.linger
+        self.queue.append((GOODBYE, goodbye.encode()))
+        # Whoever leaves reads.
+        if self.holds:
+            self.read_on()
 
 
 def tell(line):
@@ -668,6 +758,7 @@ RUDE = {
     "large-parts": HELLO_FRAME + with_length(bytes([PART]) + varint((8 << 20) + 1) + b"m"),
     "empty-part": HELLO_FRAME + FIRST_PART + with_length(bytes([PART])),
     "data-among-parts": HELLO_FRAME + FIRST_PART + with_length(bytes([DATA])),
+    "data-after-fin": HELLO_FRAME + with_length(bytes([FIN])) + with_length(bytes([DATA])),
     "hasty-hello": with_length(Hello(9_000, 99_000, 1_000, 10, 1, INSTANCE).encode()),
 }
 
@@ -807,6 +898,7 @@ def main():
     parser.add_argument("--timeout", type=float, default=3.0, help="seconds")
     parser.add_argument("--missed", type=int, default=3)
     parser.add_argument("--min", type=float, default=1.0, help="seconds")
+    parser.add_argument("--linger", type=float, default=30.0, help="seconds")
     parser.add_argument("--max-frame", type=int, default=8 << 20, help="bytes")
     parser.add_argument("--rude", choices=["flood", *RUDE])
     options = parser.parse_args()

@@ -8,7 +8,8 @@ use heartbeat_core::{Control, Nonce, PART};
 use heartbeat_tests::{
     Throttled, data_frame, for_each, framed, ms, parts, quick,
     scripted::{
-        OnWire, Read, Script, Scripted, control_frame, filler, frames, greeted, messages, runtime,
+        OnWire, Read, Script, Scripted, control_frame, filler, frames, greeted, greeted_by,
+        messages, runtime,
     },
     secs,
 };
@@ -18,6 +19,9 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, sleep},
 };
+use tokio_util::codec::Framed;
+
+use super::own_frames::{OwnCodec, OwnFrames};
 
 // ---- what arrives ------------------------------------------------------------
 
@@ -171,6 +175,34 @@ fn each_part_shows_life_where_only_whole_frames_do() {
             assert_eq!(arrived, lives.then_some(message), "{evidence:?}");
         });
     }
+}
+
+/// A transport of whole frames tells of a part as of something that isn't a message yet.
+#[test]
+fn while_parts_arrive_as_frames_we_show_that_we_live() {
+    runtime().block_on(async {
+        let as_frames = |stream| {
+            let framed = OwnFrames(Framed::new(stream, OwnCodec));
+            Heartbeat::with_frames(framed, quick())
+        };
+        let (mut heartbeat, script) = greeted_by(quick(), as_frames).await;
+        let slowly = async {
+            for _ in 0..50 {
+                // A reserved frame, in the place of a part.
+                script.give_bytes(framed(&[0x40]));
+                sleep(quick().interval() / 2).await;
+            }
+        };
+        tokio::select! {
+            event = heartbeat.next() => panic!("{event:?}"),
+            () = slowly => {}
+        }
+        let sent = frames(&script.sent());
+        let is_alive =
+            |frame: &&(usize, OnWire)| matches!(frame.1, OnWire::Control(Control::Alive));
+        let signs = sent.iter().filter(is_alive).count();
+        assert!((24..=25).contains(&signs), "{signs} in 25 intervals");
+    });
 }
 
 async fn death(heartbeat: &mut Heartbeat<Scripted>) -> heartbeat_tokio::Death {

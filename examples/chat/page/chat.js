@@ -28,16 +28,19 @@ function connect() {
   const socket = new WebSocket(`${scheme}://${location.host}/socket`);
   const current = new Heartbeat(socket, { detectWithin: DETECT_WITHIN });
   server = current;
-  current.addEventListener("connected", () => tell({ Join: { name, badge: null } }));
-  current.addEventListener("message", ({ detail }) => {
+  // A former one, which we left, may still have something to tell.
+  const listen = (type, act) =>
+    current.addEventListener(type, ({ detail }) => current === server && act(detail));
+  listen("connected", () => tell({ Join: { name, badge: null } }));
+  listen("message", (detail) => {
     const message = JSON.parse(decoder.decode(detail));
     const [kind, content] = Object.entries(message)[0];
     receive[kind]?.(content);
   });
-  current.addEventListener("closed", ({ detail }) => {
+  listen("closed", (detail) => {
     if (detail.reason === "peer") tryAgain(`The server said goodbye${saying(detail)}`);
   });
-  current.addEventListener("dead", ({ detail }) => tryAgain(words(detail)));
+  listen("dead", (detail) => tryAgain(words(detail)));
 }
 
 /** What somebody said of it, as text. */

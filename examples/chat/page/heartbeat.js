@@ -18,15 +18,20 @@
  *     server.addEventListener("dead", ({ detail }) => connectAgain(detail.cause));
  *     server.addEventListener("closed", ({ detail }) => connectAgain(detail.reason));
  *     addEventListener("pagehide", () => server.close());
+ *     if (!(await server.close())) warn("the server may not have got everything");
  *
- * The last event is "dead" or "closed", exactly one of them, once. "closed" has a
- * `reason`, "local" or "peer", and the peer's `code` and `detail`. "dead" has a
- * `cause`: "silent", "given up" (the server gave us up; `code` and `detail` say why),
- * "protocol", "eof", or "unreachable". A `detail` of the server's is any text: show it
- * as text, and conclude nothing from it. "dead" comes
- * `detectWithin` after the last sign of life at the latest, plus what the page's
- * own timers are late by: browsers let those of a hidden page run once a second,
- * or once a minute.
+ * `finish` says that we send no more messages; "finished" that the server doesn't. The
+ * last event is "dead" or "closed", exactly one of them, once.
+ *
+ * "closed" has a `reason`: "local" (we left, and the server has taken everything in),
+ * "unconfirmed" (we left, and it didn't say so), "peer" (the server left; `code` and
+ * `detail` say why), or "finished" (both sides had finished).
+ *
+ * "dead" has a `cause`: "silent", "given up" (the server gave us up; `code` and `detail`
+ * say why), "protocol", "eof", or "unreachable". A `detail` of the server's is any text:
+ * show it as text, and conclude nothing from it. "dead" comes `detectWithin` after the
+ * last sign of life at the latest, plus what the page's own timers are late by: browsers
+ * let those of a hidden page run once a second, or once a minute.
  *
  * Times are in milliseconds, except in frames, where they are microseconds as on
  * the wire. Long messages travel in parts, in both directions, so that beats don't
@@ -50,8 +55,18 @@ const LONGEST_VARINT = 5;
 /** The longest detail of a goodbye, in bytes. */
 const LONGEST_DETAIL = 123;
 
-/** The next part waits while the browser holds so many bytes. */
+/**
+ * The next part waits while the browser says that it holds so many bytes. Chromium and
+ * its kernel hold about 1.2 MB more that nobody counts: on a line of 500 kB/s an answer
+ * of ours takes 2 to 3 seconds.
+ */
 const AHEAD = 65_536;
+
+/** The longest time that a browser's timer takes. */
+const LONGEST_WAIT = 2 ** 31 - 1;
+
+/** The code of the goodbye that answers a goodbye. */
+const RECEIVED = 8;
 
 /** No sooner than this after the last one another Alive leaves. */
 const SHORTEST_SIGN_INTERVAL = 20;
@@ -74,9 +89,19 @@ export class Heartbeat extends EventTarget {
   #longest = null;
   /** The message that arrives in parts: its length, and what is there. */
   #arriving = null;
-  /** Frames of messages that wait to be sent. */
-  #leaving = [];
+  /**
+   * What waits to be sent, in order: frames of messages, and a Fin or goodbyes behind
+   * them. `sent` is called for one that was handed over.
+   */
+  #queue = [];
   #pump = null;
+  /** Whether we send no more messages: null, "queued", or "said". */
+  #fin = null;
+  #peerFinished = false;
+  /** That we leave: whether it was said and confirmed, and who waits for that. */
+  #leaving = null;
+  /** That the server leaves while we do, and whether we answered. */
+  #peerLeft = null;
   #heardAt = performance.now();
   /** When the interval is over, or the next step of a round is due. */
   #due;
@@ -102,7 +127,8 @@ export class Heartbeat extends EventTarget {
    * - `maxMissed`: how many may, in a row. Default 3;
    * - `minInterval`: how often the server may ping. Default half of the
    *   interval, at most 1,000;
-   * - `maxFrame`: the longest message to accept, in bytes. Default 8 MiB.
+   * - `maxFrame`: the longest message to accept, in bytes. Default 8 MiB;
+   * - `linger`: how long `close` waits for the server's answer. Default 30,000.
    */
   constructor(socket, options = {}) {
     super();
@@ -127,8 +153,9 @@ export class Heartbeat extends EventTarget {
   /** What is known right now. */
   get status() {
     const states = { opening: "opening", ended: "ended" };
+    const open = this.#missed > 0 ? "suspect" : "alive";
     return {
-      state: states[this.#phase] ?? (this.#missed > 0 ? "suspect" : "alive"),
+      state: states[this.#phase] ?? (this.#leaving !== null ? "closing" : open),
       silentFor: performance.now() - this.#heardAt,
       missed: this.#missed,
       lastRtt: this.#lastRtt,
@@ -137,31 +164,64 @@ export class Heartbeat extends EventTarget {
   }
 
   /**
-   * Sends a message, a Uint8Array. False if there is nobody to send it to. Throws a
-   * RangeError if it is longer than the server accepts.
+   * Sends a message, a Uint8Array. False if there is nobody to send it to, or after
+   * `finish` or `close`. Throws a RangeError if it is longer than the server accepts.
    */
   send(body) {
-    if (this.#phase === "opening" || this.#phase === "ended") return false;
+    if (!this.#maySend()) return false;
     const longest = this.#longest ?? this.#config.maxFrame;
     if (body.length > longest) {
       throw new RangeError(`a message of ${body.length} bytes, at most ${longest} are accepted`);
     }
-    this.#leaving.push(...inFrames(body));
+    this.#queue.push(...inFrames(body).map((frame) => ({ frame })));
     this.#sendOn();
     return true;
   }
 
   /**
-   * Says goodbye behind everything that was sent, and closes. `code` and `detail` say
-   * why: 0 is leaving, 1 restarting, 64 to 127 are the application's.
+   * Says, behind everything that was sent, that no more messages follow, and goes on
+   * receiving. False if there is nobody to say it to, or it was said. When both sides
+   * have finished the connection is closed.
+   */
+  finish() {
+    if (!this.#maySend()) return false;
+    this.#fin = "queued";
+    const sent = () => {
+      this.#fin = "said";
+      this.#settle();
+    };
+    this.#queue.push({ frame: { type: "fin" }, sent });
+    this.#sendOn();
+    return true;
+  }
+
+  /**
+   * Says goodbye behind everything that was sent, and closes when the server has taken
+   * that in. `code` and `detail` say why: 0 is leaving, 1 restarting, 64 to 127 are the
+   * application's. Resolves to whether the server said that it has taken everything in;
+   * never rejects. In "pagehide" only what the browser has room for is sent.
    */
   close(code = 0, detail = "") {
-    if (this.#phase === "ended") return;
-    if (this.#phase !== "opening") {
-      for (const frame of this.#leaving.splice(0)) this.#transmit(frame);
-      this.#transmit({ type: "goodbye", code, detail });
+    if (this.#leaving !== null) return this.#leaving.done;
+    if (this.#phase === "ended") return Promise.resolve(false);
+    const leaving = { code, detail, said: false, confirmed: false };
+    leaving.done = new Promise((resolve) => (leaving.resolve = resolve));
+    this.#leaving = leaving;
+    if (this.#phase === "opening") {
+      this.#end("closed", { reason: "local", code, detail });
+      return leaving.done;
     }
-    this.#end("closed", { reason: "local", code, detail });
+    const isOver = () => this.#end(...this.#unconfirmed());
+    leaving.timer = setTimeout(isOver, Math.min(this.#config.linger, LONGEST_WAIT));
+    const sent = () => (leaving.said = true);
+    this.#queue.push({ frame: { type: "goodbye", code, detail }, sent });
+    this.#sendOn();
+    return leaving.done;
+  }
+
+  #maySend() {
+    const isOpen = this.#phase === "idle" || this.#phase === "round";
+    return isOpen && this.#fin === null && this.#leaving === null;
   }
 
   // ---- what happens -------------------------------------------------------
@@ -192,6 +252,7 @@ export class Heartbeat extends EventTarget {
         greeted: this.#peer !== null,
         maxFrame: this.#config.maxFrame,
         missing: this.#arriving?.missing ?? 0,
+        finished: this.#peerFinished || this.#peerLeft !== null,
       });
     } catch (error) {
       this.#giveUp("protocol", 4, error.message, { error });
@@ -214,12 +275,16 @@ export class Heartbeat extends EventTarget {
       case "pong":
         this.#answered(frame.nonce);
         break;
-      case "goodbye": {
-        const { code, detail } = frame;
-        if (code >= 2 && code <= 7) this.#die("given up", { code, detail });
-        else this.#end("closed", { reason: "peer", code, detail });
+      case "fin":
+        if (!this.#peerFinished) {
+          this.#peerFinished = true;
+          this.#tell("finished", {});
+          this.#settle();
+        }
         break;
-      }
+      case "goodbye":
+        this.#part(frame);
+        break;
     }
   };
 
@@ -399,6 +464,50 @@ export class Heartbeat extends EventTarget {
 
   // ---- the end ------------------------------------------------------------
 
+  /** The server leaves, gave us up, or confirms that we leave. */
+  #part({ code, detail }) {
+    const isAnswer = code === RECEIVED;
+    if (code >= 2 && code <= 7) {
+      this.#die("given up", { code, detail });
+    } else if (this.#leaving === null) {
+      // Everything before it was told. What waits is given up.
+      if (!isAnswer) this.#transmit({ type: "goodbye", code: RECEIVED, detail: "" });
+      this.#end("closed", { reason: "peer", code, detail });
+    } else if (isAnswer && this.#leaving.said) {
+      this.#leaving.confirmed = true;
+      this.#settle();
+    } else if (this.#peerLeft === null) {
+      const peerLeft = { code, detail, answered: isAnswer };
+      this.#peerLeft = peerLeft;
+      if (isAnswer) return;
+      const sent = () => {
+        peerLeft.answered = true;
+        this.#settle();
+      };
+      // Behind our own.
+      this.#queue.push({ frame: { type: "goodbye", code: RECEIVED, detail: "" }, sent });
+      this.#sendOn();
+    }
+  }
+
+  /** Closes if both sides have said all, and the server has it. */
+  #settle() {
+    const isAnswered = this.#peerLeft?.answered ?? true;
+    if (this.#leaving?.confirmed && isAnswered) {
+      const { code, detail } = this.#leaving;
+      this.#end("closed", { reason: "local", code, detail });
+    } else if (this.#fin === "said" && this.#peerFinished) {
+      this.#end("closed", { reason: "finished", code: 0, detail: "" });
+    }
+  }
+
+  /** We left, and don't know whether the server got everything. */
+  #unconfirmed() {
+    const { code, detail } = this.#peerLeft ?? this.#leaving;
+    const reason = this.#peerLeft === null ? "unconfirmed" : "peer";
+    return ["closed", { reason, code, detail }];
+  }
+
   /** The server is told why; not a word of what else waits. */
   #giveUp(cause, code, detail, more = {}) {
     this.#transmit({ type: "goodbye", code, detail });
@@ -406,6 +515,8 @@ export class Heartbeat extends EventTarget {
   }
 
   #die(cause, more = {}) {
+    // A goodbye that came is no death.
+    if (this.#peerLeft !== null) return this.#end(...this.#unconfirmed());
     const silentFor = performance.now() - this.#heardAt;
     this.#end("dead", { cause, silentFor, missed: this.#missed, ...more });
   }
@@ -413,25 +524,30 @@ export class Heartbeat extends EventTarget {
   #end(type, detail) {
     if (this.#phase === "ended") return;
     this.#phase = "ended";
-    this.#leaving = [];
+    this.#queue = [];
     clearTimeout(this.#pump);
+    clearTimeout(this.#leaving?.timer);
     if (this.#timer !== null) clearTimeout(this.#timer.id);
     this.#socket.removeEventListener("open", this.#onOpen);
     this.#socket.removeEventListener("message", this.#onMessage);
     this.#socket.removeEventListener("close", this.#onClose);
-    // Nobody waits for how the browser gets on with it.
+    // Nobody waits for how the browser gets on with it: it reads and throws away what
+    // comes until the server's close frame, for a time of its own.
     this.#socket.close();
     this.#tell(type, detail);
+    this.#leaving?.resolve(type === "closed" && detail.reason === "local");
   }
 
   /** As long as the browser holds little: so beats go between two parts. */
   #sendOn = () => {
     clearTimeout(this.#pump);
-    while (this.#leaving.length > 0 && this.#socket.bufferedAmount < AHEAD) {
-      this.#transmit(this.#leaving.shift());
+    while (this.#queue.length > 0 && this.#socket.bufferedAmount < AHEAD) {
+      const { frame, sent } = this.#queue.shift();
+      this.#transmit(frame);
+      sent?.();
     }
     // Nobody tells when it has less.
-    if (this.#leaving.length > 0) this.#pump = setTimeout(this.#sendOn, 5);
+    if (this.#queue.length > 0) this.#pump = setTimeout(this.#sendOn, 5);
   };
 
   #transmit(frame) {
@@ -522,9 +638,11 @@ function cut(detail) {
  * Reads one whole message, anything that a peer may send. Throws a
  * `ProtocolError`. While `greeted` is false, because the peer's Hello hasn't come
  * yet, nothing else is accepted. `missing` says how many bytes are still to come of a
- * message that arrives in parts; 0 if none does.
+ * message that arrives in parts; 0 if none does. After a Fin or a goodbye the peer has
+ * `finished`.
  */
-export function decode(bytes, { greeted = true, maxFrame = 8 << 20, missing = 0 } = {}) {
+export function decode(bytes, options = {}) {
+  const { greeted = true, maxFrame = 8 << 20, missing = 0, finished = false } = options;
   if (bytes.length === 0) throw new ProtocolError("EmptyFrame");
   const [tag] = bytes;
   const longestData = Math.min(maxFrame, PART) + 1;
@@ -538,6 +656,8 @@ export function decode(bytes, { greeted = true, maxFrame = 8 << 20, missing = 0 
   const type = isReserved ? "reserved" : TAGS[tag];
   const limits = { data: longestData, part: PART + 1 + (missing === 0 ? LONGEST_VARINT : 0) };
   checkLength(bytes.length, limits[type] ?? LONGEST_CONTROL);
+  const isMessage = type === "data" || type === "part";
+  if (isMessage && finished) throw new ProtocolError("AfterFin");
   if (type === "data" && missing > 0) throw new ProtocolError("BrokenParts");
   const body = bytes.subarray(1);
   const malformed = () => new ProtocolError("Malformed", named(tag));
@@ -685,11 +805,11 @@ function micros(millis) {
 
 /** Three misses, and interval to timeout as 5 to 3, unless somebody knows better. */
 function configure(options) {
-  const { detectWithin = 14_000, maxMissed = 3, maxFrame = 8 << 20 } = options;
+  const { detectWithin = 14_000, maxMissed = 3, maxFrame = 8 << 20, linger = 30_000 } = options;
   const { timeout = (detectWithin * 3) / 14 } = options;
   const { interval = detectWithin - maxMissed * timeout } = options;
   const { minInterval = Math.min(interval / 2, 1000) } = options;
-  for (const [name, value] of Object.entries({ interval, timeout, minInterval })) {
+  for (const [name, value] of Object.entries({ interval, timeout, minInterval, linger })) {
     if (!(value > 0 && value <= LONGEST_TIME / 1000)) {
       throw new RangeError(`${name} is ${value}, and has to be a time above zero`);
     }
@@ -697,5 +817,5 @@ function configure(options) {
   if (!(Number.isInteger(maxMissed) && maxMissed >= 1 && maxMissed <= 255)) {
     throw new RangeError(`maxMissed is ${maxMissed}, and has to be from 1 to 255`);
   }
-  return { interval, timeout, maxMissed, minInterval, maxFrame };
+  return { interval, timeout, maxMissed, minInterval, maxFrame, linger };
 }

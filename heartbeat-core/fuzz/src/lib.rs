@@ -318,7 +318,9 @@ impl Subject {
             }
             op::WRONG_PONG => self.frame(Control::Pong(Nonce([0xEE; 8]))),
             op::HELLO => {
-                let Some(mut hello) = hello(input) else { return };
+                let Some(mut hello) = hello(input) else {
+                    return;
+                };
                 if let (Control::Hello(hello), Some(ours)) = (&mut hello, self.instance) {
                     if hello.instance == [u8::MAX; 8] {
                         hello.instance = ours;

@@ -35,8 +35,6 @@ pub(super) enum Flag {
     Deaf,
     /// The stream has nothing more to read: it has ended, or failed.
     ReadOut,
-    /// The peer sends no more messages.
-    PeerFinished,
     /// We have said that no more messages follow, or are about to.
     Finishing,
     /// A message of ours was accepted.
@@ -63,7 +61,6 @@ impl Flags {
         | Flag::FlushWanted.bit()
         | Flag::Paused.bit()
         | Flag::Deaf.bit()
-        | Flag::PeerFinished.bit()
         | Flag::Ending.bit()
         | Flag::Finished.bit();
 

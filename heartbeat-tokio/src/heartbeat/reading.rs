@@ -108,9 +108,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     pub(super) fn next_frame(&mut self) -> Option<Frame<C::Message>> {
         while !self.flags.has(Flag::Deaf) {
             match self.transport.next_frame() {
-                Ok(Some(Frame::Data(_))) if self.flags.has(Flag::PeerFinished) => {
-                    self.refuse(ProtocolError::AfterFin.into());
-                }
                 Ok(Some(Frame::Data(message))) => return Some(Frame::Data(message)),
                 // After the end only messages are.
                 Ok(Some(_)) if self.has_ended() => {}
@@ -143,12 +140,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             Frame::Ping(nonce) => Control::Ping(or_empty(nonce)),
             Frame::Pong(Some(nonce)) => Control::Pong(nonce),
             Frame::Alive => Control::Alive,
-            Frame::Fin => {
-                self.flags.raise(Flag::PeerFinished);
-                Control::Fin
-            }
+            Frame::Fin => Control::Fin,
             Frame::Goodbye { code, detail } => {
-                self.flags.raise(Flag::PeerFinished);
                 if code != GoodbyeCode::RECEIVED {
                     self.ending().detail = detail;
                 }
@@ -208,8 +201,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// The peer's direction has ended, which isn't the end. Nothing comes any more,
     /// so nothing is judged.
     fn note_half_close(&mut self) {
-        if C::HALF_CLOSE && !self.has_ended() && !self.flags.has(Flag::PeerFinished) {
-            self.flags.raise(Flag::PeerFinished);
+        if C::HALF_CLOSE && !self.has_ended() {
             self.monitor.handle_half_close(self.clock.now());
             self.flags.raise(Flag::Outputs);
         }

@@ -10,6 +10,9 @@ use crate::{
     time::Instant,
 };
 
+/// Even where time ends, leaving does.
+const END: Instant = Instant::from_micros(u64::MAX - 1);
+
 /// What each side has said about its messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Leaving {
@@ -94,13 +97,20 @@ impl Leaving {
             Ours::Leaving { .. } => return,
         };
         self.ours = Ours::Leaving {
-            // Even where time ends, leaving does.
-            until: until.min(Instant::from_micros(u64::MAX - 1)),
+            until: until.min(END),
             code,
             fin,
             goodbye: Step::Due,
             confirmed: false,
         };
+    }
+
+    /// We slept until `now`: what is over ends now, so that the next input isn't
+    /// late for it too.
+    pub(super) fn slept(&mut self, now: Instant) {
+        if let Ours::Leaving { until, .. } = &mut self.ours {
+            *until = now.min(END).max(*until);
+        }
     }
 
     /// The peer sends no more messages. Says whether that is news.

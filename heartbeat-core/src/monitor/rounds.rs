@@ -341,6 +341,7 @@ impl Monitor {
         self.notices.stalled(late);
         let chance = now.plus(self.timing.timeout());
         self.writes.excuse(chance, self.timing.max_missed());
+        self.leaving.slept(now);
     }
 
     /// Evidence came, and may have lain in a buffer while we slept: the peer is

@@ -598,7 +598,8 @@ impl World {
     /// the peer of it is written without waiting, ahead of what waits.
     fn leave(&mut self, who: usize, tells: bool) {
         let (side, peer) = both(&mut self.sides, who);
-        let last = side.outbox.drain(..).last();
+        let last = side.outbox.pop();
+        side.outbox.clear();
         if peer.is_reachable() && !side.jammed {
             peer.inbox.extend(last.filter(|_| tells));
         }

@@ -801,6 +801,8 @@ impl Step<'_> {
     fn tell_stall(&mut self, late: u64) {
         self.expected.stall = Some(late);
         self.record.stalls += 1;
+        let until = &mut self.record.parting.until;
+        *until = until.map(|until| until.max(self.now));
         if let Some(blocked) = &mut self.record.blocked {
             if blocked.excused < self.own.misses {
                 blocked.excused += 1;

@@ -342,6 +342,32 @@ fn a_stall_beyond_linger_ends_it_unless_the_confirmation_lies_there() {
     }
 }
 
+/// Each frame that lay in the buffer was late for the end of linger: a stall, and
+/// a ping for it, each time.
+#[test]
+fn a_stall_beyond_linger_is_told_once() {
+    let config = timings().linger(secs(1)).min_interval(MICRO);
+    let mut run = Run::new(config.build().unwrap());
+    run.at(secs(1), leave);
+    run.asleep_until(secs(40));
+    for _ in 0..3 {
+        run.monitor.handle_message(at(secs(40)));
+        while let Some(control) = run.monitor.poll_transmit() {
+            run.sent.push((secs(40), control));
+        }
+        run.monitor.handle_flushed(at(secs(40)));
+        run.told.extend(
+            core::iter::from_fn(|| run.monitor.poll_event()).map(|event| (secs(40), event)),
+        );
+    }
+    let stall = Event::LocalStall { late: secs(38) };
+    assert_told(&run, &[(secs(40), stall)]);
+    assert_eq!(run.pings(), [secs(40)]);
+    run.wake();
+    let end = closed(CloseReason::Unconfirmed);
+    assert_told(&run, &[(secs(40), stall), (secs(40), end)]);
+}
+
 #[test]
 fn a_transport_that_ends_before_the_confirmation_is_a_death() {
     for end in [End::Eof, End::Reset, End::TimedOut, End::Io] {

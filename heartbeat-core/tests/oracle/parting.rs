@@ -3,6 +3,8 @@
 
 use heartbeat_core::{CloseReason, Control, GoodbyeCode, NoDetail};
 
+use crate::span::LAST;
+
 const RECEIVED: GoodbyeCode = GoodbyeCode(8);
 
 /// How far a frame of ours has come.
@@ -59,6 +61,13 @@ impl Parting {
             said: Said::Due,
             confirmed: false,
         }));
+    }
+
+    /// A stall of ours is told: what was over ends now.
+    pub(crate) fn slept(&mut self, now: u64) {
+        if let Some(goodbye) = &mut self.goodbye {
+            goodbye.until = goodbye.until.max(now.min(LAST));
+        }
     }
 
     pub(crate) const fn discard(&mut self) {

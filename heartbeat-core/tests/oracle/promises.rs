@@ -189,7 +189,9 @@ impl Promises {
             return Ok(());
         }
         let is_over = op == Op::Timeout && until <= world.now;
-        if is_over || seen.deadline.is_none_or(|deadline| deadline > until) {
+        // A stall that is told moves what is over to now.
+        let latest = until.max(world.now);
+        if is_over || seen.deadline.is_none_or(|deadline| deadline > latest) {
             let detail = format!("until {until}, not {:?}", seen.deadline);
             return Err(broken(17, "linger", detail));
         }

@@ -245,6 +245,7 @@ impl Candidate {
     fn tell_stall(&mut self, world: &World) {
         let longest = self.pending.stall.unwrap_or(0).max(world.late);
         self.pending.stall = Some(longest);
+        self.parting.slept(world.now);
         if let Some(limit) = &mut self.limit {
             if self.limit_moves < world.terms.misses {
                 self.limit_moves += 1;

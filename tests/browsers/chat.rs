@@ -614,6 +614,32 @@ const LEAVING: &[(&str, &str, &str)] = &[
         "goodbye 0, goodbye 8 | closed local 0 | true",
     ),
     (
+        "both leave, and our answer waits",
+        "server.close(); socket.bufferedAmount = 100_000;
+         await says_soon(goodbye(65)); await says_soon(goodbye(8));
+         const early = events.length;
+         socket.bufferedAmount = 0;
+         return await all(early);",
+        "goodbye 0, goodbye 8 | closed local 0 | true | 0",
+    ),
+    (
+        "a confirmation of what wasn't said",
+        "socket.bufferedAmount = 100_000; server.close(); await says_soon(goodbye(8));
+         socket.bufferedAmount = 0;
+         await until(() => sent.at(-1) === 'goodbye 0');
+         socket.dispatchEvent(new CloseEvent('close', { code: 1000 }));
+         return await all();",
+        "goodbye 0 | closed peer 8 | false",
+    ),
+    (
+        "both leave, and the server is gone before it has our answer",
+        "server.close(); socket.bufferedAmount = 100_000;
+         await says_soon(goodbye(65)); await says_soon(goodbye(8));
+         socket.dispatchEvent(new CloseEvent('close', { code: 1006 }));
+         return await all();",
+        "goodbye 0 | closed local 0 | true",
+    ),
+    (
         "the server leaves and doesn't confirm",
         "server.close(); await says_soon(goodbye(1));
          socket.dispatchEvent(new CloseEvent('close', { code: 1000 }));

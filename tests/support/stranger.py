@@ -513,6 +513,8 @@ class Peer:
 
     def cut_off(self, how):
         """The connection ended. Behind a goodbye of the peer's that is no death."""
+        if self.confirmed:
+            return "left"
         return f"goodbye {self.peer_left}" if self.peer_left else how
 
     def last_words(self):
@@ -596,6 +598,9 @@ class Peer:
             if tag != PING:
                 self.monitor.arrival(now)
             self.take(tag, what, now)
+            ended = self.done()
+            if ended:
+                return ended
         if self.reader.in_message:
             self.monitor.arrival(now)
         return None

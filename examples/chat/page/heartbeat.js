@@ -211,7 +211,7 @@ export class Heartbeat extends EventTarget {
       this.#end("closed", { reason: "local", code, detail });
       return leaving.done;
     }
-    const isOver = () => this.#end(...this.#unconfirmed());
+    const isOver = () => this.#end("closed", this.#outcome() ?? this.#reason("unconfirmed"));
     leaving.timer = setTimeout(isOver, Math.min(this.#config.linger, LONGEST_WAIT));
     const sent = () => (leaving.said = true);
     this.#queue.push({ frame: { type: "goodbye", code, detail }, sent });
@@ -494,18 +494,24 @@ export class Heartbeat extends EventTarget {
   #settle() {
     const isAnswered = this.#peerLeft?.answered ?? true;
     if (this.#leaving?.confirmed && isAnswered) {
-      const { code, detail } = this.#leaving;
-      this.#end("closed", { reason: "local", code, detail });
+      this.#end("closed", this.#reason("local"));
     } else if (this.#fin === "said" && this.#peerFinished) {
       this.#end("closed", { reason: "finished", code: 0, detail: "" });
     }
   }
 
-  /** We left, and don't know whether the server got everything. */
-  #unconfirmed() {
-    const { code, detail } = this.#peerLeft ?? this.#leaving;
-    const reason = this.#peerLeft === null ? "unconfirmed" : "peer";
-    return ["closed", { reason, code, detail }];
+  /** What an end of the socket comes to: a goodbye that came is no death. */
+  #outcome() {
+    if (this.#leaving?.confirmed) return this.#reason("local");
+    if (this.#peerLeft === null) return null;
+    const { code, detail } = this.#peerLeft;
+    return { reason: "peer", code, detail };
+  }
+
+  /** What we said when we left. */
+  #reason(reason) {
+    const { code, detail } = this.#leaving;
+    return { reason, code, detail };
   }
 
   /** The server is told why; not a word of what else waits. */
@@ -515,8 +521,8 @@ export class Heartbeat extends EventTarget {
   }
 
   #die(cause, more = {}) {
-    // A goodbye that came is no death.
-    if (this.#peerLeft !== null) return this.#end(...this.#unconfirmed());
+    const outcome = this.#outcome();
+    if (outcome !== null) return this.#end("closed", outcome);
     const silentFor = performance.now() - this.#heardAt;
     this.#end("dead", { cause, silentFor, missed: this.#missed, ...more });
   }

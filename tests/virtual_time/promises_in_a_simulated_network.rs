@@ -304,7 +304,7 @@ impl Session {
         let mut heard = self.began;
         for (at, record) in &self.records {
             match record {
-                Record::Arrival if !self.said_goodbye(*at) => {
+                Record::Arrival => {
                     let gap = *at - heard;
                     // What comes in the very step of the verdict comes too
                     // late, or in time.
@@ -318,13 +318,15 @@ impl Session {
             }
         }
         let gap = watched_until - heard;
-        let limit = self.detection_time(peer);
-        if !self.said_goodbye(watched_until) {
-            assert!(
-                gap <= limit,
-                "alive after {gap:?}, not {limit:?}: {self:#?}"
-            );
+        let mut limit = self.detection_time(peer);
+        if let Some((_, PeerEvent::Closed { .. })) = self.terminal() {
+            // An end in order is told when the peer has ended the stream too.
+            limit += budget(&self.config) + ms(1);
         }
+        assert!(
+            gap <= limit,
+            "alive after {gap:?}, not {limit:?}: {self:#?}"
+        );
         if let Some((_, death)) = self.death() {
             if matches!(death.cause, Cause::Silent | Cause::WriteStalled) {
                 let least = self.tolerated_silence(peer);
@@ -357,15 +359,15 @@ impl Session {
             PeerEvent::Closed {
                 reason: CloseReason::Peer { .. },
             } => assert!(goodbye, "{self:#?}"),
-            PeerEvent::Closed { .. } => assert!(self.said_goodbye(at), "{self:#?}"),
+            PeerEvent::Closed {
+                reason: CloseReason::Local,
+            } => assert!(said_to_us(8..=8), "{self:#?}"),
+            PeerEvent::Closed { .. } => {
+                let left = at.saturating_sub(self.config.linger());
+                assert!(self.said_goodbye(left), "{self:#?}");
+            }
             PeerEvent::Dead(death) => {
                 assert!(!goodbye, "a goodbye turned into {death}: {self:#?}");
-                // In the same millisecond it may have been too late.
-                let earlier = at.saturating_sub(ms(1));
-                assert!(
-                    !self.said_goodbye(earlier),
-                    "our goodbye turned into {death}: {self:#?}"
-                );
                 match death.cause.clone() {
                     Cause::Silent | Cause::WriteStalled => assert_eq!(said, None, "{self:#?}"),
                     Cause::GivenUp { code, .. } => {
@@ -391,18 +393,13 @@ impl Session {
         // While a `send` waits, what is read is kept for whoever reads.
         assert!(told.len() <= read.len(), "{self:#?}");
         if self.finished {
-            // After our own goodbye nothing is of interest any more.
-            let expected = match self.terminal() {
-                Some((
-                    _,
-                    PeerEvent::Closed {
-                        reason: CloseReason::Local,
-                    },
-                )) => {
+            // After our own goodbye not everything can be kept.
+            let expected = match self.said_goodbye {
+                Some(_) => {
                     let before = Inbound(self.inbound.0[..self.read_before_goodbye].to_vec());
                     before.frames().filter(|frame| frame[0] == 0).count()..=read.len()
                 }
-                _ => read.len()..=read.len(),
+                None => read.len()..=read.len(),
             };
             assert!(
                 expected.contains(&told.len()),

@@ -120,7 +120,8 @@ impl Reader {
         match (&self.assembly, self.header()) {
             (Some(message), _) => message.arrived(),
             (None, Some((length, Some(tag)))) if tag == Tag::Data.to_byte() => {
-                self.buffer.len().min(frame_size(length)) - HEADER
+                let arrived = self.buffer.len().min(frame_size(length));
+                arrived.saturating_sub(HEADER)
             }
             _ => 0,
         }

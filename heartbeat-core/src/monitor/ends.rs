@@ -39,7 +39,9 @@ impl Monitor {
     /// - with [`CloseReason::Peer`](crate::CloseReason::Peer) if the connection ended
     ///   after a goodbye of the peer's, without that;
     /// - with [`CloseReason::Unconfirmed`](crate::CloseReason::Unconfirmed) if it
-    ///   hasn't said so after [`linger`](crate::ConfigBuilder::linger).
+    ///   hasn't said so after [`linger`](crate::ConfigBuilder::linger);
+    /// - with [`CloseReason::Finished`](crate::CloseReason::Finished) if both sides
+    ///   turn out to have finished before.
     ///
     /// In a protocol [without a Hello](Self::without_hello) nobody confirms. There it
     /// comes when the goodbye has left.

@@ -744,6 +744,31 @@ fn where_both_have_finished_it_is_closed() {
     assert!(goodbyes(&run).is_empty());
 }
 
+/// The peer closes with our Fin, and reads no goodbye behind it.
+#[test]
+fn where_both_have_finished_it_is_closed_although_we_leave() {
+    let mut run = start();
+    run.at(secs(1), Monitor::finish);
+    run.at(secs(2), leave);
+    run.at(secs(3), arrives(Control::Fin));
+    let end = [Event::Finished, closed(CloseReason::Finished)];
+    assert_told(&run, &end.map(|event| (secs(3), event)));
+
+    // Once our Fin has left.
+    let mut run = start();
+    run.writable = false;
+    run.at(secs(1), Monitor::finish);
+    run.at(secs(2), leave);
+    run.at(secs(3), arrives(Control::Fin));
+    assert_told(&run, &[(secs(3), Event::Finished)]);
+    run.writable = true;
+    run.at(secs(4), |_, _| {});
+    assert_eq!(
+        run.told.last(),
+        Some(&(secs(4), closed(CloseReason::Finished)))
+    );
+}
+
 #[test]
 fn a_finished_side_may_leave() {
     let mut run = start();

@@ -439,6 +439,38 @@ async fn when_it_finishes_it_still_gets_what_we_say() {
 }
 
 #[tokio::test]
+async fn when_both_of_us_have_finished_it_is_over() {
+    for we_are_first in [true, false] {
+        let Some(mut meeting) = Meeting::start(quick(), &QUICK).await else {
+            return;
+        };
+        meeting.until_connected().await;
+        if we_are_first {
+            meeting.ours.finish().await.unwrap();
+            meeting.until_line("finished").await;
+        }
+        let commands = format!("say {}\nfinish", hex(b"the last word"));
+        meeting.stranger.tell(&commands).await;
+        if !we_are_first {
+            let is_told = |seen: &Meeting| seen.events.contains(&PeerEvent::Finished);
+            meeting.until(is_told).await;
+            meeting.ours.finish().await.unwrap();
+        }
+        meeting.until_ended().await;
+        let end = [
+            PeerEvent::Message("the last word".into()),
+            PeerEvent::Finished,
+            PeerEvent::Closed {
+                reason: CloseReason::Finished,
+            },
+        ];
+        let told = meeting.events.iter().filter(|event| end.contains(event));
+        assert!(told.eq(&end), "{:?}", meeting.events);
+        assert_eq!(meeting.leave().await, "closed");
+    }
+}
+
+#[tokio::test]
 async fn when_we_do_not_read_it_leaves_unconfirmed() {
     let options = [&PATIENT[..], &["--linger=1"]].concat();
     let Some(mut meeting) = Meeting::start(patient(), &options).await else {

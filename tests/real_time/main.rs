@@ -6,6 +6,7 @@ mod driver;
 mod eight_situations;
 mod getting_started;
 mod local_stall;
+mod loops;
 mod nats;
 mod networks;
 mod processes;

@@ -305,7 +305,7 @@ async fn when_its_timings_are_too_hasty_we_refuse_it() {
     meeting.until_ended().await;
     assert_eq!(meeting.cause(), Cause::Refused);
     meeting
-        .assert_told("given-up 6 a detection time of 99ms")
+        .assert_told("given-up 6 a detection time of 99ms, at least 100ms is accepted")
         .await;
 }
 

@@ -1,5 +1,4 @@
-//! The sixteen promises of a `Monitor`, each one as properties with its
-//! number.
+//! The promises of a `Monitor`, each one as properties with its number.
 //!
 //! Every property runs 10,000 cases, the same each time, or as many others as
 //! the environment variable `HEARTBEAT_CASES` says; bounds are tested one microsecond before and at the
@@ -18,6 +17,7 @@ mod ending;
 mod hello;
 mod robustness;
 mod stalls;
+mod strangers;
 mod support;
 mod traffic;
 mod writing;

@@ -435,7 +435,8 @@ class Peer:
         self.monitor = Monitor(options.interval, options.timeout, options.missed, time.monotonic())
         times = (options.interval, options.interval + self.farewell, options.min)
         numbers = (*(round(1e6 * t) for t in times), options.missed, options.max_frame)
-        hello = Hello(*numbers, secrets.token_bytes(8))
+        self.instance = secrets.token_bytes(8)
+        hello = Hello(*numbers, self.instance)
         # One frame that was begun, and what comes after it.
         self.writing = bytearray(with_length(hello.encode()))
         self.pong = None
@@ -537,6 +538,8 @@ class Peer:
             if tag == GOODBYE:
                 return f"{'given-up' if what.code in VERDICTS else 'goodbye'} {what}"
             if tag == HELLO:
+                if what.instance == self.instance:
+                    raise Refused("Loop")
                 self.monitor.hello(what)
             if tag != PING:
                 self.monitor.arrival(now)
@@ -669,6 +672,7 @@ RUDE = {
     "empty-part": HELLO_FRAME + FIRST_PART + with_length(bytes([PART])),
     "data-among-parts": HELLO_FRAME + FIRST_PART + with_length(bytes([DATA])),
     "hasty-hello": with_length(Hello(9_000, 99_000, 1_000, 10, 1, INSTANCE).encode()),
+    "slow-hello": with_length(Hello(YEAR_US, 2 * YEAR_US, YEAR_US, 1, 1, INSTANCE).encode()),
 }
 
 

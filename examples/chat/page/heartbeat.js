@@ -193,6 +193,8 @@ export class Heartbeat extends EventTarget {
         maxFrame: this.#config.maxFrame,
         missing: this.#arriving?.missing ?? 0,
       });
+      // We talk to ourselves.
+      if (equal(frame.instance ?? [], this.#instance)) throw new ProtocolError("Loop");
     } catch (error) {
       this.#giveUp("protocol", 4, error.message, { error });
       return;

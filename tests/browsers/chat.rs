@@ -483,6 +483,19 @@ async fn heartbeat_js_asks_along_shows_life_and_tells_its_verdict() {
     assert!(end.starts_with("dead silent 1"), "{told}");
     assert_eq!(told[1], "goodbye", "the verdict is told");
 
+    // A server that sends back what it receives.
+    let told = page
+        .value(&lives(
+            "const sent = [];
+             const socket = fake((socket, frame) => { sent.push(frame); says(socket, frame); }, false);
+             const words = await told(socket, 3500);
+             const { type, code, detail } = sent.at(-1);
+             return [words, sent.length, type, code, detail];",
+        ))
+        .await;
+    let looped = json!([["dead protocol Loop"], 2, "goodbye", 4, "Loop"]);
+    assert_eq!(told, looped);
+
     // The answer and our own question leave together, the first time.
     let together = page
         .value(&lives(

@@ -49,6 +49,7 @@ ends! {
     rubbish => r#"heartbeat_deaths_total{cause="protocol",diagnosis="unknown"}"#,
     a_flood => r#"heartbeat_deaths_total{cause="ping_flood",diagnosis="unknown"}"#,
     a_refusal => r#"heartbeat_deaths_total{cause="refused",diagnosis="unknown"}"#,
+    a_handler_hangs => r#"heartbeat_deaths_total{cause="not_reading",diagnosis="unknown"}"#,
     dropped_before_it_was_polled => r#"heartbeat_dropped_total"#,
     dropped_while_alive => r#"heartbeat_dropped_total"#,
     dropped_while_suspect => r#"heartbeat_dropped_total"#,
@@ -133,6 +134,15 @@ async fn a_flood() {
         peer.send_control(Control::Ping(Nonce([7; 8]))).await;
     }
     all_events(&mut heartbeat).await;
+}
+
+async fn a_handler_hangs() {
+    let config = quick().to_builder().max_pause(secs(1)).build().unwrap();
+    let (heartbeat, mut peer) = wrapped(config);
+    let driver = heartbeat.spawn();
+    peer.greet(quick()).await;
+    peer.send_data(b"work").await;
+    driver.task.await.unwrap();
 }
 
 async fn a_refusal() {

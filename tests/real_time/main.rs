@@ -7,6 +7,7 @@ mod eight_situations;
 mod getting_started;
 mod leaving;
 mod local_stall;
+mod loops;
 mod nats;
 mod networks;
 mod processes;

@@ -166,7 +166,9 @@ async fn a_peer_that_goes_on_sending_is_heard_out_after_our_goodbye() {
     };
     let (heard, ()) = tokio::join!(talking, closing);
     // Behind the goodbye are only signs of life: it was heard for long.
-    let goodbye = heard.windows(7).position(|bytes| bytes == [0, 0, 0, 3, 4, 0, 0]);
+    let goodbye = heard
+        .windows(7)
+        .position(|bytes| bytes == [0, 0, 0, 3, 4, 0, 0]);
     let behind = &heard[goodbye.expect("it is said") + 7..];
     assert!(behind.chunks(5).all(|frame| frame == [0, 0, 0, 1, 5]));
 }

@@ -305,8 +305,35 @@ async fn when_its_timings_are_too_hasty_we_refuse_it() {
     meeting.until_ended().await;
     assert_eq!(meeting.cause(), Cause::Refused);
     meeting
-        .assert_told("given-up 6 a detection time of 99ms")
+        .assert_told("given-up 6 a detection time of 99ms, at least 100ms is accepted")
         .await;
+}
+
+#[tokio::test]
+async fn when_it_would_be_asked_once_a_year_we_refuse_it() {
+    let Some(mut meeting) = Meeting::start(quick(), &["--rude=slow-hello"]).await else {
+        return;
+    };
+    meeting.until_ended().await;
+    assert_eq!(meeting.cause(), Cause::Refused);
+    meeting
+        .assert_told("given-up 6 a min_interval of 31536000s, at most 2.6s is accepted")
+        .await;
+}
+
+#[tokio::test]
+async fn when_it_meets_itself_it_ends_it() {
+    if !needs("python3") {
+        return;
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let mut stranger = Stranger::start(&["--connect", &address]);
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let (mut from, mut to) = stream.split();
+    let echo = tokio::io::copy(&mut from, &mut to);
+    let (_, end) = tokio::join!(echo, stranger.end());
+    assert_eq!(end, "refused Loop");
 }
 
 #[tokio::test]

@@ -445,7 +445,8 @@ class Peer:
         self.monitor = Monitor(options.interval, options.timeout, options.missed, time.monotonic())
         times = (options.interval, options.interval + self.farewell, options.min)
         numbers = (*(round(1e6 * t) for t in times), options.missed, options.max_frame)
-        hello = Hello(*numbers, secrets.token_bytes(8))
+        self.instance = secrets.token_bytes(8)
+        hello = Hello(*numbers, self.instance)
         # One frame that was begun, and what comes after it. Messages, and a Fin or a
         # Goodbye behind them, wait in `queue`.
         self.writing = bytearray(with_length(hello.encode()))
@@ -594,6 +595,8 @@ class Peer:
                 if ended:
                     return ended
             if tag == HELLO:
+                if what.instance == self.instance:
+                    raise Refused("Loop")
                 self.monitor.hello(what)
             if tag != PING:
                 self.monitor.arrival(now)
@@ -765,6 +768,7 @@ RUDE = {
     "data-among-parts": HELLO_FRAME + FIRST_PART + with_length(bytes([DATA])),
     "data-after-fin": HELLO_FRAME + with_length(bytes([FIN])) + with_length(bytes([DATA])),
     "hasty-hello": with_length(Hello(9_000, 99_000, 1_000, 10, 1, INSTANCE).encode()),
+    "slow-hello": with_length(Hello(YEAR_US, 2 * YEAR_US, YEAR_US, 1, 1, INSTANCE).encode()),
 }
 
 

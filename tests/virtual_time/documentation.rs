@@ -236,6 +236,22 @@ async fn told() -> Vec<String> {
     peer.send_control(Control::Hello(hasty.hello([7; 8]))).await;
     said.push(unwilling.next_terminal().await.to_string());
 
+    let (mut mirrored, peer) = wrapped(exact());
+    let (mut from, mut to) = tokio::io::split(peer.stream);
+    let echo = tokio::spawn(async move { tokio::io::copy(&mut from, &mut to).await });
+    said.push(mirrored.next_terminal().await.to_string());
+    echo.abort();
+
+    let hangs = exact().to_builder().max_pause(secs(1)).build().unwrap();
+    let (hangs, mut peer) = wrapped(hangs);
+    let driver = hangs.spawn();
+    peer.greet(exact()).await;
+    sleep(secs(1)).await;
+    peer.send_raw(b"\0\0\0\x02\0!").await;
+    driver.task.await.unwrap();
+    let events = driver.receiver.collect::<Vec<_>>().await;
+    said.push(events.last().unwrap().to_string());
+
     let (mut killed, peer) = wrapped(exact());
     drop(peer);
     said.push(killed.next_terminal().await.to_string());

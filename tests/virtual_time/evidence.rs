@@ -9,6 +9,9 @@ use tokio::{
     time::{Instant, advance},
 };
 
+/// 16 bytes each 150 ms are faster than the default `min_rate`.
+const TRICKLE: &[u8] = b"trickling slowly";
+
 /// A peer that greets and then writes `bytes` each 150 ms: how long until it
 /// is dead? `None` for longer than 100 s.
 async fn dead_after(
@@ -24,7 +27,7 @@ async fn dead_after(
     let (mut heartbeat, mut peer) = wrapped(config);
     peer.greet(config).await;
     // The header of a frame that never ends, if `bytes` are its body.
-    if bytes == b"trickle" {
+    if bytes == TRICKLE {
         peer.send_raw(&[0, 0, 0xff, 0xff, 0]).await;
     }
     let start = Instant::now();
@@ -48,12 +51,12 @@ async fn dead_after(
 
 #[tokio::test(start_paused = true)]
 async fn any_bytes_are_evidence_by_default_also_within_a_frame() {
-    assert_eq!(dead_after(Evidence::AnyBytes, b"trickle").await, None);
+    assert_eq!(dead_after(Evidence::AnyBytes, TRICKLE).await, None);
 }
 
 #[tokio::test(start_paused = true)]
 async fn where_only_frames_count_a_trickle_of_bytes_is_none() {
-    let verdict = dead_after(Evidence::Frame, b"trickle").await;
+    let verdict = dead_after(Evidence::Frame, TRICKLE).await;
     assert_eq!(verdict, Some((ms(800), Cause::Silent)));
 }
 

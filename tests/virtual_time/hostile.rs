@@ -207,20 +207,24 @@ fn encoded(control: Control) -> Vec<u8> {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_asks_for_slow_pings_is_seen_through() {
     let year = secs(365 * 24 * 3600);
-    let slow = quick().to_builder().interval(year).min_interval(year);
-    let slow = slow.timeout(year).build().unwrap();
+    let slow = |accepted| {
+        let slow = quick().to_builder().interval(year).timeout(year);
+        slow.min_interval(accepted).build().unwrap()
+    };
     let (mut heartbeat, mut peer) = wrapped(quick());
-    peer.greet(slow).await;
+    let (longest, budget) = (4 * quick().detection_time(), ms(600));
+    peer.greet(slow(longest - budget)).await;
     match heartbeat.next().await {
-        Some(PeerEvent::Connected { peer }) => assert_eq!(peer.min_interval, year),
+        Some(PeerEvent::Connected { peer }) => assert_eq!(peer.min_interval, longest - budget),
         event => panic!("{event:?}"),
     }
     // Its interval instead of ours.
-    let ours = quick();
-    assert_eq!(
-        heartbeat.detection_time(),
-        ours.detection_time() - ours.interval() + year
-    );
+    assert_eq!(heartbeat.detection_time(), longest);
+
+    let (mut heartbeat, mut peer) = wrapped(quick());
+    peer.greet(slow(year)).await;
+    let events = all_events(&mut heartbeat).await;
+    assert!(matches!(&events[..], [PeerEvent::Dead(death)] if death.cause == Cause::Refused));
 }
 
 #[tokio::test(start_paused = true)]

@@ -29,6 +29,7 @@ mod sink;
 mod split_reads;
 mod stalled_writes;
 mod stalls;
+mod strangers;
 mod tune;
 mod typed;
 mod verdict;

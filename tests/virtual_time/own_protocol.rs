@@ -280,7 +280,8 @@ async fn half_a_line_is_life_only_where_bytes_are_seen() {
         let (driver, mut peer) = wrap(by, quick());
         let trickle = async {
             loop {
-                let _ = peer.write_all(b"a").await;
+                // Faster than `min_rate`.
+                let _ = peer.write_all(&[b'a'; 20]).await;
                 sleep(ms(100)).await;
             }
         };

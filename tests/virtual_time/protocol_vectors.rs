@@ -104,7 +104,6 @@ fn told(event: &PeerEvent<bytes::Bytes>) -> Option<String> {
             other => other.to_string(),
         },
         // The frame is among those that aren't told of.
-        PeerEvent::Finished => return None,
         PeerEvent::Dead(death) => match &death.cause {
             Cause::Protocol(error) => error_words(*error),
             Cause::Eof => return None,

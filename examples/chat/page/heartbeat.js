@@ -254,6 +254,8 @@ export class Heartbeat extends EventTarget {
         missing: this.#arriving?.missing ?? 0,
         finished: this.#peerFinished || this.#peerLeft !== null,
       });
+      // We talk to ourselves.
+      if (equal(frame.instance ?? [], this.#instance)) throw new ProtocolError("Loop");
     } catch (error) {
       this.#giveUp("protocol", 4, error.message, { error });
       return;

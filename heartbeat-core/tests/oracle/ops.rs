@@ -111,7 +111,7 @@ impl Op {
             Self::Backlog => monitor.handle_backlog(now),
             Self::Message => monitor.handle_message(now),
             Self::Hello(hello) | Self::OwnHello(hello) => {
-                monitor.handle_frame(Control::Hello(hello), now)
+                monitor.handle_frame(Control::Hello(hello), now);
             }
             Self::Ping(number) => monitor.handle_frame(Control::Ping(nonce(number)), now),
             Self::Pong(answer) => {

@@ -1,5 +1,4 @@
-//! The promises of a `Monitor`, each one as properties with its
-//! number.
+//! The promises of a `Monitor`, each one as properties with its number.
 //!
 //! Every property runs 10,000 cases, the same each time, or as many others as
 //! the environment variable `HEARTBEAT_CASES` says; bounds are tested one microsecond before and at the
@@ -19,6 +18,7 @@ mod hello;
 mod leaving;
 mod robustness;
 mod stalls;
+mod strangers;
 mod support;
 mod traffic;
 mod writing;

@@ -65,10 +65,9 @@ impl Round {
     /// A round that begins with a stall of ours, which is forgiven.
     pub(super) fn after_stall(timing: &Timing, base: Instant, now: Instant) -> Self {
         let round = Self::new(timing, base, now);
-        let step_at = base.max(now).plus(timing.timeout());
         Self {
-            verdict_at: round.verdict_at.max(step_at),
-            step_at,
+            // At least a timeout, however long ago the interval ended.
+            verdict_at: round.verdict_at.max(now.plus(timing.timeout())),
             forgiven: 1,
             fresh: true,
             ..round

@@ -1,4 +1,5 @@
-//! Faults of the rebuilt monitor that the oracle found, each as a short script.
+//! Faults of the rebuilt monitor that the oracle found, and their relatives, each as
+//! a short script.
 
 #![allow(
     clippy::unwrap_used,
@@ -196,6 +197,19 @@ fn an_old_acknowledgement_after_a_stall_leaves_a_fresh_ping_its_timeout() {
     assert_eq!(pings(&mut monitor).len(), 1);
     monitor.handle_flushed(at(secs(21)));
     assert_eq!(next(&monitor), Some(secs(23)));
+}
+
+#[test]
+fn an_old_acknowledgement_after_the_last_forgiven_stall_leaves_a_ping_its_timeout() {
+    let timings = timings().max_missed(1).stall_tolerance(secs(1));
+    let mut monitor = start(timings.evidence(Evidence::Acknowledgement));
+    monitor.handle_timeout(at(secs(20)));
+    assert_eq!(pings(&mut monitor).len(), 1);
+    monitor.handle_flushed(at(secs(20)));
+    // Late by 2 s. Counted from its own interval, the round was over at 15 s.
+    acknowledged(&mut monitor, 1, 24);
+    assert_eq!(pings(&mut monitor).len(), 1);
+    assert_eq!(next(&monitor), Some(secs(26)));
 }
 
 #[test]

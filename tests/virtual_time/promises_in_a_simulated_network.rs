@@ -303,18 +303,15 @@ impl Session {
         let mut peer = None;
         let mut heard = self.began;
         for (at, record) in &self.records {
-            match record {
-                Record::Arrival => {
-                    let gap = *at - heard;
-                    // What comes in the very step of the verdict comes too
-                    // late, or in time.
-                    let limit = self.detection_time(peer);
-                    assert!(gap <= limit, "{gap:?} survived, not {limit:?}: {self:#?}");
-                    heard = *at;
-                    // `Connected` is told when nobody waits to send.
-                    peer = self.peer();
-                }
-                _ => {}
+            if matches!(record, Record::Arrival) {
+                let gap = *at - heard;
+                // What comes in the very step of the verdict comes too late, or in
+                // time.
+                let limit = self.detection_time(peer);
+                assert!(gap <= limit, "{gap:?} survived, not {limit:?}: {self:#?}");
+                heard = *at;
+                // `Connected` is told when nobody waits to send.
+                peer = self.peer();
             }
         }
         let gap = watched_until - heard;

@@ -103,7 +103,6 @@ fn told(event: &PeerEvent<bytes::Bytes>) -> Option<String> {
             CloseReason::Peer { code, detail } => goodbye_words(*code, detail),
             other => other.to_string(),
         },
-        // The frame is among those that aren't told of.
         PeerEvent::Dead(death) => match &death.cause {
             Cause::Protocol(error) => error_words(*error),
             Cause::Eof => return None,

@@ -38,7 +38,9 @@ macro_rules! ends {
 ends! {
     the_peer_says_goodbye => r#"heartbeat_closed_total{reason="peer"}"#,
     we_say_goodbye => r#"heartbeat_closed_total{reason="local"}"#,
-    our_goodbye_cannot_leave => r#"heartbeat_closed_total{reason="local"}"#,
+    our_goodbye_cannot_leave => r#"heartbeat_deaths_total{cause="write_stalled",diagnosis="unknown"}"#,
+    our_goodbye_is_not_confirmed => r#"heartbeat_closed_total{reason="unconfirmed"}"#,
+    both_sides_finish => r#"heartbeat_closed_total{reason="finished"}"#,
     silence => r#"heartbeat_deaths_total{cause="silent",diagnosis="unknown"}"#,
     writes_are_stuck => r#"heartbeat_deaths_total{cause="write_stalled",diagnosis="unknown"}"#,
     the_stream_ends => r#"heartbeat_deaths_total{cause="eof",diagnosis="unknown"}"#,
@@ -85,6 +87,22 @@ async fn we_say_goodbye() {
 async fn our_goodbye_cannot_leave() {
     let (mut heartbeat, _peer) = narrow();
     heartbeat.close().await.unwrap_err();
+}
+
+async fn our_goodbye_is_not_confirmed() {
+    let config = quick().to_builder().linger(ms(100)).build().unwrap();
+    let (mut heartbeat, mut peer) = wrapped(config);
+    peer.greet(quick()).await;
+    heartbeat.close().await.unwrap_err();
+}
+
+async fn both_sides_finish() {
+    let (mut heartbeat, mut peer) = wrapped(quick());
+    peer.greet(quick()).await;
+    peer.send_control(Control::Fin).await;
+    tokio::spawn(async move { while peer.read_frame().await.is_some() {} });
+    heartbeat.finish().await.unwrap();
+    all_events(&mut heartbeat).await;
 }
 
 // ---- nobody does --------------------------------------------------------
@@ -137,7 +155,7 @@ async fn a_flood() {
 }
 
 async fn a_handler_hangs() {
-    let config = quick().to_builder().max_pause(secs(1)).build().unwrap();
+    let config = quick().to_builder().max_pause(ms(300)).build().unwrap();
     let (heartbeat, mut peer) = wrapped(config);
     let driver = heartbeat.spawn();
     peer.greet(quick()).await;
@@ -281,9 +299,12 @@ fn much() -> Vec<u8> {
     heartbeat_tests::data_frame(&[0; 1000]).repeat(600)
 }
 
-/// Reads until a goodbye, and closes then.
+/// Reads until a goodbye, confirms it, and closes then.
 async fn hear_out(mut peer: RawPeer) {
+    peer.greet(quick()).await;
     while peer.read_control().await != Some(Control::Goodbye(GoodbyeCode::LEAVING)) {}
+    peer.send_control(Control::Goodbye(GoodbyeCode::RECEIVED))
+        .await;
     drop(peer);
 }
 

@@ -255,7 +255,7 @@ fn the_gauges_follow_the_state() {
         assert!(waited.is_err());
         state("closing");
         drop(peer);
-        driver.sender.closed().await.unwrap();
+        driver.sender.closed().await.unwrap_err();
         assert_eq!(scraper.scrape().sum("heartbeat_connections"), 0.0);
     });
 }

@@ -34,15 +34,15 @@ use crate::own_frames::OwnCodec;
 type Micros = Duration;
 const MICRO: Micros = Duration::from_micros(1);
 
+/// Longer than anything here takes.
+const NEVER: Duration = secs(10_000);
+
 async fn death<M>(events: impl Stream<Item = PeerEvent<M>>) -> Death {
-    let mut events = std::pin::pin!(events);
-    let mut last = None;
-    while let Some(event) = events.next().await {
-        last = Some(event);
-    }
-    match last {
-        Some(PeerEvent::Dead(death)) => death,
-        _ => panic!("no death"),
+    let events = events.fold(None, async |_, event| Some(event));
+    match timeout(NEVER, events).await {
+        Ok(Some(PeerEvent::Dead(death))) => death,
+        Ok(_) => panic!("another end than a death"),
+        Err(_) => panic!("no end"),
     }
 }
 
@@ -474,7 +474,7 @@ async fn a_handler_that_hangs_with_messages_waiting_ends_it_for_both_sides() {
             false => Instant::now() + every.min(ms(2)),
         };
         let task = driver.task;
-        task.await.unwrap();
+        timeout(NEVER, task).await.unwrap().unwrap();
         let ours_at = Instant::now();
         let (theirs, theirs_at) = peer.await.unwrap();
         let bound = secs(2) + quick().detection_time();
@@ -605,7 +605,7 @@ async fn what_lay_there_when_it_was_spawned_waits_from_then_on() {
     sleep(ms(100)).await;
     let begun = Instant::now();
     let driver = heartbeat.spawn();
-    driver.task.await.unwrap();
+    timeout(NEVER, driver.task).await.unwrap().unwrap();
     let took = begun.elapsed();
     assert!((secs(2)..ms(2_100)).contains(&took), "{took:?}");
     told.abort();

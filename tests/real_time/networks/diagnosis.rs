@@ -424,7 +424,8 @@ async fn lives_for(heartbeat: &mut Heartbeat<TcpStream>, time: Duration) -> Resu
 fn a_slow_reader_lives_while_its_kernel_acknowledges_if_that_is_asked_for() {
     let lives = |evidence| {
         run(async move {
-            let (ours, _peer) = loopback().await;
+            let (ours, mut peer) = loopback().await;
+            peer.write_all(&greeting(quick())).await.unwrap();
             let mut heartbeat = Heartbeat::new(ours, patient(evidence));
             lives_for(&mut heartbeat, secs(8)).await
         })
@@ -474,6 +475,13 @@ enum Peer {
     Sends(usize),
 }
 
+/// The Hello of such a peer.
+fn greeting(config: Config) -> Vec<u8> {
+    let mut buffer = [0; Control::MAX_ENCODED];
+    let hello = Control::Hello(config.hello([7; 8]));
+    framed(hello.encode(&mut buffer).unwrap())
+}
+
 impl Peer {
     async fn serve(self, mut stream: TcpStream) {
         match self {
@@ -482,7 +490,10 @@ impl Peer {
                 let mut patient = Heartbeat::new(stream, Config::mobile());
                 while patient.next().await.is_some() {}
             }
-            Self::Hangs => std::future::pending().await,
+            Self::Hangs => {
+                stream.write_all(&greeting(quick())).await.unwrap();
+                std::future::pending().await
+            }
             Self::Sends(length) => {
                 let patient = Config::mobile().to_builder().max_frame(length);
                 let mut patient = Heartbeat::new(stream, patient.build().unwrap());
@@ -494,10 +505,7 @@ impl Peer {
                 }
             }
             Self::OnlySends => {
-                let mut buffer = [0; Control::MAX_ENCODED];
-                let hello = Control::Hello(Config::mobile().hello([7; 8]));
-                let hello = framed(hello.encode(&mut buffer).unwrap());
-                stream.write_all(&hello).await.unwrap();
+                stream.write_all(&greeting(Config::mobile())).await.unwrap();
                 let mut often = interval(ms(20));
                 while stream.write_all(&data_frame(b"on")).await.is_ok() {
                     often.tick().await;

@@ -122,7 +122,7 @@ const READS_AT_ONCE: usize = 64;
 /// None. But tokio's timer needs a runtime with time enabled: polling this
 /// outside of one panics in tokio.
 pub struct Heartbeat<S, C: Protocol = Wire> {
-    /// None once we gave the peer up.
+    /// None once we gave the peer up, or waited too long for its end.
     stream: Option<S>,
     transport: C,
     monitor: Monitor,
@@ -182,8 +182,8 @@ pub struct Status {
 #[derive(Debug)]
 #[non_exhaustive] // later versions may hold more
 pub struct Parts<S, M> {
-    /// The stream itself; `None` after a verdict of ours, with which it was
-    /// closed.
+    /// The stream itself; `None` after a verdict of ours, or when parting took too
+    /// long: then it was closed.
     pub stream: Option<S>,
     /// Events that weren't handed out yet, in their order.
     pub events: VecDeque<PeerEvent<M>>,
@@ -343,8 +343,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.ending.as_ref()?.io_error.as_deref()
     }
 
-    /// The stream itself; `None` after a verdict of ours, with which it was
-    /// closed. Reading from it or writing to it breaks the framing; looking at
+    /// The stream itself; `None` after a verdict of ours, or when parting took too
+    /// long: then it was closed. Reading from it or writing to it breaks the framing; looking at
     /// it is fine.
     #[must_use]
     pub fn get_ref(&self) -> Option<&S> {

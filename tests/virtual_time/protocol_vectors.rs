@@ -114,11 +114,12 @@ fn each_error_that_the_page_lists_has_a_vector() {
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
         .collect();
-    assert_eq!(listed.len(), 9);
+    assert_eq!(listed.len(), 10);
 
     let streams = STREAMS.map(|(streams, _)| vectors(streams)).concat();
     let refused = [vectors("vectors-refused"), streams].concat();
-    for error in listed {
+    // That depends on what the receiver said before.
+    for error in listed.into_iter().filter(|error| *error != "Loop") {
         let shown = refused.iter().any(|vector| vector.meaning.contains(error));
         assert!(shown, "no vector shows {error}");
     }

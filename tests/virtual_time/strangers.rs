@@ -35,7 +35,7 @@ type Micros = Duration;
 const MICRO: Micros = Duration::from_micros(1);
 
 /// Longer than anything here takes.
-const NEVER: Duration = secs(10_000);
+const NEVER: Duration = secs(1_000);
 
 async fn death<M>(events: impl Stream<Item = PeerEvent<M>>) -> Death {
     let events = events.fold(None, async |_, event| Some(event));
@@ -501,6 +501,40 @@ async fn a_handler_that_hangs_with_messages_waiting_ends_it_for_both_sides() {
         assert!(messages.count() > 0);
         assert!(!before.iter().any(PeerEvent::is_terminal));
     }
+}
+
+/// Of what was read at once a part was in the inbox when that was full.
+#[tokio::test(start_paused = true)]
+async fn what_was_read_before_the_verdict_is_handed_out_before_it() {
+    let (heartbeat, mut peer) = wrapped(limited());
+    peer.greet(quick()).await;
+    let driver = heartbeat.spawn();
+    for number in 0..600_u32 {
+        let message = number.to_be_bytes().repeat(250);
+        peer.send_data(&message).await;
+    }
+    let living = tokio::spawn(async move { peer.answer_for(NEVER).await });
+    timeout(NEVER, driver.task).await.unwrap().unwrap();
+    living.abort();
+
+    let mut events: Vec<_> = driver.receiver.collect().await;
+    let Some(PeerEvent::Dead(death)) = events.pop() else {
+        panic!("{events:?}");
+    };
+    assert_eq!(death.cause, Cause::NotReading);
+    let messages = events.into_iter().filter_map(|event| match event {
+        PeerEvent::Message(message) => Some(message),
+        other => {
+            assert!(!other.is_terminal());
+            None
+        }
+    });
+    let mut count = 0_u32;
+    for message in messages {
+        assert_eq!(message, count.to_be_bytes().repeat(250));
+        count += 1;
+    }
+    assert!((200..600).contains(&count), "{count}");
 }
 
 /// 10 messages each 4 s, each of which takes 190 ms: the last waits for 1.9 s.

@@ -566,7 +566,35 @@ async fn a_handler_that_is_slower_than_its_messages_lives_while_each_waits_less(
     drop(peer);
 }
 
-/// Nor is one whose inbox is full, and who takes that much in time.
+/// Nor does one whose inbox is never empty: ten wait at any time, each for 1 s.
+#[tokio::test(start_paused = true)]
+async fn a_backlog_that_moves_on_is_no_pause() {
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let mut driver = Heartbeat::new(ours, limited()).spawn();
+    let peer = Heartbeat::new(theirs, quick()).spawn();
+    let sender = peer.sender.clone();
+    let sending = tokio::spawn(async move {
+        for _ in 0..10 {
+            sender.send("work".into()).await.unwrap();
+        }
+        loop {
+            sleep(ms(100)).await;
+            sender.send("work".into()).await.unwrap();
+        }
+    });
+    let mut taken = 0;
+    while taken < 600 {
+        let event = driver.receiver.next().await.unwrap();
+        assert!(!event.is_terminal(), "{event} after {taken}");
+        if let PeerEvent::Message(_) = event {
+            taken += 1;
+            sleep(ms(100)).await;
+        }
+    }
+    sending.abort();
+}
+
+/// Nor does one whose inbox is full, and who takes that much in time.
 #[tokio::test(start_paused = true)]
 async fn a_handler_that_empties_a_full_inbox_in_time_lives() {
     let (ours, theirs) = tokio::io::duplex(1 << 16);

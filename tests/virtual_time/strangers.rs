@@ -35,7 +35,7 @@ type Micros = Duration;
 const MICRO: Micros = Duration::from_micros(1);
 
 /// Longer than anything here takes.
-const NEVER: Duration = secs(10_000);
+const NEVER: Duration = secs(1_000);
 
 async fn death<M>(events: impl Stream<Item = PeerEvent<M>>) -> Death {
     let events = events.fold(None, async |_, event| Some(event));
@@ -503,6 +503,40 @@ async fn a_handler_that_hangs_with_messages_waiting_ends_it_for_both_sides() {
     }
 }
 
+/// Of what was read at once a part was in the inbox when that was full.
+#[tokio::test(start_paused = true)]
+async fn what_was_read_before_the_verdict_is_handed_out_before_it() {
+    let (heartbeat, mut peer) = wrapped(limited());
+    peer.greet(quick()).await;
+    let driver = heartbeat.spawn();
+    for number in 0..600_u32 {
+        let message = number.to_be_bytes().repeat(250);
+        peer.send_data(&message).await;
+    }
+    let living = tokio::spawn(async move { peer.answer_for(NEVER).await });
+    timeout(NEVER, driver.task).await.unwrap().unwrap();
+    living.abort();
+
+    let mut events: Vec<_> = driver.receiver.collect().await;
+    let Some(PeerEvent::Dead(death)) = events.pop() else {
+        panic!("{events:?}");
+    };
+    assert_eq!(death.cause, Cause::NotReading);
+    let messages = events.into_iter().filter_map(|event| match event {
+        PeerEvent::Message(message) => Some(message),
+        other => {
+            assert!(!other.is_terminal());
+            None
+        }
+    });
+    let mut count = 0_u32;
+    for message in messages {
+        assert_eq!(message, count.to_be_bytes().repeat(250));
+        count += 1;
+    }
+    assert!((200..600).contains(&count), "{count}");
+}
+
 /// 10 messages each 4 s, each of which takes 190 ms: the last waits for 1.9 s.
 #[tokio::test(start_paused = true)]
 async fn a_handler_that_is_slower_than_its_messages_lives_while_each_waits_less() {
@@ -532,7 +566,35 @@ async fn a_handler_that_is_slower_than_its_messages_lives_while_each_waits_less(
     drop(peer);
 }
 
-/// Nor is one whose inbox is full, and who takes that much in time.
+/// Nor does one whose inbox is never empty: ten wait at any time, each for 1 s.
+#[tokio::test(start_paused = true)]
+async fn a_backlog_that_moves_on_is_no_pause() {
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let mut driver = Heartbeat::new(ours, limited()).spawn();
+    let peer = Heartbeat::new(theirs, quick()).spawn();
+    let sender = peer.sender.clone();
+    let sending = tokio::spawn(async move {
+        for _ in 0..10 {
+            sender.send("work".into()).await.unwrap();
+        }
+        loop {
+            sleep(ms(100)).await;
+            sender.send("work".into()).await.unwrap();
+        }
+    });
+    let mut taken = 0;
+    while taken < 600 {
+        let event = driver.receiver.next().await.unwrap();
+        assert!(!event.is_terminal(), "{event} after {taken}");
+        if let PeerEvent::Message(_) = event {
+            taken += 1;
+            sleep(ms(100)).await;
+        }
+    }
+    sending.abort();
+}
+
+/// Nor does one whose inbox is full, and who takes that much in time.
 #[tokio::test(start_paused = true)]
 async fn a_handler_that_empties_a_full_inbox_in_time_lives() {
     let (ours, theirs) = tokio::io::duplex(1 << 16);

@@ -48,6 +48,11 @@ where
     /// whether the connection is still there. When reading goes on, the peer is
     /// judged afresh.
     ///
+    /// With [`max_pause`](heartbeat_core::ConfigBuilder::max_pause) the oldest
+    /// message may wait for that long. Then the connection is given up with
+    /// [`NotReading`](crate::Cause::NotReading), and the peer is told. The
+    /// [`Receiver`] still gets all that had arrived.
+    ///
     /// The connection lives as long as one of the handles does. When the last
     /// is dropped, the task says goodbye behind everything that was queued and
     /// closes, as [`close`](Sender::close) does. If only the [`Receiver`] is dropped, what

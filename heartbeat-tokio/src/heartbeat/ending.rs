@@ -242,7 +242,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
-    /// Before anything is given up: how much wasn't written.
+    /// How much wasn't written, once nothing more will be; before anything is given
+    /// up.
     pub(super) fn note_unwritten(&mut self) {
         let unwritten = self.transport.unwritten();
         self.ending().unwritten.get_or_insert(unwritten);
@@ -277,6 +278,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<PeerEvent<C::Message>>> {
         ready!(self.poll_part(cx));
+        self.note_unwritten();
         self.flags.raise(Flag::Finished);
         Poll::Ready(self.take_terminal())
     }

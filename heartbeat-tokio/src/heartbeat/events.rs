@@ -235,7 +235,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             );
             is_deaf = is_ours && !is_right;
         }
-        self.note_unwritten();
         if is_ours {
             self.drop_stream();
         }
@@ -273,10 +272,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Judges, and arms the timer again.
     fn judge(&mut self, cx: &mut Context<'_>) {
         self.flags.clear(Flag::Judging);
-        if self.arrivals.are_relaxed() {
-            self.settle_arrivals();
-            self.note_incomplete();
-        }
+        self.settle_arrivals();
         self.ask_the_kernel();
         self.judge_pause();
         self.monitor.handle_timeout(self.clock.now());

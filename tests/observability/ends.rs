@@ -137,7 +137,7 @@ async fn a_flood() {
 }
 
 async fn a_handler_hangs() {
-    let config = quick().to_builder().max_pause(secs(1)).build().unwrap();
+    let config = quick().to_builder().max_pause(ms(300)).build().unwrap();
     let (heartbeat, mut peer) = wrapped(config);
     let driver = heartbeat.spawn();
     peer.greet(quick()).await;

@@ -3,6 +3,9 @@
 
 use std::{
     future::{Future, pending},
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -10,19 +13,23 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt, future::join};
 use heartbeat_core::Control;
 use heartbeat_tests::{
-    Throttled, all_events, by_peer, few_or_all, for_each, ms, quick, scripted::runtime, secs,
-    wrapped,
+    Throttled, all_events, by_peer, few_or_all, for_each, ms, quick,
+    scripted::{runtime, scripted},
+    secs, wrapped,
 };
 use heartbeat_tokio::{
     Cause, CloseError, CloseReason, Config, Detail, Driver, GoodbyeCode, Heartbeat, PeerEvent,
-    SendError, State,
+    Postcard, SendError, State,
 };
 use proptest::prelude::*;
 use tokio::{
-    io::DuplexStream,
+    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
+use tokio_util::codec::Framed;
+
+use super::own_frames::{OwnCodec, OwnFrames};
 
 const MESSAGES: usize = 48;
 
@@ -40,14 +47,74 @@ fn linger() -> Duration {
     impatient().linger()
 }
 
-type Peer = Heartbeat<DuplexStream>;
+type Peer = Heartbeat<Once>;
 
 fn pair(room: usize) -> (Peer, Peer) {
-    let (ours, theirs) = tokio::io::duplex(room);
+    let (ours, theirs) = streams(room);
     (
         Heartbeat::new(ours, impatient()),
         Heartbeat::new(theirs, impatient()),
     )
+}
+
+fn streams(room: usize) -> (Once, Once) {
+    let (ours, theirs) = tokio::io::duplex(room);
+    (Once::new(ours), Once::new(theirs))
+}
+
+/// A stream that isn't to be read again after its end, nor written or ended again
+/// after ours.
+#[derive(Debug)]
+struct Once {
+    stream: DuplexStream,
+    read_out: bool,
+    ended: bool,
+}
+
+impl Once {
+    fn new(stream: DuplexStream) -> Self {
+        Self {
+            stream,
+            read_out: false,
+            ended: false,
+        }
+    }
+}
+
+impl AsyncRead for Once {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        assert!(!self.read_out, "read after the end");
+        let before = buf.filled().len();
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
+        self.read_out = read.is_err() || buf.filled().len() == before;
+        Poll::Ready(read)
+    }
+}
+
+impl AsyncWrite for Once {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        assert!(!self.ended, "written after the end");
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        assert!(!self.ended, "ended twice");
+        let ended = ready!(Pin::new(&mut self.stream).poll_shutdown(cx));
+        self.ended = true;
+        Poll::Ready(ended)
+    }
 }
 
 fn message(number: usize) -> Bytes {
@@ -122,7 +189,7 @@ async fn a_receiver_that_takes_its_time_for_each_message_gets_everything() {
 
 #[tokio::test(start_paused = true)]
 async fn a_receiver_behind_a_slow_line_gets_everything() {
-    let (ours, theirs) = tokio::io::duplex(16 * 1024);
+    let (ours, theirs) = streams(16 * 1024);
     let ours = Heartbeat::new(Throttled::new(ours, 400_000), impatient());
     let theirs = Heartbeat::new(theirs, impatient());
     let received = take_in(theirs.spawn(), Duration::ZERO, Duration::ZERO);
@@ -207,7 +274,7 @@ async fn both_may_leave_at_once_with_full_pipes_and_with_empty_ones() {
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_kept_while_we_leave_is_not_confirmed() {
     // Both leave inline, so neither takes messages out of its inbox.
-    let (ours, theirs) = tokio::io::duplex(16 * 1024);
+    let (ours, theirs) = streams(16 * 1024);
     let mut ours = Heartbeat::new(Throttled::new(ours, 1_000_000), impatient());
     let mut theirs = Heartbeat::new(theirs, impatient());
     ours.feed(vec![0; 4_000_000].into()).await.unwrap();
@@ -470,6 +537,33 @@ async fn a_message_after_the_last_one_is_refused_and_the_rest_goes_on() {
     let refused = ours.sender.send("after".into()).await;
     assert_eq!(refused, Err(SendError::Finished));
     closing.await.unwrap().unwrap_err();
+}
+
+/// In the other ways to carry messages, inline and spawned.
+#[tokio::test(start_paused = true)]
+async fn a_message_after_the_last_one_is_refused_whatever_carries_it() {
+    let stream = || scripted().0;
+    let text = || Bytes::from("after");
+    let codec = || Heartbeat::with_codec(stream(), OwnCodec, quick());
+    let frames = || Heartbeat::with_frames(OwnFrames(Framed::new(stream(), OwnCodec)), quick());
+    let typed = || Heartbeat::<_, Postcard<String>>::typed(stream(), quick());
+
+    let refused = Err(SendError::Finished);
+    let (mut codec_inline, mut frames_inline, mut typed_inline) = (codec(), frames(), typed());
+    codec_inline.close().now_or_pending().await;
+    assert_eq!(codec_inline.send(text()).await, refused);
+    frames_inline.close().now_or_pending().await;
+    assert_eq!(frames_inline.send(text()).await, refused);
+    typed_inline.close().now_or_pending().await;
+    assert_eq!(typed_inline.send("after".into()).await, refused);
+
+    let (codec, frames, typed) = (codec().spawn(), frames().spawn(), typed().spawn());
+    codec.sender.close().now_or_pending().await;
+    assert_eq!(codec.sender.send(text()).await, refused);
+    frames.sender.close().now_or_pending().await;
+    assert_eq!(frames.sender.send(text()).await, refused);
+    typed.sender.close().now_or_pending().await;
+    assert_eq!(typed.sender.send("after".into()).await, refused);
 }
 
 #[tokio::test(start_paused = true)]

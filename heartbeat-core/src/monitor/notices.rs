@@ -202,6 +202,10 @@ impl Notices {
             let rtt = round_trip.to_duration();
             return Some(Event::Beat { rtt });
         }
+        self.poll_standing(last_rtt)
+    }
+
+    fn poll_standing(&mut self, last_rtt: impl FnOnce() -> Option<Duration>) -> Option<Event> {
         let (event, told) = match self.standing {
             Standing::Good | Standing::Suspect => return None,
             Standing::SuspectPending {

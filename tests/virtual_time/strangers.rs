@@ -1,5 +1,5 @@
-//! Peers that nobody trusts, and an application that takes nothing: what DESIGN
-//! calls promise 18, refusals, loops, and `max_pause`. In virtual time.
+//! Peers that nobody trusts, and an application that takes nothing: promise 18,
+//! refusals, loops, and `max_pause`. In virtual time.
 
 #![allow(
     clippy::unwrap_used,
@@ -31,8 +31,7 @@ use tokio::{
 
 use crate::own_frames::OwnCodec;
 
-type Micros = Duration;
-const MICRO: Micros = Duration::from_micros(1);
+const MICRO: Duration = Duration::from_micros(1);
 
 /// Longer than anything here takes.
 const NEVER: Duration = secs(1_000);

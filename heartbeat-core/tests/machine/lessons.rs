@@ -980,7 +980,7 @@ fn lesson_49_every_constant_is_a_knob_and_every_knob_does_something() {
         let mut turned = base.clone();
         turned.insert(knob.clone(), value);
         let (before, after) = (config(base), config(turned));
-        if ["max_frame", "max_pause", "linger"].contains(&&*knob) {
+        if ["max_frame", "max_pause"].contains(&&*knob) {
             // The adapter's business; the core only carries it.
             assert_ne!(before, after, "{knob}");
         } else {
@@ -1025,7 +1025,15 @@ fn a_whole_life(config: Config) -> String {
     });
     run.at(secs(125), frame(slow));
     run.until(HOUR);
-    format!("{wanted} {:?} {:?}", run.sent, run.told)
+    // We leave a peer that lives and confirms nothing.
+    let mut leaving = Run::new(config);
+    leaving.at(secs(1), |monitor, now| {
+        monitor.close(GoodbyeCode::LEAVING, now);
+    });
+    for second in 2..=60 {
+        leaving.at(secs(second), message);
+    }
+    format!("{wanted} {:?} {:?} {:?}", run.sent, run.told, leaving.told)
 }
 
 /// phoenix PR #4309: servers want no timers.

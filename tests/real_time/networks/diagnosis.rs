@@ -325,22 +325,26 @@ fn a_message_that_breaks_off_isnt_blamed_on_the_peer() {
     else {
         return;
     };
-    let endless = Peer::Sends(64 << 20);
-    let config = quick().to_builder().max_frame(64 << 20).build().unwrap();
+    let length = 64 << 20;
+    let config = quick().to_builder().max_frame(length).build().unwrap();
+    let endless = Peer::Sends(length);
     let deaths = many(&network, config, endless, async |mut heartbeat, strike| {
         beat(&mut heartbeat).await;
+        let heard = heartbeat.status().peer.last_heard;
         heartbeat.send("now".into()).await.unwrap();
-        let striking = async {
-            sleep(ms(100)).await;
-            strike
-                .by(|| {
-                    hole_towards(&network, LEFT);
-                    Ok(())
-                })
-                .await;
-        };
-        let (death, ()) = tokio::join!(dead(&mut heartbeat), striking);
-        death
+        // From when it has begun to arrive nothing is read, so it can't be whole
+        // before all are ready for the fault.
+        while heartbeat.status().peer.last_heard == heard {
+            let event = timeout(ms(5), heartbeat.next()).await;
+            assert!(event.is_err(), "{event:?}");
+        }
+        strike
+            .by(|| {
+                hole_towards(&network, LEFT);
+                Ok(())
+            })
+            .await;
+        dead(&mut heartbeat).await
     });
     assert_each(&deaths, &[Diagnosis::Unknown]);
 }

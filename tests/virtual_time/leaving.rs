@@ -703,7 +703,35 @@ async fn send_spawned(ours: Peer, messages: usize, size: usize) -> (usize, Resul
     (accepted, ours.sender.close().await.map(drop))
 }
 
+// ---- at the edges ----------------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn a_finish_that_waits_is_no_reason_to_serve() {
+    let (ours, theirs) = pair(1024);
+    let ours = ours.spawn();
+    ours.sender.send(vec![0; 20_000].into()).await.unwrap();
+    // The peer takes nothing yet, and there is room for more messages.
+    let finishing = ours.sender.finish();
+    assert_eq!(wait_calmly(finishing, ms(100)).await, None);
+    let theirs = theirs.spawn();
+    let finished = wait_calmly(ours.sender.finish(), ms(100)).await;
+    assert_eq!(finished, Some(Ok(())));
+    drop(theirs);
+}
+
 // ---- helpers ------------------------------------------------------------------------
+
+/// Fails if `waiting` is polled again and again while no time passes.
+async fn wait_calmly<F: Future>(waiting: F, time: Duration) -> Option<F::Output> {
+    let mut waiting = std::pin::pin!(waiting);
+    let mut polls = 0;
+    let counted = std::future::poll_fn(|cx| {
+        polls += 1;
+        assert!(polls < 1_000, "polled again and again");
+        waiting.as_mut().poll(cx)
+    });
+    timeout(time, counted).await.ok()
+}
 
 trait FutureExt: Future + Sized {
     /// Polls it for as long as it makes progress, and drops it then.

@@ -425,8 +425,10 @@ where
     fn poll_finish(&self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         let mut state = self.lock();
         if let Some(heartbeat) = &mut state.served {
-            heartbeat.finish_sending()?;
-            self.turns.call_task();
+            // As with `leave`: whoever waits must not be a reason to serve.
+            if heartbeat.finish_sending()? {
+                self.turns.call_task();
+            }
         }
         self.poll_until(cx, state, Heartbeat::is_finished)
     }

@@ -217,18 +217,19 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.poll_write_until(cx, Self::is_finished)
     }
 
-    /// No more messages are accepted.
-    pub(crate) fn finish_sending(&mut self) -> Result<(), SendError> {
+    /// No more messages are accepted. Says whether that is news.
+    pub(crate) fn finish_sending(&mut self) -> Result<bool, SendError> {
         if !C::HELLO && !C::HALF_CLOSE {
             return Err(SendError::Unfinishable);
         }
-        if !self.flags.has(Flag::Finishing) {
+        let is_new = !self.flags.has(Flag::Finishing);
+        if is_new {
             self.flags.raise(Flag::Finishing);
             self.flags.raise(Flag::FlushWanted);
             self.monitor.finish(self.clock.now());
             self.outputs_due();
         }
-        Ok(())
+        Ok(is_new)
     }
 
     /// Whether everything was written, and that nothing follows.

@@ -719,6 +719,39 @@ async fn a_finish_that_waits_is_no_reason_to_serve() {
     drop(theirs);
 }
 
+#[tokio::test(start_paused = true)]
+async fn whoever_paused_and_took_some_messages_still_hears_the_confirmation() {
+    let (mut ours, theirs) = pair(1024);
+    let theirs = theirs.spawn();
+    let sender = theirs.sender.clone();
+    let sending = tokio::spawn(async move {
+        for number in 0..6 {
+            // The last of them are given up when we leave.
+            let _ = sender.send(message(number)).await;
+        }
+    });
+    // Both inboxes are full.
+    let mut sent = 0;
+    while timeout(ms(500), ours.send(message(0))).await.is_ok() {
+        sent += 1;
+        assert!(sent < 100);
+    }
+    assert_eq!(ours.status().peer.state, State::Paused);
+    let mut taken = 0;
+    while taken < 2 {
+        let event = ours.next().await.unwrap();
+        taken += usize::from(matches!(event, PeerEvent::Message(_)));
+    }
+    let mut receiver = theirs.receiver;
+    let (closed, events) = join(ours.close(), all_events(&mut receiver)).await;
+    assert_eq!(closed, Ok(()));
+    assert_eq!(
+        events.last(),
+        Some(&PeerEvent::Closed { reason: by_peer() })
+    );
+    sending.await.unwrap();
+}
+
 // ---- helpers ------------------------------------------------------------------------
 
 /// Fails if `waiting` is polled again and again while no time passes.

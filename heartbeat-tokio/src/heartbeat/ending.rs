@@ -203,9 +203,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     ) -> Poll<Result<CloseReason, CloseError>> {
         self.writer = None;
         if !self.has_finished() {
-            if self.inbox.is_full() {
-                self.resume();
-            }
+            // Also if some of what made us pause was taken out since.
+            self.resume();
             self.serve(Keep::ThereIsRoomFor, cx);
         }
         if self.has_finished() {

@@ -752,6 +752,24 @@ async fn whoever_paused_and_took_some_messages_still_hears_the_confirmation() {
     sending.await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_peer_with_much_to_send_confirms_all_the_same() {
+    // What it has queued takes more than N·W on this line.
+    let (ours, theirs) = tokio::io::duplex(1024);
+    let mut ours = Heartbeat::new(ours, impatient());
+    let mut theirs = Heartbeat::new(Throttled::new(theirs, 50_000), impatient());
+    ours.send("hello".into()).await.unwrap();
+    for _ in 0..3 {
+        theirs.feed(vec![0; 60_000].into()).await.unwrap();
+    }
+    let (closed, events) = join(ours.close(), all_events(&mut theirs)).await;
+    assert_eq!(
+        events.last(),
+        Some(&PeerEvent::Closed { reason: by_peer() })
+    );
+    assert_eq!(closed, Ok(()));
+}
+
 // ---- helpers ------------------------------------------------------------------------
 
 /// Fails if `waiting` is polled again and again while no time passes.

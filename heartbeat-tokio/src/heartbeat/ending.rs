@@ -318,7 +318,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.ending().parting = Parting::GivenUp;
     }
 
-    /// Writes what is queued, and the answer to the peer's goodbye behind it. An error
+    /// Writes what is left, and the answer to the peer's goodbye behind it. An error
     /// changes nothing.
     fn poll_write_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {

@@ -67,7 +67,12 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             self.observe.sent(&control);
             match control {
                 Control::Goodbye(code) if code.is_verdict() => self.tell_verdict(code, cx),
-                Control::Goodbye(code) => self.ending().answer = Some(code),
+                Control::Goodbye(code) => {
+                    // The answer takes the place of what wasn't begun.
+                    self.note_unwritten();
+                    self.transport.give_up();
+                    self.ending().answer = Some(code);
+                }
                 control => self.transport.push_control(control),
             }
         }

@@ -770,6 +770,55 @@ async fn a_peer_with_much_to_send_confirms_all_the_same() {
     assert_eq!(closed, Ok(()));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_confirms_at_the_last_moment_and_stays_is_not_waited_for() {
+    for confirms in [true, false] {
+        let (mut ours, mut raw) = wrapped(quick());
+        raw.greet(quick()).await;
+        let began = Instant::now();
+        let peer = async {
+            raw.answer_for(linger() - ms(100)).await;
+            raw.send_control(Control::Goodbye(match confirms {
+                true => GoodbyeCode::RECEIVED,
+                false => GoodbyeCode::LEAVING,
+            }))
+            .await;
+            raw.answer_for(secs(5)).await;
+        };
+        let leaving = async {
+            let closed = ours.close().await;
+            (closed, began.elapsed())
+        };
+        let ((closed, took), ()) = join(leaving, peer).await;
+        // Nothing was sent that could be lost.
+        assert_eq!(closed, Ok(()), "confirms: {confirms}");
+        assert_eq!(took, linger(), "confirms: {confirms}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_both_have_finished_the_peer_has_linger_to_read_the_rest() {
+    for (reads_after, reads_in_time) in [(linger() - ms(1), true), (linger() + ms(1), false)] {
+        let (mut ours, mut raw) = wrapped(quick());
+        raw.greet(quick()).await;
+        raw.send_control(Control::Fin).await;
+        ours.send("the rest".into()).await.unwrap();
+        let began = Instant::now();
+        ours.finish().await.unwrap();
+        let peer = tokio::spawn(async move {
+            sleep(reads_after).await;
+            drop(raw);
+        });
+        let events = all_events(&mut ours).await;
+        let reason = CloseReason::Finished;
+        assert_eq!(events.last(), Some(&PeerEvent::Closed { reason }));
+        assert_eq!(began.elapsed(), reads_after.min(linger()));
+        // If not, it was reset.
+        assert_eq!(ours.get_ref().is_some(), reads_in_time);
+        peer.await.unwrap();
+    }
+}
+
 // ---- helpers ------------------------------------------------------------------------
 
 /// Fails if `waiting` is polled again and again while no time passes.

@@ -257,17 +257,35 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if reason == heartbeat_core::CloseReason::Unconfirmed {
             return self.drop_stream();
         }
-        let config = self.config();
-        let by = self.clock.now() + config.timeout() * config.max_missed();
         let we_leave = reason == heartbeat_core::CloseReason::Local;
-        // Whoever confirms nothing may take its time to read.
-        let linger_until = self.ending().linger_until.filter(|_| we_leave && !C::HELLO);
         self.ending().parting = Parting::Begun {
             stage: Stage::Writing,
-            by: linger_until.unwrap_or(by),
+            by: self.parting_ends(reason),
             patience: if we_leave { usize::MAX } else { AFTER_GOODBYE },
         };
         self.timer.served();
+    }
+
+    /// When parting is given up. Linger limits it, if we leave.
+    fn parting_ends(&self, reason: heartbeat_core::CloseReason) -> Instant {
+        let config = self.config();
+        let now = self.clock.now();
+        let linger_until = self.ending.as_ref().and_then(|ending| ending.linger_until);
+        // Whoever confirms nothing may take its time to read what lies in its kernel.
+        let is_slow = match reason {
+            heartbeat_core::CloseReason::Finished => true,
+            heartbeat_core::CloseReason::Local => !C::HELLO,
+            _ => false,
+        };
+        let patience = match is_slow {
+            true => config.linger(),
+            false => config.timeout() * config.max_missed(),
+        };
+        match linger_until {
+            Some(until) if is_slow => until,
+            Some(until) => until.min(now + patience),
+            None => now + patience,
+        }
     }
 
     /// The terminal event, when nothing is left to do with the stream.

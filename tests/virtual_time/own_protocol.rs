@@ -419,3 +419,25 @@ async fn nothing_is_lost_when_it_is_taken_apart() {
     inline.feed("four".into()).await.unwrap();
     assert_eq!(inline.into_parts().unsent, ["three", "four"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_after_our_goodbye_isnt_told_after_the_end() {
+    for by in BOTH {
+        let (driver, mut peer) = wrap(by, quick());
+        let Driver {
+            sender, receiver, ..
+        } = driver;
+        let peer = tokio::spawn(async move {
+            let mut all = String::new();
+            peer.read_to_string(&mut all).await.unwrap();
+            peer.write_all(b"too late\n").await.unwrap();
+        });
+        assert_eq!(sender.close().await, Ok(CloseReason::Local), "{by:?}");
+        peer.await.unwrap();
+        let events = rest(receiver).await;
+        let closed = PeerEvent::Closed {
+            reason: CloseReason::Local,
+        };
+        assert_eq!(events.last(), Some(&closed), "{by:?}: {events:?}");
+    }
+}

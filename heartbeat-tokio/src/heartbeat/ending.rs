@@ -451,7 +451,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         while let Some(event) = self.next_output() {
             self.inbox.push(event, 0, None);
         }
-        while let Some(Frame::Data(message)) = self.next_frame() {
+        // What was read since the terminal event was told is nobody's.
+        while !self.has_finished() {
+            let Some(Frame::Data(message)) = self.next_frame() else {
+                break;
+            };
             let weight = self.transport.weight();
             self.inbox.push(PeerEvent::Message(message), weight, None);
         }

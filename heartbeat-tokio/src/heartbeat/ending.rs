@@ -20,6 +20,7 @@ use crate::{
     CloseError, CloseReason, Detail, PeerEvent, SendError,
     error::Ended,
     inbox::{Inbox, READ_AHEAD},
+    safety_net,
     transport::{Frame, Scope, Transport},
 };
 
@@ -69,7 +70,7 @@ enum Parting {
         /// So many bytes of the peer may still be thrown away before its end.
         patience: usize,
     },
-    /// Its time was over, and the stream was reset.
+    /// Its time was over, or the peer reset it: the stream was closed.
     GivenUp,
 }
 
@@ -373,8 +374,16 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 return Poll::Ready(());
             };
             let read = match ready!(self.transport.poll_read(stream, cx)) {
-                Ok(0) | Err(_) => {
+                Ok(0) => {
                     self.flags.raise(Flag::ReadOut);
+                    return Poll::Ready(());
+                }
+                Err(error) => {
+                    self.flags.raise(Flag::ReadOut);
+                    if !C::HELLO && safety_net::end_of(&error) != End::Eof {
+                        // Who resets may not have read what lay in its kernel.
+                        self.give_up_parting();
+                    }
                     return Poll::Ready(());
                 }
                 Ok(read) => read,

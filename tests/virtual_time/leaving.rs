@@ -819,6 +819,28 @@ async fn when_both_have_finished_the_peer_has_linger_to_read_the_rest() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_message_that_ends_a_suspicion_and_that_nobody_hears_is_not_confirmed() {
+    let (theirs, mut raw) = wrapped(quick());
+    let theirs = theirs.spawn();
+    drop(theirs.receiver);
+    raw.greet(quick()).await;
+    // Its ping is unanswered: we are suspect.
+    sleep(ms(500)).await;
+    assert_eq!(theirs.sender.status().peer.state, State::Suspect);
+    raw.send_data(b"unheard").await;
+    raw.send_control(Control::Goodbye(GoodbyeCode::LEAVING))
+        .await;
+    let mut answer = None;
+    while let Some(control) = raw.read_control().await {
+        if let Control::Goodbye(code) = control {
+            answer = Some(code);
+            break;
+        }
+    }
+    assert_eq!(answer, Some(GoodbyeCode::LEAVING));
+}
+
 // ---- helpers ------------------------------------------------------------------------
 
 /// Fails if `waiting` is polled again and again while no time passes.

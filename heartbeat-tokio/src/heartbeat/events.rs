@@ -51,6 +51,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// What a message proves is told before it.
     #[cold]
     fn keep_behind_events(&mut self, message: C::Message) -> Option<C::Message> {
+        if self.flags.has(Flag::Unheard) {
+            self.monitor.handle_discarded();
+            while self.next_output().is_some() {}
+            return None;
+        }
         let weight = self.transport.weight();
         while let Some(event) = self.next_output() {
             self.inbox.push(event, 0, None);

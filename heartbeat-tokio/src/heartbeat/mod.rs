@@ -402,6 +402,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// Nobody will read what waits in the inbox.
     pub(crate) fn discard(&mut self) {
+        self.flags.raise(Flag::Unheard);
         let waiting = std::mem::replace(&mut self.inbox, Inbox::new());
         let is_message = |event| matches!(event, PeerEvent::Message(_));
         if waiting.into_events().any(is_message) {

@@ -10,8 +10,9 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt, future::join};
 use heartbeat_core::Control;
 use heartbeat_tests::{
-    Throttled, all_events, by_peer, few_or_all, for_each, ms, quick, scripted::runtime, secs,
-    wrapped,
+    Throttled, all_events, by_peer, data_frame, few_or_all, for_each, ms, quick,
+    scripted::{Read, control_frame, runtime, scripted},
+    secs, wrapped,
 };
 use heartbeat_tokio::{
     Cause, CloseError, CloseReason, Config, Detail, Driver, GoodbyeCode, Heartbeat, PeerEvent,
@@ -839,6 +840,29 @@ async fn a_message_that_ends_a_suspicion_and_that_nobody_hears_is_not_confirmed(
         }
     }
     assert_eq!(answer, Some(GoodbyeCode::LEAVING));
+}
+
+/// The stream has always more, and never yields by itself. Time is real.
+#[test]
+fn a_flood_does_not_keep_us_from_leaving() {
+    let (told, ends) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (stream, script) = scripted();
+            script.record_nothing();
+            script.give_bytes(control_frame(Control::Hello(quick().hello([7; 8]))));
+            script.give([Read::Endless(data_frame(&[0; 1_000]).into())]);
+            let config = impatient().to_builder().linger(ms(200)).build().unwrap();
+            let mut ours = Heartbeat::new(stream, config);
+            let _ = told.send(ours.close().await);
+        });
+    });
+    let closed = ends.recv_timeout(secs(10));
+    assert_eq!(closed, Ok(Err(CloseError::Unconfirmed { unwritten: 0 })));
 }
 
 // ---- helpers ------------------------------------------------------------------------

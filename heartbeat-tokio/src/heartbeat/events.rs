@@ -95,9 +95,16 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// There was always more to read. What waits to be written may leave all the
     /// same.
     #[cold]
-    fn yield_to_others(&mut self, cx: &mut Context<'_>) -> Poll<Option<PeerEvent<C::Message>>> {
+    pub(super) fn yield_to_others(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<PeerEvent<C::Message>>> {
         if self.flags.has(Flag::FlushWanted) && !self.flags.has(Flag::Written) {
             self.write(cx);
+        }
+        if !self.has_ended() {
+            // If that is over already, this task is polled again anyway.
+            self.timer.arm(self.clock, self.next_deadline(), cx);
         }
         // Wakes this task when all others had a turn.
         let _ = pin!(yield_now()).poll(cx);
@@ -153,7 +160,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                     }
                     None => self.note_backlog(),
                 }
-                if self.flags.has(Flag::Outputs) {
+                // There may always be more to read.
+                if self.flags.has(Flag::Outputs) || self.is_time_to_judge() {
                     continue;
                 }
             }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt, future::join};
 use heartbeat_core::Control;
 use heartbeat_tests::{
-    Throttled, all_events, by_peer, data_frame, few_or_all, for_each, ms, quick,
+    Throttled, all_events, by_peer, data_frame, few_or_all, for_each, framed, ms, quick,
     scripted::{Read, control_frame, runtime, scripted},
     secs, wrapped,
 };
@@ -863,6 +863,30 @@ fn a_flood_does_not_keep_us_from_leaving() {
     });
     let closed = ends.recv_timeout(secs(10));
     assert_eq!(closed, Ok(Err(CloseError::Unconfirmed { unwritten: 0 })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_goodbyes_the_first_one_is_told_code_and_detail() {
+    let (mut ours, mut raw) = wrapped(quick());
+    raw.greet(quick()).await;
+    let peer = async {
+        for (code, detail) in [(64, "back at noon"), (0, "")] {
+            let mut buffer = [0; heartbeat_core::Goodbye::MAX_ENCODED];
+            let goodbye = heartbeat_core::Goodbye::new(GoodbyeCode(code), detail);
+            let frame = goodbye.encode(&mut buffer).unwrap();
+            raw.send_raw(&framed(frame)).await;
+        }
+        sleep(ms(10)).await;
+        drop(raw);
+    };
+    let (closed, ()) = join(ours.close(), peer).await;
+    assert_eq!(closed, Ok(())); // nothing was sent
+    let reason = CloseReason::Peer {
+        code: GoodbyeCode(64),
+        detail: Detail::from("back at noon"),
+    };
+    let events = all_events(&mut ours).await;
+    assert_eq!(events.last(), Some(&PeerEvent::Closed { reason }));
 }
 
 // ---- helpers ------------------------------------------------------------------------

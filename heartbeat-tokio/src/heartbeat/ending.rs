@@ -35,6 +35,8 @@ pub(super) struct Ending {
     /// What a goodbye says besides its code: the peer's that arrived, or ours
     /// that tells a verdict.
     pub(super) detail: Detail,
+    /// That is the peer's.
+    pub(super) is_told: bool,
     /// What our goodbye is to say when we leave.
     pub(super) farewell: Detail,
     /// What the peer's goodbye is answered with, behind what was queued.

@@ -142,8 +142,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             Frame::Alive => Control::Alive,
             Frame::Fin => Control::Fin,
             Frame::Goodbye { code, detail } => {
-                if code != GoodbyeCode::RECEIVED {
-                    self.ending().detail = detail;
+                // The first one counts.
+                let ending = self.ending();
+                if code != GoodbyeCode::RECEIVED && !ending.is_told {
+                    ending.is_told = true;
+                    ending.detail = detail;
                 }
                 Control::Goodbye(code)
             }

@@ -889,6 +889,20 @@ async fn of_two_goodbyes_the_first_one_is_told_code_and_detail() {
     assert_eq!(events.last(), Some(&PeerEvent::Closed { reason }));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_message_that_was_refused_was_not_sent() {
+    let (mut ours, mut theirs) = pair(1024);
+    let length = impatient().max_frame() + 1;
+    let refused = ours.send(vec![0; length].into()).await;
+    assert!(
+        matches!(refused, Err(SendError::TooLong { .. })),
+        "{refused:?}"
+    );
+    let (closed, _) = join(theirs.close(), all_events(&mut ours)).await;
+    assert_eq!(closed, Ok(()));
+    assert_eq!(ours.close().await, Ok(()));
+}
+
 // ---- helpers ------------------------------------------------------------------------
 
 /// Fails if `waiting` is polled again and again while no time passes.

@@ -562,8 +562,9 @@ where
     fn start_send(self: Pin<&mut Self>, message: C::Message) -> Result<(), SendError> {
         let this = self.get_mut();
         this.check_sending()?;
+        this.transport.push(message)?;
         this.flags.raise(Flag::Sent);
-        this.transport.push(message)
+        Ok(())
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {

@@ -494,3 +494,40 @@ async fn a_reset_confirms_nothing() {
     let unconfirmed = CloseError::Unconfirmed { unwritten: 0 };
     assert_eq!(ours.close().await, Err(unconfirmed));
 }
+
+/// Panics whenever it is asked.
+struct Panics;
+
+impl Dialect for Panics {
+    type Message = String;
+}
+
+impl Decoder for Panics {
+    type Item = Frame<String>;
+    type Error = BadLine;
+
+    fn decode(&mut self, _: &mut BytesMut) -> Result<Option<Self::Item>, BadLine> {
+        panic!("the codec has a bug")
+    }
+}
+
+impl Encoder<Frame<String>> for Panics {
+    type Error = BadLine;
+
+    fn encode(&mut self, _: Frame<String>, _: &mut BytesMut) -> Result<(), BadLine> {
+        Ok(())
+    }
+}
+
+/// If the codec is asked again while the task is dropped, the process is aborted.
+#[tokio::test(start_paused = true)]
+async fn a_codec_that_panics_again_and_again_ends_its_connection_and_nothing_else() {
+    let (ours, mut peer) = tokio::io::duplex(256);
+    let driver = Heartbeat::with_codec(ours, Panics, quick()).spawn();
+    peer.write_all(b"a line").await.unwrap();
+    assert!(driver.task.await.unwrap_err().is_panic());
+    let closed = timeout(secs(1), driver.sender.close()).await.unwrap();
+    assert!(matches!(closed, Err(CloseError::Dead { .. })), "{closed:?}");
+    let events = rest(driver.receiver).await;
+    assert!(matches!(*events, [PeerEvent::Dead(_)]), "{events:?}");
+}

@@ -47,6 +47,9 @@ impl<S, C: Transport<S>> Future for Serve<S, C> {
 impl<S, C: Transport<S>> Drop for Serve<S, C> {
     fn drop(&mut self) {
         let mut state = self.0.lock();
+        if self.0.state.is_poisoned() {
+            state.distrust();
+        }
         state.finish();
         self.0.note_hints(&state);
         Shared::<S, C>::wake_waiting(state);
@@ -253,6 +256,13 @@ impl<S, C: Transport<S>> State<S, C> {
         }
         self.finish();
         Poll::Ready(())
+    }
+
+    /// A codec panicked, and would again: it is asked for nothing more.
+    fn distrust(&mut self) {
+        if let Some(heartbeat) = &mut self.served {
+            heartbeat.stop_decoding();
+        }
     }
 
     /// The connection is over.

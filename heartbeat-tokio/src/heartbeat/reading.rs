@@ -118,6 +118,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         None
     }
 
+    /// No more frames are taken out.
+    pub(crate) fn stop_decoding(&mut self) {
+        self.flags.raise(Flag::Deaf);
+    }
+
     /// What arrived ends the connection.
     fn refuse(&mut self, Broken { error, words }: Broken) {
         self.flags.raise(Flag::Deaf);

@@ -41,6 +41,8 @@ pub(super) struct Ending {
     pub(super) farewell: Detail,
     /// What the peer's goodbye is answered with, behind what was queued.
     pub(super) answer: Option<GoodbyeCode>,
+    /// The bytes that were given up for it.
+    pub(super) given_up: usize,
     /// The bytes that weren't written when it ended.
     unwritten: Option<usize>,
     /// Until when a peer whose protocol confirms nothing has to end its direction, if
@@ -247,8 +249,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// How much wasn't written, once nothing more will be; before anything is given
     /// up.
     pub(super) fn note_unwritten(&mut self) {
-        let unwritten = self.transport.unwritten();
-        self.ending().unwritten.get_or_insert(unwritten);
+        let queued = self.transport.unwritten();
+        let ending = self.ending();
+        ending.unwritten.get_or_insert(ending.given_up + queued);
     }
 
     // ---- parting ---------------------------------------------------------

@@ -69,8 +69,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 Control::Goodbye(code) if code.is_verdict() => self.tell_verdict(code, cx),
                 Control::Goodbye(code) => {
                     // The answer takes the place of what wasn't begun.
-                    self.note_unwritten();
+                    let queued = self.transport.unwritten();
                     self.transport.give_up();
+                    let given_up = queued.saturating_sub(self.transport.unwritten());
+                    self.ending().given_up = given_up;
                     self.ending().answer = Some(code);
                 }
                 control => self.transport.push_control(control),

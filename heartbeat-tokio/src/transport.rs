@@ -99,7 +99,7 @@ impl<M> From<Control> for Frame<M> {
 /// |---|---|
 /// | a Hello, and an Alive | our pings show that we live while we don't read, and the peer's pings count as signs of life. Neither side learns the other's timings: there is no [`Connected`](crate::PeerEvent::Connected), and the peer isn't held to a [`min_interval`](heartbeat_core::ConfigBuilder::min_interval) that it can't know |
 /// | a Goodbye | a peer that leaves looks like one that was killed: [`Cause::Eof`](crate::Cause::Eof). Our own `close` sends what is queued and ends our direction of the stream |
-/// | a Hello, which comes with the answer to a Goodbye | `close` is Ok when everything was written, and the peer has ended the stream within [`linger`](heartbeat_core::ConfigBuilder::linger). So its library, or its kernel, was there; whether its application took everything in, nobody knows |
+/// | a Hello, which comes with the answer to a Goodbye | `close` is Ok when everything was written, and the peer has ended the stream, and not reset it, within [`linger`](heartbeat_core::ConfigBuilder::linger). So its library, or its kernel, was there; whether its application took everything in, nobody knows |
 /// | a Hello, which comes with a Fin, and [`HALF_CLOSE`](Self::HALF_CLOSE) | [`finish`](crate::Heartbeat::finish) is [`SendError::Unfinishable`](crate::SendError::Unfinishable) |
 /// | nonces | a pong answers the oldest ping that is unanswered |
 ///

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt, future::join};
 use heartbeat_core::Control;
 use heartbeat_tests::{
-    Throttled, all_events, by_peer, few_or_all, for_each, ms, quick,
-    scripted::{runtime, scripted},
+    Throttled, all_events, by_peer, data_frame, few_or_all, for_each, framed, ms, quick,
+    scripted::{Read, control_frame, runtime, scripted},
     secs, wrapped,
 };
 use heartbeat_tokio::{
@@ -797,7 +797,218 @@ async fn send_spawned(ours: Peer, messages: usize, size: usize) -> (usize, Resul
     (accepted, ours.sender.close().await.map(drop))
 }
 
+// ---- at the edges ----------------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn a_finish_that_waits_is_no_reason_to_serve() {
+    let (ours, theirs) = pair(1024);
+    let ours = ours.spawn();
+    ours.sender.send(vec![0; 20_000].into()).await.unwrap();
+    // The peer takes nothing yet, and there is room for more messages.
+    let finishing = ours.sender.finish();
+    assert_eq!(wait_calmly(finishing, ms(100)).await, None);
+    let theirs = theirs.spawn();
+    let finished = wait_calmly(ours.sender.finish(), ms(100)).await;
+    assert_eq!(finished, Some(Ok(())));
+    drop(theirs);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_paused_and_took_some_messages_still_hears_the_confirmation() {
+    let (mut ours, theirs) = pair(1024);
+    let theirs = theirs.spawn();
+    let sender = theirs.sender.clone();
+    let sending = tokio::spawn(async move {
+        for number in 0..6 {
+            // The last of them are given up when we leave.
+            let _ = sender.send(message(number)).await;
+        }
+    });
+    // Both inboxes are full.
+    let mut sent = 0;
+    while timeout(ms(500), ours.send(message(0))).await.is_ok() {
+        sent += 1;
+        assert!(sent < 100);
+    }
+    assert_eq!(ours.status().peer.state, State::Paused);
+    let mut taken = 0;
+    while taken < 2 {
+        let event = ours.next().await.unwrap();
+        taken += usize::from(matches!(event, PeerEvent::Message(_)));
+    }
+    let mut receiver = theirs.receiver;
+    let (closed, events) = join(ours.close(), all_events(&mut receiver)).await;
+    assert_eq!(closed, Ok(()));
+    assert_eq!(
+        events.last(),
+        Some(&PeerEvent::Closed { reason: by_peer() })
+    );
+    sending.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_with_much_to_send_confirms_all_the_same() {
+    // What it has queued takes more than N·W on this line.
+    let (ours, theirs) = tokio::io::duplex(1024);
+    let mut ours = Heartbeat::new(ours, impatient());
+    let mut theirs = Heartbeat::new(Throttled::new(theirs, 50_000), impatient());
+    ours.send("hello".into()).await.unwrap();
+    for _ in 0..3 {
+        theirs.feed(vec![0; 60_000].into()).await.unwrap();
+    }
+    let (closed, events) = join(ours.close(), all_events(&mut theirs)).await;
+    assert_eq!(
+        events.last(),
+        Some(&PeerEvent::Closed { reason: by_peer() })
+    );
+    assert_eq!(closed, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_confirms_at_the_last_moment_and_stays_is_not_waited_for() {
+    for confirms in [true, false] {
+        let (mut ours, mut raw) = wrapped(quick());
+        raw.greet(quick()).await;
+        let began = Instant::now();
+        let peer = async {
+            raw.answer_for(linger() - ms(100)).await;
+            raw.send_control(Control::Goodbye(match confirms {
+                true => GoodbyeCode::RECEIVED,
+                false => GoodbyeCode::LEAVING,
+            }))
+            .await;
+            raw.answer_for(secs(5)).await;
+        };
+        let leaving = async {
+            let closed = ours.close().await;
+            (closed, began.elapsed())
+        };
+        let ((closed, took), ()) = join(leaving, peer).await;
+        // Nothing was sent that could be lost.
+        assert_eq!(closed, Ok(()), "confirms: {confirms}");
+        assert_eq!(took, linger(), "confirms: {confirms}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_both_have_finished_the_peer_has_linger_to_read_the_rest() {
+    for (reads_after, reads_in_time) in [(linger() - ms(1), true), (linger() + ms(1), false)] {
+        let (mut ours, mut raw) = wrapped(quick());
+        raw.greet(quick()).await;
+        raw.send_control(Control::Fin).await;
+        ours.send("the rest".into()).await.unwrap();
+        let began = Instant::now();
+        ours.finish().await.unwrap();
+        let peer = tokio::spawn(async move {
+            sleep(reads_after).await;
+            drop(raw);
+        });
+        let events = all_events(&mut ours).await;
+        let reason = CloseReason::Finished;
+        assert_eq!(events.last(), Some(&PeerEvent::Closed { reason }));
+        assert_eq!(began.elapsed(), reads_after.min(linger()));
+        // If not, it was reset.
+        assert_eq!(ours.get_ref().is_some(), reads_in_time);
+        peer.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_ends_a_suspicion_and_that_nobody_hears_is_not_confirmed() {
+    let (theirs, mut raw) = wrapped(quick());
+    let theirs = theirs.spawn();
+    drop(theirs.receiver);
+    raw.greet(quick()).await;
+    // Its ping is unanswered: we are suspect.
+    sleep(ms(500)).await;
+    assert_eq!(theirs.sender.status().peer.state, State::Suspect);
+    raw.send_data(b"unheard").await;
+    raw.send_control(Control::Goodbye(GoodbyeCode::LEAVING))
+        .await;
+    let mut answer = None;
+    while let Some(control) = raw.read_control().await {
+        if let Control::Goodbye(code) = control {
+            answer = Some(code);
+            break;
+        }
+    }
+    assert_eq!(answer, Some(GoodbyeCode::LEAVING));
+}
+
+/// The stream has always more, and never yields by itself. Time is real.
+#[test]
+fn a_flood_does_not_keep_us_from_leaving() {
+    let (told, ends) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (stream, script) = scripted();
+            script.record_nothing();
+            script.give_bytes(control_frame(Control::Hello(quick().hello([7; 8]))));
+            script.give([Read::Endless(data_frame(&[0; 1_000]).into())]);
+            let config = impatient().to_builder().linger(ms(200)).build().unwrap();
+            let mut ours = Heartbeat::new(stream, config);
+            let _ = told.send(ours.close().await);
+        });
+    });
+    let closed = ends.recv_timeout(secs(10));
+    assert_eq!(closed, Ok(Err(CloseError::Unconfirmed { unwritten: 0 })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_goodbyes_the_first_one_is_told_code_and_detail() {
+    let (mut ours, mut raw) = wrapped(quick());
+    raw.greet(quick()).await;
+    let peer = async {
+        for (code, detail) in [(64, "back at noon"), (0, "")] {
+            let mut buffer = [0; heartbeat_core::Goodbye::MAX_ENCODED];
+            let goodbye = heartbeat_core::Goodbye::new(GoodbyeCode(code), detail);
+            let frame = goodbye.encode(&mut buffer).unwrap();
+            raw.send_raw(&framed(frame)).await;
+        }
+        sleep(ms(10)).await;
+        drop(raw);
+    };
+    let (closed, ()) = join(ours.close(), peer).await;
+    assert_eq!(closed, Ok(())); // nothing was sent
+    let reason = CloseReason::Peer {
+        code: GoodbyeCode(64),
+        detail: Detail::from("back at noon"),
+    };
+    let events = all_events(&mut ours).await;
+    assert_eq!(events.last(), Some(&PeerEvent::Closed { reason }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_was_refused_was_not_sent() {
+    let (mut ours, mut theirs) = pair(1024);
+    let length = impatient().max_frame() + 1;
+    let refused = ours.send(vec![0; length].into()).await;
+    assert!(
+        matches!(refused, Err(SendError::TooLong { .. })),
+        "{refused:?}"
+    );
+    let (closed, _) = join(theirs.close(), all_events(&mut ours)).await;
+    assert_eq!(closed, Ok(()));
+    assert_eq!(ours.close().await, Ok(()));
+}
+
 // ---- helpers ------------------------------------------------------------------------
+
+/// Fails if `waiting` is polled again and again while no time passes.
+async fn wait_calmly<F: Future>(waiting: F, time: Duration) -> Option<F::Output> {
+    let mut waiting = std::pin::pin!(waiting);
+    let mut polls = 0;
+    let counted = std::future::poll_fn(|cx| {
+        polls += 1;
+        assert!(polls < 1_000, "polled again and again");
+        waiting.as_mut().poll(cx)
+    });
+    timeout(time, counted).await.ok()
+}
 
 trait FutureExt: Future + Sized {
     /// Polls it for as long as it makes progress, and drops it then.

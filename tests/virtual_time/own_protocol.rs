@@ -21,10 +21,11 @@ use futures::{Sink, SinkExt, Stream, StreamExt};
 use heartbeat_core::ProtocolError;
 use heartbeat_tests::{ms, quick, secs};
 use heartbeat_tokio::{
-    Cause, CloseReason, Config, Dialect, Driver, Frame, Heartbeat, PeerEvent, SendError, State,
+    Cause, CloseError, CloseReason, Config, Dialect, Driver, Frame, Heartbeat, PeerEvent,
+    SendError, State,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::codec::{Decoder, Encoder, Framed, LinesCodec, LinesCodecError};
@@ -418,4 +419,115 @@ async fn nothing_is_lost_when_it_is_taken_apart() {
     inline.feed("three".into()).await.unwrap();
     inline.feed("four".into()).await.unwrap();
     assert_eq!(inline.into_parts().unsent, ["three", "four"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_after_our_goodbye_isnt_told_after_the_end() {
+    for by in BOTH {
+        let (driver, mut peer) = wrap(by, quick());
+        let Driver {
+            sender, receiver, ..
+        } = driver;
+        let peer = tokio::spawn(async move {
+            let mut all = String::new();
+            peer.read_to_string(&mut all).await.unwrap();
+            peer.write_all(b"too late\n").await.unwrap();
+        });
+        assert_eq!(sender.close().await, Ok(CloseReason::Local), "{by:?}");
+        peer.await.unwrap();
+        let events = rest(receiver).await;
+        let closed = PeerEvent::Closed {
+            reason: CloseReason::Local,
+        };
+        assert_eq!(events.last(), Some(&closed), "{by:?}: {events:?}");
+    }
+}
+
+/// A socket whose peer resets it as soon as we have ended our direction.
+struct Resets {
+    stream: DuplexStream,
+    is_reset: bool,
+}
+
+impl AsyncRead for Resets {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.is_reset {
+            true => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            false => Pin::new(&mut self.stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Resets {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.is_reset = true;
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// What lay in its kernel is lost then.
+#[tokio::test(start_paused = true)]
+async fn a_reset_confirms_nothing() {
+    let (stream, _unread) = tokio::io::duplex(256);
+    let stream = Resets {
+        stream,
+        is_reset: false,
+    };
+    let mut ours = Heartbeat::with_codec(stream, Lines::default(), quick());
+    ours.send("a line".into()).await.unwrap();
+    let unconfirmed = CloseError::Unconfirmed { unwritten: 0 };
+    assert_eq!(ours.close().await, Err(unconfirmed));
+}
+
+/// Panics whenever it is asked.
+struct Panics;
+
+impl Dialect for Panics {
+    type Message = String;
+}
+
+impl Decoder for Panics {
+    type Item = Frame<String>;
+    type Error = BadLine;
+
+    fn decode(&mut self, _: &mut BytesMut) -> Result<Option<Self::Item>, BadLine> {
+        panic!("the codec has a bug")
+    }
+}
+
+impl Encoder<Frame<String>> for Panics {
+    type Error = BadLine;
+
+    fn encode(&mut self, _: Frame<String>, _: &mut BytesMut) -> Result<(), BadLine> {
+        Ok(())
+    }
+}
+
+/// If the codec is asked again while the task is dropped, the process is aborted.
+#[tokio::test(start_paused = true)]
+async fn a_codec_that_panics_again_and_again_ends_its_connection_and_nothing_else() {
+    let (ours, mut peer) = tokio::io::duplex(256);
+    let driver = Heartbeat::with_codec(ours, Panics, quick()).spawn();
+    peer.write_all(b"a line").await.unwrap();
+    assert!(driver.task.await.unwrap_err().is_panic());
+    let closed = timeout(secs(1), driver.sender.close()).await.unwrap();
+    assert!(matches!(closed, Err(CloseError::Dead { .. })), "{closed:?}");
+    let events = rest(driver.receiver).await;
+    assert!(matches!(*events, [PeerEvent::Dead(_)]), "{events:?}");
 }

@@ -47,6 +47,9 @@ impl<S, C: Transport<S>> Future for Serve<S, C> {
 impl<S, C: Transport<S>> Drop for Serve<S, C> {
     fn drop(&mut self) {
         let mut state = self.0.lock();
+        if self.0.state.is_poisoned() {
+            state.distrust();
+        }
         state.finish();
         self.0.note_hints(&state);
         Shared::<S, C>::wake_waiting(state);
@@ -255,6 +258,13 @@ impl<S, C: Transport<S>> State<S, C> {
         Poll::Ready(())
     }
 
+    /// A codec panicked, and would again: it is asked for nothing more.
+    fn distrust(&mut self) {
+        if let Some(heartbeat) = &mut self.served {
+            heartbeat.stop_decoding();
+        }
+    }
+
     /// The connection is over.
     fn finish(&mut self) {
         if let Some(heartbeat) = self.served.take() {
@@ -425,8 +435,10 @@ where
     fn poll_finish(&self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         let mut state = self.lock();
         if let Some(heartbeat) = &mut state.served {
-            heartbeat.finish_sending()?;
-            self.turns.call_task();
+            // As with `leave`: whoever waits must not be a reason to serve.
+            if heartbeat.finish_sending()? {
+                self.turns.call_task();
+            }
         }
         self.poll_until(cx, state, Heartbeat::is_finished)
     }

@@ -20,6 +20,7 @@ use crate::{
     CloseError, CloseReason, Detail, PeerEvent, SendError,
     error::Ended,
     inbox::{Inbox, READ_AHEAD},
+    safety_net,
     transport::{Frame, Scope, Transport},
 };
 
@@ -34,10 +35,14 @@ pub(super) struct Ending {
     /// What a goodbye says besides its code: the peer's that arrived, or ours
     /// that tells a verdict.
     pub(super) detail: Detail,
+    /// That is the peer's.
+    pub(super) is_told: bool,
     /// What our goodbye is to say when we leave.
     pub(super) farewell: Detail,
     /// What the peer's goodbye is answered with, behind what was queued.
     pub(super) answer: Option<GoodbyeCode>,
+    /// The bytes that were given up for it.
+    pub(super) given_up: usize,
     /// The bytes that weren't written when it ended.
     unwritten: Option<usize>,
     /// Until when a peer whose protocol confirms nothing has to end its direction, if
@@ -69,7 +74,7 @@ enum Parting {
         /// So many bytes of the peer may still be thrown away before its end.
         patience: usize,
     },
-    /// Its time was over, and the stream was reset.
+    /// Its time was over, or the peer reset it: the stream was closed.
     GivenUp,
 }
 
@@ -203,9 +208,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     ) -> Poll<Result<CloseReason, CloseError>> {
         self.writer = None;
         if !self.has_finished() {
-            if self.inbox.is_full() {
-                self.resume();
-            }
+            // Also if some of what made us pause was taken out since.
+            self.resume();
             self.serve(Keep::ThereIsRoomFor, cx);
         }
         if self.has_finished() {
@@ -245,8 +249,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// How much wasn't written, once nothing more will be; before anything is given
     /// up.
     pub(super) fn note_unwritten(&mut self) {
-        let unwritten = self.transport.unwritten();
-        self.ending().unwritten.get_or_insert(unwritten);
+        let queued = self.transport.unwritten();
+        let ending = self.ending();
+        ending.unwritten.get_or_insert(ending.given_up + queued);
     }
 
     // ---- parting ---------------------------------------------------------
@@ -259,17 +264,35 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if reason == heartbeat_core::CloseReason::Unconfirmed {
             return self.drop_stream();
         }
-        let config = self.config();
-        let by = self.clock.now() + config.timeout() * config.max_missed();
         let we_leave = reason == heartbeat_core::CloseReason::Local;
-        // Whoever confirms nothing may take its time to read.
-        let linger_until = self.ending().linger_until.filter(|_| we_leave && !C::HELLO);
         self.ending().parting = Parting::Begun {
             stage: Stage::Writing,
-            by: linger_until.unwrap_or(by),
+            by: self.parting_ends(reason),
             patience: if we_leave { usize::MAX } else { AFTER_GOODBYE },
         };
         self.timer.served();
+    }
+
+    /// When parting is given up. Linger limits it, if we leave.
+    fn parting_ends(&self, reason: heartbeat_core::CloseReason) -> Instant {
+        let config = self.config();
+        let now = self.clock.now();
+        let linger_until = self.ending.as_ref().and_then(|ending| ending.linger_until);
+        // Whoever confirms nothing may take its time to read what lies in its kernel.
+        let is_slow = match reason {
+            heartbeat_core::CloseReason::Finished => true,
+            heartbeat_core::CloseReason::Local => !C::HELLO,
+            _ => false,
+        };
+        let patience = match is_slow {
+            true => config.linger(),
+            false => config.timeout() * config.max_missed(),
+        };
+        match linger_until {
+            Some(until) if is_slow => until,
+            Some(until) => until.min(now + patience),
+            None => now + patience,
+        }
     }
 
     /// The terminal event, when nothing is left to do with the stream.
@@ -321,7 +344,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.ending().parting = Parting::GivenUp;
     }
 
-    /// Writes what is queued, and the answer to the peer's goodbye behind it. An error
+    /// Writes what is left, and the answer to the peer's goodbye behind it. An error
     /// changes nothing.
     fn poll_write_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
@@ -358,8 +381,16 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 return Poll::Ready(());
             };
             let read = match ready!(self.transport.poll_read(stream, cx)) {
-                Ok(0) | Err(_) => {
+                Ok(0) => {
                     self.flags.raise(Flag::ReadOut);
+                    return Poll::Ready(());
+                }
+                Err(error) => {
+                    self.flags.raise(Flag::ReadOut);
+                    if !C::HELLO && safety_net::end_of(&error) != End::Eof {
+                        // Who resets may not have read what lay in its kernel.
+                        self.give_up_parting();
+                    }
                     return Poll::Ready(());
                 }
                 Ok(read) => read,
@@ -436,7 +467,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         while let Some(event) = self.next_output() {
             self.inbox.push(event, 0, None);
         }
-        while let Some(Frame::Data(message)) = self.next_frame() {
+        // What was read since the terminal event was told is nobody's.
+        while !self.has_finished() {
+            let Some(Frame::Data(message)) = self.next_frame() else {
+                break;
+            };
             let weight = self.transport.weight();
             self.inbox.push(PeerEvent::Message(message), weight, None);
         }

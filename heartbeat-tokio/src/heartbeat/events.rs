@@ -51,6 +51,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// What a message proves is told before it.
     #[cold]
     fn keep_behind_events(&mut self, message: C::Message) -> Option<C::Message> {
+        if self.flags.has(Flag::Unheard) {
+            self.monitor.handle_discarded();
+            while self.next_output().is_some() {}
+            return None;
+        }
         let weight = self.transport.weight();
         while let Some(event) = self.next_output() {
             self.inbox.push(event, 0, None);
@@ -90,9 +95,16 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// There was always more to read. What waits to be written may leave all the
     /// same.
     #[cold]
-    fn yield_to_others(&mut self, cx: &mut Context<'_>) -> Poll<Option<PeerEvent<C::Message>>> {
+    pub(super) fn yield_to_others(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<PeerEvent<C::Message>>> {
         if self.flags.has(Flag::FlushWanted) && !self.flags.has(Flag::Written) {
             self.write(cx);
+        }
+        if !self.has_ended() {
+            // If that is over already, this task is polled again anyway.
+            self.timer.arm(self.clock, self.next_deadline(), cx);
         }
         // Wakes this task when all others had a turn.
         let _ = pin!(yield_now()).poll(cx);
@@ -148,7 +160,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                     }
                     None => self.note_backlog(),
                 }
-                if self.flags.has(Flag::Outputs) {
+                // There may always be more to read.
+                if self.flags.has(Flag::Outputs) || self.is_time_to_judge() {
                     continue;
                 }
             }

@@ -47,6 +47,8 @@ pub(super) enum Flag {
     Probing,
     /// How long messages wait in the inbox is limited.
     PauseLimited,
+    /// Nobody will take an event.
+    Unheard,
 }
 
 /// The facts that are true.

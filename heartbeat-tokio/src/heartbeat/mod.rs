@@ -36,7 +36,7 @@ use self::{
 use crate::{
     CloseError, Detail, PeerEvent, SendError,
     arrivals::Arrivals,
-    inbox::Inbox,
+    inbox::{Inbox, READ_AHEAD},
     net::{Net, NetStatus, SocketOf},
     observe::Observe,
     safety_net::SafetyNet,
@@ -402,6 +402,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// Nobody will read what waits in the inbox.
     pub(crate) fn discard(&mut self) {
+        self.flags.raise(Flag::Unheard);
         let waiting = std::mem::replace(&mut self.inbox, Inbox::new());
         let is_message = |event| matches!(event, PeerEvent::Message(_));
         if waiting.into_events().any(is_message) {
@@ -444,7 +445,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Serves the connection as long as there is something to do, and keeps
     /// what there is to tell.
     pub(crate) fn take_in(&mut self, keep: Keep, cx: &mut Context<'_>) {
-        loop {
+        // After so many bytes that are thrown away, everybody else has a turn.
+        let mut thrown_away = 0;
+        while thrown_away < READ_AHEAD {
             let goes_on = self.has_ended()
                 || self.write_end().is_some()
                 || self.flags.has(Flag::LastWords)
@@ -453,7 +456,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 self.pause();
             }
             let Poll::Ready(Some(event)) = self.poll_event(cx) else {
-                break;
+                return;
             };
             let has_room = match keep {
                 Keep::All => true,
@@ -464,8 +467,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 self.keep(event);
             } else if let PeerEvent::Message(_) = event {
                 self.monitor.handle_discarded();
+                thrown_away += size_of::<PeerEvent<C::Message>>() + self.transport.weight();
             }
         }
+        let _ = self.yield_to_others(cx);
     }
 
     /// Puts an event that was taken out just now behind the others.
@@ -557,8 +562,9 @@ where
     fn start_send(self: Pin<&mut Self>, message: C::Message) -> Result<(), SendError> {
         let this = self.get_mut();
         this.check_sending()?;
+        this.transport.push(message)?;
         this.flags.raise(Flag::Sent);
-        this.transport.push(message)
+        Ok(())
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {

@@ -118,6 +118,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         None
     }
 
+    /// No more frames are taken out.
+    pub(crate) fn stop_decoding(&mut self) {
+        self.flags.raise(Flag::Deaf);
+    }
+
     /// What arrived ends the connection.
     fn refuse(&mut self, Broken { error, words }: Broken) {
         self.flags.raise(Flag::Deaf);
@@ -142,8 +147,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             Frame::Alive => Control::Alive,
             Frame::Fin => Control::Fin,
             Frame::Goodbye { code, detail } => {
-                if code != GoodbyeCode::RECEIVED {
-                    self.ending().detail = detail;
+                // The first one counts.
+                let ending = self.ending();
+                if code != GoodbyeCode::RECEIVED && !ending.is_told {
+                    ending.is_told = true;
+                    ending.detail = detail;
                 }
                 Control::Goodbye(code)
             }

@@ -67,7 +67,14 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             self.observe.sent(&control);
             match control {
                 Control::Goodbye(code) if code.is_verdict() => self.tell_verdict(code, cx),
-                Control::Goodbye(code) => self.ending().answer = Some(code),
+                Control::Goodbye(code) => {
+                    // The answer takes the place of what wasn't begun.
+                    let queued = self.transport.unwritten();
+                    self.transport.give_up();
+                    let given_up = queued.saturating_sub(self.transport.unwritten());
+                    self.ending().given_up = given_up;
+                    self.ending().answer = Some(code);
+                }
                 control => self.transport.push_control(control),
             }
         }
@@ -217,18 +224,19 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.poll_write_until(cx, Self::is_finished)
     }
 
-    /// No more messages are accepted.
-    pub(crate) fn finish_sending(&mut self) -> Result<(), SendError> {
+    /// No more messages are accepted. Says whether that is news.
+    pub(crate) fn finish_sending(&mut self) -> Result<bool, SendError> {
         if !C::HELLO && !C::HALF_CLOSE {
             return Err(SendError::Unfinishable);
         }
-        if !self.flags.has(Flag::Finishing) {
+        let is_new = !self.flags.has(Flag::Finishing);
+        if is_new {
             self.flags.raise(Flag::Finishing);
             self.flags.raise(Flag::FlushWanted);
             self.monitor.finish(self.clock.now());
             self.outputs_due();
         }
-        Ok(())
+        Ok(is_new)
     }
 
     /// Whether everything was written, and that nothing follows.

@@ -61,13 +61,13 @@ impl Arrivals {
         self.counted = 0;
     }
 
-    /// There is evidence of now, with so many bytes of an incomplete message there.
+    /// Evidence came. `incomplete` bytes of an incomplete message were there by then.
     pub(crate) fn count(&mut self, incomplete: usize) {
         self.counted = u32::try_from(incomplete).unwrap_or(u32::MAX);
     }
 
-    /// How many bytes of an incomplete message came since the last evidence, if so
-    /// many are there.
+    /// The bytes of an incomplete message that came since the last evidence, if
+    /// `incomplete` of them are there.
     pub(crate) fn since_evidence(&self, incomplete: usize) -> u64 {
         let incomplete = u64::try_from(incomplete).unwrap_or(u64::MAX);
         match incomplete.checked_sub(self.counted.into()) {

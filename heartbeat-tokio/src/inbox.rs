@@ -31,8 +31,8 @@ impl<M> Inbox<M> {
         Self(None)
     }
 
-    /// Puts an event in whose message keeps so many bytes besides itself, and waits
-    /// `since` then.
+    /// Adds an event. Its message keeps `message` bytes of memory besides itself, and
+    /// waits from `since` on.
     pub(crate) fn push(&mut self, event: PeerEvent<M>, message: usize, since: Option<Instant>) {
         // What has no bytes of its own isn't free either.
         let weight = size_of::<(usize, PeerEvent<M>)>() + message;

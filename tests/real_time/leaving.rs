@@ -18,7 +18,7 @@ use tokio_util::codec::{Decoder, Encoder, LinesCodec, LinesCodecError};
 
 const RUNS: usize = 1_000;
 
-/// So many at once.
+/// The connections that run at once.
 const AT_ONCE: usize = 20;
 
 async fn connected() -> (TcpStream, TcpStream) {

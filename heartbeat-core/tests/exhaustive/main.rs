@@ -154,7 +154,7 @@ fn a_fault_is_found_in_time_and_nothing_else_is() {
     );
 }
 
-/// Whoever leaves or finishes first, and whoever else does meanwhile.
+/// Either side leaves or finishes first, and the other may do so meanwhile.
 #[test]
 fn leaving_is_confirmed_in_every_order() {
     let world = Rules {

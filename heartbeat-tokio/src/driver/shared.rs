@@ -435,7 +435,7 @@ where
     fn poll_finish(&self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         let mut state = self.lock();
         if let Some(heartbeat) = &mut state.served {
-            // As with `leave`: whoever waits must not be a reason to serve.
+            // As in `leave`: a waiting task asks again after each turn.
             if heartbeat.finish_sending()? {
                 self.turns.call_task();
             }
@@ -446,8 +446,8 @@ where
     fn leave(&self, code: GoodbyeCode, detail: Detail) {
         let mut state = self.lock();
         let heartbeat = state.served.as_mut();
-        // Whoever waits for the end is woken when the task has served, and asks again:
-        // that must not be a reason to serve.
+        // A task that waits for the end is woken after each turn, and asks again. That
+        // must not cause another turn.
         if heartbeat.is_some_and(|heartbeat| heartbeat.leave(code, detail)) {
             drop(state);
             self.turns.call_task();

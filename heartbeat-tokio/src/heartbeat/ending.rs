@@ -39,7 +39,7 @@ pub(super) struct Ending {
     pub(super) is_told: bool,
     /// What our goodbye is to say when we leave.
     pub(super) farewell: Detail,
-    /// What the peer's goodbye is answered with, behind what was queued.
+    /// The answer to the peer's goodbye. It goes behind the rest of a begun frame.
     pub(super) answer: Option<GoodbyeCode>,
     /// The bytes that were given up for it.
     pub(super) given_up: usize,
@@ -71,7 +71,7 @@ enum Parting {
         stage: Stage,
         /// When that is given up.
         by: Instant,
-        /// So many bytes of the peer may still be thrown away before its end.
+        /// The bytes that may still be thrown away before the peer's end.
         patience: usize,
     },
     /// Its time was over, or the peer reset it: the stream was closed.
@@ -85,7 +85,7 @@ enum Stage {
     Draining,
 }
 
-/// So many bytes may follow a peer's goodbye. More of them aren't read.
+/// The most bytes that are read behind a peer's goodbye.
 const AFTER_GOODBYE: usize = 64 * 1024;
 
 /// What is left of a connection that is over.
@@ -278,7 +278,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         let config = self.config();
         let now = self.clock.now();
         let linger_until = self.ending.as_ref().and_then(|ending| ending.linger_until);
-        // Whoever confirms nothing may take its time to read what lies in its kernel.
+        // A peer that confirms nothing may still have to read what its kernel holds.
         let is_slow = match reason {
             heartbeat_core::CloseReason::Finished => true,
             heartbeat_core::CloseReason::Local => !C::HELLO,
@@ -388,7 +388,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 Err(error) => {
                     self.flags.raise(Flag::ReadOut);
                     if !C::HELLO && safety_net::end_of(&error) != End::Eof {
-                        // Who resets may not have read what lay in its kernel.
+                        // A peer that resets may not have read what its kernel held.
                         self.give_up_parting();
                     }
                     return Poll::Ready(());

@@ -445,7 +445,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Serves the connection as long as there is something to do, and keeps
     /// what there is to tell.
     pub(crate) fn take_in(&mut self, keep: Keep, cx: &mut Context<'_>) {
-        // After so many bytes that are thrown away, everybody else has a turn.
+        // Other tasks have a turn after `READ_AHEAD` bytes that were thrown away.
         let mut thrown_away = 0;
         while thrown_away < READ_AHEAD {
             let goes_on = self.has_ended()

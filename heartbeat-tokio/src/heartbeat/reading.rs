@@ -83,7 +83,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
-    /// What there is of an incomplete message is no evidence from here on.
+    /// The bytes of an incomplete message that are here count as seen from now on.
     pub(super) fn count_incomplete(&mut self) {
         self.arrivals.count(self.transport.incomplete());
     }

@@ -20,7 +20,7 @@ impl Trickle {
         Self { rig, bytes: 0 }
     }
 
-    /// So many come now. Says whether they were evidence.
+    /// `bytes` come now. Says whether they were evidence.
     fn arrive(&mut self, bytes: u64) -> bool {
         self.bytes = self.bytes.saturating_add(bytes);
         let enough = self.bytes >= self.rig.monitor.bytes_wanted(self.rig.now);

@@ -114,7 +114,7 @@ impl Monitor {
             }
             _ => self.handle_evidence(Evidence::Frame, at),
         }
-        if self.life.is_watching() {
+        if !self.has_ended() {
             self.take(control, at.now);
         }
     }
@@ -135,6 +135,8 @@ impl Monitor {
     fn take(&mut self, control: Control, now: Instant) {
         match control {
             Control::Hello(hello) => self.meet(hello, now),
+            // No answer can follow the end of our direction.
+            Control::Ping(_) if self.life == Life::HalfClosed => {}
             Control::Ping(nonce) if self.admits_ping(now) => {
                 self.outbox.owe_pong(nonce);
                 self.ask_along(now);
@@ -161,7 +163,7 @@ impl Monitor {
 
     /// Whether a pong answers a ping of ours that is unanswered so far.
     fn match_pong(&mut self, nonce: Nonce, at: Moment) -> bool {
-        if !self.life.is_watching() {
+        if self.has_ended() {
             return false;
         }
         let window = self.window();
@@ -242,7 +244,7 @@ impl Monitor {
     pub fn handle_blocked(&mut self, now: Instant) {
         let at = self.observe(now);
         self.forgive(at);
-        if self.life.is_watching() {
+        if !self.has_ended() {
             self.writes.block(self.timing.config(), at.now);
         }
     }
@@ -325,7 +327,7 @@ impl Monitor {
     /// that is: a monitor knows of no messages that wait.
     pub fn handle_not_reading(&mut self, now: Instant) {
         let now = self.observe(now).now;
-        if self.life.is_watching() {
+        if !self.has_ended() {
             self.die(Cause::NotReading, now);
         }
     }
@@ -345,7 +347,7 @@ impl Monitor {
         match self.life {
             Life::Idle(_) => self.probe_idle(at.now),
             Life::Paused(ref mut paused) => paused.let_probe_wait(),
-            Life::Round(_) | Life::Closed { .. } | Life::Dead { .. } => {}
+            Life::Round(_) | Life::HalfClosed | Life::Closed { .. } | Life::Dead { .. } => {}
         }
     }
 }

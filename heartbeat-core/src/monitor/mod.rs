@@ -213,7 +213,9 @@ impl Monitor {
     #[must_use]
     pub const fn has_transmit_ahead(&self) -> bool {
         match &self.life {
-            Life::Idle(_) | Life::Round(_) | Life::Paused(_) => self.outbox.has_frame(),
+            Life::Idle(_) | Life::Round(_) | Life::Paused(_) | Life::HalfClosed => {
+                self.outbox.has_frame()
+            }
             Life::Dead { goodbye: word, .. } | Life::Closed { answer: word } => word.is_some(),
         }
     }
@@ -224,7 +226,14 @@ impl Monitor {
     /// messages wait takes [`poll_transmit_ahead`](Self::poll_transmit_ahead) until
     /// all of them have left.
     pub fn poll_transmit(&mut self) -> Option<Control> {
-        self.poll_transmit_ahead().or_else(|| self.leaving.take())
+        if let Some(frame) = self.poll_transmit_ahead() {
+            return Some(frame);
+        }
+        let frame = self.leaving.take()?;
+        if frame == Control::Fin && !self.has_alive() {
+            self.stop_asking();
+        }
+        Some(frame)
     }
 
     /// The next frame to send of those that may go ahead of messages that wait: all

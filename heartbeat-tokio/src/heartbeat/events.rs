@@ -288,6 +288,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.settle_arrivals();
         self.ask_the_kernel();
         self.judge_pause();
+        self.judge_room();
         self.monitor.handle_timeout(self.clock.now());
         self.flags.raise(Flag::Outputs);
         // If that is over already, the timer has fired again.
@@ -349,6 +350,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
         if let Some(end) = self.pause_ends() {
             deadline = at_latest(deadline, end);
+        }
+        if let (Some(until), true) = (self.room_until(), self.flags.has(Flag::Paused)) {
+            deadline = at_latest(deadline, until);
         }
         if self.needs_no_times() {
             deadline = at_latest(deadline, self.arrivals.deadline(self.config()));

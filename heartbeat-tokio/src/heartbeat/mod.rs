@@ -262,7 +262,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     ///
     /// When both sides have finished, the connection is
     /// [`Closed`](crate::PeerEvent::Closed). Whether the peer took everything in,
-    /// only [`close`](Self::close) tells.
+    /// only [`close`](Self::close) tells, and only until then.
     ///
     /// Cancel safe. If the future is dropped, it is said all the same.
     ///
@@ -281,7 +281,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// [`detection_time`](Self::detection_time) if it dies, and within
     /// [`linger`](heartbeat_core::ConfigBuilder::linger) if it lives. What arrives is
     /// kept for [`next`](futures_core::Stream), up to 256 KiB. What comes then is
-    /// thrown away; a peer that leaves too isn't confirmed that.
+    /// thrown away; a peer that leaves too isn't confirmed that. If both threw something
+    /// away, each waits for linger and reports that nothing is confirmed.
     ///
     /// With a protocol of your own, see [`Dialect`](crate::Dialect).
     ///
@@ -448,6 +449,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         // Other tasks have a turn after `READ_AHEAD` bytes that were thrown away.
         let mut thrown_away = 0;
         while thrown_away < READ_AHEAD {
+            let keep = match keep {
+                Keep::All if self.flags.has(Flag::Overflowing) => Keep::ThereIsRoomFor,
+                keep => keep,
+            };
             let goes_on = self.has_ended()
                 || self.write_end().is_some()
                 || self.flags.has(Flag::LastWords)

@@ -223,6 +223,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             self.settle_arrivals();
             let now = self.clock.now();
             self.monitor.handle_paused(now);
+            self.wait_for_room(now);
             if let Some(stream) = &self.stream {
                 self.net.begin_looking(stream, now);
             }

@@ -314,6 +314,12 @@ pub trait Transport<S>: Protocol {
     /// Bytes read and not taken out.
     fn unread(&self) -> usize;
 
+    /// Whether something may have arrived of which nothing was taken out, also where a
+    /// stream below holds it.
+    fn may_hold_more(&self) -> bool {
+        self.unread() > 0
+    }
+
     /// Whether a message has begun to arrive that isn't whole, or may have:
     /// where nobody knows of what the bytes are.
     fn is_in_message(&self) -> bool {

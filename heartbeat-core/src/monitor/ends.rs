@@ -22,7 +22,7 @@ impl Monitor {
     /// [`Event::Closed`](crate::Event::Closed) comes.
     ///
     /// In a protocol [without a Hello](Self::without_hello) the end of our direction
-    /// says it, and no ping can follow: from then on the peer isn't judged.
+    /// says it, and no ping can follow: once that has left the peer isn't judged.
     pub fn finish(&mut self, now: Instant) {
         let at = self.observe(now);
         self.forgive(at);

@@ -78,13 +78,7 @@ impl Monitor {
     pub fn handle_backlog(&mut self, now: Instant) {
         let at = self.observe(now);
         self.forgive(at);
-        let is_wanted = match &self.life {
-            Life::Idle(idle) => self.has_alive() || !idle.probe_waits(),
-            // Its ping shows the same where nothing else does.
-            Life::Round(_) => self.has_alive(),
-            _ => false,
-        };
-        if is_wanted && self.next_sign().is_due(at.now) {
+        if self.next_backlog_sign().is_due(at.now) {
             self.want_sign();
         }
     }
@@ -223,7 +217,11 @@ impl Monitor {
         if self.outbox.alive_left(at.now) {
             self.sign_left(at.now);
         }
-        self.leaving.left();
+        let has_ended_our_direction = self.leaving.left() && !self.has_alive();
+        if has_ended_our_direction && !self.has_ended() {
+            self.stop_asking();
+            self.outbox.take_pong();
+        }
         self.close_if_all_is_said();
     }
 

@@ -226,14 +226,7 @@ impl Monitor {
     /// messages wait takes [`poll_transmit_ahead`](Self::poll_transmit_ahead) until
     /// all of them have left.
     pub fn poll_transmit(&mut self) -> Option<Control> {
-        if let Some(frame) = self.poll_transmit_ahead() {
-            return Some(frame);
-        }
-        let frame = self.leaving.take()?;
-        if frame == Control::Fin && !self.has_alive() {
-            self.stop_asking();
-        }
-        Some(frame)
+        self.poll_transmit_ahead().or_else(|| self.leaving.take())
     }
 
     /// The next frame to send of those that may go ahead of messages that wait: all
@@ -285,6 +278,17 @@ impl Monitor {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         Some(self.deadline()).filter(|&deadline| deadline < Instant::MAX)
+    }
+
+    /// When to call [`handle_backlog`](Self::handle_backlog) if what arrived at
+    /// `since`, or something behind it, still waits then to be taken apart; `None` for
+    /// never, or not before the next input.
+    ///
+    /// The peer may have asked just then, and is answered before its patience ends.
+    #[must_use]
+    pub fn backlog_deadline(&self, since: Instant) -> Option<Instant> {
+        let soon = since.plus(self.timing.sign_interval() / 2);
+        Some(self.next_backlog_sign().max(soon)).filter(|&deadline| deadline < Instant::MAX)
     }
 
     #[inline(always)] // each input begins with it

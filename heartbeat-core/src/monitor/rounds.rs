@@ -286,6 +286,17 @@ impl Monitor {
         }
     }
 
+    /// When the next sign of life is due while something that arrived waits to be
+    /// taken apart.
+    pub(super) fn next_backlog_sign(&self) -> Instant {
+        match &self.life {
+            Life::Idle(idle) if self.has_alive() || !idle.probe_waits() => self.next_sign(),
+            // Its ping shows the same where nothing else does.
+            Life::Round(_) if self.has_alive() => self.next_sign(),
+            _ => Instant::MAX,
+        }
+    }
+
     /// Plans the next sign of life of a pause.
     pub(super) fn plan_sign(&mut self, now: Instant) {
         let next = self.next_sign().max(now);

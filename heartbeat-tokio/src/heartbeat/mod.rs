@@ -221,7 +221,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 false => monitor.without_hello(),
             },
             clock,
-            timer: Timer::with_step(config.interval() / 2),
+            // A backlog arms it for half an interval: see `note_message`.
+            timer: Timer::with_step(config.interval() * 5 / 8),
             net,
             arrivals: Arrivals::new(),
             observe: Observe::new(),
@@ -525,6 +526,9 @@ where
         if let Some(message) = this.next_message() {
             return Poll::Ready(Some(PeerEvent::Message(message)));
         }
+        if this.is_overdue() {
+            this.catch_up(cx);
+        }
         if this.has_events() {
             return Poll::Ready(this.take_from_inbox());
         }
@@ -565,11 +569,7 @@ where
     }
 
     fn start_send(self: Pin<&mut Self>, message: C::Message) -> Result<(), SendError> {
-        let this = self.get_mut();
-        this.check_sending()?;
-        this.transport.push(message)?;
-        this.flags.raise(Flag::Sent);
-        Ok(())
+        self.get_mut().queue(message)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {

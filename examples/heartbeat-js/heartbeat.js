@@ -261,8 +261,7 @@ export class Heartbeat extends EventTarget {
   }
 
   #isOpen() {
-    const isOpen = this.#phase === "idle" || this.#phase === "round";
-    return isOpen && this.#socket.readyState === OPEN;
+    return this.#phase !== "ended" && this.#socket.readyState === OPEN;
   }
 
   #maySend() {
@@ -526,13 +525,15 @@ export class Heartbeat extends EventTarget {
   }
 
   /**
-   * One timer is enough. It is only moved forward when it fires.
+   * One timer is enough. It is only moved forward when it fires; but those of a hidden page
+   * that timers set run once a minute, and so what arrives sets them there.
    * @param {number} due
    */
   #arm(due) {
     this.#due = due;
-    if (this.#timer !== null && this.#timer.fires <= due) return;
-    if (this.#timer !== null) clearTimeout(this.#timer.id);
+    const isHidden = globalThis.document?.hidden;
+    if (this.#timer !== null && this.#timer.fires <= due && !isHidden) return;
+    clearTimeout(this.#timer?.id);
     const now = performance.now();
     const delay = Math.min(Math.max(0, Math.ceil(due - now)), LONGEST_WAIT);
     this.#timer = { id: setTimeout(this.#onTimer, delay), fires: Math.min(due, now + delay) };
@@ -735,11 +736,11 @@ class Reconnecting extends EventTarget {
   #open;
   #options;
   /**
-   * Without more attempts to come: `over`.
+   * While there is a heartbeat: `alive`, whatever it is. Without more attempts: `ended`.
    * @type {{ is: "opening", control: AbortController }
-   *   | { is: "up", connectedAt: number | null, again: boolean }
+   *   | { is: "alive", connectedAt: number, again: boolean }
    *   | { is: "waiting", timer: ReturnType<typeof setTimeout>, at: number }
-   *   | { is: "away" } | { is: "over" }}
+   *   | { is: "away" } | { is: "ended" }}
    */
   #state = { is: "away" };
   /** @type {Heartbeat | null} */
@@ -783,9 +784,7 @@ class Reconnecting extends EventTarget {
   }
 
   get state() {
-    if (this.#heartbeat !== null) return this.#heartbeat.status.state;
-    const { is } = this.#state;
-    return is === "over" ? "ended" : is === "up" ? "opening" : is;
+    return this.#heartbeat?.status.state ?? this.#state.is;
   }
 
   get retryAt() {
@@ -812,7 +811,7 @@ class Reconnecting extends EventTarget {
   reopen(code = 0, detail = "") {
     checkCode(code);
     const state = this.#state;
-    if (state.is === "up") {
+    if (state.is === "alive") {
       state.again = true;
       this.#heartbeat?.close(code, detail);
     } else if (state.is === "waiting" || state.is === "opening") {
@@ -842,7 +841,7 @@ class Reconnecting extends EventTarget {
     /** @param {Heartbeat} heartbeat */
     const adopt = (heartbeat) => {
       if (this.#state !== state) return heartbeat.abort();
-      this.#state = { is: "up", connectedAt: null, again: false };
+      this.#state = { is: "alive", connectedAt: Infinity, again: false };
       this.#heartbeat = heartbeat;
       for (const type of EVENTS) heartbeat.addEventListener(type, this.#relay);
       // If it had ended before.
@@ -857,7 +856,7 @@ class Reconnecting extends EventTarget {
   #relay = ({ target, type, detail }) => {
     if (target !== this.#heartbeat) return;
     if (type === "closed" || type === "dead") return this.#onEnd(target, detail);
-    if (type === "connected" && this.#state.is === "up") {
+    if (type === "connected" && this.#state.is === "alive") {
       this.#state.connectedAt = performance.now();
     }
     this.#tell(type, detail);
@@ -878,14 +877,13 @@ class Reconnecting extends EventTarget {
     if (heartbeat !== this.#heartbeat) return;
     this.#heartbeat = null;
     const state = this.#state;
-    if (state.is !== "up") {
-      if (state.is === "over") this.#ended.resolve(end);
-      return this.#tell(end.type, end);
+    if (state.is === "alive") {
+      const lasted = performance.now() - state.connectedAt;
+      if (lasted >= this.#options.lasting) this.#failures = 0;
+      return this.#next(end, state.again);
     }
-    const { connectedAt, again } = state;
-    const lasted = connectedAt === null ? 0 : performance.now() - connectedAt;
-    if (lasted >= this.#options.lasting) this.#failures = 0;
-    this.#next(end, again);
+    if (state.is === "ended") this.#ended.resolve(end);
+    this.#tell(end.type, end);
   }
 
   /**
@@ -928,7 +926,7 @@ class Reconnecting extends EventTarget {
 
   /**
    * Into a state in which nothing is attempted.
-   * @param {{ is: "away" } | { is: "over" }} next
+   * @param {{ is: "away" } | { is: "ended" }} next
    */
   #leave(next) {
     const state = this.#state;
@@ -939,8 +937,8 @@ class Reconnecting extends EventTarget {
 
   /** @param {End | null} end */
   #stop(end = null) {
-    if (this.#state.is === "over") return;
-    this.#leave({ is: "over" });
+    if (this.#state.is === "ended") return;
+    this.#leave({ is: "ended" });
     this.#unlisten();
     // Otherwise its end is the last.
     if (this.#heartbeat === null) this.#ended.resolve(end);
@@ -963,7 +961,7 @@ class Reconnecting extends EventTarget {
     if (state.is === "waiting") {
       clearTimeout(state.timer);
       this.#failures = 0;
-      const left = Math.max(0, state.at - performance.now());
+      const left = state.at - performance.now();
       this.#wait(Math.min(left, Math.random() * this.#options.first));
     } else {
       this.probe();
@@ -1288,7 +1286,7 @@ function bytesOf(body) {
     return new Uint8Array(body.buffer, body.byteOffset, body.byteLength);
   }
   if (isArrayBuffer(body)) return new Uint8Array(body);
-  throw new TypeError("a message is an ArrayBuffer or a view of one");
+  throw new TypeError("not an ArrayBuffer, nor a view of one");
 }
 
 /** @param {number} code */
@@ -1345,7 +1343,7 @@ function isUpTo(most, value) {
 function check(isRight, named) {
   if (isRight) return;
   const [[name, value]] = Object.entries(named);
-  throw new RangeError(`${name} is ${value}, which is out of its bounds`);
+  throw new RangeError(`${name} is out of bounds: ${value}`);
 }
 
 /**

@@ -69,7 +69,7 @@ test("send says that nobody takes it", async () => {
 });
 
 test("nothing is told after the last event, whoever leaves in which listener", async () => {
-  // Answers the first ping late, so that it is suspect and recovers; then all at once.
+  // Answers a ping late, so that it is suspect and recovers; then all at once.
   const lively = (socket, frame) => {
     if (frame.type === "hello") socket.says(HELLO);
     if (frame.type === "ping") {
@@ -78,22 +78,24 @@ test("nothing is told after the last event, whoever leaves in which listener", a
         socket.says({ type: "data", body: Uint8Array.of(1) });
         socket.says({ type: "fin" });
         socket.says({ type: "goodbye", code: 0, detail: "" });
-      }, 90);
+      }, 450);
     }
   };
-  for (const leave of ["close", "abort"]) {
-    for (const type of ["connected", "suspect", "recovered", "beat", "message", "finished", "closed"]) {
-      const socket = new FakeSocket(lively);
-      const server = new Heartbeat(socket, { ...QUICK, linger: 200 });
-      server.addEventListener(type, () => server[leave]());
-      const told = listenTo(server);
-      await server.ended;
-      await sleep(5);
-      const last = told.findIndex((word) => word === "closed" || word === "dead");
-      assert.equal(last, told.length - 1, `${leave} in ${type}: ${told}`);
-      assert.ok(told.includes(type), `${leave} in ${type}: ${told}`);
-    }
-  }
+  const options = { interval: 100, timeout: 300, maxMissed: 3, linger: 500 };
+  const leaves = async (leave, type) => {
+    const server = new Heartbeat(new FakeSocket(lively), options);
+    server.addEventListener(type, () => server[leave]());
+    const told = listenTo(server);
+    await server.ended;
+    await sleep(20);
+    const last = told.findIndex((word) => word === "closed" || word === "dead");
+    assert.equal(last, told.length - 1, `${leave} in ${type}: ${told}`);
+    assert.ok(told.includes(type), `${leave} in ${type}: ${told}`);
+  };
+  const types = ["connected", "suspect", "recovered", "beat", "message", "finished", "closed"];
+  await Promise.all(
+    types.flatMap((type) => [leaves("close", type), leaves("abort", type)]),
+  );
 });
 
 test("an event that is caused by a listener is told behind its event", async () => {
@@ -212,16 +214,15 @@ const block = (time) => {
 };
 
 test("whoever is blocked while a socket opens doesn't blame the server", async () => {
-  const { interval, timeout, maxMissed } = QUICK;
-  const bound = interval + maxMissed * timeout;
-  // Hardly later than the bound, and much.
-  for (const time of [bound + 25, bound + timeout + 20, 4 * bound]) {
+  const options = { interval: 100, timeout: 200, maxMissed: 3 };
+  // Hardly longer than the bound, which is 700 ms, and much longer; and how much later the
+  // socket has its turn. The timer is due before that.
+  for (const [time, later] of [[725, 20], [950, 120], [2000, 120]]) {
     const socket = new FakeSocket(answers, 0);
-    const server = new Heartbeat(socket, QUICK);
+    const server = new Heartbeat(socket, options);
     const told = listenTo(server);
     block(time);
-    // The timer is due before the socket has its turn.
-    setTimeout(() => socket.opens(), 20);
+    setTimeout(() => socket.opens(), later);
     await until(() => told.includes("beat") || told.includes("dead"));
     assert.ok(!told.includes("dead"), `${time}: ${told}`);
     server.abort();
@@ -231,10 +232,9 @@ test("whoever is blocked while a socket opens doesn't blame the server", async (
 test("a late verdict waits for what has arrived", async () => {
   const deaf = (socket, frame) => frame.type === "hello" && socket.says(HELLO);
   const { server, socket, told } = await connect(deaf, { ...QUICK, timeout: 200 });
-  // Within the last step of the round, until shortly after its end.
+  // For the last step of the round, until shortly after its end.
   await until(() => server.status.missed === 2);
-  await sleep(100);
-  block(150);
+  block(240);
   setTimeout(() => socket.arrives(Uint8Array.of(5)), 10);
   await sleep(100);
   assert.ok(told.includes("recovered") && !told.includes("dead"), `${told}`);
@@ -248,7 +248,7 @@ test("silence is death in time, and a hang of the server's too", async () => {
     const { cause } = await server.ended;
     const took = performance.now() - began;
     assert.equal(cause, "silent");
-    assert.ok(took > 250 && took < 600, `${took}`);
+    assert.ok(took > 250 && took < 2000, `${took}`);
   }
 });
 
@@ -258,7 +258,7 @@ test("whoever asks now knows within the rounds, without the interval", async () 
   const { server, told } = await connect(other, { interval: 60_000, timeout: 50, minInterval: 100 });
   await sleep(120);
   assert.equal(server.probe(), true);
-  await until(() => told.includes("beat"), 500);
+  await until(() => told.includes("beat"));
   living = false;
   const began = performance.now();
   assert.equal(server.probe(), true);
@@ -266,7 +266,7 @@ test("whoever asks now knows within the rounds, without the interval", async () 
   const took = performance.now() - began;
   assert.equal(cause, "silent");
   // Not before the server's min interval has passed since the last ping.
-  assert.ok(took > 140 && took < 500, `${took}`);
+  assert.ok(took > 140 && took < 5000, `${took}`);
   assert.equal(server.probe(), false);
 });
 

@@ -11,7 +11,7 @@ import { FakeSocket, answers, listenTo, sleep, until } from "./fake.js";
 const OPTIONS = { interval: 200, timeout: 60, maxMissed: 3, linger: 300 };
 
 /** Servers that a test starts and stops, and all sockets to them. */
-const world = ({ up = true, ...options } = {}) => {
+const world = ({ up = true, timings = OPTIONS, ...options } = {}) => {
   const sockets = [];
   const here = {
     up,
@@ -29,7 +29,7 @@ const world = ({ up = true, ...options } = {}) => {
         if (here.up) socket.opens();
         else socket.ends();
       }, 5);
-      return new Heartbeat(socket, OPTIONS);
+      return new Heartbeat(socket, timings);
     },
   };
   here.server = reconnecting(here.open, { first: 20, longest: 80, ...options });
@@ -114,6 +114,13 @@ test("names that change and pages that come and go in an outage leave one socket
   assert.equal(here.living().length, 0);
 });
 
+/** The window that a wait was drawn from, by a dice that has shown `part`. */
+const drawn = ({ retryAt }, before, part) => {
+  const least = (retryAt - performance.now()) / part;
+  const most = (retryAt - before) / part;
+  return [8, 16, 20, 32, 40, 50, 100, 800, 5000].find((time) => time >= least && time <= most);
+};
+
 test("waits are drawn from a window that doubles", async (t) => {
   const windows = [];
   const real = globalThis.setTimeout;
@@ -129,11 +136,11 @@ test("waits are drawn from a window that doubles", async (t) => {
   );
   for (let round = 0; round < 6; round += 1) {
     await until(() => sockets.length > round);
-    await sleep(1);
+    const before = performance.now();
     sockets[round].ends();
-    windows.push(Math.round(2 * (server.retryAt - performance.now())));
+    windows.push(drawn(server, before, 0.5));
   }
-  assert.deepEqual(windows.map((time) => Math.round(time / 2) * 2), [8, 16, 32, 50, 50, 50]);
+  assert.deepEqual(windows, [8, 16, 32, 50, 50, 50]);
   assert.equal(globalThis.setTimeout, real);
   server.close();
   assert.equal(server.retryAt, null);
@@ -178,14 +185,13 @@ test("how it ended decides whether another attempt follows, and how soon", async
       server.reopen();
     }
     await until(() => server.current?.status.peer);
+    const before = performance.now();
     ends(sockets[3]);
     if (window === null) {
       await server.ended;
       assert.equal(server.state, "ended", what);
     } else {
-      await until(() => server.retryAt !== null);
-      const wait = server.retryAt - performance.now();
-      assert.ok(wait <= window && wait > 0.9 * window - 10, `${what}: ${wait} of ${window}`);
+      assert.equal(drawn(server, before, 0.999), window, what);
     }
     server.close();
   }
@@ -216,17 +222,19 @@ test("a connection that lasted makes the next wait a first one", async (t) => {
     const counted = sockets.length;
     await until(() => server.state === "alive");
     assert.equal(counted, 1);
+    await until(() => server.current?.status.peer);
     await sleep(80);
+    const before = performance.now();
     sockets.at(-1).ends();
-    const wait = server.retryAt - performance.now();
-    assert.ok(wait <= window && wait > window - 10, `${lasting}: ${wait}`);
+    assert.equal(drawn(server, before, 0.999), window, lasting);
     server.close();
   }
 });
 
 test("a network that is back ends the wait", async (t) => {
   const page = withPage(t);
-  const here = world({ up: false, first: 20, longest: 60_000 });
+  const timings = { interval: 60_000, timeout: 100 };
+  const here = world({ up: false, first: 20, longest: 60_000, timings });
   const { server, sockets } = here;
   t.mock.method(Math, "random", () => 0.999);
   while (sockets.length < 8) {
@@ -240,10 +248,10 @@ test("a network that is back ends the wait", async (t) => {
   assert.ok(server.retryAt - performance.now() <= 20);
   await until(() => server.state === "alive");
   // While there is a connection it is asked.
-  await sleep(120);
-  const beats = here.told.filter((word) => word === "beat").length;
+  await until(() => server.current.status.peer);
+  assert.ok(!here.told.includes("beat"));
   page.happens("online");
-  await until(() => here.told.filter((word) => word === "beat").length > beats, 150);
+  await until(() => here.told.includes("beat"));
   server.close();
 });
 

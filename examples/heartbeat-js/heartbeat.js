@@ -315,6 +315,8 @@ export class Heartbeat extends EventTarget {
     // A question is no answer: it doesn't show that the server hears us.
     if (frame.type !== "ping") this.#heard();
     this.#take(frame);
+    // In a hidden page the timer for that may be a minute away.
+    this.#sendOn();
   };
 
   /** @param {Frame} frame */

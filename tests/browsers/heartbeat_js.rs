@@ -136,6 +136,11 @@ async fn a_hidden_page_finds_a_dead_server_within_seconds_and_its_worker_in_time
     let ticks = page.value("ticks").await.as_u64().unwrap();
     println!("in 5 s an interval of 100 ms ran {ticks} times");
     assert!(ticks <= 6, "it isn't throttled: {ticks}");
+    let began = Instant::now();
+    page.value("upload(20 * 65_536)").await;
+    page.until("uploading.buffered === 0", secs(120)).await;
+    println!("20 parts left after {:?}", began.elapsed());
+    assert!(began.elapsed() < secs(60), "they wait for timers");
 
     let hung = Instant::now();
     site.hang();

@@ -33,6 +33,8 @@ globalThis.watch = () => {
   globalThis.ticks = 0;
   setInterval(() => (ticks += 1), 100);
   const server = connect({ detectWithin: 4000 });
+  globalThis.uploading = server;
+  globalThis.upload = (length) => server.send(new Uint8Array(length));
   server.addEventListener("connected", () => (told.page.connected = true));
   server.addEventListener("dead", ({ detail }) => (told.page.dead = detail.cause));
   const script = `

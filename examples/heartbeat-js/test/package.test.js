@@ -1,7 +1,8 @@
 // What is published: the types, how large it is, and what is in the package.
 
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
@@ -34,4 +35,17 @@ test("the package is made without a network, and has what it exports", () => {
   const [{ files }] = JSON.parse(run("npm", "pack", "--dry-run", "--json", "--offline"));
   const names = files.map(({ path }) => path).sort();
   assert.deepEqual(names, ["README.md", "heartbeat.js", "package.json", "types.d.ts"]);
+});
+
+test("the code in the pages is JavaScript", () => {
+  for (const page of ["examples/heartbeat-js/README.md", "docs/guide/browsers.md"]) {
+    const text = readFileSync(new URL(`../../../${page}`, import.meta.url), "utf8");
+    const blocks = [...text.matchAll(/^```js\n(.*?)^```/gms)];
+    assert.ok(blocks.length >= 2, page);
+    for (const [, code] of blocks) {
+      const check = ["--check", "--input-type=module", "-"];
+      const { status, stderr } = spawnSync(process.execPath, check, { input: code });
+      assert.equal(status, 0, `${page}: ${stderr}`);
+    }
+  }
 });

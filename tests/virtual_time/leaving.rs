@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt, future::join};
 use heartbeat_core::Control;
 use heartbeat_tests::{
-    Throttled, all_events, by_peer, data_frame, few_or_all, for_each, framed, ms, quick,
+    RawPeer, Throttled, all_events, by_peer, data_frame, few_or_all, for_each, framed, ms, quick,
     scripted::{Read, control_frame, runtime, scripted},
     secs, wrapped,
 };
@@ -23,7 +23,7 @@ use heartbeat_tokio::{
 };
 use proptest::prelude::*;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf},
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
@@ -498,6 +498,48 @@ async fn after_a_goodbye_little_more_is_read() {
         let patience = quick().timeout() * quick().max_missed();
         let expected = if ends_early { Duration::ZERO } else { patience };
         assert_eq!(began.elapsed(), expected, "{bytes}");
+    }
+}
+
+/// Half of them as fast as they can, and half of them a little at a time.
+#[tokio::test(start_paused = true)]
+async fn two_hundred_that_say_goodbye_and_go_on_sending_are_read_little_more() {
+    const ROOM: usize = 64 * 1024;
+    let patience = quick().timeout() * quick().max_missed();
+    let leaving = (0..200).map(|nth| {
+        tokio::spawn(async move {
+            let (ours, theirs) = tokio::io::duplex(ROOM);
+            let driver = Heartbeat::new(ours, quick()).spawn();
+            let mut raw = RawPeer::new(theirs);
+            raw.greet(quick()).await;
+            raw.send_control(Control::Goodbye(GoodbyeCode::LEAVING))
+                .await;
+            let began = Instant::now();
+            let (chunk, pause) = match nth % 2 {
+                0 => (vec![7; 16 * 1024], Duration::ZERO),
+                _ => (vec![7; 16], ms(10)),
+            };
+            let mut taken = 0;
+            while raw.stream.write_all(&chunk).await.is_ok() {
+                taken += chunk.len();
+                if !pause.is_zero() {
+                    sleep(pause).await;
+                }
+            }
+            driver.task.await.unwrap();
+            assert_eq!(driver.sender.closed().await, Ok(by_peer()));
+            (taken, began.elapsed())
+        })
+    });
+    let left = futures::future::join_all(leaving).await;
+    for (nth, left) in left.into_iter().enumerate() {
+        let (taken, took) = left.unwrap();
+        // Behind what is read there is what the stream holds, and a last read.
+        assert!(taken <= 64 * 1024 + 2 * ROOM, "{taken} bytes");
+        match nth % 2 {
+            0 => assert_eq!(took, Duration::ZERO),
+            _ => assert!((patience..=patience + ms(10)).contains(&took), "{took:?}"),
+        }
     }
 }
 

@@ -100,7 +100,7 @@ pub use net::NetStatus;
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub use observe::describe_metrics;
-pub use reconnect::{Backoff, Reconnect};
+pub use reconnect::{Attempt, Backoff, Reconnect};
 pub use safety_net::SafetyNet;
 pub use transport::{Dialect, Frame};
 #[cfg(feature = "postcard")]

@@ -85,6 +85,9 @@ mod guide {
     #[doc = include_str!("../../docs/guide/busy.md")]
     struct Busy;
 
+    #[doc = include_str!("../../docs/guide/reconnect.md")]
+    struct ConnectingAgain;
+
     #[doc = include_str!("../../docs/guide/production.md")]
     struct Production;
 }

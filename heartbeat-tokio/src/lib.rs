@@ -92,6 +92,9 @@ pub use event::{Cause, CloseReason, Death, Detail, PeerEvent};
 pub use frames::Frames;
 pub use heartbeat::{Heartbeat, Parts, Status};
 pub use heartbeat_core;
+#[cfg(feature = "serde")]
+#[cfg_attr(docsrs, doc(cfg(feature = "serde")))]
+pub use heartbeat_core::ConfigLayer;
 pub use heartbeat_core::{
     Config, ConfigBuilder, ConfigError, Diagnosis, Evidence, GoodbyeCode, Hello, ProtocolError,
     Role, State,

@@ -62,6 +62,8 @@
 //!   line of defence. On a plain `TcpStream` it is on by itself.
 //! * The features `metrics` and `tracing`, both off by default: all
 //!   connections in numbers, and each in the log.
+//! * The feature `testkit`, off by default: a stream for your own tests, whose
+//!   peer freezes and whose line is cut in virtual time.
 //! * The judgement itself is [`heartbeat_core`], which can be used without
 //!   tokio.
 
@@ -78,6 +80,9 @@ mod observe;
 mod pool;
 mod reconnect;
 pub mod safety_net;
+#[cfg(feature = "testkit")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testkit")))]
+pub mod testkit;
 mod timer;
 mod transport;
 #[cfg(feature = "postcard")]

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use futures::StreamExt;
 use heartbeat_examples::websocket::{BoxError, OwnFrames, Payload, WebSocket};
-use heartbeat_tests::{Throttled, scripted::filler, secs};
+use heartbeat_tests::{scripted::filler, secs, throttled};
 use heartbeat_tokio::{Config, Driver, Evidence, Heartbeat, PeerEvent, Receiver};
 use serde_json::json;
 use socket2::SockRef;
@@ -28,7 +28,7 @@ use super::{devtools::Browser, measures, starts, websocket::http};
 const GUARD: &str = env!("CARGO_BIN_EXE_heartbeat-test-guard");
 
 /// What the line carries each second, in each direction.
-const RATE: usize = 500_000;
+const RATE: u32 = 500_000;
 
 /// 8.4 s on that line.
 const MESSAGE: usize = 4 << 20;
@@ -126,7 +126,7 @@ impl Served {
         let line = tokio::spawn(async move {
             let (page, _) = near.accept().await.unwrap();
             let mut server = socket().connect(server).await.unwrap();
-            let mut page = Throttled::new(page, RATE);
+            let mut page = throttled(page, RATE);
             // It ends as the page does.
             let _ = copy_bidirectional(&mut page, &mut server).await;
         });

@@ -111,6 +111,8 @@ mod status;
 pub mod testkit;
 mod time;
 
+#[cfg(feature = "serde")]
+pub use config::ConfigLayer;
 pub use config::{Config, ConfigBuilder, ConfigError, Evidence, Refusal, Role};
 pub use event::{Cause, CloseReason, Death, Diagnosis, End, Event, NoDetail};
 pub use frame::{

@@ -13,17 +13,17 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt, future::join};
 use heartbeat_core::Control;
 use heartbeat_tests::{
-    RawPeer, Throttled, all_events, by_peer, data_frame, few_or_all, for_each, framed, ms, quick,
+    RawPeer, all_events, by_peer, data_frame, few_or_all, for_each, framed, ms, quick,
     scripted::{Read, control_frame, runtime, scripted},
-    secs, wrapped,
+    secs, slow_line, wrapped,
 };
 use heartbeat_tokio::{
     Cause, CloseError, CloseReason, Config, Detail, Driver, GoodbyeCode, Heartbeat, PeerEvent,
-    Postcard, SendError, State,
+    Postcard, SendError, State, testkit::LineEnd,
 };
 use proptest::prelude::*;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
@@ -50,15 +50,16 @@ fn linger() -> Duration {
 type Peer = Heartbeat<Once>;
 
 fn pair(room: usize) -> (Peer, Peer) {
-    let (ours, theirs) = streams(room);
+    let (ours, theirs) = streams(room, 0);
     (
         Heartbeat::new(ours, impatient()),
         Heartbeat::new(theirs, impatient()),
     )
 }
 
-fn streams(room: usize) -> (Once, Once) {
-    let (ours, theirs) = tokio::io::duplex(room);
+/// Zero bytes a second are no limit.
+fn streams(room: usize, bytes_per_second: u32) -> (Once, Once) {
+    let (ours, theirs) = slow_line(room, bytes_per_second);
     (Once::new(ours), Once::new(theirs))
 }
 
@@ -66,13 +67,13 @@ fn streams(room: usize) -> (Once, Once) {
 /// after ours.
 #[derive(Debug)]
 struct Once {
-    stream: DuplexStream,
+    stream: LineEnd,
     read_out: bool,
     ended: bool,
 }
 
 impl Once {
-    fn new(stream: DuplexStream) -> Self {
+    fn new(stream: LineEnd) -> Self {
         Self {
             stream,
             read_out: false,
@@ -189,8 +190,8 @@ async fn a_receiver_that_takes_its_time_for_each_message_gets_everything() {
 
 #[tokio::test(start_paused = true)]
 async fn a_receiver_behind_a_slow_line_gets_everything() {
-    let (ours, theirs) = streams(16 * 1024);
-    let ours = Heartbeat::new(Throttled::new(ours, 400_000), impatient());
+    let (ours, theirs) = streams(16 * 1024, 400_000);
+    let ours = Heartbeat::new(ours, impatient());
     let theirs = Heartbeat::new(theirs, impatient());
     let received = take_in(theirs.spawn(), Duration::ZERO, Duration::ZERO);
     let began = Instant::now();
@@ -274,8 +275,8 @@ async fn both_may_leave_at_once_with_full_pipes_and_with_empty_ones() {
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_kept_while_we_leave_is_not_confirmed() {
     // Both leave inline, so neither takes messages out of its inbox.
-    let (ours, theirs) = streams(16 * 1024);
-    let mut ours = Heartbeat::new(Throttled::new(ours, 1_000_000), impatient());
+    let (ours, theirs) = streams(16 * 1024, 1_000_000);
+    let mut ours = Heartbeat::new(ours, impatient());
     let mut theirs = Heartbeat::new(theirs, impatient());
     ours.feed(vec![0; 4_000_000].into()).await.unwrap();
     let sending = async {
@@ -920,9 +921,9 @@ async fn a_slow_reader_of_ours_doesnt_keep_us_from_leaving() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_with_much_to_send_confirms_all_the_same() {
     // What it has queued takes more than N·W on this line.
-    let (ours, theirs) = tokio::io::duplex(1024);
+    let (ours, theirs) = slow_line(1024, 50_000);
     let mut ours = Heartbeat::new(ours, impatient());
-    let mut theirs = Heartbeat::new(Throttled::new(theirs, 50_000), impatient());
+    let mut theirs = Heartbeat::new(theirs, impatient());
     ours.send("hello".into()).await.unwrap();
     for _ in 0..3 {
         theirs.feed(vec![0; 60_000].into()).await.unwrap();

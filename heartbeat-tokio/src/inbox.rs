@@ -283,7 +283,10 @@ mod tests {
             inbox.push(Event::Message(1), 1000, None);
             messages += 1;
         }
-        assert!((200..=READ_AHEAD / 1000 + 1).contains(&messages), "{messages}");
+        assert!(
+            (200..=READ_AHEAD / 1000 + 1).contains(&messages),
+            "{messages}"
+        );
         for _ in 0..4 {
             assert!(!matches!(inbox.pop(), Some(Event::Message(_))));
             assert!(inbox.is_full());

@@ -234,7 +234,10 @@ async fn a_silent_peer_is_dead_in_time_although_nobody_reads() {
     sleep(secs(60)).await;
     let told: Vec<_> = driver.receiver.collect().await;
     let last_words = PeerEvent::Message("last words".into());
-    assert!(told.ends_with(&[last_words, PeerEvent::Dead(death)]), "{told:?}");
+    assert!(
+        told.ends_with(&[last_words, PeerEvent::Dead(death)]),
+        "{told:?}"
+    );
     // And the stream is closed.
     while raw.read_frame().await.is_some() {}
 }

@@ -116,7 +116,9 @@ async fn a_slow_consumer_shows_in_what_is_queued_and_for_how_long() {
     let (mut ours, _raw) = wrapped(quick());
     let sending = async {
         loop {
-            futures::SinkExt::send(&mut ours, message.clone()).await.unwrap();
+            futures::SinkExt::send(&mut ours, message.clone())
+                .await
+                .unwrap();
         }
     };
     let _: Result<(), _> = timeout(ms(300), sending).await;
@@ -191,7 +193,10 @@ async fn a_sink_waits_in_one_place_and_a_future_that_is_dropped_in_none() {
     let mut driver = ours.spawn();
     raw.greet(quick()).await;
     let message = Bytes::from(vec![7; 64 * 1024]);
-    while timeout(ms(1), driver.sender.send(message.clone())).await.is_ok() {}
+    while timeout(ms(1), driver.sender.send(message.clone()))
+        .await
+        .is_ok()
+    {}
     let polled: Vec<_> = (0..100)
         .map(|_| {
             let (counts, waker) = Counts::new();
@@ -233,7 +238,10 @@ async fn whoever_waits_for_everything_to_be_written_is_not_woken_by_room() {
     let driver = ours.spawn();
     raw.greet(quick()).await;
     let message = Bytes::from(vec![7; 64 * 1024]);
-    while timeout(ms(1), driver.sender.send(message.clone())).await.is_ok() {}
+    while timeout(ms(1), driver.sender.send(message.clone()))
+        .await
+        .is_ok()
+    {}
     let (counts, waker) = Counts::new();
     let mut flushing = Box::pin(driver.sender.flush());
     let poll = flushing.as_mut().poll(&mut Context::from_waker(&waker));
@@ -435,8 +443,14 @@ async fn a_receiver_is_received_from() {
     let mut receiver: Receiver<Bytes> = ours.spawn().receiver;
     raw.greet(quick()).await;
     raw.send_raw(&data_frame(b"hello")).await;
-    assert!(matches!(receiver.recv().await, Some(PeerEvent::Connected { .. })));
-    assert_eq!(receiver.recv().await, Some(PeerEvent::Message("hello".into())));
+    assert!(matches!(
+        receiver.recv().await,
+        Some(PeerEvent::Connected { .. })
+    ));
+    assert_eq!(
+        receiver.recv().await,
+        Some(PeerEvent::Message("hello".into()))
+    );
     drop(raw);
     let death = receiver.recv().await;
     assert!(matches!(death, Some(PeerEvent::Dead(_))), "{death:?}");

@@ -90,7 +90,8 @@ async fn waiting(receiver: &mut Receiver<Bytes>) -> Vec<PeerEvent<Bytes>> {
 async fn news_wait_ahead_of_messages_and_only_the_last_of_each() {
     let (ours, mut raw) = wrapped(quick());
     let mut driver = ours.spawn();
-    raw.send_control(Control::Hello(quick().hello([7; 8]))).await;
+    raw.send_control(Control::Hello(quick().hello([7; 8])))
+        .await;
     raw.send_data(b"one").await;
     answer(&mut raw, ms(10)).await;
     raw.send_data(b"two").await;
@@ -124,7 +125,9 @@ async fn a_suspicion_that_nobody_took_is_not_told_when_it_is_over() {
         let mut told = Vec::new();
         if taken {
             told = waiting(&mut driver.receiver).await;
-            let suspect = told.iter().any(|event| matches!(event, PeerEvent::Suspect { .. }));
+            let suspect = told
+                .iter()
+                .any(|event| matches!(event, PeerEvent::Suspect { .. }));
             assert!(suspect, "{told:?}");
             told.clear();
         }
@@ -133,7 +136,10 @@ async fn a_suspicion_that_nobody_took_is_not_told_when_it_is_over() {
         alive.await.unwrap();
         told.extend(waiting(&mut driver.receiver).await);
         let of_it = |event: &&PeerEvent<_>| {
-            matches!(event, PeerEvent::Suspect { .. } | PeerEvent::Recovered { .. })
+            matches!(
+                event,
+                PeerEvent::Suspect { .. } | PeerEvent::Recovered { .. }
+            )
         };
         let told: Vec<_> = told.iter().filter(of_it).collect();
         match (taken, &told[..]) {
@@ -157,7 +163,12 @@ async fn finished_and_the_end_wait_behind_all_messages() {
     peer.task.abort();
     driver.sender.closed().await.unwrap_err();
     let told: Vec<_> = driver.receiver.collect().await;
-    let [.., PeerEvent::Message(last), PeerEvent::Finished, PeerEvent::Dead(death)] = &told[..]
+    let [
+        ..,
+        PeerEvent::Message(last),
+        PeerEvent::Finished,
+        PeerEvent::Dead(death),
+    ] = &told[..]
     else {
         panic!("{told:?}")
     };

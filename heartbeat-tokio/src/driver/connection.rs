@@ -13,9 +13,7 @@ use heartbeat_core::{Config, GoodbyeCode};
 use tokio::sync::watch;
 
 use super::waiting::{Ticket, Wanted};
-use crate::{
-    CloseError, CloseReason, Detail, PeerEvent, SendError, Status, error::Ended,
-};
+use crate::{CloseError, CloseReason, Detail, PeerEvent, SendError, Status, error::Ended};
 
 /// What the handles do with a connection, whatever carries it.
 pub(super) trait Connection<M>: Send + Sync {

@@ -260,7 +260,8 @@ impl<M> Sink<M> for Sender<M> {
 
     fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         let this = self.get_mut();
-        this.connection.poll_until(Wanted::Room, &mut this.ticket, cx)
+        this.connection
+            .poll_until(Wanted::Room, &mut this.ticket, cx)
     }
 
     fn start_send(self: Pin<&mut Self>, message: M) -> Result<(), SendError> {
@@ -269,13 +270,17 @@ impl<M> Sink<M> for Sender<M> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         let this = self.get_mut();
-        this.connection.poll_until(Wanted::Flushed, &mut this.ticket, cx)
+        this.connection
+            .poll_until(Wanted::Flushed, &mut this.ticket, cx)
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         let this = self.get_mut();
-        this.connection.leave(GoodbyeCode::LEAVING, Detail::default());
-        let over = this.connection.poll_until(Wanted::Over, &mut this.ticket, cx);
+        this.connection
+            .leave(GoodbyeCode::LEAVING, Detail::default());
+        let over = this
+            .connection
+            .poll_until(Wanted::Over, &mut this.ticket, cx);
         let _ = ready!(over);
         let closed = this.connection.snapshot().close_result;
         closed.map_or(Poll::Pending, |closed| {

@@ -173,7 +173,8 @@ impl<S, C: Transport<S>> State<S, C> {
             }
         }
         let stage = &self.stage;
-        self.waiting.satisfied(|wanted| stage.reached(wanted).is_some())
+        self.waiting
+            .satisfied(|wanted| stage.reached(wanted).is_some())
     }
 
     fn has_events(&self) -> bool {

@@ -43,7 +43,12 @@ pub(super) struct Waiting {
 impl Waiting {
     /// Whoever holds the ticket waits. Gives the waker that is in the way.
     #[must_use = "no waker is dropped while the lock is held"]
-    pub(super) fn enter(&mut self, wanted: Wanted, ticket: &mut Ticket, waker: Waker) -> Option<Waker> {
+    pub(super) fn enter(
+        &mut self,
+        wanted: Wanted,
+        ticket: &mut Ticket,
+        waker: Waker,
+    ) -> Option<Waker> {
         let ticket = *ticket.0.get_or_insert_with(|| {
             self.tickets += 1;
             self.tickets

@@ -66,6 +66,9 @@ pub enum State {
     Suspect,
     /// We don't read at the moment, so nothing is judged.
     Paused,
+    /// A direction of the stream has ended in a protocol
+    /// [without a Hello](crate::Monitor::without_hello), so nothing is judged any more.
+    HalfClosed,
     /// We leave, and the peer hasn't confirmed it yet. It is judged as before.
     Closing,
     /// Ended in order.

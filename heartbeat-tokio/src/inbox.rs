@@ -14,10 +14,13 @@ use crate::PeerEvent;
 /// until the application does.
 pub(crate) const READ_AHEAD: usize = 256 * 1024;
 
-/// Events in the order in which they are handed out. Without any it takes no more room
-/// than a pointer.
+/// Events in the order in which they are handed out.
 #[derive(Debug)]
-pub(crate) struct Inbox<M>(Option<Box<Queue<M>>>);
+pub(crate) struct Inbox<M> {
+    queue: Option<Box<Queue<M>>>,
+    /// The application took a Suspect, and no Recovered since.
+    suspects: bool,
+}
 
 /// There is at least one event in it.
 #[derive(Debug)]
@@ -42,62 +45,74 @@ struct Kept<M> {
 
 impl<M> Inbox<M> {
     pub(crate) const fn new() -> Self {
-        Self(None)
+        Self {
+            queue: None,
+            suspects: false,
+        }
     }
 
     /// Adds an event. Its message keeps `message` bytes of memory besides itself, and
     /// waits from `since` on.
     pub(crate) fn push(&mut self, event: PeerEvent<M>, message: usize, since: Option<Instant>) {
-        let queue = self.0.get_or_insert_with(|| Box::new(Queue::new()));
+        let queue = self.queue.get_or_insert_with(|| Box::new(Queue::new()));
         match event {
             PeerEvent::Message(payload) => queue.keep(payload, message, since),
             PeerEvent::Finished | PeerEvent::Closed { .. } | PeerEvent::Dead(_) => {
                 queue.last.push_back(event);
             }
-            event => queue.note(event),
+            event => queue.note(event, self.suspects),
         }
         self.tidy();
     }
 
     pub(crate) fn pop(&mut self) -> Option<PeerEvent<M>> {
-        let event = self.0.as_mut()?.pop();
-        debug_assert!(event.is_some(), "an empty queue isn't kept");
+        let event = self.queue.as_mut()?.pop()?;
         self.tidy();
-        event
+        self.note_taken(&event);
+        Some(event)
+    }
+
+    /// The application took this, from here or past it.
+    pub(crate) const fn note_taken(&mut self, event: &PeerEvent<M>) {
+        match event {
+            PeerEvent::Suspect { .. } => self.suspects = true,
+            PeerEvent::Recovered { .. } => self.suspects = false,
+            _ => {}
+        }
     }
 
     /// An empty queue isn't kept.
     fn tidy(&mut self) {
-        if self.0.as_ref().is_some_and(|queue| queue.is_empty()) {
-            self.0 = None;
+        if self.queue.as_ref().is_some_and(|queue| queue.is_empty()) {
+            self.queue = None;
         }
     }
 
     /// Since when the oldest message waits, where that is limited.
     #[inline]
     pub(crate) fn waits_since(&self) -> Option<Instant> {
-        self.0.as_ref()?.messages.front()?.since
+        self.queue.as_ref()?.messages.front()?.since
     }
 
     /// From `now` on it is limited, or counted anew, how long messages wait.
     pub(crate) fn wait_from(&mut self, now: Instant) {
-        for kept in self.0.iter_mut().flat_map(|queue| &mut queue.messages) {
+        for kept in self.queue.iter_mut().flat_map(|queue| &mut queue.messages) {
             kept.since = Some(now);
         }
     }
 
     pub(crate) const fn is_empty(&self) -> bool {
-        self.0.is_none()
+        self.queue.is_none()
     }
 
     pub(crate) fn has_messages(&self) -> bool {
-        let queue = self.0.as_ref();
+        let queue = self.queue.as_ref();
         queue.is_some_and(|queue| !queue.messages.is_empty())
     }
 
     /// Whether messages are too many to go on reading.
     pub(crate) fn is_full(&self) -> bool {
-        let queue = self.0.as_ref();
+        let queue = self.queue.as_ref();
         queue.is_some_and(|queue| queue.weight > READ_AHEAD)
     }
 
@@ -128,13 +143,20 @@ impl<M> Queue<M> {
         });
     }
 
-    /// Keeps the latest of each kind. A suspicion that nobody heard of is over when the
-    /// peer has recovered, and then there is nothing to tell.
-    fn note(&mut self, event: PeerEvent<M>) {
-        let is_suspect = |waiting: &PeerEvent<M>| matches!(waiting, PeerEvent::Suspect { .. });
-        let recovered = matches!(event, PeerEvent::Recovered { .. });
-        if recovered && self.news.iter().any(is_suspect) {
-            return self.news.retain(|waiting| !is_suspect(waiting));
+    /// Keeps the latest of each kind. A suspicion that the application hasn't heard of is
+    /// over when the peer has recovered, and then there is nothing to tell, unless it
+    /// `suspects` the peer for an earlier beat.
+    fn note(&mut self, event: PeerEvent<M>, suspects: bool) {
+        if let PeerEvent::Recovered { .. } = event {
+            let before = self.news.len();
+            self.news
+                .retain(|waiting| !matches!(waiting, PeerEvent::Suspect { .. }));
+            let ended = self.news.iter();
+            let mut ended = ended.filter(|waiting| matches!(waiting, PeerEvent::Recovered { .. }));
+            // One that waits ends the suspicion of which the application has heard.
+            if self.news.len() < before && (!suspects || ended.next().is_some()) {
+                return;
+            }
         }
         let kind = discriminant(&event);
         self.news.retain(|waiting| discriminant(waiting) != kind);
@@ -261,6 +283,14 @@ mod tests {
         for event in [recovered(1), suspect(2), suspect(3), recovered(2)] {
             inbox.push(event, 0, None);
         }
+        assert_eq!(inbox.pop(), Some(recovered(1)));
+        assert!(inbox.is_empty());
+
+        // It may have been heard of for an earlier beat.
+        inbox.push(suspect(1), 0, None);
+        assert_eq!(inbox.pop(), Some(suspect(1)));
+        inbox.push(suspect(2), 0, None);
+        inbox.push(recovered(1), 0, None);
         assert_eq!(inbox.pop(), Some(recovered(1)));
         assert!(inbox.is_empty());
     }

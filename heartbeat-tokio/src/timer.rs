@@ -173,6 +173,22 @@ impl Timer {
         matches!(fired, Poll::Pending)
     }
 
+    /// Makes sure that it has fired by `deadline`, and leaves alone whom it wakes.
+    pub(crate) fn advance(&mut self, clock: Clock, deadline: Instant) {
+        if self.armed.is_some_and(|armed| armed <= deadline) {
+            return;
+        }
+        let Some(at) = clock.at(deadline) else {
+            return;
+        };
+        let sleep = self
+            .sleep
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        // This also starts one that was never polled.
+        sleep.as_mut().reset(at);
+        self.armed = Some(deadline);
+    }
+
     /// The timer was served; its next deadline is a new one.
     pub(crate) fn served(&mut self) {
         self.armed = None;

@@ -132,8 +132,10 @@ pub trait Dialect {
     /// Whether a side that ends its direction of the stream goes on receiving, as
     /// with `nc -N` or SMTP. [`finish`](crate::Heartbeat::finish) does that then, and
     /// the end of the peer's direction is
-    /// [`Finished`](crate::PeerEvent::Finished), and not its death. From then on
-    /// nothing can come of the peer, so it isn't judged any more.
+    /// [`Finished`](crate::PeerEvent::Finished), and not its death. From either on no
+    /// ping can be answered: the peer is judged by its kernel only, and by
+    /// [`write_stall`](heartbeat_core::ConfigBuilder::write_stall), and its state is
+    /// [`HalfClosed`](crate::State::HalfClosed).
     ///
     /// For [`with_codec`](crate::Heartbeat::with_codec) only, and for protocols
     /// without a [`HELLO`](Self::HELLO), which have a Fin.
@@ -351,6 +353,12 @@ pub trait Transport<S>: Protocol {
 
     /// Bytes read and not taken out.
     fn unread(&self) -> usize;
+
+    /// Whether something may have arrived of which nothing was taken out, also where a
+    /// stream below holds it.
+    fn may_hold_more(&self) -> bool {
+        self.unread() > 0
+    }
 
     /// Whether a message has begun to arrive that isn't whole, or may have:
     /// where nobody knows of what the bytes are.

@@ -888,6 +888,35 @@ async fn whoever_paused_and_took_some_messages_still_hears_the_confirmation() {
     sending.await.unwrap();
 }
 
+/// The peer waits 1.5 s for our end, once it has confirmed. A reader that takes longer
+/// for what the inbox holds mustn't keep us from it.
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_of_ours_doesnt_keep_us_from_leaving() {
+    for busy in [ms(0), ms(3_000)] {
+        let (ours, mut theirs) = pair(4 * 1024 * 1024);
+        let ours = ours.spawn();
+        let sender = ours.sender.clone();
+        let received = take_in(ours, Duration::ZERO, ms(900));
+        let peer = tokio::spawn(async move {
+            for number in 0..30 {
+                let _ = theirs.send(message(number)).await;
+            }
+            all_events(&mut theirs).await
+        });
+        sleep(busy).await;
+        let began = Instant::now();
+        assert_eq!(sender.close().await, Ok(CloseReason::Local));
+        assert!(began.elapsed() < ms(1_500), "{:?}", began.elapsed());
+        let told = peer.await.unwrap();
+        assert_eq!(told.last(), Some(&PeerEvent::Closed { reason: by_peer() }));
+        let received = received.await.unwrap();
+        // Some were still to be sent when the goodbye came.
+        assert!(!received.messages.is_empty());
+        let reason = CloseReason::Local;
+        assert_eq!(received.end, Some(PeerEvent::Closed { reason }));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_peer_with_much_to_send_confirms_all_the_same() {
     // What it has queued takes more than N·W on this line.

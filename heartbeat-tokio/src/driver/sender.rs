@@ -176,8 +176,10 @@ impl<M> Sender<M> {
     /// peer has taken everything in and said so. See
     /// [`Heartbeat::close`](crate::Heartbeat::close).
     ///
-    /// What arrives meanwhile is kept for the [`Receiver`](crate::Receiver), and is read
-    /// on as long as that takes it.
+    /// What arrives meanwhile is kept for the [`Receiver`](crate::Receiver), up to 256 KiB.
+    /// While that is full nothing is read, for half of the peer's timeouts (its detection
+    /// time less its interval) at most. What has no room then is thrown away, and a peer
+    /// that leaves too isn't confirmed that.
     ///
     /// # Errors
     ///

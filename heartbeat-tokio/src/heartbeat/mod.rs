@@ -244,7 +244,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 false => monitor.without_hello(),
             },
             clock,
-            timer: Timer::with_step(config.interval() / 2),
+            // A backlog arms it for half an interval: see `note_message`.
+            timer: Timer::with_step(config.interval() * 5 / 8),
             net,
             arrivals: Arrivals::new(),
             observe: Observe::new(),
@@ -286,7 +287,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     ///
     /// When both sides have finished, the connection is
     /// [`Closed`](crate::PeerEvent::Closed). Whether the peer took everything in,
-    /// only [`close`](Self::close) tells.
+    /// only [`close`](Self::close) tells, and only until then.
     ///
     /// Cancel safe. If the future is dropped, it is said all the same.
     ///
@@ -305,7 +306,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// [`detection_time`](Self::detection_time) if it dies, and within
     /// [`linger`](heartbeat_core::ConfigBuilder::linger) if it lives. What arrives is
     /// kept for [`next`](futures_core::Stream), up to 256 KiB. What comes then is
-    /// thrown away; a peer that leaves too isn't confirmed that.
+    /// thrown away; a peer that leaves too isn't confirmed that. If both threw something
+    /// away, each waits for linger and reports that nothing is confirmed.
     ///
     /// With a protocol of your own, see [`Dialect`](crate::Dialect).
     ///
@@ -475,6 +477,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         // Other tasks have a turn after `READ_AHEAD` bytes that were thrown away.
         let mut thrown_away = 0;
         while thrown_away < READ_AHEAD {
+            let keep = match keep {
+                Keep::All if self.flags.has(Flag::Overflowing) => Keep::ThereIsRoomFor,
+                keep => keep,
+            };
             let goes_on = self.has_ended()
                 || self.write_end().is_some()
                 || self.flags.has(Flag::LastWords)
@@ -548,6 +554,9 @@ where
         if let Some(message) = this.next_message() {
             return Poll::Ready(Some(PeerEvent::Message(message)));
         }
+        if this.is_overdue() {
+            this.catch_up(cx);
+        }
         if this.has_events() {
             return Poll::Ready(this.take_from_inbox());
         }
@@ -558,8 +567,10 @@ where
             }
             return Poll::Ready(this.take_from_inbox());
         }
-        if event.is_pending() {
-            this.note_reader(cx);
+        match &event {
+            Poll::Ready(Some(event)) => this.inbox.note_taken(event),
+            Poll::Ready(None) => {}
+            Poll::Pending => this.note_reader(cx),
         }
         event
     }
@@ -588,11 +599,7 @@ where
     }
 
     fn start_send(self: Pin<&mut Self>, message: C::Message) -> Result<(), SendError> {
-        let this = self.get_mut();
-        this.check_sending()?;
-        this.transport.push(message)?;
-        this.flags.raise(Flag::Sent);
-        Ok(())
+        self.get_mut().queue(message)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {

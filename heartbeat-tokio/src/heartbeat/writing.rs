@@ -22,10 +22,21 @@ use crate::{
 impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Queues a message, to be written as soon as somebody polls.
     pub(crate) fn post(&mut self, message: C::Message) -> Result<(), SendError> {
+        self.queue(message)?;
+        self.flags.raise(Flag::FlushWanted);
+        Ok(())
+    }
+
+    /// Queues a message.
+    #[inline]
+    pub(super) fn queue(&mut self, message: C::Message) -> Result<(), SendError> {
         self.check_sending()?;
+        if self.flags.has(Flag::Outputs) {
+            // Our Hello comes before any message.
+            self.queue_outputs();
+        }
         self.transport.push(message)?;
         self.flags.raise(Flag::Sent);
-        self.flags.raise(Flag::FlushWanted);
         Ok(())
     }
 
@@ -49,7 +60,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     pub(crate) fn write_now(&mut self, cx: &mut Context<'_>) {
         self.flags.raise(Flag::FlushWanted);
         if self.flags.has(Flag::Outputs) {
-            // Our Hello comes before any message.
             self.queue_outputs();
         }
         self.write(cx);
@@ -86,8 +96,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     }
 
     fn queue_outputs(&mut self) {
-        // One batch at a time, so that what hasn't left can't pile up.
-        if !self.transport.control_unwritten() {
+        // One batch at a time, so that what hasn't left can't pile up. The last word has
+        // an order of its own.
+        if !self.transport.control_unwritten() && !self.monitor.has_ended() {
             while let Some(control) = self.next_control() {
                 self.observe.sent(&control);
                 match control {

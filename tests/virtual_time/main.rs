@@ -25,6 +25,7 @@ mod probes;
 mod promises_in_a_simulated_network;
 mod protocol_vectors;
 mod reconnect;
+mod shared_task;
 mod sink;
 mod split_reads;
 mod stalled_writes;

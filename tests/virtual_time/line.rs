@@ -11,7 +11,7 @@ use std::{io, time::Duration};
 use futures::{FutureExt, SinkExt, StreamExt};
 use heartbeat_tests::{for_each, ms, quick, scripted::filler, secs};
 use heartbeat_tokio::{
-    Cause, Heartbeat, PeerEvent,
+    Cause, GoodbyeCode, Heartbeat, PeerEvent,
     testkit::{Line, LineEnd, Side},
 };
 use proptest::collection::vec;
@@ -323,7 +323,12 @@ async fn a_heartbeat_finds_each_fault_in_time() {
             Instant::now()
         };
         let ((found, at), failed) = tokio::join!(watching, failing);
-        assert_eq!(found, cause, "{name}");
+        // Whichever side finds it first tells the other one, where that can hear it.
+        let is_told = matches!(found, Cause::GivenUp { code, .. } if code == GoodbyeCode::SILENT);
+        assert!(
+            found == cause || name == "cut" && is_told,
+            "{name}: {found:?}"
+        );
         // Both find a silence at the same time, and hear of it after 20 ms more.
         let took = at - failed;
         assert!(

@@ -71,13 +71,16 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<PeerEvent<C::Message>>> {
-        let is_refused = !coop::has_budget_remaining();
+        let is_refused = !coop::has_budget_remaining() && !self.flags.has(Flag::Spent);
         let event = self.poll_within_budget(cx);
         if is_refused && event.is_pending() {
             // Others in this task used its budget up, and so nothing could be read or
             // written. The runtime wakes us later, of which whoever polls many in one
             // task learns nothing, and so polls all the others in vain.
             cx.waker().wake_by_ref();
+        }
+        if event.is_pending() {
+            self.flags.clear(Flag::Spent);
         }
         event
     }

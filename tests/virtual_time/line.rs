@@ -293,11 +293,14 @@ async fn a_stream_that_is_dropped_ends_the_line_as_a_process_does() {
 
 // ---- a heartbeat over it ---------------------------------------------------------------
 
+/// A fault, by its name, and what it looks like.
+type Fault<'a> = (&'a str, &'a dyn Fn(&Line), Cause);
+
 /// Both sides know, unless it is said otherwise.
 #[tokio::test(start_paused = true)]
 async fn a_heartbeat_finds_each_fault_in_time() {
     let io = |kind| move |line: &Line| line.fail(Side::Left, kind);
-    let faults: [(&str, &dyn Fn(&Line), Cause); 6] = [
+    let faults: [Fault; 6] = [
         ("freeze", &|line| line.freeze(Side::Right), Cause::Silent),
         ("cut", &|line| line.cut(Side::Right), Cause::Silent),
         ("cut", &|line| line.cut(Side::Left), Cause::Silent),

@@ -23,6 +23,7 @@ use self::turns::Turns;
 
 /// The same file, with loom's atomics.
 #[path = "turns.rs"]
+#[allow(clippy::duplicate_mod, reason = "the same source, with other atomics")]
 mod turns;
 
 mod atomics {

@@ -322,6 +322,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
+    /// Whether something lies there that may be a message.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.transport.unread() > 0
+    }
+
     /// Ends it if our application leaves messages waiting for too long.
     pub(super) fn judge_pause(&mut self) {
         let now = self.clock.now();

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use futures::StreamExt;
 use heartbeat_examples::websocket::{OwnFrames, WebSocket};
-use heartbeat_tests::{Throttled, scripted::filler, secs};
+use heartbeat_tests::{scripted::filler, secs, throttled};
 use heartbeat_tokio::{Config, Driver, Evidence, Heartbeat, PeerEvent, Receiver};
 use serde_json::json;
 use socket2::SockRef;
@@ -30,7 +30,7 @@ const GUARD: &str = env!("CARGO_BIN_EXE_heartbeat-test-guard");
 #[derive(Clone, Copy)]
 struct Upload {
     length: usize,
-    rate: usize,
+    rate: u32,
 }
 
 /// 8.4 s.
@@ -155,7 +155,7 @@ impl Served {
         let line = tokio::spawn(async move {
             let (page, _) = near.accept().await.unwrap();
             let mut server = socket().connect(server).await.unwrap();
-            let mut page = Throttled::new(page, upload.rate);
+            let mut page = throttled(page, upload.rate);
             // It ends as the page does.
             let _ = copy_bidirectional(&mut page, &mut server).await;
         });

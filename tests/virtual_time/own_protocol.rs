@@ -22,10 +22,10 @@ use heartbeat_core::ProtocolError;
 use heartbeat_tests::{ms, quick, secs};
 use heartbeat_tokio::{
     Cause, CloseError, CloseReason, Config, Dialect, Driver, Frame, Heartbeat, PeerEvent,
-    SendError, State,
+    SendError, State, testkit::Line,
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf},
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::codec::{Decoder, Encoder, Framed, LinesCodec, LinesCodecError};
@@ -443,56 +443,20 @@ async fn what_comes_after_our_goodbye_isnt_told_after_the_end() {
     }
 }
 
-/// A socket whose peer resets it as soon as we have ended our direction.
-struct Resets {
-    stream: DuplexStream,
-    is_reset: bool,
-}
-
-impl AsyncRead for Resets {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.is_reset {
-            true => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
-            false => Pin::new(&mut self.stream).poll_read(cx, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for Resets {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.is_reset = true;
-        Poll::Ready(Ok(()))
-    }
-}
-
 /// What lay in its kernel is lost then.
 #[tokio::test(start_paused = true)]
 async fn a_reset_confirms_nothing() {
-    let (stream, _unread) = tokio::io::duplex(256);
-    let stream = Resets {
-        stream,
-        is_reset: false,
-    };
+    let (stream, _unread, line) = Line::pair();
     let mut ours = Heartbeat::with_codec(stream, Lines::default(), quick());
     ours.send("a line".into()).await.unwrap();
+    let resetting = async {
+        // Our direction has ended by then, and the peer's hasn't.
+        sleep(ms(1)).await;
+        line.reset();
+    };
+    let (closed, ()) = tokio::join!(ours.close(), resetting);
     let unconfirmed = CloseError::Unconfirmed { unwritten: 0 };
-    assert_eq!(ours.close().await, Err(unconfirmed));
+    assert_eq!(closed, Err(unconfirmed));
 }
 
 /// Panics whenever it is asked.

@@ -57,6 +57,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             }
             Ok(read) => {
                 charge(read, cx);
+                if !coop::has_budget_remaining() {
+                    self.flags.raise(Flag::Spent);
+                }
                 self.flags.raise(Flag::NewBytes);
                 self.flags.set(Flag::Bulk, read >= BULK);
                 if !self.arrivals.are_relaxed() {
@@ -309,9 +312,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         })
     }
 
-    /// How long messages wait is limited from now on: the application reads what a
-    /// task keeps for it.
-    pub(crate) fn limit_pauses(&mut self) {
+    /// A task of this runtime serves it from now on, and keeps what arrives for the
+    /// application. How long messages wait there may be limited.
+    pub(crate) fn prepare_spawn(&mut self) {
+        self.timer.move_here();
         if self.config().max_pause().is_some() {
             self.flags.raise(Flag::PauseLimited);
             self.inbox.wait_from(self.clock.now());
@@ -330,10 +334,5 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         } else {
             self.monitor.handle_not_reading(now);
         }
-    }
-
-    /// Whether something lies there that may be a message.
-    pub(crate) fn has_unread(&self) -> bool {
-        self.transport.unread() > 0
     }
 }

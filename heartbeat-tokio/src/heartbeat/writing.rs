@@ -40,6 +40,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         Ok(())
     }
 
+    /// The bytes that were queued and not written.
+    pub(crate) fn queued(&self) -> usize {
+        self.transport.unwritten()
+    }
+
     /// Whether everything was written.
     pub(crate) fn is_flushed(&self) -> bool {
         self.transport.unwritten() == 0 && !self.flags.has(Flag::FlushWanted)
@@ -144,6 +149,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         let (taken, result) = self.transport.poll_write(stream, cx, scope);
         match result {
             Poll::Ready(Ok(())) => {
+                self.blocked_since = None;
                 if scope == Scope::All {
                     self.flags.clear(Flag::FlushWanted);
                     self.wake_writer();
@@ -178,6 +184,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     fn write_blocked(&mut self, taken: usize, cx: &mut Context<'_>) {
         // If not, the stream may well take more: this task has had its turn.
         let blocked = coop::has_budget_remaining() && !self.transport.is_resting();
+        if taken > 0 || blocked && self.blocked_since.is_none() {
+            self.blocked_since = blocked.then(|| self.clock.now());
+        }
         if taken == 0 && !blocked {
             return;
         }

@@ -67,6 +67,8 @@
 
 mod arrivals;
 mod codec;
+// Before `driver`: rustdoc shows `new` before `spawn`.
+mod constructors;
 mod driver;
 mod error;
 mod event;
@@ -83,7 +85,6 @@ mod transport;
 #[cfg(feature = "postcard")]
 mod typed;
 mod wire;
-mod wrap;
 
 pub use codec::Codec;
 pub use driver::{Driver, Receiver, Sender, WeakSender};

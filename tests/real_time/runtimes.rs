@@ -135,8 +135,8 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 /// A thread without any runtime receives, and sends.
 #[test]
 fn handles_work_outside_of_any_runtime() {
-    let own = Builder::new_multi_thread().worker_threads(1);
-    let own = { own }.enable_all().build().unwrap();
+    let mut own = Builder::new_multi_thread();
+    let own = own.worker_threads(1).enable_all().build().unwrap();
     let (ours, theirs) = tokio::io::duplex(1024);
     let (driver, peer) = own.block_on(async {
         let spawn = |stream| Heartbeat::new(stream, patient()).spawn();

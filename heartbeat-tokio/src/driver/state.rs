@@ -289,10 +289,11 @@ where
             heartbeat.check_sending()?;
             return Ok(Some(message));
         }
-        heartbeat.post(message)?;
+        let posted = heartbeat.post(message);
         drop(state);
+        // Also if a codec has failed: that may be the end.
         self.turns.call_task();
-        Ok(None)
+        posted.map(|()| None)
     }
 
     fn probe(&self) -> Status {

@@ -92,12 +92,14 @@
 //! # Ok::<(), heartbeat_core::ConfigError>(())
 //! ```
 
-#[cfg(any(test, feature = "testkit"))]
+#[cfg(any(test, feature = "std", feature = "testkit"))]
 extern crate std;
 
 mod config;
 mod event;
 mod frame;
+#[cfg(feature = "std")]
+mod io;
 mod limiter;
 mod monitor;
 mod packed;

@@ -91,8 +91,8 @@ mod wire;
 mod wrap;
 
 pub use codec::Codec;
-pub use driver::{Driver, Receiver, Sender};
-pub use error::{CloseError, EncodeError, ProbeError, SendError};
+pub use driver::{Driver, Receiver, Sender, WeakSender};
+pub use error::{CloseError, EncodeError, ProbeError, SendError, TrySendError};
 pub use event::{Cause, CloseReason, Death, Detail, PeerEvent};
 pub use frames::Frames;
 pub use heartbeat::{Heartbeat, Parts, Status};
@@ -101,8 +101,8 @@ pub use heartbeat_core;
 #[cfg_attr(docsrs, doc(cfg(feature = "serde")))]
 pub use heartbeat_core::ConfigLayer;
 pub use heartbeat_core::{
-    Config, ConfigBuilder, ConfigError, Diagnosis, Evidence, GoodbyeCode, Hello, ProtocolError,
-    Role, State,
+    Config, ConfigBuilder, ConfigError, Diagnosis, Evidence, GoodbyeCode, Hello, Nonce,
+    ProtocolError, Role, State,
 };
 pub use net::NetStatus;
 #[cfg(feature = "metrics")]
@@ -110,7 +110,7 @@ pub use net::NetStatus;
 pub use observe::describe_metrics;
 pub use reconnect::{Attempt, Backoff, Reconnect};
 pub use safety_net::SafetyNet;
-pub use transport::{Dialect, Frame};
+pub use transport::{Dialect, Frame, Protocol, named::Transport};
 #[cfg(feature = "postcard")]
 #[cfg_attr(docsrs, doc(cfg(feature = "postcard")))]
 pub use typed::Postcard;

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt, future::join};
 use heartbeat_core::Control;
 use heartbeat_tests::{
-    all_events, by_peer, data_frame, few_or_all, for_each, framed, ms, quick,
+    RawPeer, all_events, by_peer, data_frame, few_or_all, for_each, framed, ms, quick,
     scripted::{Read, control_frame, runtime, scripted},
     secs, slow_line, wrapped,
 };
@@ -23,7 +23,7 @@ use heartbeat_tokio::{
 };
 use proptest::prelude::*;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
@@ -502,6 +502,48 @@ async fn after_a_goodbye_little_more_is_read() {
     }
 }
 
+/// Half of them as fast as they can, and half of them a little at a time.
+#[tokio::test(start_paused = true)]
+async fn two_hundred_that_say_goodbye_and_go_on_sending_are_read_little_more() {
+    const ROOM: usize = 64 * 1024;
+    let patience = quick().timeout() * quick().max_missed();
+    let leaving = (0..200).map(|nth| {
+        tokio::spawn(async move {
+            let (ours, theirs) = tokio::io::duplex(ROOM);
+            let driver = Heartbeat::new(ours, quick()).spawn();
+            let mut raw = RawPeer::new(theirs);
+            raw.greet(quick()).await;
+            raw.send_control(Control::Goodbye(GoodbyeCode::LEAVING))
+                .await;
+            let began = Instant::now();
+            let (chunk, pause) = match nth % 2 {
+                0 => (vec![7; 16 * 1024], Duration::ZERO),
+                _ => (vec![7; 16], ms(10)),
+            };
+            let mut taken = 0;
+            while raw.stream.write_all(&chunk).await.is_ok() {
+                taken += chunk.len();
+                if !pause.is_zero() {
+                    sleep(pause).await;
+                }
+            }
+            driver.task.await.unwrap();
+            assert_eq!(driver.sender.closed().await, Ok(by_peer()));
+            (taken, began.elapsed())
+        })
+    });
+    let left = futures::future::join_all(leaving).await;
+    for (nth, left) in left.into_iter().enumerate() {
+        let (taken, took) = left.unwrap();
+        // Behind what is read there is what the stream holds, and a last read.
+        assert!(taken <= 64 * 1024 + 2 * ROOM, "{taken} bytes");
+        match nth % 2 {
+            0 => assert_eq!(took, Duration::ZERO),
+            _ => assert!((patience..=patience + ms(10)).contains(&took), "{took:?}"),
+        }
+    }
+}
+
 // ---- no message follows ----------------------------------------------------------
 
 #[tokio::test(start_paused = true)]
@@ -845,6 +887,35 @@ async fn whoever_paused_and_took_some_messages_still_hears_the_confirmation() {
         Some(&PeerEvent::Closed { reason: by_peer() })
     );
     sending.await.unwrap();
+}
+
+/// The peer waits 1.5 s for our end, once it has confirmed. A reader that takes longer
+/// for what the inbox holds mustn't keep us from it.
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_of_ours_doesnt_keep_us_from_leaving() {
+    for busy in [ms(0), ms(3_000)] {
+        let (ours, mut theirs) = pair(4 * 1024 * 1024);
+        let ours = ours.spawn();
+        let sender = ours.sender.clone();
+        let received = take_in(ours, Duration::ZERO, ms(900));
+        let peer = tokio::spawn(async move {
+            for number in 0..30 {
+                let _ = theirs.send(message(number)).await;
+            }
+            all_events(&mut theirs).await
+        });
+        sleep(busy).await;
+        let began = Instant::now();
+        assert_eq!(sender.close().await, Ok(CloseReason::Local));
+        assert!(began.elapsed() < ms(1_500), "{:?}", began.elapsed());
+        let told = peer.await.unwrap();
+        assert_eq!(told.last(), Some(&PeerEvent::Closed { reason: by_peer() }));
+        let received = received.await.unwrap();
+        // Some were still to be sent when the goodbye came.
+        assert!(!received.messages.is_empty());
+        let reason = CloseReason::Local;
+        assert_eq!(received.end, Some(PeerEvent::Closed { reason }));
+    }
 }
 
 #[tokio::test(start_paused = true)]

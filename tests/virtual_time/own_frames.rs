@@ -12,6 +12,7 @@ use futures::{Sink, SinkExt, Stream, StreamExt};
 use heartbeat_core::Control;
 use heartbeat_tests::scripted::{Scripted, control_frame};
 use heartbeat_tokio::{Dialect, Frame};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::codec::{Decoder, Encoder, Framed};
 
 pub struct OwnCodec;
@@ -69,9 +70,9 @@ impl Encoder<Frame<Bytes>> for OwnCodec {
     }
 }
 
-pub struct OwnFrames(pub Framed<Scripted, OwnCodec>);
+pub struct OwnFrames<S = Scripted>(pub Framed<S, OwnCodec>);
 
-impl Dialect for OwnFrames {
+impl<S> Dialect for OwnFrames<S> {
     type Message = Bytes;
     const HELLO: bool = true;
     const GOODBYE: bool = true;
@@ -81,7 +82,7 @@ impl Dialect for OwnFrames {
     }
 }
 
-impl Stream for OwnFrames {
+impl<S: AsyncRead + Unpin> Stream for OwnFrames<S> {
     type Item = io::Result<Frame<Bytes>>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -89,7 +90,7 @@ impl Stream for OwnFrames {
     }
 }
 
-impl Sink<Frame<Bytes>> for OwnFrames {
+impl<S: AsyncWrite + Unpin> Sink<Frame<Bytes>> for OwnFrames<S> {
     type Error = io::Error;
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -495,3 +495,72 @@ async fn a_codec_that_panics_again_and_again_ends_its_connection_and_nothing_els
     let events = rest(driver.receiver).await;
     assert!(matches!(*events, [PeerEvent::Dead(_)]), "{events:?}");
 }
+
+/// The end of a direction says that a side has finished.
+struct HalfLines(Lines);
+
+impl Dialect for HalfLines {
+    type Message = String;
+    const HALF_CLOSE: bool = true;
+}
+
+impl Decoder for HalfLines {
+    type Item = Frame<String>;
+    type Error = BadLine;
+
+    fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<Self::Item>, BadLine> {
+        self.0.decode(bytes)
+    }
+}
+
+impl Encoder<Frame<String>> for HalfLines {
+    type Error = BadLine;
+
+    fn encode(&mut self, frame: Frame<String>, bytes: &mut BytesMut) -> Result<(), Self::Error> {
+        self.0.encode(frame, bytes)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_ended_its_direction_can_wait_for_long_for_the_answer() {
+    let (ours, mut peer) = tokio::io::duplex(256);
+    let mut ours = Heartbeat::with_codec(ours, HalfLines(Lines::default()), quick());
+    ours.send("question".into()).await.unwrap();
+    ours.finish().await.unwrap();
+    let peer = tokio::spawn(async move {
+        let mut all = String::new();
+        peer.read_to_string(&mut all).await.unwrap();
+        sleep(secs(5)).await;
+        peer.write_all(b"answer\n").await.unwrap();
+        all
+    });
+    let events = rest(&mut ours).await;
+    let expected = [
+        PeerEvent::Message("answer".to_owned()),
+        PeerEvent::Finished,
+        PeerEvent::Closed {
+            reason: CloseReason::Finished,
+        },
+    ];
+    assert_eq!(events, expected);
+    assert_eq!(peer.await.unwrap(), "question\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_has_ended_its_direction_is_not_asked() {
+    let (ours, mut peer) = tokio::io::duplex(256);
+    let mut ours = Heartbeat::with_codec(ours, HalfLines(Lines::default()), quick());
+    peer.write_all(b"question\n").await.unwrap();
+    peer.shutdown().await.unwrap();
+    let asked = PeerEvent::Message("question".to_owned());
+    assert_eq!(ours.next().await, Some(asked));
+    assert_eq!(ours.next().await, Some(PeerEvent::Finished));
+    let nothing = timeout(secs(60), ours.next()).await;
+    assert!(nothing.is_err(), "{nothing:?}");
+    assert_eq!(ours.status().peer.state, State::HalfClosed);
+    ours.send("answer".into()).await.unwrap();
+    assert_eq!(ours.close().await, Ok(()));
+    let mut all = String::new();
+    peer.read_to_string(&mut all).await.unwrap();
+    assert_eq!(all, "answer\n");
+}

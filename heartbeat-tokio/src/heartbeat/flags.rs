@@ -49,6 +49,8 @@ pub(super) enum Flag {
     PauseLimited,
     /// Nobody will take an event.
     Unheard,
+    /// We leave, and what the inbox has no room for is thrown away.
+    Overflowing,
 }
 
 /// The facts that are true.

@@ -181,9 +181,11 @@ impl Timer {
         let Some(at) = clock.at(deadline) else {
             return;
         };
-        let sleep = self
-            .sleep
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        let runtime = self.runtime.as_ref();
+        let sleep = self.sleep.get_or_insert_with(|| {
+            let _context = runtime.map(Handle::enter);
+            Box::pin(tokio::time::sleep_until(at))
+        });
         // This also starts one that was never polled.
         sleep.as_mut().reset(at);
         self.armed = Some(deadline);

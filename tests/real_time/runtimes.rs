@@ -63,7 +63,7 @@ fn polled_elsewhere(then: impl FnOnce(Runtime)) {
     other.block_on(poll_a_little(&mut receiver));
     then(other);
     let began = Instant::now();
-    let closed = own.block_on(timeout(secs(10), sender.closed()));
+    let closed = own.block_on(async { timeout(secs(10), sender.closed()).await });
     let death = closed.expect("there is a verdict").unwrap_err();
     assert_in_time(&death, began.elapsed());
     drop((receiver, raw));
@@ -88,7 +88,7 @@ fn a_connection_that_is_polled_outside_of_its_runtime_has_its_timer() {
     drop(other);
     let began = Instant::now();
     let events = async { heartbeat.by_ref().collect::<Vec<_>>().await };
-    let events = own.block_on(timeout(secs(10), events));
+    let events = own.block_on(async { timeout(secs(10), events).await });
     let events = events.expect("there is a verdict");
     let Some(PeerEvent::Dead(death)) = events.last() else {
         panic!("{events:?}")
@@ -106,7 +106,7 @@ fn a_connection_that_is_spawned_elsewhere_takes_its_timer_along() {
     let driver = own.block_on(async { heartbeat.spawn() });
     drop(first);
     let began = Instant::now();
-    let closed = own.block_on(timeout(secs(10), driver.sender.closed()));
+    let closed = own.block_on(async { timeout(secs(10), driver.sender.closed()).await });
     let death = closed.expect("there is a verdict").unwrap_err();
     assert_in_time(&death, began.elapsed());
     drop(raw);
@@ -135,8 +135,8 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 /// A thread without any runtime receives, and sends.
 #[test]
 fn handles_work_outside_of_any_runtime() {
-    let own = Builder::new_multi_thread().worker_threads(1);
-    let own = { own }.enable_all().build().unwrap();
+    let mut own = Builder::new_multi_thread();
+    let own = own.worker_threads(1).enable_all().build().unwrap();
     let (ours, theirs) = tokio::io::duplex(1024);
     let (driver, peer) = own.block_on(async {
         let spawn = |stream| Heartbeat::new(stream, patient()).spawn();

@@ -75,8 +75,8 @@ fn the_summary_lists_every_chapter_and_no_other() {
     assert_eq!(book["book"]["src"].as_str(), Some("."));
 }
 
-/// Rust is compiled by `support/lib.rs` or stands in a test, JavaScript is compiled by the
-/// tests in node, and what is neither says so.
+/// Rust is compiled by `support/lib.rs` or stands in a test, JavaScript is run by the tests
+/// in node, and what is neither says so.
 #[test]
 fn every_block_of_code_in_the_guide_is_compiled_or_is_none() {
     let doctests = read(Path::new("tests/support/lib.rs"));

@@ -269,7 +269,7 @@ async fn a_server_that_restarts_gets_its_client_back_at_once() {
     }
     assert_eq!(server.failures(), 0, "{events:?}");
     let mut accepted = restarting.await.unwrap();
-    let _client = server.connect().await;
+    let _again = server.connect().await;
     assert!(accepted.recv().await.is_some());
 }
 

@@ -29,9 +29,13 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream},
     net::{TcpListener, TcpStream},
     runtime::Runtime,
+    sync::mpsc,
     time::Sleep,
 };
-use tokio_util::codec::{Framed, LengthDelimitedCodec};
+use tokio_util::{
+    codec::{Framed, LengthDelimitedCodec},
+    sync::{PollSendError, PollSender},
+};
 
 pub const KIB: usize = 1024;
 pub const MIB: usize = 1024 * KIB;
@@ -595,6 +599,52 @@ impl Stream for Spawned {
     }
 }
 
+/// What people write instead of [`Spawned`]: a task that owns a `Framed`, with a channel
+/// each way.
+pub struct Tasked {
+    receiver: mpsc::Receiver<Bytes>,
+    sender: PollSender<Bytes>,
+}
+
+pub async fn tasked<S>(stream: S, _: End) -> Tasked
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, mut outgoing) = mpsc::channel(64);
+    let (incoming, receiver) = mpsc::channel(64);
+    tokio::spawn(async move {
+        let mut framed = plain(stream, End::Asking).await;
+        loop {
+            tokio::select! {
+                message = outgoing.recv() => {
+                    let Some(message) = message else { return };
+                    if framed.send(message).await.is_err() {
+                        return;
+                    }
+                }
+                message = framed.next() => {
+                    let Some(message) = message else { return };
+                    if incoming.send(message).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    });
+    Tasked {
+        receiver,
+        sender: PollSender::new(sender),
+    }
+}
+
+impl Stream for Tasked {
+    type Item = Bytes;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        self.receiver.poll_recv(cx)
+    }
+}
+
 /// Only the messages are looked at.
 fn poll_message(
     events: &mut (impl Stream<Item = PeerEvent<Bytes>> + Unpin),
@@ -652,3 +702,4 @@ sink_by!(framed, io::Error, Plain<S>, S: AsyncRead + AsyncWrite + Unpin);
 sink_by!(0, io::Error, LengthDelimited<S>, S: AsyncRead + AsyncWrite + Unpin);
 sink_by!(0, SendError, Inline<S>, S: AsyncRead + AsyncWrite + Unpin + 'static);
 sink_by!(sender, SendError, Spawned);
+sink_by!(sender, PollSendError<Bytes>, Tasked);

@@ -23,6 +23,7 @@ use self::turns::Turns;
 
 /// The same file, with loom's atomics.
 #[path = "turns.rs"]
+#[allow(clippy::duplicate_mod, reason = "the same source, with other atomics")]
 mod turns;
 
 mod atomics {
@@ -196,7 +197,6 @@ fn both_directions_at_once_hold_nobody_up() {
     let both = |connection: &Connection| {
         connection.post();
         connection.arrive();
-        connection.post();
     };
-    in_every_order(3, both, takes::<1>);
+    in_every_order(2, both, takes::<1>);
 }

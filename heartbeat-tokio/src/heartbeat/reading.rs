@@ -57,6 +57,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             }
             Ok(read) => {
                 charge(read, cx);
+                if !coop::has_budget_remaining() {
+                    self.flags.raise(Flag::Spent);
+                }
                 self.flags.raise(Flag::NewBytes);
                 self.flags.set(Flag::Bulk, read >= BULK);
                 if !self.arrivals.are_relaxed() {

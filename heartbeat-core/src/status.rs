@@ -5,7 +5,7 @@
 
 use core::time::Duration;
 
-use crate::{frame::Hello, time::Instant};
+use crate::{config::Config, frame::Hello, time::Instant};
 
 /// A snapshot of a [`Monitor`](crate::Monitor).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,26 @@ pub struct Status {
     pub detection_time: Duration,
 }
 
+impl Status {
+    /// What a [`Monitor`](crate::Monitor) with this configuration says when it begins.
+    /// For tests; every field can be set.
+    #[must_use]
+    pub const fn new(config: &Config) -> Self {
+        Self {
+            state: State::Alive,
+            missed: 0,
+            last_heard: Instant::ORIGIN,
+            last_rtt: None,
+            smoothed_rtt: None,
+            pings: 0,
+            pongs: 0,
+            peer: None,
+            interval: config.interval(),
+            detection_time: config.detection_time(),
+        }
+    }
+}
+
 /// What a peer counts as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive] // later versions may tell more states apart
@@ -46,6 +66,9 @@ pub enum State {
     Suspect,
     /// We don't read at the moment, so nothing is judged.
     Paused,
+    /// A direction of the stream has ended in a protocol
+    /// [without a Hello](crate::Monitor::without_hello), so nothing is judged any more.
+    HalfClosed,
     /// We leave, and the peer hasn't confirmed it yet. It is judged as before.
     Closing,
     /// Ended in order.

@@ -192,7 +192,7 @@ where
     fn push_control(&mut self, control: Control) {
         let sayable = match control {
             Control::Hello(_) | Control::Alive | Control::Fin => C::HELLO,
-            _ => true,
+            _ => self.direction == Direction::Open,
         };
         if Self::HALF_CLOSE && control == Control::Fin {
             self.direction = Direction::Ending;
@@ -213,7 +213,8 @@ where
     fn give_up(&mut self) {}
 
     fn push_goodbye(&mut self, code: GoodbyeCode, detail: Detail) {
-        if C::GOODBYE && self.encode(Frame::Goodbye { code, detail }).is_ok() {
+        let sayable = C::GOODBYE && self.direction == Direction::Open;
+        if sayable && self.encode(Frame::Goodbye { code, detail }).is_ok() {
             self.control = self.write.len();
         }
     }

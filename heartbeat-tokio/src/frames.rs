@@ -178,6 +178,10 @@ where
         self.unread
     }
 
+    fn may_hold_more(&self) -> bool {
+        true
+    }
+
     /// An Alive too much costs little; without one, a peer whose pings wait behind a
     /// long message would take us for dead.
     fn is_in_message(&self) -> bool {

@@ -12,6 +12,7 @@ mod nats;
 mod networks;
 mod processes;
 mod redis;
+mod runtimes;
 mod slow_reader;
 mod stranger;
 mod swarm;

@@ -22,10 +22,10 @@ use heartbeat_core::ProtocolError;
 use heartbeat_tests::{ms, quick, secs};
 use heartbeat_tokio::{
     Cause, CloseError, CloseReason, Config, Dialect, Driver, Frame, Heartbeat, PeerEvent,
-    SendError, State,
+    SendError, State, testkit::Line,
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf},
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::codec::{Decoder, Encoder, Framed, LinesCodec, LinesCodecError};
@@ -443,56 +443,20 @@ async fn what_comes_after_our_goodbye_isnt_told_after_the_end() {
     }
 }
 
-/// A socket whose peer resets it as soon as we have ended our direction.
-struct Resets {
-    stream: DuplexStream,
-    is_reset: bool,
-}
-
-impl AsyncRead for Resets {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.is_reset {
-            true => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
-            false => Pin::new(&mut self.stream).poll_read(cx, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for Resets {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.is_reset = true;
-        Poll::Ready(Ok(()))
-    }
-}
-
 /// What lay in its kernel is lost then.
 #[tokio::test(start_paused = true)]
 async fn a_reset_confirms_nothing() {
-    let (stream, _unread) = tokio::io::duplex(256);
-    let stream = Resets {
-        stream,
-        is_reset: false,
-    };
+    let (stream, _unread, line) = Line::pair();
     let mut ours = Heartbeat::with_codec(stream, Lines::default(), quick());
     ours.send("a line".into()).await.unwrap();
+    let resetting = async {
+        // Our direction has ended by then, and the peer's hasn't.
+        sleep(ms(1)).await;
+        line.reset();
+    };
+    let (closed, ()) = tokio::join!(ours.close(), resetting);
     let unconfirmed = CloseError::Unconfirmed { unwritten: 0 };
-    assert_eq!(ours.close().await, Err(unconfirmed));
+    assert_eq!(closed, Err(unconfirmed));
 }
 
 /// Panics whenever it is asked.
@@ -530,4 +494,73 @@ async fn a_codec_that_panics_again_and_again_ends_its_connection_and_nothing_els
     assert!(matches!(closed, Err(CloseError::Dead { .. })), "{closed:?}");
     let events = rest(driver.receiver).await;
     assert!(matches!(*events, [PeerEvent::Dead(_)]), "{events:?}");
+}
+
+/// The end of a direction says that a side has finished.
+struct HalfLines(Lines);
+
+impl Dialect for HalfLines {
+    type Message = String;
+    const HALF_CLOSE: bool = true;
+}
+
+impl Decoder for HalfLines {
+    type Item = Frame<String>;
+    type Error = BadLine;
+
+    fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<Self::Item>, BadLine> {
+        self.0.decode(bytes)
+    }
+}
+
+impl Encoder<Frame<String>> for HalfLines {
+    type Error = BadLine;
+
+    fn encode(&mut self, frame: Frame<String>, bytes: &mut BytesMut) -> Result<(), Self::Error> {
+        self.0.encode(frame, bytes)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_ended_its_direction_can_wait_for_long_for_the_answer() {
+    let (ours, mut peer) = tokio::io::duplex(256);
+    let mut ours = Heartbeat::with_codec(ours, HalfLines(Lines::default()), quick());
+    ours.send("question".into()).await.unwrap();
+    ours.finish().await.unwrap();
+    let peer = tokio::spawn(async move {
+        let mut all = String::new();
+        peer.read_to_string(&mut all).await.unwrap();
+        sleep(secs(5)).await;
+        peer.write_all(b"answer\n").await.unwrap();
+        all
+    });
+    let events = rest(&mut ours).await;
+    let expected = [
+        PeerEvent::Message("answer".to_owned()),
+        PeerEvent::Finished,
+        PeerEvent::Closed {
+            reason: CloseReason::Finished,
+        },
+    ];
+    assert_eq!(events, expected);
+    assert_eq!(peer.await.unwrap(), "question\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_has_ended_its_direction_is_not_asked() {
+    let (ours, mut peer) = tokio::io::duplex(256);
+    let mut ours = Heartbeat::with_codec(ours, HalfLines(Lines::default()), quick());
+    peer.write_all(b"question\n").await.unwrap();
+    peer.shutdown().await.unwrap();
+    let asked = PeerEvent::Message("question".to_owned());
+    assert_eq!(ours.next().await, Some(asked));
+    assert_eq!(ours.next().await, Some(PeerEvent::Finished));
+    let nothing = timeout(secs(60), ours.next()).await;
+    assert!(nothing.is_err(), "{nothing:?}");
+    assert_eq!(ours.status().peer.state, State::HalfClosed);
+    ours.send("answer".into()).await.unwrap();
+    assert_eq!(ours.close().await, Ok(()));
+    let mut all = String::new();
+    peer.read_to_string(&mut all).await.unwrap();
+    assert_eq!(all, "answer\n");
 }

@@ -9,7 +9,7 @@ use std::sync::{
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use heartbeat_tests::{
-    RawPeer, Throttled, all_events, data_frame, ms, notable, quick, secs, wrapped,
+    RawPeer, all_events, data_frame, ms, notable, quick, secs, slow_line, wrapped,
 };
 use heartbeat_tokio::{
     CloseReason, Config, Heartbeat, NetStatus, PeerEvent, SafetyNet, SendError, State,
@@ -188,8 +188,8 @@ async fn two_halves_in_two_tasks_carry_everything_in_both_directions() {
 
 #[tokio::test(start_paused = true)]
 async fn dropping_futures_at_any_point_loses_nothing() {
-    let (ours, theirs) = tokio::io::duplex(100);
-    let mut slow = Heartbeat::new(Throttled::new(ours, 1_000_000), Config::default());
+    let (ours, theirs) = slow_line(100, 1_000_000);
+    let mut slow = Heartbeat::new(ours, Config::default());
     let mut peer = Heartbeat::new(theirs, Config::default());
     let sending = async {
         for message in messages() {

@@ -20,7 +20,8 @@ use bytes::Bytes;
 use futures::{FutureExt, Sink, SinkExt, Stream, StreamExt, channel::mpsc, future::join_all};
 use heartbeat_core::{Control, GoodbyeCode, Nonce, ProtocolError};
 use heartbeat_tests::{
-    RawPeer, all_events, data_frame, framed, ms, notable, parts, quick, secs, wrapped,
+    RawPeer, all_events, data_frame, framed, ms, notable, parts, quick, scripted::control_frame,
+    secs, wrapped,
 };
 use heartbeat_tokio::{Cause, Config, Death, Dialect, Evidence, Frame, Heartbeat, PeerEvent};
 use tokio::{
@@ -453,6 +454,35 @@ fn talks(stream: DuplexStream, bytes: usize, every: Duration) -> JoinHandle<(Dea
         let (death, ()) = tokio::join!(receiving, sending);
         death
     })
+}
+
+/// The application slept too, with the whole process.
+#[tokio::test(start_paused = true)]
+async fn a_stall_of_the_process_is_not_counted_as_a_handler_that_hangs() {
+    let (ours, mut theirs) = tokio::io::duplex(1 << 16);
+    let driver = Heartbeat::new(ours, limited()).spawn();
+    let hello = Control::Hello(quick().hello([7; 8]));
+    theirs.write_all(&control_frame(hello)).await.unwrap();
+    theirs.write_all(&data_frame(b"waits")).await.unwrap();
+    sleep(ms(500)).await;
+    tokio::time::advance(secs(60)).await;
+    let woken = Instant::now();
+    // From here on it may wait for 2 s again.
+    let alive = tokio::spawn(async move {
+        while theirs
+            .write_all(&control_frame(Control::Alive))
+            .await
+            .is_ok()
+        {
+            sleep(ms(100)).await;
+        }
+    });
+    driver.task.await.unwrap();
+    let took = woken.elapsed();
+    assert!((ms(1_990)..ms(2_200)).contains(&took), "{took:?}");
+    alive.await.unwrap();
+    let end = death(driver.receiver).await;
+    assert_eq!(end.cause, Cause::NotReading);
 }
 
 #[tokio::test(start_paused = true)]

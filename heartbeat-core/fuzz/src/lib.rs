@@ -535,7 +535,7 @@ impl Subject {
     fn not_reading(&mut self) {
         let watched = matches!(
             self.monitor.status().state,
-            State::Alive | State::Suspect | State::Paused
+            State::Alive | State::Suspect | State::Paused | State::HalfClosed
         );
         self.monitor.handle_not_reading(self.now);
         let is_dead = self.monitor.status().state == State::Dead;

@@ -9,7 +9,7 @@ use crate::{
 use super::{
     Monitor,
     leaving::{Leaving, Parting},
-    life::{Life, Paused},
+    life::Life,
 };
 
 impl Monitor {
@@ -20,10 +20,13 @@ impl Monitor {
     /// A Fin is sent behind everything that the application has queued: see
     /// [`poll_transmit`](Self::poll_transmit). When both sides have finished,
     /// [`Event::Closed`](crate::Event::Closed) comes.
+    ///
+    /// In a protocol [without a Hello](Self::without_hello) the end of our direction
+    /// says it, and no ping can follow: once that has left the peer isn't judged.
     pub fn finish(&mut self, now: Instant) {
         let at = self.observe(now);
         self.forgive(at);
-        if self.life.is_watching() {
+        if !self.has_ended() {
             self.leaving.finish();
         }
     }
@@ -48,7 +51,7 @@ impl Monitor {
     pub fn close(&mut self, reason: GoodbyeCode, now: Instant) {
         let at = self.observe(now);
         self.forgive(at);
-        if self.life.is_watching() {
+        if !self.has_ended() {
             let linger = micros(self.timing.config().linger());
             self.leaving.leave(reason, at.now.plus(linger));
         }
@@ -58,14 +61,18 @@ impl Monitor {
     /// it has finished: like a Fin. Nothing can come of it any more, so it isn't judged
     /// or asked from now on.
     pub fn handle_half_close(&mut self, now: Instant) {
-        let at = self.observe(now);
-        if self.life.is_watching() {
-            self.outbox.pause();
-            self.ledger.forget_times();
-            self.life = Life::Paused(Paused::new(false));
+        self.observe(now);
+        if !self.has_ended() {
+            self.stop_asking();
             self.peer_finished();
-            debug_assert!(self.last_heard <= at.now);
         }
+    }
+
+    /// No ping can leave any more, or none can be answered.
+    pub(super) fn stop_asking(&mut self) {
+        self.outbox.pause();
+        self.ledger.forget_times();
+        self.life = Life::HalfClosed;
     }
 
     /// A message of the peer's was thrown away. Its goodbye, if it says one, isn't

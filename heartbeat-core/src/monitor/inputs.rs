@@ -78,13 +78,7 @@ impl Monitor {
     pub fn handle_backlog(&mut self, now: Instant) {
         let at = self.observe(now);
         self.forgive(at);
-        let is_wanted = match &self.life {
-            Life::Idle(idle) => self.has_alive() || !idle.probe_waits(),
-            // Its ping shows the same where nothing else does.
-            Life::Round(_) => self.has_alive(),
-            _ => false,
-        };
-        if is_wanted && self.next_sign().is_due(at.now) {
+        if self.next_backlog_sign().is_due(at.now) {
             self.want_sign();
         }
     }
@@ -114,7 +108,7 @@ impl Monitor {
             }
             _ => self.handle_evidence(Evidence::Frame, at),
         }
-        if self.life.is_watching() {
+        if !self.has_ended() {
             self.take(control, at.now);
         }
     }
@@ -135,6 +129,8 @@ impl Monitor {
     fn take(&mut self, control: Control, now: Instant) {
         match control {
             Control::Hello(hello) => self.meet(hello, now),
+            // No answer can follow the end of our direction.
+            Control::Ping(_) if self.life == Life::HalfClosed => {}
             Control::Ping(nonce) if self.admits_ping(now) => {
                 self.outbox.owe_pong(nonce);
                 self.ask_along(now);
@@ -161,7 +157,7 @@ impl Monitor {
 
     /// Whether a pong answers a ping of ours that is unanswered so far.
     fn match_pong(&mut self, nonce: Nonce, at: Moment) -> bool {
-        if !self.life.is_watching() {
+        if self.has_ended() {
             return false;
         }
         let window = self.window();
@@ -221,7 +217,11 @@ impl Monitor {
         if self.outbox.alive_left(at.now) {
             self.sign_left(at.now);
         }
-        self.leaving.left();
+        let has_ended_our_direction = self.leaving.left() && !self.has_alive();
+        if has_ended_our_direction && !self.has_ended() {
+            self.stop_asking();
+            self.outbox.take_pong();
+        }
         self.close_if_all_is_said();
     }
 
@@ -242,7 +242,7 @@ impl Monitor {
     pub fn handle_blocked(&mut self, now: Instant) {
         let at = self.observe(now);
         self.forgive(at);
-        if self.life.is_watching() {
+        if !self.has_ended() {
             self.writes.block(self.timing.config(), at.now);
         }
     }
@@ -327,7 +327,7 @@ impl Monitor {
     /// that is: a monitor knows of no messages that wait.
     pub fn handle_not_reading(&mut self, now: Instant) {
         let now = self.observe(now).now;
-        if self.life.is_watching() {
+        if !self.has_ended() {
             self.die(Cause::NotReading, now);
         }
     }
@@ -347,7 +347,7 @@ impl Monitor {
         match self.life {
             Life::Idle(_) => self.probe_idle(at.now),
             Life::Paused(ref mut paused) => paused.let_probe_wait(),
-            Life::Round(_) | Life::Closed { .. } | Life::Dead { .. } => {}
+            Life::Round(_) | Life::HalfClosed | Life::Closed { .. } | Life::Dead { .. } => {}
         }
     }
 }

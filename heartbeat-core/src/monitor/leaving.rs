@@ -149,19 +149,20 @@ impl Leaving {
         self.lossy = true;
     }
 
-    /// All that was handed out has left.
-    pub(super) const fn left(&mut self) {
-        match &mut self.ours {
-            Ours::Open => {}
+    /// All that was handed out has left. Says whether our Fin was among it.
+    pub(super) const fn left(&mut self) -> bool {
+        let fin = match &mut self.ours {
+            Ours::Open => false,
             Ours::Finished(fin) => fin.leaves(),
             Ours::Leaving { fin, goodbye, .. } => {
-                fin.leaves();
                 goodbye.leaves();
+                fin.leaves()
             }
-        }
+        };
         if let Theirs::Left { answer, .. } = &mut self.theirs {
             answer.leaves();
         }
+        fin
     }
 
     // ---- what is due ---------------------------------------------------
@@ -283,10 +284,13 @@ impl Step {
         due
     }
 
-    const fn leaves(&mut self) {
-        if let Self::InFlight = self {
+    /// What was handed out has left. Says whether this was.
+    const fn leaves(&mut self) -> bool {
+        let was_in_flight = matches!(self, Self::InFlight);
+        if was_in_flight {
             *self = Self::Left;
         }
+        was_in_flight
     }
 }
 

@@ -19,6 +19,9 @@ pub(super) enum Life {
     Round(Round),
     /// We don't read; nothing is judged.
     Paused(Paused),
+    /// A direction of the stream has ended, in a protocol in which no ping or no
+    /// answer can follow: nothing is asked or judged any more.
+    HalfClosed,
     /// Ended in order.
     Closed {
         /// What the peer's goodbye is still to be answered with.
@@ -79,7 +82,7 @@ impl Life {
             Self::Idle(idle) => idle.interval_end(timing, last_heard),
             Self::Round(round) => round.deadline(),
             Self::Paused(paused) => paused.sign_at,
-            Self::Closed { .. } | Self::Dead { .. } => Instant::MAX,
+            Self::HalfClosed | Self::Closed { .. } | Self::Dead { .. } => Instant::MAX,
         }
     }
 
@@ -87,16 +90,11 @@ impl Life {
     pub(super) const fn take_last_word(&mut self) -> Option<GoodbyeCode> {
         match self {
             Self::Closed { answer: code } | Self::Dead { goodbye: code, .. } => code.take(),
-            Self::Idle(_) | Self::Round(_) | Self::Paused(_) => None,
+            Self::Idle(_) | Self::Round(_) | Self::Paused(_) | Self::HalfClosed => None,
         }
     }
 
-    /// Whether the peer is judged, or will be when we read again.
     #[inline]
-    pub(super) const fn is_watching(&self) -> bool {
-        matches!(self, Self::Idle(_) | Self::Round(_) | Self::Paused(_))
-    }
-
     pub(super) const fn has_ended(&self) -> bool {
         matches!(self, Self::Closed { .. } | Self::Dead { .. })
     }
@@ -106,18 +104,19 @@ impl Life {
         match self {
             Self::Round(round) => round.missed(),
             Self::Dead { missed, .. } => *missed,
-            Self::Idle(_) | Self::Paused(_) | Self::Closed { .. } => 0,
+            Self::Idle(_) | Self::Paused(_) | Self::HalfClosed | Self::Closed { .. } => 0,
         }
     }
 
     pub(super) const fn state(&self, is_suspect: bool, is_leaving: bool) -> State {
         match self {
-            Self::Idle(_) | Self::Round(_) | Self::Paused(_) if is_leaving => State::Closing,
+            Self::Closed { .. } => State::Closed,
+            Self::Dead { .. } => State::Dead,
+            _ if is_leaving => State::Closing,
             Self::Idle(_) | Self::Round(_) if is_suspect => State::Suspect,
             Self::Idle(_) | Self::Round(_) => State::Alive,
             Self::Paused(_) => State::Paused,
-            Self::Closed { .. } => State::Closed,
-            Self::Dead { .. } => State::Dead,
+            Self::HalfClosed => State::HalfClosed,
         }
     }
 }
@@ -206,6 +205,7 @@ impl Life {
                 facts.instant(sign_at);
                 facts.number(probe_waits);
             }
+            Self::HalfClosed => facts.number(5),
             Self::Closed { answer } => {
                 facts.number(3);
                 facts.number(answer.map_or(-1, |code| code.0.into()));

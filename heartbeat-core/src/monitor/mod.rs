@@ -218,7 +218,9 @@ impl Monitor {
     #[must_use]
     pub const fn has_transmit_ahead(&self) -> bool {
         match &self.life {
-            Life::Idle(_) | Life::Round(_) | Life::Paused(_) => self.outbox.has_frame(),
+            Life::Idle(_) | Life::Round(_) | Life::Paused(_) | Life::HalfClosed => {
+                self.outbox.has_frame()
+            }
             Life::Dead { goodbye: word, .. } | Life::Closed { answer: word } => word.is_some(),
         }
     }
@@ -281,6 +283,17 @@ impl Monitor {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         Some(self.deadline()).filter(|&deadline| deadline < Instant::MAX)
+    }
+
+    /// When to call [`handle_backlog`](Self::handle_backlog) if what arrived at
+    /// `since`, or something behind it, still waits then to be taken apart; `None` for
+    /// never, or not before the next input.
+    ///
+    /// The peer may have asked just then, and is answered before its patience ends.
+    #[must_use]
+    pub fn backlog_deadline(&self, since: Instant) -> Option<Instant> {
+        let soon = since.plus(self.timing.sign_interval() / 2);
+        Some(self.next_backlog_sign().max(soon)).filter(|&deadline| deadline < Instant::MAX)
     }
 
     #[inline(always)] // each input begins with it

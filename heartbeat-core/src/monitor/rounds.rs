@@ -39,7 +39,7 @@ impl Monitor {
     fn slept_through(&mut self, deadline: Instant, now: Instant) -> Option<u64> {
         let late = now.micros_since(deadline);
         self.health.was_late(late.min(self.timing.timeout()));
-        let slept = late > self.timing.tolerated_lateness() && self.life.is_watching();
+        let slept = late > self.timing.tolerated_lateness() && !self.has_ended();
         if slept {
             self.ledger.forget_times();
         }
@@ -64,7 +64,7 @@ impl Monitor {
     #[inline(always)]
     pub(super) fn heard(&mut self, then: Instant) {
         match self.life {
-            Life::Idle(_) | Life::Paused(_) => {}
+            Life::Idle(_) | Life::Paused(_) | Life::HalfClosed => {}
             Life::Round(_) => self.enter_idle(),
             Life::Closed { .. } | Life::Dead { .. } => return,
         }
@@ -102,7 +102,7 @@ impl Monitor {
                 paused.plan(Instant::MAX);
                 self.want_sign();
             }
-            Life::Paused(_) | Life::Closed { .. } | Life::Dead { .. } => {}
+            Life::Paused(_) | Life::HalfClosed | Life::Closed { .. } | Life::Dead { .. } => {}
         }
     }
 
@@ -287,6 +287,17 @@ impl Monitor {
             _ if is_on_its_way => Instant::MAX,
             Some(left) => left.plus(self.timing.sign_interval()),
             None => Instant::ORIGIN,
+        }
+    }
+
+    /// When the next sign of life is due while something that arrived waits to be
+    /// taken apart.
+    pub(super) fn next_backlog_sign(&self) -> Instant {
+        match &self.life {
+            Life::Idle(idle) if self.has_alive() || !idle.probe_waits() => self.next_sign(),
+            // Its ping shows the same where nothing else does.
+            Life::Round(_) if self.has_alive() => self.next_sign(),
+            _ => Instant::MAX,
         }
     }
 

@@ -8,7 +8,7 @@
     reason = "helpers of tests may panic too"
 )]
 
-use crate::common::{INSTANCE, Run, ms, secs};
+use crate::common::{INSTANCE, Run, at, ms, secs};
 use heartbeat_core::{Config, ConfigBuilder, Control, Evidence, Instant, Monitor};
 
 fn timings() -> ConfigBuilder {
@@ -117,4 +117,21 @@ fn a_foreign_protocol_has_pings_for_that() {
     assert_eq!(run.signs(), []);
     // That they stay unanswered is held against nobody.
     assert_eq!(run.told, []);
+}
+
+/// The peer may have asked just when its messages came, which wait for our application.
+#[test]
+fn what_waits_is_seen_to_before_the_peers_patience_ends() {
+    let mut run = Run::new(timings().build().unwrap());
+    let deadline = |run: &Run, since| run.monitor.backlog_deadline(at(since));
+    run.at(secs(1), Monitor::handle_message);
+    assert_eq!(deadline(&run, secs(1)), Some(at(secs(6))));
+    run.at(secs(6), Monitor::handle_backlog);
+    assert_eq!(run.signs(), [secs(6)]);
+    // The next sign is due a sign interval after it, and no sooner.
+    assert_eq!(deadline(&run, secs(1)), Some(at(secs(16))));
+    assert_eq!(deadline(&run, secs(12)), Some(at(secs(17))));
+    // A pause has its own.
+    run.at(secs(7), Monitor::handle_paused);
+    assert_eq!(deadline(&run, secs(12)), None);
 }

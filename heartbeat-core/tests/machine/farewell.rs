@@ -898,3 +898,46 @@ fn after_the_end_nothing_is_said_any_more() {
         assert_eq!((run.told.len(), run.sent.len()), (told, sent));
     }
 }
+
+/// A peer that has half-closed can't answer, whatever of ours was on its way.
+#[test]
+fn a_peer_that_has_half_closed_is_asked_no_more() {
+    let is_ping = |&(_, control): &(_, Control)| matches!(control, Control::Ping(_));
+    for halfway in [secs(5), secs(10), secs(11)] {
+        let mut run = foreign();
+        run.at(halfway, Monitor::handle_half_close);
+        run.at(halfway + secs(1), Monitor::handle_flushed);
+        let asked = run.sent.iter().filter(|sent| is_ping(sent)).count();
+        run.at(halfway + secs(2), Monitor::probe);
+        run.at(halfway + secs(3), Monitor::handle_backlog);
+        run.until(secs(1_000));
+        assert_eq!(run.monitor.poll_timeout(), None, "{halfway:?}");
+        assert_eq!(run.monitor.status().state, State::HalfClosed);
+        assert_eq!(run.sent.iter().filter(|sent| is_ping(sent)).count(), asked);
+        assert_told(&run, &[(halfway, Event::Finished)]);
+    }
+}
+
+/// No ping can leave behind the end of our direction, and no pong.
+#[test]
+fn behind_a_fin_that_ends_our_direction_nothing_leaves() {
+    for pause in [false, true] {
+        let mut run = foreign();
+        if pause {
+            run.at(secs(3), Monitor::handle_paused);
+        }
+        run.at(secs(4), Monitor::finish);
+        assert_eq!(run.sent.last(), Some(&(secs(4), Control::Fin)));
+        let sent = run.sent.len();
+        run.at(secs(5), Monitor::handle_resumed);
+        run.at(secs(6), arrives(Control::Ping(Nonce([1; 8]))));
+        run.at(secs(7), Monitor::handle_message);
+        run.until(secs(1_000));
+        assert_eq!(run.monitor.status().state, State::HalfClosed);
+        assert_eq!(run.sent.len(), sent, "paused: {pause}");
+        assert_told(&run, &[]);
+        run.at(secs(1_000), Monitor::handle_half_close);
+        let told = run.told.last().map(|&(_, event)| event);
+        assert_eq!(told, Some(closed(CloseReason::Finished)));
+    }
+}

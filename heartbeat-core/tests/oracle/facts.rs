@@ -83,8 +83,11 @@ pub(crate) struct Facts {
     pub(crate) terms: Terms,
     pub(crate) now: u64,
     pub(crate) last: u64,
-    /// We don't read.
+    /// We don't read, or a direction has ended.
     pub(crate) paused: bool,
+    half_closed: bool,
+    /// Our Fin was handed out, and its flush wasn't reported.
+    fin_in_flight: bool,
     pub(crate) rtt: RoundTrips,
     pub(crate) flood: Flood,
     pub(crate) sent: u64,
@@ -111,6 +114,8 @@ impl Facts {
             now,
             last: now,
             paused: false,
+            half_closed: false,
+            fin_in_flight: false,
             rtt: RoundTrips::default(),
             flood: Flood::new(hello, terms.min_interval, now),
             sent: 0,
@@ -128,6 +133,11 @@ impl Facts {
     pub(crate) fn transmitted(&mut self) {
         self.sent += 1;
         self.in_flight = true;
+    }
+
+    /// Our Fin was handed out.
+    pub(crate) const fn finished(&mut self) {
+        self.fin_in_flight = true;
     }
 
     /// Pings that aren't answered and still may be.
@@ -160,9 +170,9 @@ impl Facts {
             self.untime();
         }
         let shows = match op {
-            Op::End(_) | Op::NotReading => false,
+            Op::End(_) | Op::NotReading | Op::HalfClose => false,
             Op::Timeout => true,
-            Op::Resumed => paused,
+            Op::Resumed => paused && !self.half_closed,
             _ => !paused,
         };
         let mut world = World {
@@ -172,13 +182,20 @@ impl Facts {
         };
         if judges {
             self.judge(op, paused, &mut world);
-            self.paused = (paused || op == Op::Paused) && op != Op::Resumed;
+            self.half_closed |= op == Op::HalfClose;
+            let paused = (paused || op == Op::Paused) && op != Op::Resumed;
+            self.paused = paused || self.half_closed;
         }
         world.paused = [paused, self.paused];
         world.terms = self.terms;
         world.last = self.last;
         if op == Op::Flushed && self.in_flight {
             self.flushed(asked);
+        }
+        let fin_left = op == Op::Flushed && std::mem::take(&mut self.fin_in_flight);
+        if fin_left && self.terms.foreign && judges {
+            self.untime();
+            (self.half_closed, self.paused) = (true, true);
         }
         world.left = self.left;
         world.settled = self.unanswered() == 0;
@@ -235,7 +252,8 @@ impl Facts {
             }
             Op::Ping(_) => world.flood = self.flood.ping(now),
             Op::Paused if !paused => self.untime(),
-            Op::Resumed if paused => {
+            Op::HalfClose => self.untime(),
+            Op::Resumed if paused && !self.half_closed => {
                 self.untime();
                 self.last = now;
             }

@@ -305,6 +305,7 @@ impl Judge {
                     return Err(Violation::new("transmit: our Hello", format!("{hello:?}")));
                 }
             }
+            Some(Control::Fin) => self.facts.finished(),
             Some(Control::Pong(_)) => self.promises.pong()?,
             Some(Control::Goodbye(_)) => self.promises.goodbye(),
             _ => {}
@@ -366,6 +367,7 @@ impl Judge {
             Life::Idle { .. } => "Idle",
             Life::Round(_) => "Round",
             Life::Paused { .. } => "Paused",
+            Life::HalfClosed => "HalfClosed",
             Life::Closed { .. } => "Closed",
             Life::Dead { .. } => "Dead",
         };

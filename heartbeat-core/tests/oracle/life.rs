@@ -25,6 +25,8 @@ pub(crate) enum Life {
         sign: Option<u64>,
         probe_waits: bool,
     },
+    /// A direction has ended: nothing is asked or judged.
+    HalfClosed,
     Closed {
         /// What the peer's goodbye is still to be answered with.
         answer: Option<GoodbyeCode>,
@@ -150,6 +152,7 @@ impl Candidate {
             Life::Idle { .. } => (judging, 0),
             Life::Round(round) => (judging, round.missed),
             Life::Paused { .. } => (State::Paused, 0),
+            Life::HalfClosed => (State::HalfClosed, 0),
             Life::Closed { .. } => (State::Closed, 0),
             Life::Dead { missed, .. } => (State::Dead, missed),
         };
@@ -239,6 +242,7 @@ impl Candidate {
                 let expected = limit.min(sign.unwrap_or(NEVER));
                 (at == expected, Span::exactly(expected))
             }
+            Life::HalfClosed => (at == limit, Span::exactly(limit)),
         };
         if fits {
             Ok(())

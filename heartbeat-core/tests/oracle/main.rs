@@ -124,6 +124,7 @@ fn one_monitor_under_an_arbitrary_driver() {
             "pauses",
             "probes",
             "probes in a pause",
+            "half-closes",
             "Hellos that change I*",
             "backlogs",
             "acknowledgements",

@@ -49,6 +49,7 @@ impl Candidate {
             }
             Op::Hello(_) => {}
             Op::Ping(_) if world.flood => self.die(Some(Cause::PingFlood), world),
+            Op::Ping(_) if self.life == Life::HalfClosed => {}
             Op::Ping(number) => {
                 self.pong = Some(nonce(number));
                 self.ask_along(world, fork);
@@ -63,6 +64,11 @@ impl Candidate {
             Op::Blocked => self.limit = self.limit.or_else(|| limit(world)),
             Op::Timeout => self.timeout(served, world, fork),
             Op::End(end) => self.die(Some(end.into()), world),
+            Op::HalfClose => {
+                self.half_close();
+                self.pending.finished |= self.parting.hear_fin();
+                self.part_if_all_is_said(world);
+            }
             Op::Paused => self.paused(world),
             Op::Resumed => self.resumed(world, fork),
             Op::Probe => self.probe(world, fork),
@@ -237,7 +243,10 @@ impl Candidate {
             self.alive_left = Some(world.now);
             self.sign_left(world);
         }
-        self.parting.flushed();
+        if self.parting.flushed() && world.terms.foreign {
+            self.half_close();
+            self.pong = None;
+        }
         self.part_if_all_is_said(world);
     }
 
@@ -302,7 +311,7 @@ impl Candidate {
 
     fn paused(&mut self, world: &World) {
         let waits = match self.life {
-            Life::Paused { .. } => return,
+            Life::Paused { .. } | Life::HalfClosed => return,
             Life::Idle { probe_waits } => probe_waits,
             _ => false,
         };
@@ -313,6 +322,13 @@ impl Candidate {
         self.due = None;
         self.in_flight = self.in_flight.map(|_| Ping::Keepalive);
         self.plan_sign(world);
+    }
+
+    /// Nothing is asked or judged any more.
+    fn half_close(&mut self) {
+        self.life = Life::HalfClosed;
+        self.due = None;
+        self.in_flight = self.in_flight.map(|_| Ping::Keepalive);
     }
 
     fn resumed(&mut self, world: &World, fork: &mut Fork) {

@@ -248,6 +248,7 @@ fn parting(dice: &mut Dice, judge: &Judge) -> Op {
     match dice.below(10) {
         0..3 => Op::Close(dice.one(&[0, 0, 1, 64])),
         3 => Op::Finish,
+        4 if judge.facts.terms.foreign => Op::HalfClose,
         4 => Op::Fin,
         5 => Op::Discarded,
         _ if judge.state() == State::Closing => Op::Goodbye(dice.one(&[8, 8, 0, 1])),

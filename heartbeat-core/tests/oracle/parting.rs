@@ -97,8 +97,9 @@ impl Parting {
         Answered::Later
     }
 
-    /// Everything that was handed out has left.
-    pub(crate) fn flushed(&mut self) {
+    /// Everything that was handed out has left. True: our Fin with it.
+    pub(crate) fn flushed(&mut self) -> bool {
+        let fin = self.fin == Some(Said::InFlight);
         let goodbye = self.goodbye.as_mut().map(|goodbye| &mut goodbye.said);
         let all = [self.fin.as_mut(), goodbye, self.answer.as_mut()];
         for said in all.into_iter().flatten() {
@@ -106,6 +107,7 @@ impl Parting {
                 *said = Said::Left;
             }
         }
+        fin
     }
 
     // ---- what is due ---------------------------------------------------

@@ -216,7 +216,7 @@ impl Candidate {
     pub(crate) fn stalled(&mut self, op: Op, world: &World, fork: &mut Fork) -> bool {
         let limited = self.was_for_another(world);
         let forgives = match self.life {
-            Life::Paused { .. } => false,
+            Life::Paused { .. } | Life::HalfClosed => false,
             Life::Round(round) => round.forgiven < world.terms.misses,
             _ => true,
         } && op != Op::Paused;

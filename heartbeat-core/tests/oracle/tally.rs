@@ -40,6 +40,7 @@ impl Tally {
         }
         match op {
             Op::Paused if judged => self.count("pauses"),
+            Op::HalfClose if judged => self.count("half-closes"),
             Op::Probe if judged => self.count("probes"),
             Op::Probe if paused => self.count("probes in a pause"),
             Op::Hello(_) if judged && world.former.star() != world.terms.star() => {

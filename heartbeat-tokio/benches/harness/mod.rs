@@ -616,14 +616,18 @@ where
         let mut framed = plain(stream, End::Asking).await;
         loop {
             tokio::select! {
-                message = outgoing.recv() => match message {
-                    Some(message) if framed.send(message).await.is_ok() => {}
-                    _ => return,
-                },
-                message = framed.next() => match message {
-                    Some(message) if incoming.send(message).await.is_ok() => {}
-                    _ => return,
-                },
+                message = outgoing.recv() => {
+                    let Some(message) = message else { return };
+                    if framed.send(message).await.is_err() {
+                        return;
+                    }
+                }
+                message = framed.next() => {
+                    let Some(message) = message else { return };
+                    if incoming.send(message).await.is_err() {
+                        return;
+                    }
+                }
             }
         }
     });

@@ -48,6 +48,8 @@ pub(super) struct Ending {
     /// Until when a peer whose protocol confirms nothing has to end its direction, if
     /// we leave.
     linger_until: Option<Instant>,
+    /// Until when a full inbox keeps us from reading while we leave.
+    room_until: Option<Instant>,
     parting: Parting,
     /// The error behind the end.
     pub(super) io_error: Option<Arc<io::Error>>,
@@ -92,7 +94,7 @@ const AFTER_GOODBYE: usize = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct Remains<M> {
     pub(crate) inbox: Inbox<M>,
-    pub(crate) ended: Option<Ended>,
+    pub(crate) ended: Ended,
     pub(crate) close_result: Result<CloseReason, CloseError>,
     pub(crate) io_error: Option<Arc<io::Error>>,
     pub(crate) status: Status,
@@ -121,7 +123,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// How sending a message fails once none may follow.
     #[inline]
-    pub(super) fn check_sending(&self) -> Result<(), SendError> {
+    pub(crate) fn check_sending(&self) -> Result<(), SendError> {
         self.check_open()?;
         match self.flags.has(Flag::Finishing) {
             true => Err(SendError::Finished),
@@ -196,9 +198,44 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             self.flags.raise(Flag::Finishing);
             self.flags.raise(Flag::FlushWanted);
             self.monitor.close(code, now);
+            if self.flags.has(Flag::Paused) {
+                self.wait_for_room(now);
+            }
             self.outputs_due();
         }
         leaves
+    }
+
+    /// We don't read any more. If we leave, that is so for half the time at most for
+    /// which the peer waits for our end, once it has confirmed.
+    pub(super) fn wait_for_room(&mut self, now: Instant) {
+        let config = self.monitor.config();
+        let own = config.timeout() * config.max_missed();
+        let peer = self.monitor.status().peer;
+        let patience = peer.map(|hello| hello.detection_time.saturating_sub(hello.interval));
+        let Some(ending) = &mut self.ending else {
+            return;
+        };
+        if ending.linger_until.is_some() {
+            let until = now + patience.unwrap_or(own) / 2;
+            ending.room_until.get_or_insert(until);
+        }
+    }
+
+    /// Until when a full inbox keeps us from reading, if we leave.
+    #[inline]
+    pub(super) fn room_until(&self) -> Option<Instant> {
+        self.ending.as_ref()?.room_until
+    }
+
+    /// Reads on if a full inbox has kept us from it for too long. What doesn't fit is
+    /// thrown away, and the peer's goodbye isn't confirmed then.
+    pub(super) fn judge_room(&mut self) {
+        let now = self.clock.now();
+        if self.room_until().is_some_and(|until| until <= now) {
+            self.flags.raise(Flag::Overflowing);
+            self.resume();
+        }
     }
 
     /// Serves the connection until it is over, once we leave.
@@ -458,9 +495,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
-    /// Takes it apart and keeps what there is to tell. If it hasn't ended,
-    /// nobody serves it any more, and that is its end.
-    pub(crate) fn into_remains(mut self) -> Remains<C::Message> {
+    /// Takes out what there is to tell; the rest is of no use any more. If it hasn't
+    /// ended, nobody serves it any more, and that is its end.
+    pub(crate) fn take_remains(&mut self) -> Remains<C::Message> {
         if !self.has_ended() {
             self.end(End::Io);
         }
@@ -478,12 +515,14 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if let Some(terminal) = self.take_terminal() {
             self.inbox.push(terminal, 0, None);
         }
+        debug_assert!(self.has_ended(), "the monitor has said how");
+        let unknown = Ended::Closed(CloseReason::Unconfirmed);
         Remains {
             status: self.status(),
-            ended: self.ended().cloned(),
+            ended: self.ended().cloned().unwrap_or(unknown),
             close_result: self.close_result(),
             io_error: self.shared_io_error(),
-            inbox: self.inbox,
+            inbox: std::mem::replace(&mut self.inbox, Inbox::new()),
         }
     }
 }

@@ -71,13 +71,16 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<PeerEvent<C::Message>>> {
-        let is_refused = !coop::has_budget_remaining();
+        let is_refused = !coop::has_budget_remaining() && !self.flags.has(Flag::Spent);
         let event = self.poll_within_budget(cx);
         if is_refused && event.is_pending() {
             // Others in this task used its budget up, and so nothing could be read or
             // written. The runtime wakes us later, of which whoever polls many in one
             // task learns nothing, and so polls all the others in vain.
             cx.waker().wake_by_ref();
+        }
+        if event.is_pending() {
+            self.flags.clear(Flag::Spent);
         }
         event
     }
@@ -300,6 +303,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.settle_arrivals();
         self.ask_the_kernel();
         self.judge_pause();
+        self.judge_room();
         self.monitor.handle_timeout(self.clock.now());
         self.flags.raise(Flag::Outputs);
         // If that is over already, the timer has fired again.
@@ -325,8 +329,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 self.resume();
             }
         } else {
-            // Whether there was anything, the monitor knows soon.
-            let _ = self.read_regardless(cx);
+            let found = self.read_regardless(cx).is_ready();
+            if found || self.has_events() {
+                // It may have waited for long, and so may the peer's pings behind it.
+                self.monitor.handle_backlog(self.clock.now());
+            }
         }
         self.flags.raise(Flag::Judging);
         if !self.flags.has(Flag::NewBytes) {
@@ -361,6 +368,14 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
         if let Some(end) = self.pause_ends() {
             deadline = at_latest(deadline, end);
+        }
+        if self.has_events() {
+            if let Some(at) = self.monitor.backlog_deadline(self.arrivals.last()) {
+                deadline = at_latest(deadline, at);
+            }
+        }
+        if let (Some(until), true) = (self.room_until(), self.flags.has(Flag::Paused)) {
+            deadline = at_latest(deadline, until);
         }
         if self.needs_no_times() {
             deadline = at_latest(deadline, self.arrivals.deadline(self.config()));

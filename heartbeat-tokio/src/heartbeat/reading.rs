@@ -12,7 +12,7 @@ use std::{
 };
 
 use heartbeat_core::{Control, End, GoodbyeCode, Instant, Nonce, ProtocolError};
-use tokio::task::unconstrained;
+use tokio::task::{coop, unconstrained};
 
 use super::{Heartbeat, flags::Flag};
 use crate::{
@@ -22,6 +22,20 @@ use crate::{
 
 /// After a read of so many bytes there is probably more.
 const BULK: usize = 16 * 1024;
+
+/// What one unit of tokio's cooperative budget pays for, in bytes: as much as a plain
+/// `Framed` reads at once.
+const UNIT: usize = 8 * 1024;
+
+/// Pays for a read of so many bytes, of which the stream has charged the first unit: a
+/// flood costs the other tasks no more than over a plain `Framed`.
+fn charge(read: usize, cx: &mut Context<'_>) {
+    for _ in 1..read.div_ceil(UNIT) {
+        if pin!(coop::consume_budget()).poll(cx).is_pending() {
+            return;
+        }
+    }
+}
 
 impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Reads once; `Pending` if there is nothing.
@@ -42,6 +56,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 }
             }
             Ok(read) => {
+                charge(read, cx);
+                if !coop::has_budget_remaining() {
+                    self.flags.raise(Flag::Spent);
+                }
                 self.flags.raise(Flag::NewBytes);
                 self.flags.set(Flag::Bulk, read >= BULK);
                 if !self.arrivals.are_relaxed() {
@@ -186,6 +204,13 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             self.arrivals.begin_message();
             self.monitor.handle_message(self.arrivals.last());
             self.note_outputs();
+            // Our application may take its time before it comes back for more.
+            if self.transport.may_hold_more() {
+                let since = self.arrivals.last();
+                if let Some(deadline) = self.monitor.backlog_deadline(since) {
+                    self.timer.advance(self.clock, deadline);
+                }
+            }
         }
     }
 
@@ -215,6 +240,25 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
+    /// Messages wait that were read, and the timer has fired: what our application left
+    /// alone for so long is seen to before the next of them is handed out.
+    #[inline]
+    pub(super) fn is_overdue(&self) -> bool {
+        self.timer.has_fired() && (self.has_events() || self.flags.has(Flag::NewBytes))
+    }
+
+    /// Takes in what was read, and what one more read gives, until the timer was
+    /// served.
+    #[cold]
+    pub(super) fn catch_up(&mut self, cx: &mut Context<'_>) {
+        while self.is_overdue() && !self.has_ended() {
+            match self.poll_event(cx) {
+                Poll::Ready(Some(event)) => self.keep(event),
+                _ => return,
+            }
+        }
+    }
+
     /// Stops reading.
     pub(super) fn pause(&mut self) {
         if !self.flags.has(Flag::Paused) {
@@ -223,6 +267,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             self.settle_arrivals();
             let now = self.clock.now();
             self.monitor.handle_paused(now);
+            self.wait_for_room(now);
             if let Some(stream) = &self.stream {
                 self.net.begin_looking(stream, now);
             }
@@ -267,9 +312,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         })
     }
 
-    /// How long messages wait is limited from now on: the application reads what a
-    /// task keeps for it.
-    pub(crate) fn limit_pauses(&mut self) {
+    /// A task of this runtime serves it from now on, and keeps what arrives for the
+    /// application. How long messages wait there may be limited.
+    pub(crate) fn prepare_spawn(&mut self) {
+        self.timer.move_here();
         if self.config().max_pause().is_some() {
             self.flags.raise(Flag::PauseLimited);
             self.inbox.wait_from(self.clock.now());
@@ -288,10 +334,5 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         } else {
             self.monitor.handle_not_reading(now);
         }
-    }
-
-    /// Whether something lies there that may be a message.
-    pub(crate) fn has_unread(&self) -> bool {
-        self.transport.unread() > 0
     }
 }

@@ -22,11 +22,27 @@ use crate::{
 impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Queues a message, to be written as soon as somebody polls.
     pub(crate) fn post(&mut self, message: C::Message) -> Result<(), SendError> {
-        self.check_sending()?;
-        self.transport.push(message)?;
-        self.flags.raise(Flag::Sent);
+        self.queue(message)?;
         self.flags.raise(Flag::FlushWanted);
         Ok(())
+    }
+
+    /// Queues a message.
+    #[inline]
+    pub(super) fn queue(&mut self, message: C::Message) -> Result<(), SendError> {
+        self.check_sending()?;
+        if self.flags.has(Flag::Outputs) {
+            // Our Hello comes before any message.
+            self.queue_outputs();
+        }
+        self.transport.push(message)?;
+        self.flags.raise(Flag::Sent);
+        Ok(())
+    }
+
+    /// The bytes that were queued and not written.
+    pub(crate) fn queued(&self) -> usize {
+        self.transport.unwritten()
     }
 
     /// Whether everything was written.
@@ -44,7 +60,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     pub(crate) fn write_now(&mut self, cx: &mut Context<'_>) {
         self.flags.raise(Flag::FlushWanted);
         if self.flags.has(Flag::Outputs) {
-            // Our Hello comes before any message.
             self.queue_outputs();
         }
         self.write(cx);
@@ -81,8 +96,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     }
 
     fn queue_outputs(&mut self) {
-        // One batch at a time, so that what hasn't left can't pile up.
-        if !self.transport.control_unwritten() {
+        // One batch at a time, so that what hasn't left can't pile up. The last word has
+        // an order of its own.
+        if !self.transport.control_unwritten() && !self.monitor.has_ended() {
             while let Some(control) = self.next_control() {
                 self.observe.sent(&control);
                 match control {
@@ -133,6 +149,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         let (taken, result) = self.transport.poll_write(stream, cx, scope);
         match result {
             Poll::Ready(Ok(())) => {
+                self.blocked_since = None;
                 if scope == Scope::All {
                     self.flags.clear(Flag::FlushWanted);
                     self.wake_writer();
@@ -167,6 +184,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     fn write_blocked(&mut self, taken: usize, cx: &mut Context<'_>) {
         // If not, the stream may well take more: this task has had its turn.
         let blocked = coop::has_budget_remaining() && !self.transport.is_resting();
+        if taken > 0 || blocked && self.blocked_since.is_none() {
+            self.blocked_since = blocked.then(|| self.clock.now());
+        }
         if taken == 0 && !blocked {
             return;
         }

@@ -44,7 +44,14 @@ fn describe_connections() {
         Unit::Count,
         "Connections that are open, by what the peer counts as."
     );
-    for state in [State::Alive, State::Suspect, State::Paused, State::Closing] {
+    let open = [
+        State::Alive,
+        State::Suspect,
+        State::Paused,
+        State::HalfClosed,
+        State::Closing,
+    ];
+    for state in open {
         connections(state).increment(0.0);
     }
     describe_counter!(
@@ -287,6 +294,7 @@ fn connections(state: State) -> Gauge {
         State::Alive => gauge!("heartbeat_connections", "state" => "alive"),
         State::Suspect => gauge!("heartbeat_connections", "state" => "suspect"),
         State::Paused => gauge!("heartbeat_connections", "state" => "paused"),
+        State::HalfClosed => gauge!("heartbeat_connections", "state" => "half_closed"),
         State::Closing => gauge!("heartbeat_connections", "state" => "closing"),
         _ => gauge!("heartbeat_connections", "state" => "other"),
     }

@@ -1,0 +1,161 @@
+//! How much one task takes in from a peer that sends without end, in one poll: before
+//! everybody else has a turn. Counted, and compared with a plain `Framed` over the same
+//! stream, which charges the runtime's budget as tokio's sockets do.
+
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    io, mem,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use heartbeat_core::{Control, Nonce};
+use heartbeat_tests::{data_frame, framed, scripted::control_frame};
+use heartbeat_tokio::{Config, Driver, Heartbeat};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    runtime::{Builder, Runtime},
+    task::{self, coop},
+};
+use tokio_util::codec::{Framed, LengthDelimitedCodec};
+
+#[test]
+fn takes_in_at_most_twice_as_much_as_a_plain_codec() {
+    let pong = control_frame(Control::Pong(Nonce([9; 8])));
+    let kinds = [
+        ("pongs", pong),
+        ("reserved frames", framed(&[0x41])),
+        ("empty messages", data_frame(&[])),
+        ("16 B", data_frame(&[7; 16])),
+        ("1,000 B", data_frame(&[7; 1000])),
+        ("64 KiB", data_frame(&[7; 65_536])),
+    ];
+    let mut behind = Vec::new();
+    for (name, frame) in kinds {
+        let plain = most_in_a_turn(&frame, plain);
+        for (how, serve) in [("inline", inline as Serve), ("spawned", spawned)] {
+            let ours = most_in_a_turn(&frame, serve);
+            if ours > 2 * plain {
+                let frames = (ours / frame.len(), plain / frame.len());
+                behind.push(format!(
+                    "{name}, {how}: {ours} B, plain {plain} B; frames {frames:?}"
+                ));
+            }
+        }
+    }
+    assert!(behind.is_empty(), "{behind:#?}");
+}
+
+type Serve = fn(&Runtime, Endless);
+
+fn plain(runtime: &Runtime, stream: Endless) {
+    let mut framed = Framed::new(stream, LengthDelimitedCodec::new());
+    runtime.spawn(async move { while framed.next().await.is_some() {} });
+}
+
+fn inline(runtime: &Runtime, stream: Endless) {
+    runtime.spawn(async move {
+        let mut peer = Heartbeat::new(stream, Config::default());
+        while peer.next().await.is_some() {}
+    });
+}
+
+fn spawned(runtime: &Runtime, stream: Endless) {
+    runtime.spawn(async move {
+        let Driver {
+            sender,
+            mut receiver,
+            ..
+        } = Heartbeat::new(stream, Config::default()).spawn();
+        while receiver.next().await.is_some() {}
+        drop(sender);
+    });
+}
+
+/// The most bytes that one task takes in in one poll, whichever it is.
+fn most_in_a_turn(frame: &[u8], serve: Serve) -> usize {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let taken = Arc::<Mutex<HashMap<task::Id, usize>>>::default();
+    serve(&runtime, Endless::of(frame, &taken));
+    let (mut most, mut turns) = (0, 40);
+    // Tasks are polled in the order in which they were woken, so none is polled twice
+    // between two turns of this one.
+    let watching = runtime.spawn(poll_fn(move |cx| {
+        let taken = mem::take(&mut *taken.lock().unwrap());
+        most = taken.into_values().chain([most]).max().unwrap();
+        turns -= 1;
+        if turns == 0 {
+            return Poll::Ready(most);
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }));
+    runtime.block_on(watching).unwrap()
+}
+
+/// A peer that says Hello, and then the same for ever.
+struct Endless {
+    hello: Bytes,
+    frames: Bytes,
+    /// How much of them was read, in bytes.
+    at: usize,
+    taken: Arc<Mutex<HashMap<task::Id, usize>>>,
+}
+
+impl Endless {
+    fn of(frame: &[u8], taken: &Arc<Mutex<HashMap<task::Id, usize>>>) -> Self {
+        let hello = Control::Hello(Config::default().hello([7; 8]));
+        Self {
+            hello: control_frame(hello).into(),
+            frames: frame.repeat(256 * 1024 / frame.len() + 1).into(),
+            at: 0,
+            taken: taken.clone(),
+        }
+    }
+}
+
+impl AsyncRead for Endless {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(coop::poll_proceed(cx)).made_progress();
+        let hello = mem::take(&mut self.hello);
+        buf.put_slice(&hello);
+        let room = if hello.is_empty() { buf.remaining() } else { 0 };
+        let mut left = room;
+        while left > 0 {
+            let from = self.at % self.frames.len();
+            let end = self.frames.len().min(from + left);
+            buf.put_slice(&self.frames[from..end]);
+            self.at += end - from;
+            left -= end - from;
+        }
+        *self.taken.lock().unwrap().entry(task::id()).or_default() += room;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Endless {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        ready!(coop::poll_proceed(cx)).made_progress();
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

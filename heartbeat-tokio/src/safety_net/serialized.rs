@@ -14,7 +14,7 @@ use serde::{
     de::{self, Unexpected, Visitor},
 };
 
-use super::{SafetyNet, SafetyNetError, keepalive};
+use super::{SafetyNet, SafetyNetError, bounds};
 
 /// How an option is spelled that is left alone.
 const OFF: &str = "off";
@@ -175,7 +175,7 @@ fn seconds(name: &'static str) -> Setting<u16> {
         name,
         expected: TIME,
         kind: Kind::Text,
-        check: |name, found| Some(keepalive::seconds(name, time(found)?)),
+        check: |name, found| Some(bounds::seconds(name, time(found)?)),
     }
 }
 
@@ -184,7 +184,7 @@ fn milliseconds(name: &'static str) -> Setting<Duration> {
         name,
         expected: TIME,
         kind: Kind::Text,
-        check: |name, found| Some(keepalive::milliseconds(name, time(found)?)),
+        check: |name, found| Some(bounds::milliseconds(name, time(found)?)),
     }
 }
 
@@ -195,7 +195,7 @@ fn user_timeout(name: &'static str) -> Setting<Option<Duration>> {
         kind: Kind::Text,
         check: |name, found| match found {
             Unexpected::Str(OFF) => Some(Ok(None)),
-            found => Some(keepalive::milliseconds(name, time(found)?).map(Some)),
+            found => Some(bounds::milliseconds(name, time(found)?).map(Some)),
         },
     }
 }
@@ -207,7 +207,7 @@ fn max_retransmit_timeout(name: &'static str) -> Setting<Option<Duration>> {
         kind: Kind::Text,
         check: |_, found| match found {
             Unexpected::Str(OFF) => Some(Ok(None)),
-            found => Some(keepalive::retransmit_limit(time(found)?).map(Some)),
+            found => Some(bounds::retransmit_limit(time(found)?).map(Some)),
         },
     }
 }
@@ -219,11 +219,9 @@ fn max_unsent(name: &'static str) -> Setting<Option<u32>> {
         kind: Kind::Either,
         check: |_, found| match found {
             Unexpected::Str(OFF) => Some(Ok(None)),
-            Unexpected::Str(text) => Some(keepalive::unsent(text.parse().ok()?).map(Some)),
-            Unexpected::Unsigned(number) => Some(keepalive::unsent(number).map(Some)),
-            Unexpected::Signed(number) => {
-                Some(keepalive::unsent(number.try_into().ok()?).map(Some))
-            }
+            Unexpected::Str(text) => Some(bounds::unsent(text.parse().ok()?).map(Some)),
+            Unexpected::Unsigned(number) => Some(bounds::unsent(number).map(Some)),
+            Unexpected::Signed(number) => Some(bounds::unsent(number.try_into().ok()?).map(Some)),
             _ => None,
         },
     }
@@ -235,8 +233,8 @@ fn retries(name: &'static str) -> Setting<u8> {
         expected: "a whole number from 1 to 127",
         kind: Kind::Number,
         check: |_, found| match found {
-            Unexpected::Unsigned(number) => Some(keepalive::probes(number)),
-            Unexpected::Signed(number) => Some(keepalive::probes(number.try_into().ok()?)),
+            Unexpected::Unsigned(number) => Some(bounds::probes(number)),
+            Unexpected::Signed(number) => Some(bounds::probes(number.try_into().ok()?)),
             _ => None,
         },
     }

@@ -5,12 +5,11 @@
 //! write is awaited by whoever waits for events.
 
 use std::{
-    io,
     sync::Arc,
     task::{Context, Poll},
 };
 
-use heartbeat_core::{Control, End};
+use heartbeat_core::Control;
 use tokio::task::coop;
 
 use super::{Heartbeat, Keep, flags::Flag};
@@ -162,14 +161,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             }
             Poll::Ready(Err(error)) => {
                 self.flags.raise(Flag::Ending);
-                let end = match error.kind() {
-                    // The peer had closed before we wrote: what it looks like
-                    // from the reading side is the better description.
-                    io::ErrorKind::BrokenPipe => End::Eof,
-                    _ => safety_net::end_of(&error),
-                };
                 let ending = self.ending();
-                ending.write_end = Some(end);
+                ending.write_end = Some(safety_net::end_of(&error));
                 ending.io_error = Some(Arc::new(error));
                 // Whatever arrived before is read first.
                 self.resume();

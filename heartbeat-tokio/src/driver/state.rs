@@ -289,10 +289,11 @@ where
             heartbeat.check_sending()?;
             return Ok(Some(message));
         }
-        heartbeat.post(message)?;
+        let posted = heartbeat.post(message);
         drop(state);
+        // A codec that panicked is a reason, too.
         self.turns.call_task();
-        Ok(None)
+        posted.map(|()| None)
     }
 
     fn probe(&self) -> Status {

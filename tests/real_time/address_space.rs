@@ -61,13 +61,14 @@ async fn within_the_limit() {
     }
     sleep(ms(100)).await;
     for Driver { sender, .. } in &spawned {
-        assert_eq!(sender.status().peer.state, State::Alive);
+        assert_ne!(sender.status().peer.state, State::Dead);
     }
     for heartbeat in &mut inline {
         let connected = poll_immediate(heartbeat.next()).await;
         assert!(matches!(connected, Some(Some(PeerEvent::Connected { .. }))));
-        assert!(poll_immediate(heartbeat.next()).await.is_none());
-        assert_eq!(heartbeat.status().peer.state, State::Alive);
+        let nothing = poll_immediate(heartbeat.next()).await;
+        assert!(nothing.is_none(), "{nothing:?}");
+        assert_ne!(heartbeat.status().peer.state, State::Dead);
     }
     for heartbeat in inline {
         let kept = heartbeat.into_parts().read.len();

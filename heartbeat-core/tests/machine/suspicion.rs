@@ -178,7 +178,7 @@ fn starve(seed: u64) -> (usize, usize) {
     let mut dice = Dice(seed);
     let [ours, theirs] = [(); 2].map(|()| Starved::new(&mut dice));
     let mut run = Run::seeded(Config::default(), seed);
-    let (mut smoothed, mut variation) = (None, 0);
+    let (mut smoothed, mut variation) = (None::<u64>, 0);
     let mut by_round_trips_alone = 0;
     while run.now < secs(1200) {
         // The interval is over.

@@ -169,6 +169,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                         }
                         self.keep_behind_events(message);
                     }
+                    Some(Frame::Other) => {
+                        self.note_sign();
+                        continue;
+                    }
                     Some(frame) => {
                         self.note_control(frame);
                         continue;

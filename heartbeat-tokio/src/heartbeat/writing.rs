@@ -34,9 +34,17 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             // Our Hello comes before any message.
             self.queue_outputs();
         }
-        self.transport.push(message)?;
-        self.flags.raise(Flag::Sent);
-        Ok(())
+        let queued = self.transport.push(message);
+        match queued {
+            Ok(()) => self.flags.raise(Flag::Sent),
+            // If the codec panicked, writing fails, and that is the end.
+            Err(SendError::Unencodable(_)) => {
+                self.flags.raise(Flag::FlushWanted);
+                self.outputs_due();
+            }
+            Err(_) => {}
+        }
+        queued
     }
 
     /// The bytes that were queued and not written.

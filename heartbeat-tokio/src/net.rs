@@ -276,6 +276,7 @@ impl<S> Net<S> {
 }
 
 #[cfg(all(test, target_os = "linux"))]
+#[allow(clippy::unwrap_used, reason = "how a test fails")]
 mod tests {
     use tokio::net::TcpListener;
 

@@ -178,7 +178,7 @@ fn starve(seed: u64) -> (usize, usize) {
     let mut dice = Dice(seed);
     let [ours, theirs] = [(); 2].map(|()| Starved::new(&mut dice));
     let mut run = Run::seeded(Config::default(), seed);
-    let (mut smoothed, mut variation) = (None, 0);
+    let (mut smoothed, mut variation) = (None::<u64>, 0);
     let mut by_round_trips_alone = 0;
     while run.now < secs(1200) {
         // The interval is over.
@@ -188,7 +188,7 @@ fn starve(seed: u64) -> (usize, usize) {
         let left = run.now;
         let pong = run.answer();
         let back = ours.awake_from(theirs.awake_from(left + ms(1)) + ms(1));
-        let trip = (back - left).as_micros() as u64;
+        let trip = u64::try_from((back - left).as_micros()).unwrap();
         if let Some(before) = smoothed {
             let expected = (before + 4 * variation).clamp(200_000, 3_000_000);
             by_round_trips_alone += usize::from(ours.awake_from(left + us(expected)) < back);

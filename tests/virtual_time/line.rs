@@ -34,13 +34,15 @@ fn readable(end: &mut LineEnd) -> Vec<u8> {
 
 async fn read(end: &mut LineEnd) -> Result<Vec<u8>, io::ErrorKind> {
     let mut some = vec![0; 1024];
-    let read = end.read(&mut some).await.map_err(|error| error.kind())?;
-    some.truncate(read);
+    // In virtual time nothing else would end a read that nobody wakes.
+    let read = timeout(secs(3600), end.read(&mut some)).await.unwrap();
+    some.truncate(read.map_err(|error| error.kind())?);
     Ok(some)
 }
 
 async fn write(end: &mut LineEnd, bytes: &[u8]) -> Result<(), io::ErrorKind> {
-    end.write_all(bytes).await.map_err(|error| error.kind())
+    let written = timeout(secs(3600), end.write_all(bytes)).await.unwrap();
+    written.map_err(|error| error.kind())
 }
 
 async fn waits(future: impl Future<Output: std::fmt::Debug>) {
@@ -76,7 +78,8 @@ fn every_byte_arrives_once_and_in_order() {
             };
             let mut received = Vec::new();
             let reading = right.read_to_end(&mut received);
-            let (_, read) = tokio::join!(writing, reading);
+            let both = timeout(secs(86_400), async { tokio::join!(writing, reading) });
+            let (_, read) = both.await.unwrap();
             read.unwrap();
             assert_eq!(received, sent);
             assert_eq!(line.under_way(Side::Left), 0);

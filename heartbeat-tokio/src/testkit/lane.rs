@@ -18,7 +18,8 @@ const EACH_SECOND: u32 = 100;
 #[derive(Debug)]
 pub(super) struct Lane {
     bytes: BytesMut,
-    /// When how many of them arrive, in order. They are as many as `bytes`.
+    /// When how many of them arrive, in the order of sending: what would be faster
+    /// waits for what was sent before. They are as many as `bytes`.
     arrivals: VecDeque<(Instant, usize)>,
     ending: Option<(Instant, Ending)>,
     room: usize,
@@ -195,7 +196,7 @@ impl Lane {
         Poll::Ready(fits.len())
     }
 
-    /// When so many bytes arrive that are sent now, behind all others.
+    /// When so many bytes arrive that are sent now, unless others are before them.
     fn next_arrival(&mut self, bytes: usize) -> Instant {
         let mut sent = Instant::now();
         if self.rate > 0 {
@@ -204,9 +205,7 @@ impl Lane {
             sent = begun + Duration::from_nanos(nanos);
             self.clear_at = Some(sent);
         }
-        let last = self.arrivals.back().map(|(at, _)| *at);
-        let at = sent + self.delay;
-        last.map_or(at, |last| last.max(at))
+        sent + self.delay
     }
 
     pub(super) fn reader_waits<T>(&mut self, cx: &Context<'_>) -> Poll<T> {

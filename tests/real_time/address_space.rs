@@ -4,12 +4,12 @@
 
 use std::{env, process::Command};
 
-use futures::{StreamExt, future::poll_immediate};
+use futures::StreamExt;
 use heartbeat_core::{Config, PART};
 use heartbeat_tests::{RawPeer, ms, parts};
 use heartbeat_tokio::{Driver, Heartbeat, PeerEvent, State};
 use rustix::process::{Resource, Rlimit, setrlimit};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// Says to this program that it is the process with the limit.
 const LIMITED: &str = "HEARTBEAT_TEST_LIMITED";
@@ -64,10 +64,10 @@ async fn within_the_limit() {
         assert_ne!(sender.status().peer.state, State::Dead);
     }
     for heartbeat in &mut inline {
-        let connected = poll_immediate(heartbeat.next()).await;
-        assert!(matches!(connected, Some(Some(PeerEvent::Connected { .. }))));
-        let nothing = poll_immediate(heartbeat.next()).await;
-        assert!(nothing.is_none(), "{nothing:?}");
+        let connected = heartbeat.next().await;
+        assert!(matches!(connected, Some(PeerEvent::Connected { .. })));
+        let nothing = timeout(ms(1), heartbeat.next()).await;
+        assert!(nothing.is_err(), "{nothing:?}");
         assert_ne!(heartbeat.status().peer.state, State::Dead);
     }
     for heartbeat in inline {

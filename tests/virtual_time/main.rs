@@ -28,6 +28,7 @@ mod probes;
 mod promises_in_a_simulated_network;
 mod protocol_vectors;
 mod reconnect;
+mod safety_net;
 mod shared_task;
 mod sink;
 mod slow_handlers;

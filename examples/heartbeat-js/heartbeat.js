@@ -894,11 +894,12 @@ class Reconnecting extends EventTarget {
    * @param {boolean} again
    */
   #next(end, again) {
+    this.#leave({ is: "away" });
     const answer = again || (this.#options.retry?.(end) ?? isWorthIt(end));
-    if (answer === false) {
+    // Whoever was asked may have closed us.
+    if (answer === false || this.#state.is === "ended") {
       this.#stop(end);
     } else if (again && end.type === "closed") {
-      this.#state = { is: "away" };
       this.#connect();
     } else {
       this.#wait(this.#waitBehind(end) + (answer === true ? 0 : answer));

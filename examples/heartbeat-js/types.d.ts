@@ -231,7 +231,7 @@ export interface Reconnecting extends Events {
   readonly retryAt: number | null;
   /** The bytes that were given to `send` and haven't left the page. */
   readonly buffered: number;
-  /** The last end, once there are no more attempts. Null if there was no connection. */
+  /** The end behind which nothing is attempted. Null if there was no connection to end. */
   readonly ended: Promise<End | null>;
   /** As `Heartbeat.send`. False while there is no connection. */
   send(body: ArrayBuffer | ArrayBufferView): boolean;
@@ -245,7 +245,7 @@ export interface Reconnecting extends Events {
 
 /**
  * Keeps a connection open. `open` makes each: a `Heartbeat`, or a promise of one. Its
- * signal is aborted when the connection isn't wanted any more.
+ * signal is aborted when the attempt isn't wanted any more.
  */
 export function reconnecting(
   open: (signal: AbortSignal) => Heartbeat | PromiseLike<Heartbeat>,

@@ -294,7 +294,7 @@ pub enum Cause<D = NoDetail> {
     },
     /// The stream ended without a goodbye: what a killed process looks like.
     Eof,
-    /// The peer's kernel refused the connection (`ECONNRESET`, `EPIPE`).
+    /// The peer's kernel refused the connection (`ECONNRESET`, `ECONNABORTED`).
     Reset,
     /// Our kernel gave up waiting for the peer's (`ETIMEDOUT`).
     TimedOut,
@@ -421,9 +421,9 @@ impl fmt::Display for Diagnosis {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive] // mirrors `Cause`
 pub enum End {
-    /// The stream ended.
+    /// The stream ended, or a write met its end (`EPIPE`).
     Eof,
-    /// `ECONNRESET`, `ECONNABORTED`, `EPIPE`.
+    /// `ECONNRESET`, `ECONNABORTED`.
     Reset,
     /// `ETIMEDOUT`.
     TimedOut,

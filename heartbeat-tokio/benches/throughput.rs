@@ -122,10 +122,8 @@ const TARGETS: [Target; 20] = [
         row("send", Send, Duplex, [1.25, 1.25, 1.20, 1.45, 1.80]),
     ),
     row("send", Send, Tcp, [1.05; 5]),
-    // Since long messages travel in parts, an echo of them in memory has two speeds,
-    // of which this is the lower.
     reaching(
-        [1.05, 1.05, 1.05, 1.35, 0.60],
+        [1.05, 1.05, 1.05, 1.35, 1.25],
         row("echo", Echo, Duplex, [1.05, 1.05, 1.12, 1.35, 1.65]),
     ),
     row("echo", Echo, Tcp, [1.00; 5]),
@@ -138,9 +136,8 @@ const TARGETS: [Target; 20] = [
         spawned(row("feed-spawned", Feed, Duplex, [0.85; 5])),
     ),
     spawned(row("feed-spawned", Feed, Tcp, [0.85; 5])),
-    // The same, and the two ends of one row may be of different speeds.
     reaching(
-        [0.60, 0.60, 0.60, 0.85, 0.40],
+        [0.60, 0.60, 0.60, 0.85, 0.85],
         spawned(row("echo-spawned", Echo, Duplex, [0.85; 5])),
     ),
     spawned(row("echo-spawned", Echo, Tcp, [0.85; 5])),
@@ -148,10 +145,7 @@ const TARGETS: [Target; 20] = [
     over_a_task(row("feed-over-a-task", Feed, Tcp, [1.0; 5])),
     over_a_task(row("echo-over-a-task", Echo, Duplex, [1.0; 5])),
     over_a_task(row("echo-over-a-task", Echo, Tcp, [1.0; 5])),
-    reaching(
-        [0.70, 0.70, 0.70, 0.70, 0.60],
-        of_the_limit(row("feed-of-the-limit", Feed, Duplex, LIMIT)),
-    ),
+    of_the_limit(row("feed-of-the-limit", Feed, Duplex, LIMIT)),
     of_the_limit(row("feed-of-the-limit", Feed, Tcp, LIMIT)),
 ];
 

@@ -28,7 +28,7 @@ pub enum SendError {
         max: usize,
     },
     /// The codec can't encode the message. Nothing of it was queued, and the
-    /// connection goes on.
+    /// connection goes on; unless the codec panicked, which is the connection's end.
     #[error("the message can't be encoded: {0}")]
     Unencodable(#[source] EncodeError),
     /// No message may follow [`finish`](crate::Heartbeat::finish) or

@@ -69,6 +69,8 @@
 
 mod arrivals;
 mod codec;
+// Before `driver`: rustdoc shows `new` before `spawn`.
+mod constructors;
 mod driver;
 mod error;
 mod event;
@@ -88,7 +90,6 @@ mod transport;
 #[cfg(feature = "postcard")]
 mod typed;
 mod wire;
-mod wrap;
 
 pub use codec::Codec;
 pub use driver::{Driver, Receiver, Sender, WeakSender};

@@ -58,7 +58,7 @@ fn the_modules_own_tests_pass_in_node() {
         .collect();
     assert!(tests.len() >= 4, "{tests:?}");
     let mut node = Command::new("node");
-    node.args(["--test", "--test-force-exit", "--test-timeout=60000"]);
+    node.args(["--test", "--test-force-exit", "--test-timeout=600000"]);
     let ran = node.args(tests).output().unwrap();
     let said = String::from_utf8_lossy(&ran.stdout);
     assert!(ran.status.success(), "{said}");

@@ -212,6 +212,15 @@ test("the application has the last word on another attempt", async () => {
   assert.equal(here.sockets.length, 3);
 });
 
+test("whoever is asked about another attempt may close instead, or fail", async () => {
+  for (const answer of [true, undefined, 1]) {
+    const here = world({ up: false, retry: () => (here.server.close(), answer) });
+    await here.server.ended;
+    await sleep(60);
+    assert.deepEqual([here.sockets.length, here.server.state], [1, "ended"]);
+  }
+});
+
 test("a connection that lasted makes the next wait a first one", async (t) => {
   t.mock.method(Math, "random", () => 0.999);
   for (const [lasting, window] of [[50, 20], [60_000, 40]]) {

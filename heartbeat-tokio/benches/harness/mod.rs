@@ -308,6 +308,34 @@ impl Arguments {
     }
 }
 
+/// Has the C library copy with a loop, whatever the size. For more than 4 KiB it takes an
+/// instruction (`rep movsb`) that is thirty times as slow on some processors where the
+/// destination is 1 to 31 bytes behind the source, whole pages not counted. Where a
+/// stream's buffer and a message begin is the allocator's choice, so whoever carries
+/// large messages in memory was fast or slow by chance. `docs/performance.md` has more.
+///
+/// The library reads this once, so the program begins anew. With a `GLIBC_TUNABLES` of
+/// somebody's, be it empty, nothing is done.
+#[cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
+fn copy_steadily() -> io::Result<()> {
+    use std::{os::unix::process::CommandExt as _, process::Command};
+
+    const TUNABLES: &str = "GLIBC_TUNABLES";
+    if env::var_os(TUNABLES).is_some() {
+        return Ok(());
+    }
+    let error = Command::new(env::current_exe()?)
+        .args(env::args_os().skip(1))
+        .env(TUNABLES, "glibc.cpu.x86_rep_movsb_threshold=0x10000000")
+        .exec();
+    Err(error)
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64")))]
+fn copy_steadily() -> io::Result<()> {
+    Ok(())
+}
+
 /// Measures and prints a table.
 ///
 /// # Errors
@@ -315,6 +343,7 @@ impl Arguments {
 /// The file of `--json` can't be written; or, with `--at-least`, a steady row
 /// fell behind.
 pub fn table(targets: &[Target], arguments: &Arguments) -> io::Result<()> {
+    copy_steadily()?;
     let (mut rows, mut behind) = (Vec::new(), Vec::new());
     println!(
         "{:<22} {:<6} {:>7}  {:>18} {:>18}  {:>6} {:>6}",

@@ -17,7 +17,9 @@ use crate::{CloseError, CloseReason, Detail, PeerEvent, SendError, Status, error
 
 /// What the handles do with a connection, whatever carries it.
 pub(super) trait Connection<M>: Send + Sync {
-    fn poll_event(&self, cx: &mut Context<'_>) -> Poll<Option<PeerEvent<M>>>;
+    /// The next event. `more` says of the last call whether messages lay there behind
+    /// what it gave, and is told of this one.
+    fn poll_event(&self, more: &mut bool, cx: &mut Context<'_>) -> Poll<Option<PeerEvent<M>>>;
     /// Waits for something. Until it is so, or `ticket` is given back, the task of `cx`
     /// is woken when it is.
     fn poll_until(
@@ -28,7 +30,7 @@ pub(super) trait Connection<M>: Send + Sync {
     ) -> Poll<Result<(), SendError>>;
     fn give_back(&self, ticket: &mut Ticket);
     /// Queues a message, or gives it back if there is no room.
-    fn post(&self, message: M, room: Room) -> Result<Option<M>, SendError>;
+    fn post(&self, message: M, room: Room<'_>) -> Result<Option<M>, SendError>;
     /// Asks, and gives the status of before.
     fn probe(&self) -> Status;
     fn leave(&self, code: GoodbyeCode, detail: Detail);
@@ -57,9 +59,9 @@ pub(super) struct Snapshot {
 }
 
 /// Whether a message may be queued in excess.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Room {
-    /// `poll_until` has promised it. Others may have taken it since.
-    WasThere,
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Room<'a> {
+    /// There was room. Others may have taken it since. Learns whether there still is.
+    WasThere(&'a mut bool),
     Needed,
 }

@@ -29,24 +29,31 @@ use crate::{PeerEvent, Status};
 /// It can be polled in any runtime, or in none: the connection's timer is that of the
 /// runtime in which it was [spawned](crate::Heartbeat::spawn).
 #[must_use = "nothing is received unless it is polled"]
-pub struct Receiver<M>(Arc<dyn Connection<M>>);
+pub struct Receiver<M> {
+    connection: Arc<dyn Connection<M>>,
+    /// Messages lie there, as far as this handle knows.
+    more: bool,
+}
 
 impl<M> Receiver<M> {
     pub(super) fn new(connection: Arc<dyn Connection<M>>) -> Self {
-        Self(connection)
+        Self {
+            connection,
+            more: false,
+        }
     }
 
     /// The next event; `None` after the terminal one.
     ///
     /// Cancel safe: if the future is dropped, no event is lost.
     pub async fn recv(&mut self) -> Option<PeerEvent<M>> {
-        poll_fn(|cx| self.0.poll_event(cx)).await
+        poll_fn(|cx| self.connection.poll_event(&mut self.more, cx)).await
     }
 
     /// What is known about the connection right now.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.0.snapshot().status
+        self.connection.snapshot().status
     }
 }
 
@@ -54,19 +61,20 @@ impl<M> Stream for Receiver<M> {
     type Item = PeerEvent<M>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<PeerEvent<M>>> {
-        self.0.poll_event(cx)
+        let this = self.get_mut();
+        this.connection.poll_event(&mut this.more, cx)
     }
 }
 
 impl<M> FusedStream for Receiver<M> {
     fn is_terminated(&self) -> bool {
-        self.0.snapshot().is_drained
+        self.connection.snapshot().is_drained
     }
 }
 
 impl<M> Drop for Receiver<M> {
     fn drop(&mut self) {
-        self.0.remove_receiver();
+        self.connection.remove_receiver();
     }
 }
 

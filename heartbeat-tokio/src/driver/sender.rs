@@ -36,6 +36,8 @@ pub struct Sender<M> {
     connection: Arc<dyn Connection<M>>,
     /// Where this handle waits as a sink.
     ticket: Ticket,
+    /// There was room when this handle last sent as a sink.
+    room: bool,
 }
 
 impl<M> Sender<M> {
@@ -44,6 +46,7 @@ impl<M> Sender<M> {
         Self {
             connection,
             ticket: Ticket::default(),
+            room: false,
         }
     }
 
@@ -262,12 +265,19 @@ impl<M> Sink<M> for Sender<M> {
 
     fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         let this = self.get_mut();
+        if this.room && !this.ticket.is_held() {
+            return Poll::Ready(Ok(()));
+        }
         this.connection
             .poll_until(Wanted::Room, &mut this.ticket, cx)
     }
 
     fn start_send(self: Pin<&mut Self>, message: M) -> Result<(), SendError> {
-        self.connection.post(message, Room::WasThere).map(drop)
+        let this = self.get_mut();
+        let mut room = false;
+        let posted = this.connection.post(message, Room::WasThere(&mut room));
+        this.room = room && posted.is_ok();
+        posted.map(drop)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {

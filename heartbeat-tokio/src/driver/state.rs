@@ -212,15 +212,25 @@ where
     C: Transport<S> + Send,
     C::Message: Send,
 {
-    fn poll_event(&self, cx: &mut Context<'_>) -> Poll<Option<PeerEvent<C::Message>>> {
-        let message = match &mut self.lock().stage {
-            Stage::Served(heartbeat) => heartbeat.next_message(),
-            Stage::Over(_) => None,
-        };
-        if let Some(message) = message {
-            // There may be more behind it, and we may not be polled for long.
-            self.turns.call_task();
-            return Poll::Ready(Some(PeerEvent::Message(message)));
+    fn poll_event(
+        &self,
+        more: &mut bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<PeerEvent<C::Message>>> {
+        if mem::take(more) {
+            let message = match &mut self.lock().stage {
+                Stage::Served(heartbeat) => {
+                    let message = heartbeat.next_message();
+                    *more = heartbeat.has_unread();
+                    message
+                }
+                Stage::Over(_) => None,
+            };
+            if let Some(message) = message {
+                // There may be more behind it, and we may not be polled for long.
+                self.turns.call_task();
+                return Poll::Ready(Some(PeerEvent::Message(message)));
+            }
         }
         self.turns.await_events(cx);
         let mut state = self.lock();
@@ -229,7 +239,8 @@ where
             Stage::Over(remains) => return Poll::Ready(remains.inbox.pop()),
         };
         self.turns.receiver_serves();
-        let event = Pin::new(heartbeat).poll_next(&mut Context::from_waker(&self.waker));
+        let event = Pin::new(&mut *heartbeat).poll_next(&mut Context::from_waker(&self.waker));
+        *more = event.is_ready() && heartbeat.has_unread();
         self.settle(state);
         if event.is_ready() {
             // An inbox that is empty again is a reason to read on.
@@ -245,6 +256,11 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), SendError>> {
         let mut state = self.lock();
+        if let (Wanted::Room, false) = (wanted, ticket.is_held()) {
+            if let Some(reached) = state.stage.reached(wanted) {
+                return Poll::Ready(reached); // nothing has changed by that
+            }
+        }
         let mut calls_task = false;
         match (&mut state.stage, wanted) {
             (Stage::Served(heartbeat), Wanted::Flushed) if !heartbeat.is_flushed() => {
@@ -279,7 +295,7 @@ where
         drop(place);
     }
 
-    fn post(&self, message: C::Message, room: Room) -> Result<Option<C::Message>, SendError> {
+    fn post(&self, message: C::Message, room: Room<'_>) -> Result<Option<C::Message>, SendError> {
         let mut state = self.lock();
         let heartbeat = match &mut state.stage {
             Stage::Served(heartbeat) => heartbeat,
@@ -289,10 +305,14 @@ where
             heartbeat.check_sending()?;
             return Ok(Some(message));
         }
-        heartbeat.post(message)?;
+        let posted = heartbeat.post(message);
+        if let Room::WasThere(still) = room {
+            *still = heartbeat.has_room();
+        }
         drop(state);
+        // Also if a codec has failed: that may be the end.
         self.turns.call_task();
-        Ok(None)
+        posted.map(|()| None)
     }
 
     fn probe(&self) -> Status {

@@ -169,6 +169,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                         }
                         self.keep_behind_events(message);
                     }
+                    Some(Frame::Other) => {
+                        self.note_sign();
+                        continue;
+                    }
                     Some(frame) => {
                         self.note_control(frame);
                         continue;
@@ -237,7 +241,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 }
                 (Event::LocalStall { .. }, _) => self.probe_again(),
                 (Event::Suspect { .. }, Some(stream)) => self.net.note_suspicion(stream),
-                (Event::Recovered { .. }, _) => self.net.forget_suspicion(),
+                (Event::Recovered { .. }, Some(stream)) => self.net.forget_suspicion(stream),
                 _ => {}
             }
             if let Some(event) = PeerEvent::from_core(event, &Detail::default()) {

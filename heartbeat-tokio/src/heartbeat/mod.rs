@@ -220,7 +220,7 @@ pub struct Parts<S, M> {
 }
 
 impl<S, C: Transport<S>> Heartbeat<S, C> {
-    /// Over any transport; see `wrap.rs`.
+    /// Over any transport; see `constructors.rs`.
     pub(crate) fn with_transport(
         stream: S,
         transport: C,

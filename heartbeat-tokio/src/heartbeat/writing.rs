@@ -5,12 +5,11 @@
 //! write is awaited by whoever waits for events.
 
 use std::{
-    io,
     sync::Arc,
     task::{Context, Poll},
 };
 
-use heartbeat_core::{Control, End};
+use heartbeat_core::Control;
 use tokio::task::coop;
 
 use super::{Heartbeat, Keep, flags::Flag};
@@ -35,9 +34,17 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             // Our Hello comes before any message.
             self.queue_outputs();
         }
-        self.transport.push(message)?;
-        self.flags.raise(Flag::Sent);
-        Ok(())
+        let queued = self.transport.push(message);
+        match queued {
+            Ok(()) => self.flags.raise(Flag::Sent),
+            // If the codec panicked, writing fails, and that is the end.
+            Err(SendError::Unencodable(_)) => {
+                self.flags.raise(Flag::FlushWanted);
+                self.outputs_due();
+            }
+            Err(_) => {}
+        }
+        queued
     }
 
     /// The bytes that were queued and not written.
@@ -162,14 +169,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             }
             Poll::Ready(Err(error)) => {
                 self.flags.raise(Flag::Ending);
-                let end = match error.kind() {
-                    // The peer had closed before we wrote: what it looks like
-                    // from the reading side is the better description.
-                    io::ErrorKind::BrokenPipe => End::Eof,
-                    _ => safety_net::end_of(&error),
-                };
                 let ending = self.ending();
-                ending.write_end = Some(end);
+                ending.write_end = Some(safety_net::end_of(&error));
                 ending.io_error = Some(Arc::new(error));
                 // Whatever arrived before is read first.
                 self.resume();

@@ -14,7 +14,7 @@ use serde::{
     de::{self, Unexpected, Visitor},
 };
 
-use super::{SafetyNet, SafetyNetError, keepalive};
+use super::{SafetyNet, SafetyNetError, bounds};
 
 /// How an option is spelled that is left alone.
 const OFF: &str = "off";
@@ -219,7 +219,7 @@ fn seconds(name: &'static str) -> Setting<u16> {
     Setting {
         name,
         expected: TIME,
-        check: |name, found| Some(keepalive::seconds(name, time(found)?)),
+        check: |name, found| Some(bounds::seconds(name, time(found)?)),
     }
 }
 
@@ -227,7 +227,7 @@ fn milliseconds(name: &'static str) -> Setting<Duration> {
     Setting {
         name,
         expected: TIME,
-        check: |name, found| Some(keepalive::milliseconds(name, time(found)?)),
+        check: |name, found| Some(bounds::milliseconds(name, time(found)?)),
     }
 }
 
@@ -237,7 +237,7 @@ fn user_timeout(name: &'static str) -> Setting<Option<Duration>> {
         expected: TIME_OR_OFF,
         check: |name, found| match found {
             Unexpected::Str(OFF) => Some(Ok(None)),
-            found => Some(keepalive::milliseconds(name, time(found)?).map(Some)),
+            found => Some(bounds::milliseconds(name, time(found)?).map(Some)),
         },
     }
 }
@@ -248,7 +248,7 @@ fn max_retransmit_timeout(name: &'static str) -> Setting<Option<Duration>> {
         expected: TIME_OR_OFF,
         check: |_, found| match found {
             Unexpected::Str(OFF) => Some(Ok(None)),
-            found => Some(keepalive::retransmit_limit(time(found)?).map(Some)),
+            found => Some(bounds::retransmit_limit(time(found)?).map(Some)),
         },
     }
 }
@@ -259,11 +259,9 @@ fn max_unsent(name: &'static str) -> Setting<Option<u32>> {
         expected: "a number of bytes, from 1 to 2147483647, or \"off\"",
         check: |_, found| match found {
             Unexpected::Str(OFF) => Some(Ok(None)),
-            Unexpected::Str(text) => Some(keepalive::unsent(text.parse().ok()?).map(Some)),
-            Unexpected::Unsigned(number) => Some(keepalive::unsent(number).map(Some)),
-            Unexpected::Signed(number) => {
-                Some(keepalive::unsent(number.try_into().ok()?).map(Some))
-            }
+            Unexpected::Str(text) => Some(bounds::unsent(text.parse().ok()?).map(Some)),
+            Unexpected::Unsigned(number) => Some(bounds::unsent(number).map(Some)),
+            Unexpected::Signed(number) => Some(bounds::unsent(number.try_into().ok()?).map(Some)),
             _ => None,
         },
     }
@@ -274,9 +272,9 @@ fn retries(name: &'static str) -> Setting<u8> {
         name,
         expected: "a whole number from 1 to 127",
         check: |_, found| match found {
-            Unexpected::Unsigned(number) => Some(keepalive::probes(number)),
-            Unexpected::Signed(number) => Some(keepalive::probes(number.try_into().ok()?)),
-            Unexpected::Str(text) => Some(keepalive::probes(text.parse().ok()?)),
+            Unexpected::Unsigned(number) => Some(bounds::probes(number)),
+            Unexpected::Signed(number) => Some(bounds::probes(number.try_into().ok()?)),
+            Unexpected::Str(text) => Some(bounds::probes(text.parse().ok()?)),
             _ => None,
         },
     }

@@ -297,7 +297,10 @@ pub(crate) struct Panicked(Box<str>);
 /// ours.
 pub(crate) fn catch<T>(call: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
-        let words = match (payload.downcast_ref(), payload.downcast_ref::<String>()) {
+        let words = match (
+            payload.downcast_ref::<&str>(),
+            payload.downcast_ref::<String>(),
+        ) {
             (Some(&words), _) => words,
             (_, Some(words)) => words,
             _ => "it doesn't say why",

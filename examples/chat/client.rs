@@ -2,9 +2,9 @@
 
 use std::{env, error::Error, io, time::Duration};
 
-use futures::{SinkExt, StreamExt, future::BoxFuture};
+use futures::{SinkExt, StreamExt};
 use heartbeat_tokio::{
-    Backoff, Cause, Config, Heartbeat, PeerEvent, Postcard, Reconnect, SendError,
+    Attempt, Backoff, Cause, Config, Heartbeat, PeerEvent, Postcard, Reconnect, SendError,
 };
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -137,24 +137,23 @@ fn join(options: &ClientOptions) -> Message {
 fn connections(
     options: &ClientOptions,
     config: Config,
-) -> Reconnect<impl FnMut() -> BoxFuture<'static, io::Result<Server>> + use<>> {
+) -> Reconnect<impl Attempt<Connection = Server, Error = io::Error> + use<>> {
     let address = options.server;
     let backoff = Backoff::default()
-        .max(Duration::from_secs(5))
-        .lasting(Duration::from_secs(5));
-    Reconnect::new(backoff, move || -> BoxFuture<'static, _> {
-        Box::pin(async move {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            Ok(Heartbeat::typed(stream, config))
-        })
+        .max_delay(Duration::from_secs(5))
+        .loss_spread(Duration::from_secs(1))
+        .reset_after(Duration::from_secs(5));
+    Reconnect::owning(backoff, async move || {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Heartbeat::typed(stream, config))
     })
 }
 
 /// As long as it takes; says once what is in the way.
-async fn connect<F>(connections: &mut Reconnect<F>) -> Server
+async fn connect<A>(connections: &mut Reconnect<A>) -> Server
 where
-    F: FnMut() -> BoxFuture<'static, io::Result<Server>>,
+    A: Attempt<Connection = Server, Error = io::Error>,
 {
     let mut told = false;
     loop {

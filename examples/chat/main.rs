@@ -22,7 +22,6 @@
 //! | `client.rs` | a person in a terminal, or a bot; comes back when the server was gone |
 //! | `message.rs` | what travels |
 //! | `socket.rs` | a TCP stream whose socket others may look at |
-//! | `page/heartbeat.js` | the heartbeat for any web page, to copy |
 //! | `page/` | the page |
 //!
 //! Messages are of one type: in Postcard over plain TCP, in JSON over a

@@ -142,12 +142,42 @@ pub fn text(text: &str) -> String {
     cut(text, MAX_TEXT)
 }
 
-/// A name as everybody may see it.
+/// A name as everybody may see it: with nothing that can't be seen, or that turns the
+/// words around it.
 pub fn name(name: &str) -> String {
-    match cut(name, MAX_NAME) {
+    let visible: String = name.chars().filter(|char| !is_format(*char)).collect();
+    match cut(&visible, MAX_NAME) {
         name if name.is_empty() => "somebody".into(),
         name => name,
     }
+}
+
+/// Unicode's general category Cf: direction, joining, tags, and what has no width.
+const fn is_format(char: char) -> bool {
+    matches!(
+        char,
+        '\u{ad}'
+            | '\u{600}'..='\u{605}'
+            | '\u{61c}'
+            | '\u{6dd}'
+            | '\u{70f}'
+            | '\u{890}'..='\u{891}'
+            | '\u{8e2}'
+            | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{2064}'
+            | '\u{2066}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{110bd}'
+            | '\u{110cd}'
+            | '\u{13430}'..='\u{1343f}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0001}'
+            | '\u{e0020}'..='\u{e007f}'
+    )
 }
 
 /// Terminals show this: no escape sequences.

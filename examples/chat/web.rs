@@ -47,7 +47,7 @@ pub fn app(room: Room, metrics: PrometheusHandle) -> Router {
         .route("/chat.js", page(JAVASCRIPT, include_str!("page/chat.js")))
         .route(
             "/heartbeat.js",
-            page(JAVASCRIPT, include_str!("page/heartbeat.js")),
+            page(JAVASCRIPT, include_str!("../heartbeat-js/heartbeat.js")),
         )
         .route("/metrics", get(move || async move { metrics.render() }))
         .route("/socket", get(socket))

@@ -1,6 +1,6 @@
 //! A whole client: it says hello, answers, and leaves when it is asked to.
 
-use std::error::Error;
+use std::{error::Error, thread, time::Duration};
 
 use futures::{SinkExt, StreamExt};
 use heartbeat_tokio::{Config, Heartbeat, PeerEvent};
@@ -15,6 +15,10 @@ pub async fn run(name: &str, address: &str, config: Config) -> Result<(), Box<dy
     while let Some(event) = server.next().await {
         match event {
             PeerEvent::Message(text) if text == "please leave" => server.close().await?,
+            // Blocks the only thread of the runtime: nothing is answered any more.
+            PeerEvent::Message(text) if text == "please hang" => {
+                thread::sleep(Duration::from_secs(60));
+            }
             PeerEvent::Message(_) => server.send("thank you".into()).await?,
             // It works in both directions: when the server is dead that is the
             // last event, and the client ends.

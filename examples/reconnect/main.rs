@@ -89,7 +89,7 @@ async fn servers(address: SocketAddr) -> io::Error {
 /// Asks until every server has answered; gives their names.
 async fn client(address: SocketAddr, config: Config) -> Vec<String> {
     let began = Instant::now();
-    let backoff = Backoff::default().max(Duration::from_millis(500));
+    let backoff = Backoff::default().max_delay(Duration::from_millis(500));
     let mut server = Reconnect::new(backoff, || async move {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
@@ -114,6 +114,7 @@ async fn client(address: SocketAddr, config: Config) -> Vec<String> {
                 }
             };
             let Some(event) = event else { break };
+            server.note(&event);
             if let PeerEvent::Message(name) = &event {
                 let name = String::from_utf8_lossy(name).into_owned();
                 if !answered.contains(&name) {

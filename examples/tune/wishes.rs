@@ -47,7 +47,7 @@ pub struct PathOptions {
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "1h")]
     outage_every: Duration,
     /// Both hosts run Linux 6.15 or later, where the safety net keeps
-    /// retransmissions from getting too rare
+    /// retransmissions from getting too rare while a peer is suspect
     #[arg(long)]
     linux_6_15: bool,
     /// Take round trip, jitter and loss from the round trips in this file, one a
@@ -132,9 +132,8 @@ impl Path {
     }
 
     fn longest_backoff(&self, config: &Config) -> Option<Duration> {
-        SafetyNet::from(config)
-            .max_retransmit_timeout()
-            .filter(|_| self.linux_6_15)
+        let limit = SafetyNet::retransmit_timeout_while_suspect(config);
+        self.linux_6_15.then_some(limit)
     }
 
     /// How long a peer that lives may leave a ping and its repetitions without

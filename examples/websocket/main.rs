@@ -5,24 +5,40 @@
 //! ```
 //!
 //! Open the address that it prints. Close the page, kill the browser, or stop it
-//! (`kill -STOP`), and see what is told. With `ordinary` as an argument the
-//! beats travel as ordinary messages that the page's script answers, not as
-//! WebSocket's own pings: then a script that hangs is found too.
+//! (`kill -STOP`), and see what is told. An argument says how the beats travel:
+//!
+//! | | |
+//! |---|---|
+//! | none | as WebSocket's own pings, which every browser answers |
+//! | `ordinary` | as ordinary messages that the page's script answers (`beats.js`): a script that hangs is found too |
+//! | `own` | as frames of this project's own (`../heartbeat-js`): the page finds out when the server is dead, and comes back |
+//!
 //! `websocket.rs` is a WebSocket as the heartbeat wants it.
 
 mod http;
 
 use std::{env, error::Error, time::Duration};
 
+use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
-use heartbeat_examples::websocket::{Beats, ControlFrames, Message, OrdinaryFrames, WebSocket};
+use heartbeat_examples::websocket::{
+    Beats, ControlFrames, Message, OrdinaryFrames, OwnFrames, WebSocket,
+};
 use heartbeat_tokio::{Config, Heartbeat, PeerEvent};
 use tokio::{
     net::{TcpListener, TcpStream},
     time::timeout,
 };
 
-/// What the browser loads.
+/// What the browser loads for `own`.
+const OWN_PAGE: &str = concat!(
+    "<!doctype html><title>Heartbeat</title><body><script type=\"module\">",
+    include_str!("../heartbeat-js/heartbeat.js"),
+    include_str!("own.js"),
+    "</script>"
+);
+
+/// What it loads otherwise.
 const PAGE: &str = concat!(
     "<!doctype html><title>Heartbeat</title><body><script>",
     include_str!("beats.js"),
@@ -32,15 +48,17 @@ const PAGE: &str = concat!(
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let ordinary = env::args().nth(1).is_some_and(|word| word == "ordinary");
+    let beats = env::args().nth(1).unwrap_or_default();
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("http://{}/", listener.local_addr()?);
     loop {
         let (stream, _) = listener.accept().await?;
+        let beats = beats.clone();
         tokio::spawn(async move {
-            let served = match ordinary {
-                true => serve::<OrdinaryFrames>(stream, "welcome".into()).await,
-                false => serve::<ControlFrames>(stream, Message::Text("welcome".into())).await,
+            let served = match &*beats {
+                "own" => serve::<OwnFrames<Bytes>>(stream, OWN_PAGE, "welcome".into()).await,
+                "ordinary" => serve::<OrdinaryFrames>(stream, PAGE, "welcome".into()).await,
+                _ => serve::<ControlFrames>(stream, PAGE, Message::Text("welcome".into())).await,
             };
             if let Err(error) = served {
                 eprintln!("{error}");
@@ -50,14 +68,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// One connection: the page, or the WebSocket that it opens.
-async fn serve<B>(stream: TcpStream, welcome: B::Message) -> Result<(), Box<dyn Error>>
+async fn serve<B>(stream: TcpStream, page: &str, welcome: B::Message) -> Result<(), Box<dyn Error>>
 where
     B: Beats,
 {
     stream.set_nodelay(true)?;
     let config = Config::detect_within(Duration::from_secs(5))?;
     if timeout(config.timeout(), http::path(&stream)).await?? != "/socket" {
-        return Ok(timeout(config.timeout(), http::hand_out(stream, PAGE)).await??);
+        return Ok(timeout(config.timeout(), http::hand_out(stream, page)).await??);
     }
     let socket = timeout(config.timeout(), WebSocket::<_, B>::accept(stream)).await??;
     let mut page = Heartbeat::with_frames(socket, config).with_socket(WebSocket::socket);

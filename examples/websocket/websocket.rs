@@ -205,7 +205,7 @@ impl Beats for OrdinaryFrames {
 /// As the frames of this project's own protocol, one in a binary message, as
 /// `docs/protocol.md` says under "Frames in WebSocket messages". Both ends say hello
 /// and goodbye, and each finds out when the other is dead. Long messages travel in
-/// parts. `examples/chat/page/heartbeat.js` is the other end.
+/// parts. `examples/heartbeat-js/heartbeat.js` is the other end.
 #[derive(Debug)]
 pub struct OwnFrames<M> {
     max_message: usize,
@@ -240,6 +240,21 @@ pub trait Payload: Clone + Debug {
     ///
     /// If it is no message. That is the end of the connection.
     fn decode(bytes: Bytes) -> Result<Self, BoxError>;
+}
+
+/// As it is.
+impl Payload for Bytes {
+    fn weight(&self) -> usize {
+        self.len()
+    }
+
+    fn encode(&self) -> Result<Bytes, BoxError> {
+        Ok(self.clone())
+    }
+
+    fn decode(bytes: Bytes) -> Result<Self, BoxError> {
+        Ok(bytes)
+    }
 }
 
 impl<M: Payload> Beats for OwnFrames<M> {

@@ -190,19 +190,13 @@ fn quoted(detail: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 ///
 /// ```
 /// use core::time::Duration;
-/// use heartbeat_core::{Config, Instant, Monitor};
-/// # use heartbeat_core::Event;
-/// # let config = Config::builder().jitter(0.0).build()?;
-/// # let mut monitor = Monitor::new(config, 1, Instant::ORIGIN);
-/// # let death = loop {
-/// #     let Some(at) = monitor.poll_timeout() else { unreachable!() };
-/// #     monitor.handle_timeout(at);
-/// #     while monitor.poll_transmit().is_some() {}
-/// #     monitor.handle_flushed(at);
-/// #     if let Some(Event::Dead(death)) = std::iter::from_fn(|| monitor.poll_event()).last() { break death }
-/// # };
+/// use heartbeat_core::{Cause, Death, NoDetail};
+///
+/// // As for a test of what an application does with it.
+/// let mut death = Death::<NoDetail>::new(Cause::Silent);
+/// death.silent_for = Duration::from_secs(14);
+/// death.missed = 3;
 /// assert_eq!(death.to_string(), "silent for 14s, 3 beats missed");
-/// # Ok::<(), heartbeat_core::ConfigError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive] // adapters on some systems can say more about a death
@@ -223,21 +217,26 @@ pub struct Death<D = NoDetail> {
 }
 
 impl<D> Death<D> {
+    /// Of this cause, and nothing else is known. For tests; every field can be set.
+    #[must_use]
+    pub const fn new(cause: Cause<D>) -> Self {
+        Self {
+            cause,
+            silent_for: Duration::ZERO,
+            missed: 0,
+            last_rtt: None,
+            diagnosis: Diagnosis::Unknown,
+        }
+    }
+
     /// The same with another detail.
     pub fn with_detail<E>(self, detail: E) -> Death<E> {
-        let Self {
-            cause,
-            silent_for,
-            missed,
-            last_rtt,
-            diagnosis,
-        } = self;
         Death {
-            cause: cause.with_detail(detail),
-            silent_for,
-            missed,
-            last_rtt,
-            diagnosis,
+            cause: self.cause.with_detail(detail),
+            silent_for: self.silent_for,
+            missed: self.missed,
+            last_rtt: self.last_rtt,
+            diagnosis: self.diagnosis,
         }
     }
 }
@@ -295,7 +294,7 @@ pub enum Cause<D = NoDetail> {
     },
     /// The stream ended without a goodbye: what a killed process looks like.
     Eof,
-    /// The peer's kernel refused the connection (`ECONNRESET`, `EPIPE`).
+    /// The peer's kernel refused the connection (`ECONNRESET`, `ECONNABORTED`).
     Reset,
     /// Our kernel gave up waiting for the peer's (`ETIMEDOUT`).
     TimedOut,
@@ -422,9 +421,9 @@ impl fmt::Display for Diagnosis {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive] // mirrors `Cause`
 pub enum End {
-    /// The stream ended.
+    /// The stream ended, or a write met its end (`EPIPE`).
     Eof,
-    /// `ECONNRESET`, `ECONNABORTED`, `EPIPE`.
+    /// `ECONNRESET`, `ECONNABORTED`.
     Reset,
     /// `ETIMEDOUT`.
     TimedOut,

@@ -92,12 +92,14 @@
 //! # Ok::<(), heartbeat_core::ConfigError>(())
 //! ```
 
-#[cfg(any(test, feature = "testkit"))]
+#[cfg(any(test, feature = "std", feature = "testkit"))]
 extern crate std;
 
 mod config;
 mod event;
 mod frame;
+#[cfg(feature = "std")]
+mod io;
 mod limiter;
 mod monitor;
 mod packed;
@@ -109,6 +111,8 @@ mod status;
 pub mod testkit;
 mod time;
 
+#[cfg(feature = "serde")]
+pub use config::ConfigLayer;
 pub use config::{Config, ConfigBuilder, ConfigError, Evidence, Refusal, Role};
 pub use event::{Cause, CloseReason, Death, Diagnosis, End, Event, NoDetail};
 pub use frame::{

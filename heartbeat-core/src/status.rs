@@ -5,7 +5,7 @@
 
 use core::time::Duration;
 
-use crate::{frame::Hello, time::Instant};
+use crate::{config::Config, frame::Hello, time::Instant};
 
 /// A snapshot of a [`Monitor`](crate::Monitor).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,26 @@ pub struct Status {
     /// [`detection_time`](crate::Config::detection_time), longer by what
     /// `interval` is longer.
     pub detection_time: Duration,
+}
+
+impl Status {
+    /// What a [`Monitor`](crate::Monitor) with this configuration says when it begins.
+    /// For tests; every field can be set.
+    #[must_use]
+    pub const fn new(config: &Config) -> Self {
+        Self {
+            state: State::Alive,
+            missed: 0,
+            last_heard: Instant::ORIGIN,
+            last_rtt: None,
+            smoothed_rtt: None,
+            pings: 0,
+            pongs: 0,
+            peer: None,
+            interval: config.interval(),
+            detection_time: config.detection_time(),
+        }
+    }
 }
 
 /// What a peer counts as.

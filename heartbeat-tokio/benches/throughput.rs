@@ -9,7 +9,8 @@
 //! [`Heartbeat`](heartbeat_tokio::Heartbeat), over messages per second through
 //! what people have without one, a `Framed<_, LengthDelimitedCodec>` (plus a
 //! far `Sleep`, because any timer at all costs a few per cent). The last rows
-//! compare a spawned heartbeat with one that isn't, and with what the stream
+//! compare a spawned heartbeat with one that isn't and with a task that owns a `Framed`
+//! and has a channel each way, and an inline one with what the stream
 //! allows by itself. The two take turns, and the medians are compared. Payloads
 //! are compared with what was sent.
 //!
@@ -34,6 +35,7 @@ use harness::{
 const PLAIN: Subject = subject!("framed", harness::plain);
 const INLINE: Subject = subject!("inline", harness::inline);
 const SPAWNED: Subject = subject!("spawned", harness::spawned);
+const TASKED: Subject = subject!("tasked", harness::tasked);
 
 /// Bytes, and nothing else.
 const BARE: Subject = Subject {
@@ -88,6 +90,15 @@ const fn spawned(target: Target) -> Target {
     }
 }
 
+/// Against what people write instead.
+const fn over_a_task(target: Target) -> Target {
+    Target {
+        ours: SPAWNED,
+        theirs: TASKED,
+        ..target
+    }
+}
+
 /// Small messages are far from it.
 const LIMIT: [f64; 5] = [0.0, 0.0, 0.0, 0.7, 0.7];
 
@@ -100,7 +111,7 @@ const fn of_the_limit(target: Target) -> Target {
 }
 
 /// What is to be reached.
-const TARGETS: [Target; 16] = [
+const TARGETS: [Target; 20] = [
     reaching(
         [1.20, 1.20, 1.10, 1.45, 1.30],
         row("feed", Feed, Duplex, [1.20, 1.20, 1.10, 1.45, 1.80]),
@@ -111,10 +122,8 @@ const TARGETS: [Target; 16] = [
         row("send", Send, Duplex, [1.25, 1.25, 1.20, 1.45, 1.80]),
     ),
     row("send", Send, Tcp, [1.05; 5]),
-    // Since long messages travel in parts, an echo of them in memory has two speeds,
-    // of which this is the lower.
     reaching(
-        [1.05, 1.05, 1.05, 1.35, 0.60],
+        [1.05, 1.05, 1.05, 1.35, 1.25],
         row("echo", Echo, Duplex, [1.05, 1.05, 1.12, 1.35, 1.65]),
     ),
     row("echo", Echo, Tcp, [1.00; 5]),
@@ -127,16 +136,16 @@ const TARGETS: [Target; 16] = [
         spawned(row("feed-spawned", Feed, Duplex, [0.85; 5])),
     ),
     spawned(row("feed-spawned", Feed, Tcp, [0.85; 5])),
-    // The same, and the two ends of one row may be of different speeds.
     reaching(
-        [0.60, 0.60, 0.60, 0.85, 0.40],
+        [0.60, 0.60, 0.60, 0.85, 0.85],
         spawned(row("echo-spawned", Echo, Duplex, [0.85; 5])),
     ),
     spawned(row("echo-spawned", Echo, Tcp, [0.85; 5])),
-    reaching(
-        [0.70, 0.70, 0.70, 0.70, 0.60],
-        of_the_limit(row("feed-of-the-limit", Feed, Duplex, LIMIT)),
-    ),
+    over_a_task(row("feed-over-a-task", Feed, Duplex, [1.0; 5])),
+    over_a_task(row("feed-over-a-task", Feed, Tcp, [1.0; 5])),
+    over_a_task(row("echo-over-a-task", Echo, Duplex, [1.0; 5])),
+    over_a_task(row("echo-over-a-task", Echo, Tcp, [1.0; 5])),
+    of_the_limit(row("feed-of-the-limit", Feed, Duplex, LIMIT)),
     of_the_limit(row("feed-of-the-limit", Feed, Tcp, LIMIT)),
 ];
 

@@ -1,12 +1,13 @@
 //! A heartbeat in a protocol that has a ping of its own, by its codec.
 //!
-//! This module decides how a tokio-util codec is read with and written with.
-//! What its frames look like is the codec's to say, and when to ping the
-//! monitor's.
+//! This module decides how a tokio-util codec is read with and written with, and that
+//! one that panics ends its own connection and nothing else. What its frames look like
+//! is the codec's to say, and when to ping the monitor's.
 
 use std::{
     error::Error,
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -36,7 +37,9 @@ const ROOM: usize = 2048;
 /// tokio-util's `Framed`.
 #[derive(Debug)]
 pub struct Codec<C> {
-    codec: C,
+    /// Once it has panicked it is asked for nothing more: it may be in the middle of
+    /// anything.
+    codec: Result<C, Panicked>,
     read: BytesMut,
     /// The stream has ended.
     eof: bool,
@@ -65,7 +68,7 @@ enum Direction {
 impl<C: Dialect> Codec<C> {
     pub(crate) fn new(codec: C) -> Self {
         Self {
-            codec,
+            codec: Ok(codec),
             read: BytesMut::new(),
             eof: false,
             weight: 0,
@@ -79,18 +82,18 @@ impl<C: Dialect> Codec<C> {
     }
 
     /// Encodes a frame, or nothing of it.
-    fn encode(
-        &mut self,
-        frame: Frame<C::Message>,
-    ) -> Result<(), <C as Encoder<Frame<C::Message>>>::Error>
+    fn encode(&mut self, frame: Frame<C::Message>) -> Result<(), Box<dyn Error + Send + Sync>>
     where
-        C: Dialect + Encoder<Frame<<C as Dialect>::Message>>,
+        C: Encoder<Frame<<C as Dialect>::Message>>,
+        <C as Encoder<Frame<<C as Dialect>::Message>>>::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         if self.write.capacity() == 0 {
             self.write = pool::take();
         }
         let before = self.write.len();
-        let result = self.codec.encode(frame, &mut self.write);
+        let result = ask(&mut self.codec, |codec| {
+            codec.encode(frame, &mut self.write)
+        });
         if result.is_err() {
             self.write.truncate(before);
         }
@@ -148,12 +151,14 @@ where
     fn next_frame(&mut self) -> Result<Option<Frame<C::Message>>, Broken> {
         loop {
             let before = self.read.len();
-            let frame = match self.eof {
-                true => self.codec.decode_eof(&mut self.read),
-                // As with `Framed`, a codec isn't asked about nothing.
-                false if self.read.is_empty() => Ok(None),
-                false => self.codec.decode(&mut self.read),
-            };
+            // As with `Framed`, a codec isn't asked about nothing.
+            if self.codec.is_err() || before == 0 && !self.eof {
+                return Ok(None);
+            }
+            let frame = ask(&mut self.codec, |codec| match self.eof {
+                true => codec.decode_eof(&mut self.read),
+                false => codec.decode(&mut self.read),
+            });
             self.weight = before.saturating_sub(self.read.len());
             let Some(frame) = frame.map_err(Broken::by_codec)? else {
                 return Ok(None);
@@ -233,7 +238,11 @@ where
         cx: &mut Context<'_>,
         scope: Scope,
     ) -> (usize, Poll<io::Result<()>>) {
-        if let Some(error) = self.refused.take() {
+        let failed = match &self.codec {
+            Ok(_) => self.refused.take(),
+            Err(panicked) => Some(io::Error::other(panicked.clone())),
+        };
+        if let Some(error) = failed {
             return (0, Poll::Ready(Err(error)));
         }
         let mut stream = Pin::new(stream);
@@ -276,5 +285,40 @@ where
             write: self.write.freeze(),
             ..Buffered::default()
         }
+    }
+}
+
+/// What a codec said as it panicked.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the codec panicked: {0}")]
+pub(crate) struct Panicked(Box<str>);
+
+/// Calls code of the application's that may panic, and leaves nothing half done of
+/// ours.
+pub(crate) fn catch<T>(call: impl FnOnce() -> T) -> Result<T, Panicked> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
+        let literal = payload.downcast_ref::<&str>().copied();
+        let words = literal.or_else(|| payload.downcast_ref().map(String::as_str));
+        Panicked(words.unwrap_or("it doesn't say why").into())
+    })
+}
+
+/// Asks a codec, unless it has panicked before.
+fn ask<C, T, E>(
+    codec: &mut Result<C, Panicked>,
+    question: impl FnOnce(&mut C) -> Result<T, E>,
+) -> Result<T, Box<dyn Error + Send + Sync>>
+where
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    match codec {
+        Err(panicked) => Err(panicked.clone().into()),
+        Ok(asked) => match catch(|| question(asked)) {
+            Ok(answer) => answer.map_err(Into::into),
+            Err(panicked) => {
+                *codec = Err(panicked.clone());
+                Err(panicked.into())
+            }
+        },
     }
 }

@@ -3,7 +3,13 @@
 //! This module decides nothing. What happens to a *connection* is told by
 //! events; these errors only answer whoever tried to send.
 
-use std::{error::Error, fmt, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    fmt,
+    io::{self, ErrorKind},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{CloseReason, Death};
 
@@ -22,7 +28,7 @@ pub enum SendError {
         max: usize,
     },
     /// The codec can't encode the message. Nothing of it was queued, and the
-    /// connection goes on.
+    /// connection goes on; unless the codec panicked, which is the connection's end.
     #[error("the message can't be encoded: {0}")]
     Unencodable(#[source] EncodeError),
     /// No message may follow [`finish`](crate::Heartbeat::finish) or
@@ -45,6 +51,37 @@ pub enum SendError {
     /// Of `SinkExt::close`: the peer may lack some of what was sent.
     #[error(transparent)]
     NotClosed(#[from] CloseError),
+}
+
+/// The error keeps this one: [`io::Error::get_ref`] gives it back.
+impl From<SendError> for io::Error {
+    fn from(error: SendError) -> Self {
+        let kind = match &error {
+            SendError::TooLong { .. } | SendError::Unencodable(_) => ErrorKind::InvalidInput,
+            SendError::Unfinishable => ErrorKind::Unsupported,
+            SendError::Finished | SendError::Closed(_) => ErrorKind::BrokenPipe,
+            SendError::Dead(death) | SendError::NotClosed(CloseError::Dead { death, .. }) => {
+                ErrorKind::from(&death.cause)
+            }
+            SendError::NotClosed(CloseError::Unconfirmed { .. }) => ErrorKind::TimedOut,
+        };
+        Self::new(kind, error)
+    }
+}
+
+/// [`try_send`](crate::Sender::try_send) didn't queue a message.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "there is room or not, and everything else is a `SendError`"
+)]
+pub enum TrySendError<M> {
+    /// There is no room at the moment. This is the message.
+    #[error("too much is queued")]
+    Full(M),
+    /// The message can't be sent, or none can.
+    #[error(transparent)]
+    Failed(#[from] SendError),
 }
 
 /// [`close`](crate::Heartbeat::close) can't say that the peer took in everything that

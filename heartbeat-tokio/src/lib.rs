@@ -62,11 +62,15 @@
 //!   line of defence. On a plain `TcpStream` it is on by itself.
 //! * The features `metrics` and `tracing`, both off by default: all
 //!   connections in numbers, and each in the log.
+//! * The feature `testkit`, off by default: a stream for your own tests, whose
+//!   peer freezes and whose line is cut in virtual time.
 //! * The judgement itself is [`heartbeat_core`], which can be used without
 //!   tokio.
 
 mod arrivals;
 mod codec;
+// Before `driver`: rustdoc shows `new` before `spawn`.
+mod constructors;
 mod driver;
 mod error;
 mod event;
@@ -78,31 +82,36 @@ mod observe;
 mod pool;
 mod reconnect;
 pub mod safety_net;
+#[cfg(feature = "testkit")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testkit")))]
+pub mod testkit;
 mod timer;
 mod transport;
 #[cfg(feature = "postcard")]
 mod typed;
 mod wire;
-mod wrap;
 
 pub use codec::Codec;
-pub use driver::{Driver, Receiver, Sender};
-pub use error::{CloseError, EncodeError, ProbeError, SendError};
+pub use driver::{Driver, Receiver, Sender, WeakSender};
+pub use error::{CloseError, EncodeError, ProbeError, SendError, TrySendError};
 pub use event::{Cause, CloseReason, Death, Detail, PeerEvent};
 pub use frames::Frames;
 pub use heartbeat::{Heartbeat, Parts, Status};
 pub use heartbeat_core;
+#[cfg(feature = "serde")]
+#[cfg_attr(docsrs, doc(cfg(feature = "serde")))]
+pub use heartbeat_core::ConfigLayer;
 pub use heartbeat_core::{
-    Config, ConfigBuilder, ConfigError, Diagnosis, Evidence, GoodbyeCode, Hello, ProtocolError,
-    Role, State,
+    Config, ConfigBuilder, ConfigError, Diagnosis, Evidence, GoodbyeCode, Hello, Nonce,
+    ProtocolError, Role, State,
 };
 pub use net::NetStatus;
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub use observe::describe_metrics;
-pub use reconnect::{Backoff, Reconnect};
+pub use reconnect::{Attempt, Backoff, Reconnect};
 pub use safety_net::SafetyNet;
-pub use transport::{Dialect, Frame};
+pub use transport::{Dialect, Frame, Protocol, named::Transport};
 #[cfg(feature = "postcard")]
 #[cfg_attr(docsrs, doc(cfg(feature = "postcard")))]
 pub use typed::Postcard;

@@ -12,7 +12,7 @@ use heartbeat_core::{Config, Death, Diagnosis, Instant};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-use crate::safety_net::{self, SafetyNet, TcpInfo};
+use crate::safety_net::{self, Pace, SafetyNet, Switches, TcpInfo};
 
 /// From a stream to the socket below it.
 pub(crate) type SocketOf<S> = fn(&S) -> Option<&TcpStream>;
@@ -37,6 +37,17 @@ pub enum NetStatus {
     Applied(safety_net::Applied),
 }
 
+/// Why the kernel repeats more often than it would by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hurry {
+    No,
+    /// A beat is late: from then to the next sign of life.
+    Suspect,
+    /// The peer has no room, and its kernel's word counts. Nothing is in flight that could
+    /// be repeated, only the question for room.
+    NoRoom,
+}
+
 /// One connection's net.
 #[derive(Debug)]
 pub(crate) struct Net<S> {
@@ -45,6 +56,11 @@ pub(crate) struct Net<S> {
     /// What was chosen by hand instead of what is derived from the timings.
     /// Few have one, and it is larger than all the rest.
     by_hand: Option<Box<SafetyNet>>,
+    /// What the socket had before.
+    switches: Switches,
+    /// How often lost data is repeated, if it isn't the kernel's to say.
+    pace: Pace,
+    hurry: Hurry,
     /// The heartbeat's interval that a derived net follows.
     interval: Duration,
     /// The kernel's notes when the first beat of this silence was late, for the
@@ -64,6 +80,9 @@ impl<S> Net<S> {
             socket,
             status: NetStatus::NoSocket,
             by_hand: None,
+            switches: Switches::default(),
+            pace: Pace::of(config),
+            hurry: Hurry::No,
             interval: config.interval(),
             suspected: None,
             at_end: None,
@@ -82,6 +101,9 @@ impl<S> Net<S> {
 
     /// Spreads it below another socket.
     pub(crate) fn move_to(&mut self, socket: SocketOf<S>, stream: &S, config: &Config) {
+        if let Some(socket) = (self.socket)(stream) {
+            self.switches.restore(socket);
+        }
         self.socket = socket;
         self.spread(stream, config);
     }
@@ -90,10 +112,29 @@ impl<S> Net<S> {
         let derived = SafetyNet::from(config);
         let chosen = self.by_hand.as_deref().unwrap_or(&derived);
         self.peek_interval = chosen.peek_interval();
+        self.pace = Pace::of(config);
+        self.hurry = Hurry::No;
         self.status = match (self.socket)(stream) {
-            Some(socket) => NetStatus::Applied(chosen.apply(socket)),
+            Some(socket) => NetStatus::Applied(chosen.apply_over(&mut self.switches, socket)),
             None => NetStatus::NoSocket,
         };
+    }
+
+    /// Has the kernel repeat more often, or as often as it would by itself. What was
+    /// chosen by hand stays.
+    fn hurry(&mut self, stream: &S, hurry: Hurry) {
+        let before = std::mem::replace(&mut self.hurry, hurry);
+        let is_chosen = |net: &SafetyNet| net.max_retransmit_timeout().is_some();
+        if (before == Hurry::No) == (hurry == Hurry::No)
+            || self.by_hand.as_deref().is_some_and(is_chosen)
+        {
+            return;
+        }
+        if let Some(socket) = (self.socket)(stream) {
+            let limit = (hurry != Hurry::No).then(|| self.pace.limit().as_millis());
+            // If it fails, an outage seems longer than it is.
+            let _ = self.switches.max_retransmit_timeout.set(socket, limit);
+        }
     }
 
     /// The interval was negotiated. It may have made our detection time longer,
@@ -117,6 +158,8 @@ impl<S> Net<S> {
         if (self.socket)(stream).is_some() {
             self.look_at = now + self.peek_interval;
         }
+        // Nobody is judged from here on.
+        self.hurry(stream, Hurry::No);
     }
 
     /// Somebody reads again.
@@ -142,12 +185,17 @@ impl<S> Net<S> {
     /// When the peer's kernel last acknowledged something, if that is news to
     /// one who heard the peer at `heard_at`.
     pub(crate) fn acknowledged_at(
-        &self,
+        &mut self,
         stream: &S,
         heard_at: Instant,
         now: Instant,
     ) -> Option<Instant> {
         let info = TcpInfo::of((self.socket)(stream)?).ok()?;
+        if info.is_window_closed() {
+            self.hurry(stream, Hurry::NoRoom);
+        } else if self.hurry == Hurry::NoRoom {
+            self.hurry(stream, Hurry::No);
+        }
         let ago = info.last_ack_received;
         let silence = now.saturating_duration_since(heard_at);
         // While what we sent is repeated in vain, what seems to be one may be
@@ -167,13 +215,19 @@ impl<S> Net<S> {
     pub(crate) fn note_suspicion(&mut self, stream: &S) {
         if self.suspected.is_none() {
             let info = (self.socket)(stream).and_then(|socket| TcpInfo::of(socket).ok());
+            if self.hurry == Hurry::No && info.is_some_and(|info| self.pace.is_safe(&info)) {
+                self.hurry(stream, Hurry::Suspect);
+            }
             self.suspected = info.map(Box::new);
         }
     }
 
     /// The silence is over.
-    pub(crate) fn forget_suspicion(&mut self) {
+    pub(crate) fn forget_suspicion(&mut self, stream: &S) {
         self.suspected = None;
+        if self.hurry == Hurry::Suspect {
+            self.hurry(stream, Hurry::No);
+        }
     }
 
     /// The answer to a ping came, and nothing is to be said to it: it is
@@ -218,5 +272,148 @@ impl<S> Net<S> {
             // If it fails, the kernel closes in order, and keeps what is unsent.
             let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
         }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+#[allow(clippy::unwrap_used, reason = "how a test fails")]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::safety_net::switch::{MaxRetransmitTimeout, MaxUnsent, UserTimeout};
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (ours, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (ours.unwrap(), accepted.unwrap().0)
+    }
+
+    /// The options that can be switched off. The second one is `None` before Linux 6.15.
+    fn options(socket: &TcpStream) -> (i32, Option<i32>, i32) {
+        (
+            UserTimeout::read(socket).unwrap(),
+            MaxRetransmitTimeout::read(socket),
+            MaxUnsent::read(socket).unwrap(),
+        )
+    }
+
+    fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[tokio::test]
+    async fn what_is_switched_off_becomes_what_the_socket_had() {
+        let (stream, _peer) = pair().await;
+        SockRef::from(&stream)
+            .set_tcp_user_timeout(Some(secs(33)))
+            .unwrap();
+        let own = options(&stream);
+        assert_eq!(own.0, 33_000);
+
+        let config = Config::default();
+        let mut net = Net::derived(itself, &stream, &config);
+        let derived = SafetyNet::from(&config);
+        // Twice: what a first net has set isn't the socket's own.
+        for time in [secs(7), secs(8)] {
+            let on = derived
+                .with_user_timeout(time)
+                .and_then(|net| net.with_max_retransmit_timeout(time))
+                .and_then(|net| net.with_max_unsent(1000));
+            net.replace(&stream, &config, &on.unwrap());
+            let millis = i32::try_from(time.as_millis()).unwrap();
+            assert_eq!(options(&stream), (millis, own.1.map(|_| millis), 1000));
+        }
+        let off = derived
+            .with_user_timeout(None)
+            .and_then(|net| net.with_max_retransmit_timeout(None))
+            .and_then(|net| net.with_max_unsent(None));
+        net.replace(&stream, &config, &off.unwrap());
+        assert_eq!(options(&stream), own);
+    }
+
+    /// Of a pair of sockets it is below the one that was named last.
+    #[tokio::test]
+    async fn a_socket_that_is_left_gets_back_what_it_had() {
+        let both = pair().await;
+        let own = options(&both.0);
+        let config = Config::default();
+        let mut net = Net::derived(
+            |both: &(TcpStream, TcpStream)| Some(&both.0),
+            &both,
+            &config,
+        );
+        assert_ne!(options(&both.0), own);
+        net.move_to(|both| Some(&both.1), &both, &config);
+        assert_eq!(options(&both.0), own);
+        assert_ne!(options(&both.1), own);
+    }
+
+    #[tokio::test]
+    async fn only_a_suspect_is_asked_more_often() {
+        let (stream, _peer) = pair().await;
+        let Some(own) = MaxRetransmitTimeout::read(&stream) else {
+            eprintln!("SKIPPED only_a_suspect_is_asked_more_often: it needs Linux 6.15");
+            return;
+        };
+        let config = Config::default();
+        let mut net = Net::derived(itself, &stream, &config);
+        let limit = || MaxRetransmitTimeout::read(&stream).unwrap();
+        assert_eq!(limit(), own, "a peer that is heard is left to the kernel");
+        net.note_suspicion(&stream);
+        assert_eq!(limit(), 3000);
+        net.forget_suspicion(&stream);
+        assert_eq!(limit(), own);
+
+        // Nor one that nobody listens to.
+        net.note_suspicion(&stream);
+        assert_eq!(limit(), 3000);
+        net.begin_looking(&stream, Instant::ORIGIN);
+        assert_eq!(limit(), own);
+        net.forget_suspicion(&stream);
+
+        // What was chosen by hand stays.
+        let chosen = SafetyNet::default().with_max_retransmit_timeout(secs(50));
+        net.replace(&stream, &config, &chosen.unwrap());
+        net.note_suspicion(&stream);
+        assert_eq!(limit(), 50_000);
+        net.forget_suspicion(&stream);
+        assert_eq!(limit(), 50_000);
+    }
+
+    /// Where nothing is in flight, only the question for room is repeated.
+    #[tokio::test]
+    async fn a_peer_without_room_is_asked_more_often_while_its_kernels_word_counts() {
+        let (stream, peer) = pair().await;
+        let Some(own) = MaxRetransmitTimeout::read(&stream) else {
+            eprintln!("SKIPPED a_peer_without_room: it needs Linux 6.15");
+            return;
+        };
+        let config = Config::default();
+        let mut net = Net::derived(itself, &stream, &config);
+        let limit = || MaxRetransmitTimeout::read(&stream).unwrap();
+        let mut ask = || net.acknowledged_at(&stream, Instant::ORIGIN, Instant::ORIGIN);
+        ask();
+        assert_eq!(limit(), own);
+        let full = async {
+            while !TcpInfo::of(&stream).unwrap().is_window_closed() {
+                let _ = stream.try_write(&[0; 1 << 16]);
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(secs(20), full).await.unwrap();
+        ask();
+        assert_eq!(limit(), 3000);
+        let emptied = async {
+            let mut buffer = vec![0; 1 << 16];
+            while TcpInfo::of(&stream).unwrap().unsent != Some(0) {
+                let _ = peer.try_read(&mut buffer);
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(secs(20), emptied).await.unwrap();
+        ask();
+        assert_eq!(limit(), own);
     }
 }

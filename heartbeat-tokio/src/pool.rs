@@ -6,7 +6,7 @@
 
 use std::{cell::RefCell, collections::VecDeque};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 /// The size of every buffer that is lent, in bytes: 64 KiB of somebody's data,
 /// and what is around it.
@@ -26,12 +26,7 @@ const PART: usize = 8 * 1024;
 /// system, page by page, and returns it.
 const LARGE: usize = 4 * 1024 * 1024;
 
-/// No longer list is kept. What a writer takes in of messages that are just
-/// not copied is half as many.
-const PIECES: usize = 256;
-
 thread_local! {
-    static LISTS: RefCell<Vec<VecDeque<Bytes>>> = const { RefCell::new(Vec::new()) };
     /// With the size of each. Messages may still hold them.
     static LARGES: RefCell<VecDeque<(usize, BytesMut)>> = const { RefCell::new(VecDeque::new()) };
     static PARTS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
@@ -110,30 +105,4 @@ pub(crate) fn give_back(buffer: &mut BytesMut) {
             pool.push(buffer);
         }
     });
-}
-
-/// An empty list of what is to be written.
-pub(crate) fn take_list() -> VecDeque<Bytes> {
-    LISTS
-        .try_with(|lists| lists.borrow_mut().pop())
-        .ok()
-        .flatten()
-        .unwrap_or_default()
-}
-
-/// Gives a list back, and leaves one without memory behind.
-pub(crate) fn give_back_list(list: &mut VecDeque<Bytes>) {
-    if list.capacity() == 0 {
-        return;
-    }
-    let mut list = std::mem::take(list);
-    list.clear();
-    if list.capacity() <= PIECES {
-        let _ = LISTS.try_with(|lists| {
-            let mut lists = lists.borrow_mut();
-            if lists.len() < KEPT {
-                lists.push(list);
-            }
-        });
-    }
 }

@@ -1,7 +1,7 @@
 //! The runtime's clock and one lazily armed timer.
 //!
-//! This module decides how the core's instants map to tokio's and when the
-//! runtime's timer is touched: only when a deadline comes closer than it is
+//! This module decides how the core's instants map to tokio's, which runtime's timer it
+//! is, and when that is touched: only when a deadline comes closer than it is
 //! set to, or after it has fired. Receiving a message costs no timer
 //! operation, and a beat none but that which keeps it from firing in vain. It
 //! doesn't decide any deadline.
@@ -15,7 +15,7 @@ use std::{
 };
 
 use heartbeat_core::Instant;
-use tokio::{task::unconstrained, time::Sleep};
+use tokio::{runtime::Handle, task::unconstrained, time::Sleep};
 
 /// Core instants are microseconds since a moment before this connection was
 /// wrapped. The moments of two connections are a multiple of [`GRID`] apart, so
@@ -68,6 +68,10 @@ pub(crate) struct Timer {
     /// It isn't moved away by less than this. Moving it costs a fraction of
     /// what a wake-up in vain does, but more than nothing. Microseconds.
     step: u64,
+    /// The runtime that fires it, whoever polls the connection: another one may be idle
+    /// when it is time. None if the connection was made outside of a runtime; then it is
+    /// the first that polls.
+    runtime: Option<Handle>,
     sleep: Option<Pin<Box<Sleep>>>,
     /// When it fires. It may be earlier than needed, never later.
     armed: Option<Instant>,
@@ -79,10 +83,19 @@ impl Timer {
     pub(crate) fn with_step(step: Duration) -> Self {
         Self {
             step: u64::try_from(step.as_micros()).unwrap_or(u64::MAX),
+            runtime: Handle::try_current().ok(),
             sleep: None,
             armed: None,
             waker: None,
         }
+    }
+
+    /// It is this runtime's from now on, and has to be armed anew.
+    pub(crate) fn move_here(&mut self) {
+        self.runtime = Handle::try_current().ok();
+        self.sleep = None;
+        self.armed = None;
+        self.waker = None;
     }
 
     /// Whether it has fired since it was armed. Asks no clock, and isn't
@@ -147,6 +160,7 @@ impl Timer {
             }
             none => {
                 self.armed = Some(deadline);
+                let _context = self.runtime.as_ref().map(Handle::enter);
                 none.insert(Box::pin(tokio::time::sleep_until(at)))
             }
         };
@@ -167,9 +181,11 @@ impl Timer {
         let Some(at) = clock.at(deadline) else {
             return;
         };
-        let sleep = self
-            .sleep
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        let runtime = self.runtime.as_ref();
+        let sleep = self.sleep.get_or_insert_with(|| {
+            let _context = runtime.map(Handle::enter);
+            Box::pin(tokio::time::sleep_until(at))
+        });
         // This also starts one that was never polled.
         sleep.as_mut().reset(at);
         self.armed = Some(deadline);

@@ -279,8 +279,12 @@ pub(crate) fn reason<'e, E: Error + 'static>(error: &'e (dyn Error + 'static)) -
     chain.find_map(|error| error.downcast_ref())
 }
 
-/// What kind of messages there are, whatever carries them.
-pub trait Protocol {
+/// What kind of messages there are, whatever carries them: what a
+/// [`Heartbeat`](crate::Heartbeat) is made with.
+///
+/// Its constructors choose one. It can be named, for a structure that holds any
+/// `Heartbeat<S, C>`, and not implemented: a protocol of your own is a [`Dialect`].
+pub trait Protocol: sealed::Sealed {
     /// The application's messages.
     type Message;
 
@@ -290,6 +294,42 @@ pub trait Protocol {
     /// Whether the end of a side's direction says that it has finished: it goes on
     /// receiving.
     const HALF_CLOSE: bool;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for crate::wire::Wire {}
+    impl<C> Sealed for crate::codec::Codec<C> {}
+    impl<T: crate::Dialect> Sealed for crate::frames::Frames<T> {}
+    #[cfg(feature = "postcard")]
+    impl<T> Sealed for crate::Postcard<T> {}
+}
+
+/// The name by which users know a transport.
+pub(crate) mod named {
+    /// A [`Protocol`](crate::Protocol) that is carried over a stream `S`: what a
+    /// [`Heartbeat`](crate::Heartbeat) is served with.
+    ///
+    /// For code that is generic over what carries a connection. It can be named, and not
+    /// implemented.
+    ///
+    /// ```
+    /// use heartbeat_tokio::{Heartbeat, PeerEvent, Transport};
+    /// use futures::StreamExt;
+    ///
+    /// /// Over TCP or TLS, in bytes, typed messages or a protocol of your own.
+    /// async fn first_message<S, C: Transport<S>>(peer: &mut Heartbeat<S, C>) -> Option<C::Message> {
+    ///     while let Some(event) = peer.next().await {
+    ///         if let PeerEvent::Message(message) = event {
+    ///             return Some(message);
+    ///         }
+    ///     }
+    ///     None
+    /// }
+    /// ```
+    pub trait Transport<S>: super::Transport<S> {}
+
+    impl<S, C: super::Transport<S>> Transport<S> for C {}
 }
 
 /// Carries frames over a stream `S`.

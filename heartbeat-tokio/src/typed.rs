@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     Detail, SendError, Wire,
+    codec::catch,
     error::EncodeError,
     transport::{Broken, Buffered, Frame, Protocol, Scope, Transport},
 };
@@ -54,7 +55,10 @@ where
 
     fn next_frame(&mut self) -> Result<Option<Frame<T>>, Broken> {
         let frame: Option<Frame<Bytes>> = Transport::<S>::next_frame(&mut self.wire)?;
-        let decode = |bytes: Bytes| postcard::from_bytes(&bytes).map_err(Broken::by_codec);
+        let decode = |bytes: Bytes| {
+            let decoded = catch(|| postcard::from_bytes(&bytes));
+            decoded.map_err(Broken::by_codec)?.map_err(Broken::by_codec)
+        };
         frame.map(|frame| frame.try_map(decode)).transpose()
     }
 
@@ -71,8 +75,11 @@ where
     }
 
     fn push(&mut self, message: T) -> Result<(), SendError> {
-        let encoded = postcard::to_stdvec(&message)
-            .map_err(|error| SendError::Unencodable(EncodeError::new(error)))?;
+        // A type that panics leaves nothing half done, and the connection goes on.
+        let encoded = catch(|| postcard::to_stdvec(&message))
+            .map_err(EncodeError::new)
+            .and_then(|encoded| encoded.map_err(EncodeError::new))
+            .map_err(SendError::Unencodable)?;
         Transport::<S>::push(&mut self.wire, encoded.into())
     }
 

@@ -310,6 +310,195 @@ async fn the_page_and_the_terminal_recover_when_the_server_restarts() {
     page.assert_content();
 }
 
+#[tokio::test]
+async fn an_outage_leaves_one_connection_whatever_happens_meanwhile() {
+    let server = Chat::start(&["--bots", "0"]).await;
+    let Some(mut page) = server.visit("Ann").await else {
+        return;
+    };
+    let address = server.0.address;
+    drop(server);
+    page.until(&warns("The server is gone"), SOON).await;
+    for number in 0..4 {
+        let rename = format!(
+            "(() => {{ const name = document.getElementById('name'); name.value = 'Ann {number}'; \
+             name.dispatchEvent(new Event('change')) }})()"
+        );
+        page.value(&rename).await;
+        sleep(ms(200)).await;
+    }
+    for _ in 0..3 {
+        page.value(
+            "for (const type of ['pagehide', 'pageshow']) \
+             dispatchEvent(new PageTransitionEvent(type, { persisted: true }))",
+        )
+        .await;
+        sleep(ms(200)).await;
+    }
+    let server = Chat::at(address, &["--bots", "0"]).await;
+    page.until(&alive("Ann 3"), SOON).await;
+    // Longer than any wait before another attempt.
+    sleep(secs(6)).await;
+    let rows = "document.querySelectorAll('#members li').length";
+    assert_eq!(page.value(rows).await, 1);
+    let counted = server.metrics().await;
+    for line in [
+        "chat_members{kind=\"browser\"} 1\n",
+        "heartbeat_opened_total 1\n",
+    ] {
+        assert!(counted.contains(line), "{line}\n{counted}");
+    }
+
+    // A name that changes while there is a connection.
+    page.value(
+        "(() => { const name = document.getElementById('name'); name.value = 'Zoë'; \
+         name.dispatchEvent(new Event('change')) })()",
+    )
+    .await;
+    page.until(&alive("Zoë"), SOON).await;
+    assert_eq!(page.value(rows).await, 1);
+    page.assert_content();
+}
+
+#[tokio::test]
+async fn an_outage_is_seen_on_a_phone_and_takes_nothing_that_was_typed() {
+    let server = Chat::start(&["--bots", "1"]).await;
+    let Some(mut page) = server.visit("Ann").await else {
+        return;
+    };
+    page.until(&alive("Bob"), SOON).await;
+    let small = "[...document.querySelectorAll('button, input')].filter((control) => { \
+        const { width, height } = control.getBoundingClientRect(); \
+        return width < 44 || height < 44; \
+    }).map(({ outerHTML }) => outerHTML)";
+    assert_eq!(page.value(small).await, json!([]));
+    page.resize(375, 667).await;
+    assert_eq!(page.value(small).await, json!([]));
+    let enabled = "document.querySelectorAll('button:enabled').length";
+    assert!(page.value(enabled).await.as_u64().unwrap() > 3);
+
+    // It takes the line, and dies before anybody hears it.
+    server.0.process.stop().unwrap();
+    page.value("document.getElementById('text').scrollIntoView({ block: 'end' })")
+        .await;
+    say(&mut page, "hello?").await;
+    let typed = "document.getElementById('text').value";
+    assert_eq!(page.value(typed).await, "");
+    page.value("document.getElementById('text').value = 'anybody?'")
+        .await;
+    page.value("document.getElementById('text').focus()").await;
+    page.until(&warns("The server is gone"), DETECT_WITHIN + SLACK)
+        .await;
+    assert_eq!(page.value(typed).await, "hello? anybody?");
+    assert_eq!(page.value(enabled).await, 0);
+
+    let seen = |id| {
+        format!(
+            "((it) => {{ const {{ top, bottom, left, right }} = it.getBoundingClientRect(); \
+             return top >= 0 && bottom <= innerHeight && \
+             it.contains(document.elementFromPoint((left + right) / 2, (top + bottom) / 2)) \
+             }})(document.getElementById('{id}'))"
+        )
+    };
+    assert_eq!(page.value("innerWidth").await, 375);
+    assert_eq!(page.value("scrollY > 0").await, true);
+    for id in ["banner", "text"] {
+        assert_eq!(page.value(&seen(id)).await, true, "{id} isn't seen");
+    }
+    page.picture("phone").await;
+    // Not even by trying.
+    page.value("document.getElementById('say').requestSubmit()")
+        .await;
+    assert_eq!(page.value(typed).await, "hello? anybody?");
+
+    let _server = server.restart(&["--bots", "0"]).await;
+    page.until(&format!("{} === ''", banner()), secs(60)).await;
+    page.until(&alive("Ann"), SOON).await;
+    assert_eq!(page.value(typed).await, "hello? anybody?");
+    page.value("document.getElementById('say').requestSubmit()")
+        .await;
+    page.until(&said("Ann", "hello? anybody?"), SOON).await;
+    assert_eq!(page.value(typed).await, "");
+    page.assert_content();
+}
+
+#[tokio::test]
+async fn an_idle_page_says_nothing_to_a_screen_reader() {
+    let server = Chat::start(&["--bots", "1"]).await;
+    let Some(mut page) = server.visit("Ann").await else {
+        return;
+    };
+    let beats = format!("{}.querySelector('polyline') !== null", row("Bob"));
+    page.until(&format!("{} && {beats}", alive("Bob")), SOON)
+        .await;
+    let changes = page
+        .value(
+            "(async () => {
+                 const live = [...document.querySelectorAll('[role=status], [role=alert], [role=log], [aria-live]')];
+                 const changes = [];
+                 const observer = new MutationObserver((records) => changes.push(...records));
+                 const all = { attributes: true, characterData: true, childList: true, subtree: true };
+                 for (const region of live) observer.observe(region, all);
+                 await new Promise((resolve) => setTimeout(resolve, 10_000));
+                 return [live.length, changes.map(({ type, target }) => `${type} ${target.textContent}`)];
+             })()",
+        )
+        .await;
+    assert_eq!(changes, json!([4, []]));
+
+    // Each trouble is said once, and so is its end.
+    let regions = "globalThis.spoken = []; \
+        new MutationObserver(() => spoken.push(document.getElementById('warning').textContent)) \
+        .observe(document.getElementById('warning'), { childList: true })";
+    page.value(regions).await;
+    server.0.process.stop().unwrap();
+    page.until(
+        &warns("The server has not answered for "),
+        DETECT_WITHIN + SLACK,
+    )
+    .await;
+    sleep(ms(500)).await;
+    server.0.process.go_on().unwrap();
+    page.until(&format!("{} === ''", banner()), SOON).await;
+    let spoken = page.value("spoken").await;
+    assert_eq!(spoken, json!(["The server has not answered", ""]));
+    page.assert_content();
+}
+
+#[tokio::test]
+async fn names_are_isolated_and_the_focus_stays_when_a_row_goes() {
+    let server = Chat::start(&["--bots", "2"]).await;
+    let Some(mut page) = server.visit("Ann").await else {
+        return;
+    };
+    page.until(&format!("{} && {}", alive("Bob"), alive("Carol")), SOON)
+        .await;
+    // What turns the words around it, and what can't be seen.
+    let mallory = Stranger::join(&server, "\u{202e}Mal\u{200b}lory\u{2066}\u{e0041}").await;
+    page.until(&alive("Mallory"), SOON).await;
+    let tag = format!("{}.querySelector('.called').tagName", row("Mallory"));
+    assert_eq!(page.value(&tag).await, "BDI");
+    say(&mut page, "\u{202e}turned").await;
+    page.until(&said("Ann", "\u{202e}turned"), SOON).await;
+    let bare = "[...document.querySelectorAll('#log li')].filter((line) => \
+        [...line.childNodes].some((node) => node.nodeType === 3 && /turned|Mallory/.test(node.data))).length";
+    assert_eq!(page.value(bare).await, 0);
+    drop(mallory);
+
+    page.press(&button("Bob", "Kill")).await;
+    page.until(&is_gone("Bob"), SOON).await;
+    let focused = "document.activeElement.getAttribute('aria-label')";
+    assert_eq!(page.value(focused).await, "freeze: Carol");
+    // Nobody's is left.
+    page.press(&button("Carol", "Kill")).await;
+    page.until(&is_gone("Carol"), SOON).await;
+    assert_eq!(
+        page.value("document.activeElement.id").await,
+        "people-title"
+    );
+    page.assert_content();
+}
+
 // ---- heartbeat.js -------------------------------------------------------------
 
 #[tokio::test]

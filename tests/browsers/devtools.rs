@@ -41,10 +41,15 @@ pub struct Browser {
 impl Browser {
     /// Opens `url`. `None` if there is no browser here.
     pub async fn open(guard: &str, url: &str) -> Option<Self> {
+        Self::open_with(guard, url, &[]).await
+    }
+
+    /// The same with more options for the browser.
+    pub async fn open_with(guard: &str, url: &str, options: &[&str]) -> Option<Self> {
         let profile = tempfile::tempdir().unwrap();
         let mut command = needs_browser(profile.path())?;
         command.args(["--remote-debugging-port=0", "--window-size=1280,860"]);
-        command.arg("about:blank");
+        command.args(options).arg("about:blank");
         let process = PeerProcess::guarded(guard, &command).unwrap();
 
         let (port, path) = written(&profile.path().join("DevToolsActivePort")).await;
@@ -80,8 +85,7 @@ impl Browser {
         for domain in ["Page", "Runtime", "Log"] {
             self.call(&format!("{domain}.enable"), json!({})).await;
         }
-        let size = json!({ "width": 1280, "height": 860, "deviceScaleFactor": 1, "mobile": false });
-        self.call("Emulation.setDeviceMetricsOverride", size).await;
+        self.resize(1280, 860).await;
     }
 
     /// What the expression is worth; a promise is waited for.
@@ -105,6 +109,23 @@ impl Browser {
             sleep(ms(50)).await;
         }
         began.elapsed()
+    }
+
+    /// Puts another page in front of it.
+    pub async fn hide(&mut self) {
+        let session = std::mem::take(&mut self.session);
+        let blank = json!({ "url": "about:blank" });
+        let other = self.call("Target.createTarget", blank).await;
+        let other = json!({ "targetId": other["targetId"] });
+        self.call("Target.activateTarget", other).await;
+        self.session = session;
+    }
+
+    /// How large its window is.
+    pub async fn resize(&mut self, width: u32, height: u32) {
+        let size =
+            json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        self.call("Emulation.setDeviceMetricsOverride", size).await;
     }
 
     /// Presses what the selector finds, as the keyboard would.

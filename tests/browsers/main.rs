@@ -5,6 +5,7 @@
 
 mod chat;
 mod devtools;
+mod heartbeat_js;
 mod slow_line;
 mod websocket;
 

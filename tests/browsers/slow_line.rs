@@ -1,6 +1,5 @@
-//! A page with `heartbeat.js` and a server behind a line that carries 500 kB/s: a
-//! message that takes twice the detection time is life for both sides, and beats go
-//! between its parts.
+//! A page with `heartbeat.js` and a server behind a slow line: a message that takes twice
+//! the detection time is life for both sides, and beats go between its parts.
 //!
 //! A real browser, real TCP, real time.
 
@@ -11,8 +10,8 @@ use std::{
 
 use bytes::Bytes;
 use futures::StreamExt;
-use heartbeat_examples::websocket::{BoxError, OwnFrames, Payload, WebSocket};
-use heartbeat_tests::{Throttled, scripted::filler, secs};
+use heartbeat_examples::websocket::{OwnFrames, WebSocket};
+use heartbeat_tests::{scripted::filler, secs, throttled};
 use heartbeat_tokio::{Config, Driver, Evidence, Heartbeat, PeerEvent, Receiver};
 use serde_json::json;
 use socket2::SockRef;
@@ -27,11 +26,27 @@ use super::{devtools::Browser, measures, starts, websocket::http};
 
 const GUARD: &str = env!("CARGO_BIN_EXE_heartbeat-test-guard");
 
-/// What the line carries each second, in each direction.
-const RATE: usize = 500_000;
+/// What the page sends on a line that carries `rate` bytes each second, in each direction.
+#[derive(Clone, Copy)]
+struct Upload {
+    length: usize,
+    rate: u32,
+}
 
-/// 8.4 s on that line.
-const MESSAGE: usize = 4 << 20;
+/// 8.4 s.
+const MESSAGE: Upload = Upload {
+    length: 4 << 20,
+    rate: 500_000,
+};
+
+/// 8.9 s.
+const FILE: Upload = Upload {
+    length: 40_000_000,
+    rate: 4_500_000,
+};
+
+/// What the server sends.
+const ANSWER: usize = 4 << 20;
 
 /// The server's and, in `slow_line.js`, the page's.
 const DETECT_WITHIN: Duration = secs(4);
@@ -50,7 +65,7 @@ const SEGMENT: u32 = 1460;
 /// What the browser loads.
 const PAGE: &str = concat!(
     "<!doctype html><title>Heartbeat</title><script type=\"module\">",
-    include_str!("../../examples/chat/page/heartbeat.js"),
+    include_str!("../../examples/heartbeat-js/heartbeat.js"),
     include_str!("../support/slow_line.js"),
     "</script>"
 );
@@ -60,9 +75,21 @@ async fn a_large_message_on_a_slow_line_is_life_for_a_page_and_its_server() {
     let mut cases = Vec::new();
     for evidence in [Evidence::AnyBytes, Evidence::Frame] {
         for at_once in [false, true] {
-            cases.push((evidence, at_once, Served::start(evidence, at_once).await));
+            let served = Served::start(evidence, at_once, MESSAGE).await;
+            cases.push((evidence, at_once, MESSAGE, served));
         }
     }
+    exchange(cases).await;
+}
+
+/// The server counts whole frames only.
+#[tokio::test]
+async fn an_upload_of_a_file_is_life_for_a_page_and_its_server() {
+    let served = Served::start(Evidence::Frame, false, FILE).await;
+    exchange(vec![(Evidence::Frame, false, FILE, served)]).await;
+}
+
+async fn exchange(cases: Vec<(Evidence, bool, Upload, Served)>) {
     let pages = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", pages.local_addr().unwrap());
     let serving = tokio::spawn(async move {
@@ -80,11 +107,13 @@ async fn a_large_message_on_a_slow_line_is_life_for_a_page_and_its_server() {
 
     let _measures = measures().await;
     let lines: Vec<_> = (cases.iter())
-        .map(|(_, _, served)| served.address.to_string())
+        .map(|(_, _, upload, served)| json!([served.address.to_string(), upload.length]))
         .collect();
     let told = page.value(&format!("exchange({})", json!(lines))).await;
-    for ((evidence, at_once, served), told) in cases.into_iter().zip(told.as_array().unwrap()) {
-        let what = format!("{evidence:?}, at once: {at_once}");
+    for ((evidence, at_once, upload, served), told) in
+        cases.into_iter().zip(told.as_array().unwrap())
+    {
+        let what = format!("{} bytes, {evidence:?}, at once: {at_once}", upload.length);
         println!("{what}: {told}");
         // A machine that others starve makes a suspicion; a verdict is none of its.
         assert_eq!(told["ended"], "closed local", "{what}: {told}");
@@ -116,7 +145,7 @@ struct Took {
 }
 
 impl Served {
-    async fn start(evidence: Evidence, at_once: bool) -> Self {
+    async fn start(evidence: Evidence, at_once: bool, upload: Upload) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = listener.local_addr().unwrap();
         let near = socket();
@@ -126,11 +155,11 @@ impl Served {
         let line = tokio::spawn(async move {
             let (page, _) = near.accept().await.unwrap();
             let mut server = socket().connect(server).await.unwrap();
-            let mut page = Throttled::new(page, RATE);
+            let mut page = throttled(page, upload.rate);
             // It ends as the page does.
             let _ = copy_bidirectional(&mut page, &mut server).await;
         });
-        let serving = tokio::spawn(serve(listener, evidence, at_once));
+        let serving = tokio::spawn(serve(listener, evidence, at_once, upload.length));
         Self {
             address,
             serving,
@@ -153,19 +182,22 @@ fn socket() -> TcpSocket {
 }
 
 /// Takes the page's message and sends it another, behind that or at once.
-async fn serve(listener: TcpListener, evidence: Evidence, at_once: bool) -> Took {
+async fn serve(listener: TcpListener, evidence: Evidence, at_once: bool, length: usize) -> Took {
     let config = Config::detect_within(DETECT_WITHIN).unwrap();
     // A suspicion by what a round trip usually takes is early.
-    let config = config.to_builder().evidence(evidence).adaptive(false);
+    let config = (config.to_builder())
+        .evidence(evidence)
+        .adaptive(false)
+        .max_frame(64 << 20);
     let (stream, _) = listener.accept().await.unwrap();
-    let socket = WebSocket::<_, OwnFrames<Message>>::accept(stream).await;
+    let socket = WebSocket::<_, OwnFrames<Bytes>>::accept(stream).await;
     let page = Heartbeat::with_frames(socket.unwrap(), config.build().unwrap());
     let Driver {
         sender,
         mut receiver,
         ..
     } = page.with_socket(WebSocket::socket).spawn();
-    let ours = Message(filler(1, MESSAGE));
+    let ours = filler(1, ANSWER);
     if at_once {
         sender.send(ours.clone()).await.unwrap();
     }
@@ -186,7 +218,11 @@ async fn serve(listener: TcpListener, evidence: Evidence, at_once: bool) -> Took
     };
     let arriving = async {
         let arrived = next(&mut receiver).await;
-        assert!(arrived == Ok(filler(0, MESSAGE)), "another message");
+        let arrived = arrived.unwrap();
+        assert_eq!(arrived.len(), length);
+        // Not of all, which takes a moment in which nobody else has a turn.
+        let beginning = arrived.slice(..length.min(ANSWER));
+        assert!(beginning == filler(0, beginning.len()), "another message");
         began.elapsed()
     };
     let (answer, message) = tokio::join!(asking, arriving);
@@ -200,29 +236,12 @@ async fn serve(listener: TcpListener, evidence: Evidence, at_once: bool) -> Took
 }
 
 /// The next message, or the end.
-async fn next(receiver: &mut Receiver<Message>) -> Result<Bytes, PeerEvent<Message>> {
+async fn next(receiver: &mut Receiver<Bytes>) -> Result<Bytes, PeerEvent<Bytes>> {
     loop {
         match receiver.next().await.expect("an end comes first") {
-            PeerEvent::Message(Message(message)) => return Ok(message),
+            PeerEvent::Message(message) => return Ok(message),
             end if end.is_terminal() => return Err(end),
             _ => {}
         }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Message(Bytes);
-
-impl Payload for Message {
-    fn weight(&self) -> usize {
-        self.0.len()
-    }
-
-    fn encode(&self) -> Result<Bytes, BoxError> {
-        Ok(self.0.clone())
-    }
-
-    fn decode(bytes: Bytes) -> Result<Self, BoxError> {
-        Ok(Self(bytes))
     }
 }

@@ -17,8 +17,8 @@ use bytes::Bytes;
 use futures::SinkExt;
 use heartbeat_examples::websocket::{Beats, ControlFrames, Message, OrdinaryFrames, WebSocket};
 use heartbeat_tests::{
-    Throttled, Watched, is_cut_off, ms, needs_browser, needs_python_with, patient,
-    process::PeerProcess, quick, secs,
+    Watched, is_cut_off, ms, needs_browser, needs_python_with, patient, process::PeerProcess,
+    quick, secs, throttled,
 };
 use heartbeat_tokio::{
     Cause, CloseReason, Config, Frames, GoodbyeCode, Heartbeat, NetStatus, PeerEvent,
@@ -107,7 +107,7 @@ async fn a_clients_pings_are_answered() {
 #[tokio::test]
 async fn a_message_that_arrives_slowly_is_no_silence() {
     let _measures = measures().await;
-    let throttled = |stream| Throttled::new(stream, 1_000_000);
+    let throttled = |stream| throttled(stream, 1_000_000);
     let Some((_visitor, client)) = start::<ControlFrames, _>(patient(), &[], throttled).await
     else {
         return;

@@ -1,19 +1,15 @@
 //! Every way in which a connection can go.
 
-use std::{
-    io,
-    pin::Pin,
-    task::{Context, Poll},
-};
+use std::io;
 
 use futures::{FutureExt, SinkExt, StreamExt, future::LocalBoxFuture};
 use heartbeat_core::{Control, GoodbyeCode, Nonce};
 use heartbeat_tests::{RawPeer, all_events, ms, quick, secs, wrapped};
-use heartbeat_tokio::{Heartbeat, PeerEvent};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
-    time::sleep,
+use heartbeat_tokio::{
+    Heartbeat, PeerEvent,
+    testkit::{Line, Side},
 };
+use tokio::{io::DuplexStream, time::sleep};
 
 /// One of them: makes one connection, of which nothing is left when the runtime
 /// has gone too.
@@ -309,43 +305,11 @@ async fn hear_out(mut peer: RawPeer) {
 }
 
 async fn broken(kind: io::ErrorKind) {
-    let reading = Box::pin(sleep(secs(0)));
-    let mut heartbeat = Heartbeat::new(Broken { reading, kind }, quick());
-    all_events(&mut heartbeat).await;
-}
-
-/// A stream that fails of this.
-struct Broken {
-    reading: Pin<Box<tokio::time::Sleep>>,
-    kind: io::ErrorKind,
-}
-
-impl AsyncRead for Broken {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        _: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let kind = self.kind;
-        let reading = self.reading.as_mut().poll(cx);
-        reading.map(|()| Err(kind.into()))
-    }
-}
-
-impl AsyncWrite for Broken {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
+    let (ours, _theirs, line) = Line::pair();
+    let mut heartbeat = Heartbeat::new(ours, quick());
+    let failing = async {
+        sleep(ms(1)).await;
+        line.fail(Side::Left, kind);
+    };
+    tokio::join!(all_events(&mut heartbeat), failing);
 }

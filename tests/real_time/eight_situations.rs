@@ -31,20 +31,23 @@ use bytes::Bytes;
 use futures::{StreamExt, future::try_join_all};
 use heartbeat_core::Control;
 use heartbeat_tests::{
-    RawPeer, Throttled, by_peer,
+    RawPeer, by_peer,
     drive::{Command, Drive, Inline, Spawned},
     few_or_all, lateness, ms,
     process::PeerProcess,
-    secs,
+    secs, throttled,
 };
-use heartbeat_tokio::{Cause, CloseReason, Config, Death, Diagnosis, Heartbeat, PeerEvent};
+use heartbeat_tokio::{
+    Cause, CloseReason, Config, Death, Diagnosis, Heartbeat, PeerEvent,
+    testkit::{Line, Side},
+};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, copy_bidirectional},
     net::{TcpListener, TcpSocket, TcpStream},
     runtime::Builder,
     sync::mpsc,
     task::{JoinHandle, LocalSet},
-    time::{sleep, sleep_until, timeout},
+    time::{sleep, timeout},
 };
 
 #[test]
@@ -199,7 +202,7 @@ fn a_large_message_arrives_slowly(drive: impl Drive) -> Vec<Outcome> {
     trials(1, move |_| async move {
         let (ours, theirs) = connected().await;
         let mut receiver = Connection::open(drive, ours, config());
-        let slow = Throttled::new(theirs, 2 * MIB);
+        let slow = throttled(theirs, 2 << 20);
         let mut sender = Connection::open(Inline, slow, config());
         let began = Instant::now();
         sender.tell(Command::Send(vec![1; large()].into())).await;
@@ -213,7 +216,7 @@ fn a_large_message_leaves_slowly(drive: impl Drive) -> Vec<Outcome> {
     trials(1, move |_| async move {
         let (ours, theirs) = connected().await;
         let mut sender = Connection::open(drive, ours, config());
-        let slow = Throttled::new(theirs, 2 * MIB);
+        let slow = throttled(theirs, 2 << 20);
         let mut receiver = Connection::open(Inline, slow, config());
         let began = Instant::now();
         sender.tell(Command::Send(vec![1; large()].into())).await;
@@ -303,9 +306,7 @@ fn peers_far_away(delay: Duration) -> (Elsewhere, std::net::SocketAddr) {
             loop {
                 let (near, _) = relay.accept().await.unwrap();
                 let far = TcpStream::connect(behind).await.unwrap();
-                let (near, far) = (near.into_split(), far.into_split());
-                tokio::spawn(carry(near.0, far.1, delay));
-                tokio::spawn(carry(far.0, near.1, delay));
+                tokio::spawn(carry(near, far, delay));
             }
         };
         tokio::join!(answering, relaying);
@@ -313,27 +314,15 @@ fn peers_far_away(delay: Duration) -> (Elsewhere, std::net::SocketAddr) {
     (elsewhere, told.recv().unwrap())
 }
 
-/// Carries bytes one way, each of them so long after it came.
-async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, delay: Duration) {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let (put, mut take) = mpsc::unbounded_channel();
-    let reading = async {
-        let mut chunk = vec![0; 16 * 1024];
-        while let Ok(read @ 1..) = from.read(&mut chunk).await {
-            let at = tokio::time::Instant::now() + delay;
-            let _ = put.send((at, chunk[..read].to_vec()));
-        }
-        drop(put);
-    };
-    let writing = async {
-        while let Some((at, bytes)) = take.recv().await {
-            sleep_until(at).await;
-            if to.write_all(&bytes).await.is_err() {
-                return;
-            }
-        }
-    };
-    tokio::join!(reading, writing);
+/// Carries bytes both ways, each of them so long after it came.
+async fn carry(mut near: TcpStream, mut far: TcpStream, delay: Duration) {
+    let (mut ours, mut theirs, line) = Line::pair();
+    line.delay(Side::BOTH, delay);
+    // They end as the connections do.
+    let _ = tokio::join!(
+        copy_bidirectional(&mut near, &mut ours),
+        copy_bidirectional(&mut theirs, &mut far),
+    );
 }
 
 /// A runtime in a thread of its own, until it is dropped.

@@ -1,6 +1,7 @@
 //! Real sockets, processes and servers, in real time. These tests wait; none loads
 //! the processors, which would disturb what others measure.
 
+mod address_space;
 mod any_stream;
 mod driver;
 mod eight_situations;
@@ -12,6 +13,7 @@ mod nats;
 mod networks;
 mod processes;
 mod redis;
+mod runtimes;
 mod slow_reader;
 mod stranger;
 mod swarm;

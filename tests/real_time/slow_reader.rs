@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use heartbeat_core::Control;
-use heartbeat_tests::{Throttled, by_peer, data_frame, framed, ms, notable, secs};
+use heartbeat_tests::{by_peer, data_frame, framed, ms, notable, secs, throttled};
 use heartbeat_tokio::{Cause, Config, Heartbeat, PeerEvent, SendError};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -24,7 +24,7 @@ async fn send_to_a_slow_reader(messages: Vec<Bytes>) {
     let address = listener.local_addr().unwrap();
     let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
     let mut sender = Heartbeat::new(ours.unwrap(), config);
-    let slow = Throttled::new(theirs.unwrap().0, 2 * MIB);
+    let slow = throttled(theirs.unwrap().0, 2 << 20);
     let mut receiver = Heartbeat::new(slow, config);
 
     let count = messages.len();
@@ -73,7 +73,7 @@ async fn that_reads_steadily_never_takes_us_for_a_flood() {
     let address = listener.local_addr().unwrap();
     let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
     let mut sender = Heartbeat::new(ours.unwrap(), config);
-    let slow = Throttled::new(theirs.unwrap().0, MIB);
+    let slow = throttled(theirs.unwrap().0, 1 << 20);
     let mut receiver = Heartbeat::new(slow, config);
 
     let began = Instant::now();
@@ -121,7 +121,7 @@ async fn nothing_is_lost_behind_a_goodbye() {
     let address = listener.local_addr().unwrap();
     let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
     let mut sender = Heartbeat::new(ours.unwrap(), config);
-    let slow = Throttled::new(theirs.unwrap().0, 8 * MIB);
+    let slow = throttled(theirs.unwrap().0, 8 << 20);
     let receiver = Heartbeat::new(slow, config);
     let sending = async {
         for number in 0..64_u8 {

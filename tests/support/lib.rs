@@ -1,13 +1,11 @@
 //! What the tests share: configurations, a raw peer that speaks the wire byte
-//! by byte, and a stream whose speed and room a test controls.
+//! by byte, and slow lines of the testkit's.
 
 use std::{
     cell::RefCell,
     env, io,
     net::{Ipv4Addr, SocketAddr},
-    pin::Pin,
     sync::atomic::{AtomicBool, Ordering},
-    task::{Context, Poll},
     thread,
     time::Duration,
 };
@@ -15,13 +13,16 @@ use std::{
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use heartbeat_core::{Control, PART};
-use heartbeat_tokio::{CloseReason, Config, Detail, GoodbyeCode, Heartbeat, PeerEvent};
+use heartbeat_tokio::{
+    CloseReason, Config, Detail, GoodbyeCode, Heartbeat, PeerEvent,
+    testkit::{Line, LineEnd, Side},
+};
 use proptest::{
     strategy::Strategy,
     test_runner::{Config as ProptestConfig, RngSeed, TestRunner},
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, copy_bidirectional},
     net::TcpSocket,
     time::Instant,
 };
@@ -84,6 +85,9 @@ mod guide {
 
     #[doc = include_str!("../../docs/guide/busy.md")]
     struct Busy;
+
+    #[doc = include_str!("../../docs/guide/reconnect.md")]
+    struct ConnectingAgain;
 
     #[doc = include_str!("../../docs/guide/production.md")]
     struct Production;
@@ -323,91 +327,26 @@ pub fn varint(mut number: usize) -> Vec<u8> {
     varint
 }
 
-/// A stream that lets so many bytes a second through in each direction.
-#[derive(Debug)]
-pub struct Throttled<S> {
-    stream: S,
-    bytes_per_tick: usize,
-    read: Allowance,
-    written: Allowance,
+/// Two streams with a line between them that lets so many bytes a second through in
+/// each direction, or as many as there is room for if that is zero.
+#[must_use]
+pub fn slow_line(room: usize, bytes_per_second: u32) -> (LineEnd, LineEnd) {
+    let (ours, theirs, line) = Line::with_room(room);
+    line.limit_rate(Side::BOTH, bytes_per_second);
+    (ours, theirs)
 }
 
-#[derive(Debug)]
-struct Allowance {
-    left: usize,
-    tick: Pin<Box<tokio::time::Sleep>>,
-}
-
-/// How often a throttled stream moves.
-const TICK: Duration = ms(10);
-
-impl<S> Throttled<S> {
-    /// Slows `stream` down.
-    pub fn new(stream: S, bytes_per_second: usize) -> Self {
-        let allowance = || Allowance {
-            left: 0,
-            tick: Box::pin(tokio::time::sleep(TICK)),
-        };
-        Self {
-            stream,
-            bytes_per_tick: bytes_per_second / 100,
-            read: allowance(),
-            written: allowance(),
-        }
-    }
-}
-
-impl Allowance {
-    fn poll(&mut self, each_tick: usize, cx: &mut Context<'_>) -> Poll<usize> {
-        while self.left == 0 {
-            std::task::ready!(self.tick.as_mut().poll(cx));
-            self.tick.as_mut().reset(Instant::now() + TICK);
-            self.left = each_tick;
-        }
-        Poll::Ready(self.left)
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Throttled<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let left = std::task::ready!(this.read.poll(this.bytes_per_tick, cx));
-        let mut some = buf.take(left);
-        std::task::ready!(Pin::new(&mut this.stream).poll_read(cx, &mut some))?;
-        let read = some.filled().len();
-        // `take` borrowed the same memory, so it is initialised.
-        let bytes = some.filled().to_vec();
-        this.read.left -= read;
-        buf.put_slice(&bytes);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Throttled<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        let left = std::task::ready!(this.written.poll(this.bytes_per_tick, cx));
-        let some = &buf[..buf.len().min(left)];
-        let written = std::task::ready!(Pin::new(&mut this.stream).poll_write(cx, some))?;
-        this.written.left -= written;
-        Poll::Ready(Ok(written))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
+/// The same with `stream` at the other end, whose own buffers fill up. It ends as
+/// `stream` does.
+pub fn throttled<S>(mut stream: S, bytes_per_second: u32) -> LineEnd
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    // What 40 ms bring.
+    let room = bytes_per_second as usize / 25;
+    let (near, mut far) = slow_line(room, bytes_per_second);
+    tokio::spawn(async move { copy_bidirectional(&mut stream, &mut far).await });
+    near
 }
 
 /// The peer said goodbye, and nothing else.

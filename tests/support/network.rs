@@ -37,17 +37,33 @@ impl Host {
             "flush ruleset\ntable ip faults {{\nchain faults {{\n\
              type filter hook {hook} priority 0;\n{rules}\n}}\n}}\n"
         );
+        self.run("nft", &["-f", "-"], &script)
+    }
+}
+
+impl Host {
+    /// Runs `tc` on this host, with these lines.
+    ///
+    /// # Errors
+    ///
+    /// If `tc` isn't installed, or what it says.
+    pub fn tc(&self, lines: &[&str]) -> io::Result<()> {
+        self.run("tc", &["-batch", "-"], &lines.join("\n"))
+    }
+
+    /// Runs a program on this host that reads what it is to do.
+    fn run(&self, program: &str, arguments: &[&str], input: &str) -> io::Result<()> {
         self.enter(|| {
-            let mut nft = Command::new("nft")
-                .args(["-f", "-"])
+            let mut child = Command::new(program)
+                .args(arguments)
                 .stdin(Stdio::piped())
                 .stderr(Stdio::piped())
                 .spawn()
-                .map_err(|error| io::Error::new(error.kind(), format!("nft: {error}")))?;
-            if let Some(mut input) = nft.stdin.take() {
-                input.write_all(script.as_bytes())?;
+                .map_err(|error| io::Error::new(error.kind(), format!("{program}: {error}")))?;
+            if let Some(mut stdin) = child.stdin.take() {
+                stdin.write_all(input.as_bytes())?;
             }
-            let ended = nft.wait_with_output()?;
+            let ended = child.wait_with_output()?;
             match ended.status.success() {
                 true => Ok(()),
                 false => Err(io::Error::other(String::from_utf8_lossy(&ended.stderr))),
@@ -57,6 +73,23 @@ impl Host {
 }
 
 impl Network {
+    /// Has the router send 64 kbit/s to the right host, and keep all that waits. Small
+    /// packets overtake it, as many routers let acknowledgements do.
+    ///
+    /// # Errors
+    ///
+    /// If `tc` or `nft` isn't installed, or what they say.
+    pub fn slow_down_to_the_right(&self) -> io::Result<()> {
+        self.router.tc(&[
+            "qdisc replace dev to1 root handle 1: htb default 2",
+            "class add dev to1 parent 1: classid 1:1 htb rate 10mbit quantum 2000",
+            "class add dev to1 parent 1: classid 1:2 htb rate 64kbit quantum 2000",
+            "qdisc add dev to1 parent 1:2 bfifo limit 2mb",
+        ])?;
+        let small = "ip length < 120 meta priority set 1:1";
+        self.router.filter(Hook::Forward, small)
+    }
+
     /// As [`or_skip`](Self::or_skip), for a test that filters packets.
     ///
     /// # Panics

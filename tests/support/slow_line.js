@@ -1,14 +1,15 @@
 
-// The page of tests/browsers/slow_line.rs, behind heartbeat.js. On each line, an address,
-// it sends one message, takes one, and leaves. It says what came of it.
-const LENGTH = 4 << 20;
+// The page of tests/browsers/slow_line.rs, behind heartbeat.js. On each line, an address
+// and a length, it sends a message of that length, takes one, and leaves. It says what came
+// of it.
+const ANSWER = 4 << 20;
 const DETECT_WITHIN = 4000;
 
-const filler = (nth) =>
-  new Uint8Array(LENGTH).map((_, at) => nth * 31 + at * 7 + Math.floor(at / 251));
-const [ours, theirs] = [filler(0), filler(1)];
+const filler = (nth, length) =>
+  new Uint8Array(length).map((_, at) => nth * 31 + at * 7 + Math.floor(at / 251));
+const theirs = filler(1, ANSWER);
 
-const exchangeOn = (address) =>
+const exchangeOn = ([address, ours]) =>
   new Promise((resolve) => {
     const socket = new WebSocket(`ws://${address}/`);
     const server = new Heartbeat(socket, { detectWithin: DETECT_WITHIN });
@@ -17,7 +18,7 @@ const exchangeOn = (address) =>
     listen("connected", () => server.send(ours));
     listen("suspect", () => (suspected += 1));
     listen("message", (message) => {
-      same = message.length === LENGTH && message.every((byte, at) => byte === theirs[at]);
+      same = message.length === ANSWER && message.every((byte, at) => byte === theirs[at]);
       // Behind our own message, which may not be sent yet.
       server.close();
     });
@@ -26,4 +27,8 @@ const exchangeOn = (address) =>
     listen("closed", ({ reason }) => end(`closed ${reason}`));
   });
 
-globalThis.exchange = (addresses) => Promise.all(addresses.map(exchangeOn));
+globalThis.exchange = (lines) => {
+  // Before the first socket is open: it takes a while.
+  const all = lines.map(([address, length]) => [address, filler(0, length)]);
+  return Promise.all(all.map(exchangeOn));
+};

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
-use heartbeat_tests::{Throttled, all_events, by_peer, ms, notable, quick, secs, wrapped};
+use heartbeat_tests::{all_events, by_peer, ms, notable, quick, secs, slow_line, wrapped};
 use heartbeat_tokio::{Cause, CloseReason, Config, Heartbeat, PeerEvent};
 use tokio::time::Instant;
 
@@ -78,8 +78,8 @@ async fn while_it_sends_one_large_frame_slowly() {
         .max_frame(64 * MIB)
         .build()
         .unwrap();
-    let (ours, theirs) = tokio::io::duplex(64 * 1024);
-    let mut sender = Heartbeat::new(Throttled::new(ours, 2 * MIB), config);
+    let (ours, theirs) = slow_line(64 * 1024, 2 << 20);
+    let mut sender = Heartbeat::new(ours, config);
     let mut receiver = Heartbeat::new(theirs, config);
     let payload: Bytes = (0..64 * MIB).map(|n| (n * 31 % 251) as u8).collect();
     let expected = payload.clone();

@@ -21,13 +21,25 @@ const SIZES: [usize; 12] = [
     0, 16, 250, 251, 255, 1024, 4095, 4096, 5000, 16_384, 40_000, 65_000,
 ];
 
+/// From here on a message is written from where it is.
+const UNCOPIED: usize = 4096;
+
+/// What is written from where it is waits in a list, which isn't kept.
 #[test]
-fn sending_allocates_nothing() {
+fn sending_allocates_nothing_for_small_messages_and_a_list_for_large_ones() {
     for size in SIZES {
         for vectored in [true, false] {
             for flushed in [true, false] {
                 let count = sending(size, vectored, flushed, &[], MESSAGES);
-                assert_eq!(count, 0, "{size}, vectored {vectored}, flushed {flushed}");
+                let most = if size < UNCOPIED {
+                    0
+                } else {
+                    2 * MESSAGES as u64
+                };
+                assert!(
+                    count <= most,
+                    "{count}: {size}, vectored {vectored}, flushed {flushed}"
+                );
             }
         }
     }
@@ -50,7 +62,10 @@ fn sending_to_a_stream_that_takes_a_part_at_a_time_allocates_next_to_nothing() {
                     // Five bytes at a time take theirs.
                     let messages = if takes == [5] { MESSAGES / 5 } else { MESSAGES };
                     let count = sending(size, vectored, flushed, takes, messages);
-                    let most = messages as u64 / 200;
+                    let most = match size < UNCOPIED {
+                        true => messages as u64 / 200,
+                        false => 2 * messages as u64,
+                    };
                     assert!(
                         count <= most,
                         "{count}: {size}, {takes:?}, {vectored}, {flushed}"
@@ -92,12 +107,10 @@ fn sending(size: usize, vectored: bool, flushed: bool, takes: &[usize], count: u
 
 #[test]
 fn a_message_that_arrives_alone_is_one_allocation() {
-    for size in [1, 16, 255, 1024] {
+    for size in [0, 1, 16, 255, 1024] {
         let count = receiving(size, 1);
         assert_eq!(count, MESSAGES as u64, "{size}");
     }
-    // Without bytes there is nothing to allocate.
-    assert_eq!(receiving(0, 1), 0);
 }
 
 /// What is left of a read that was cut by a smaller one is copied.

@@ -105,6 +105,112 @@ fn the_environment_takes_precedence_key_by_key() {
     assert_eq!(settings.heartbeat, lan.build().unwrap());
 }
 
+/// Whatever says all timings replaces all timings.
+#[test]
+fn a_preset_and_a_budget_in_two_layers_replace_each_other() {
+    let budget = Config::detect_within(secs(6)).unwrap();
+    for (file, variable, timings) in [
+        ("preset = 'lan'", ("DETECT_WITHIN", "6s"), budget),
+        (
+            "preset = 'lan'\ntimeout = '1s'",
+            ("DETECT_WITHIN", "6s"),
+            budget,
+        ),
+        (
+            "interval = '9s'\nmax_missed = 7",
+            ("DETECT_WITHIN", "6s"),
+            budget,
+        ),
+        ("detect_within = '6s'", ("PRESET", "lan"), Config::lan()),
+        ("detect_within = '9s'", ("DETECT_WITHIN", "6s"), budget),
+        (
+            "preset = 'mobile'\ninterval = '20s'",
+            ("PRESET", "lan"),
+            Config::lan(),
+        ),
+    ] {
+        let name = format!("APP_HEARTBEAT__{}", variable.0);
+        let file = format!("[heartbeat]\n{file}\nmax_frame = 1000");
+        let settings = load("heartbeat.toml", &file, &[(&name, variable.1)]).unwrap();
+        // The others stay.
+        let expected = timings.to_builder().max_frame(1000).build();
+        assert_eq!(settings.heartbeat, expected.unwrap(), "{file}");
+    }
+    // One layer says both, or a timing on top of what it would make untrue.
+    for (file, variables) in [
+        ("", &[("PRESET", "lan"), ("DETECT_WITHIN", "6s")][..]),
+        ("heartbeat.detect_within = '6s'", &[("INTERVAL", "1s")]),
+    ] {
+        let named = |(name, value): &(&str, _)| (format!("APP_HEARTBEAT__{name}"), *value);
+        let variables: Vec<_> = variables.iter().map(named).collect();
+        let variables: Vec<_> = variables
+            .iter()
+            .map(|(name, value)| (&**name, *value))
+            .collect();
+        let told = load("heartbeat.toml", file, &variables).unwrap_err();
+        assert!(
+            told.contains("detect_within = 6s: must be without"),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+fn a_layer_takes_back_any_value_of_the_layers_below() {
+    let heartbeat = serde_json::to_value(Config::mobile()).unwrap();
+    let mut net = serde_json::to_value(SafetyNet::from(&Config::mobile())).unwrap();
+    net["user_timeout"] = "30s".into();
+    let file = json!({ "heartbeat": heartbeat, "safety_net": net });
+    let mut variables = Vec::new();
+    for (section, keys) in file.as_object().unwrap() {
+        for key in keys.as_object().unwrap().keys() {
+            let name = format!("app_{section}__{key}").to_uppercase();
+            variables.push((name, "default"));
+        }
+    }
+    let given = variables.iter().map(|(name, value)| (&**name, *value));
+    let given: Vec<_> = given.collect();
+    let settings = load("heartbeat.json", &file.to_string(), &given).unwrap();
+    assert_eq!(settings.heartbeat, Config::default());
+    assert_eq!(settings.safety_net(), SafetyNet::default());
+    // And what sets several at once.
+    let budget = load(
+        "heartbeat.toml",
+        "heartbeat.detect_within = '6s'",
+        &[
+            ("APP_HEARTBEAT__DETECT_WITHIN", "default"),
+            ("APP_HEARTBEAT__INTERVAL", "10s"),
+        ],
+    );
+    let by_hand = Config::builder().interval(secs(10)).build().unwrap();
+    assert_eq!(budget.unwrap().heartbeat, by_hand);
+}
+
+/// In one layer, and in a file too.
+#[test]
+fn a_value_that_is_the_default_is_as_good_as_left_out() {
+    let file = "[heartbeat]\npreset = 'lan'\nmin_interval = 'default'\nmax_missed = 'default'";
+    let settings = load("heartbeat.toml", file, &[]).unwrap();
+    assert_eq!(settings.heartbeat, Config::lan());
+}
+
+/// The one on the page, and what it says of it.
+#[test]
+fn the_layers_on_the_page_are_what_it_says() {
+    let blocks = blocks(PAGE);
+    let find = |start: &str| {
+        let found = blocks.iter().find(|(_, block)| block.contains(start));
+        found.unwrap().1
+    };
+    let variables = find("EVIDENCE=default").lines();
+    let variables: Vec<_> = variables.filter_map(|line| line.split_once('=')).collect();
+    let settings = load("heartbeat.toml", find("preset = \"lan\""), &variables).unwrap();
+    let expected = Config::detect_within(secs(2)).unwrap().to_builder();
+    let expected = expected.max_frame(65_536).build().unwrap();
+    assert_eq!(settings.heartbeat, expected);
+    assert_eq!(settings.safety_net(), SafetyNet::from(&expected));
+}
+
 #[test]
 fn the_safety_net_follows_the_heartbeat_unless_it_is_told() {
     let file = "heartbeat.preset = 'mobile'\nsafety_net.retries = 20";
@@ -166,7 +272,7 @@ fn each_file_on_the_page_that_is_no_mistake_is_right() {
         let settings = read(kind, input).unwrap_or_else(|error| panic!("{input}: {error}"));
         assert_ne!(settings.heartbeat, Config::default(), "{input}");
     }
-    assert_eq!(files, 4);
+    assert_eq!(files, 5);
 }
 
 #[test]

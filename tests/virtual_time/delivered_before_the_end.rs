@@ -20,11 +20,11 @@ use std::{
 use bytes::{Buf, Bytes};
 use heartbeat_core::{Cause, Control, GoodbyeCode, NoDetail, Nonce};
 use heartbeat_tests::{
-    by_peer, data_frame,
+    all_events, by_peer, data_frame,
     drive::{Command, Drive, Inline, Spawned},
     framed, is_cut_off, ms, quick, secs,
 };
-use heartbeat_tokio::{Config, Evidence, PeerEvent, ProtocolError};
+use heartbeat_tokio::{Config, Evidence, Heartbeat, PeerEvent, ProtocolError, safety_net};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -127,6 +127,42 @@ fn a_reset_behind_unread_data(drive: impl Drive) {
     };
     assert!(is_cut_off(&death.cause), "{death}");
     assert_eq!(messages_of(before).len(), 200);
+}
+
+/// A writer that meets the end first, and a reader that has nothing to say of it: the
+/// error means what it means everywhere else.
+#[tokio::test(start_paused = true)]
+async fn a_broken_pipe_means_the_same_by_every_path() {
+    /// Takes nothing.
+    struct Broken;
+
+    impl AsyncWrite for Broken {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    let (silent, _peer) = tokio::io::duplex(64);
+    let mut heartbeat = Heartbeat::new(tokio::io::join(silent, Broken), Config::default());
+    let events = all_events(&mut heartbeat).await;
+    let Some(PeerEvent::Dead(death)) = events.last() else {
+        panic!("{events:?}")
+    };
+    assert_eq!(death.cause, Cause::Eof);
+    let error = io::ErrorKind::BrokenPipe.into();
+    assert_eq!(safety_net::end_of(&error), heartbeat_core::End::Eof);
 }
 
 // ---- cases -----------------------------------------------------------------

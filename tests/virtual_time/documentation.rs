@@ -75,10 +75,14 @@ fn the_summary_lists_every_chapter_and_no_other() {
     assert_eq!(book["book"]["src"].as_str(), Some("."));
 }
 
-/// Rust is compiled by `support/lib.rs`, and what isn't Rust says so.
+/// Rust is compiled by `support/lib.rs` or stands in a test, JavaScript is run by the tests
+/// in node, and what is neither says so.
 #[test]
 fn every_block_of_code_in_the_guide_is_compiled_or_is_none() {
     let doctests = read(Path::new("tests/support/lib.rs"));
+    let compared = read(Path::new("tests/virtual_time/your_program.rs"));
+    let compiled = [doctests, compared].concat();
+    let javascript = read(Path::new("examples/heartbeat-js/test/package.test.js"));
     for (page, Page { blocks, .. }) in pages() {
         if !page.starts_with(GUIDE) {
             continue;
@@ -86,7 +90,8 @@ fn every_block_of_code_in_the_guide_is_compiled_or_is_none() {
         let include = format!("include_str!(\"../../{}\")", page.display());
         for (language, block) in blocks {
             match &*language {
-                "rust" | "rust,no_run" => assert!(doctests.contains(&include), "{page:?}"),
+                "rust" | "rust,no_run" => assert!(compiled.contains(&include), "{page:?}"),
+                "js" => assert!(javascript.contains(&page.display().to_string()), "{page:?}"),
                 "toml" => drop(toml::from_str::<toml::Table>(&block).expect("valid TOML")),
                 "text" | "console" | "sh" => {}
                 other => panic!("{page:?}: {other:?}"),

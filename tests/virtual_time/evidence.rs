@@ -3,11 +3,11 @@
 use futures::{FutureExt, StreamExt};
 use heartbeat_core::{Control, GoodbyeCode, Nonce};
 use heartbeat_tests::{all_events, framed, ms, notable, quick, wrapped};
-use heartbeat_tokio::{Cause, Config, Evidence, Heartbeat, PeerEvent};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    time::{Instant, advance},
+use heartbeat_tokio::{
+    Cause, Config, Evidence, Heartbeat, PeerEvent,
+    testkit::{Line, Side},
 };
+use tokio::time::{Instant, advance, sleep_until};
 
 /// 16 bytes each 150 ms are faster than the default `min_rate`.
 const TRICKLE: &[u8] = b"trickling slowly";
@@ -175,25 +175,15 @@ async fn half_a_ping_is_no_evidence() {
     }
 }
 
-/// Of what goes through it, a relay loses our direction from some time on. The
-/// peer's data still arrives; the peer hears nothing, gives us up, and says so.
+/// A line loses our direction from some time on. The peer's data still arrives; the peer hears nothing, gives us up, and says so.
 #[tokio::test(start_paused = true)]
 async fn where_only_what_we_send_is_lost_we_are_told() {
-    let (ours, relay) = tokio::io::duplex(1 << 16);
-    let (theirs, other) = tokio::io::duplex(1 << 16);
-    let (mut from_us, mut to_us) = tokio::io::split(relay);
-    let (mut from_them, mut to_them) = tokio::io::split(other);
+    let (ours, theirs, line) = Line::pair();
     let cut_at = Instant::now() + ms(1_234);
     tokio::spawn(async move {
-        let mut bytes = [0; 4096];
-        while let Ok(read @ 1..) = from_us.read(&mut bytes).await {
-            if Instant::now() < cut_at {
-                to_them.write_all(&bytes[..read]).await.unwrap();
-            }
-        }
-        std::future::pending::<()>().await;
+        sleep_until(cut_at).await;
+        line.cut(Side::Left);
     });
-    tokio::spawn(async move { tokio::io::copy(&mut from_them, &mut to_us).await });
 
     let theirs = Heartbeat::new(theirs, quick()).spawn();
     let sender = theirs.sender.clone();

@@ -275,7 +275,8 @@ async fn a_greeting_that_never_ends_is_silence_where_only_frames_count() {
 fn each_test_that_the_page_names_is_there() {
     let page = include_str!("../../SECURITY.md");
     let mut source = String::new();
-    let mut folders = vec![PathBuf::from("."), PathBuf::from("../heartbeat-core/tests")];
+    let folders = [".", "../heartbeat-core/tests", "../heartbeat-tokio/src"];
+    let mut folders: Vec<_> = folders.into_iter().map(PathBuf::from).collect();
     while let Some(folder) = folders.pop() {
         for file in fs::read_dir(folder).unwrap() {
             let path = file.unwrap().path();

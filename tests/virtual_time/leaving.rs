@@ -13,17 +13,17 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt, future::join};
 use heartbeat_core::Control;
 use heartbeat_tests::{
-    Throttled, all_events, by_peer, data_frame, few_or_all, for_each, framed, ms, quick,
+    RawPeer, all_events, by_peer, data_frame, few_or_all, for_each, framed, ms, quick,
     scripted::{Read, control_frame, runtime, scripted},
-    secs, wrapped,
+    secs, slow_line, wrapped,
 };
 use heartbeat_tokio::{
     Cause, CloseError, CloseReason, Config, Detail, Driver, GoodbyeCode, Heartbeat, PeerEvent,
-    Postcard, SendError, State,
+    Postcard, SendError, State, testkit::LineEnd,
 };
 use proptest::prelude::*;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
@@ -50,15 +50,16 @@ fn linger() -> Duration {
 type Peer = Heartbeat<Once>;
 
 fn pair(room: usize) -> (Peer, Peer) {
-    let (ours, theirs) = streams(room);
+    let (ours, theirs) = streams(room, 0);
     (
         Heartbeat::new(ours, impatient()),
         Heartbeat::new(theirs, impatient()),
     )
 }
 
-fn streams(room: usize) -> (Once, Once) {
-    let (ours, theirs) = tokio::io::duplex(room);
+/// Zero bytes a second are no limit.
+fn streams(room: usize, bytes_per_second: u32) -> (Once, Once) {
+    let (ours, theirs) = slow_line(room, bytes_per_second);
     (Once::new(ours), Once::new(theirs))
 }
 
@@ -66,13 +67,13 @@ fn streams(room: usize) -> (Once, Once) {
 /// after ours.
 #[derive(Debug)]
 struct Once {
-    stream: DuplexStream,
+    stream: LineEnd,
     read_out: bool,
     ended: bool,
 }
 
 impl Once {
-    fn new(stream: DuplexStream) -> Self {
+    fn new(stream: LineEnd) -> Self {
         Self {
             stream,
             read_out: false,
@@ -189,8 +190,8 @@ async fn a_receiver_that_takes_its_time_for_each_message_gets_everything() {
 
 #[tokio::test(start_paused = true)]
 async fn a_receiver_behind_a_slow_line_gets_everything() {
-    let (ours, theirs) = streams(16 * 1024);
-    let ours = Heartbeat::new(Throttled::new(ours, 400_000), impatient());
+    let (ours, theirs) = streams(16 * 1024, 400_000);
+    let ours = Heartbeat::new(ours, impatient());
     let theirs = Heartbeat::new(theirs, impatient());
     let received = take_in(theirs.spawn(), Duration::ZERO, Duration::ZERO);
     let began = Instant::now();
@@ -274,8 +275,8 @@ async fn both_may_leave_at_once_with_full_pipes_and_with_empty_ones() {
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_kept_while_we_leave_is_not_confirmed() {
     // Both leave inline, so neither takes messages out of its inbox.
-    let (ours, theirs) = streams(16 * 1024);
-    let mut ours = Heartbeat::new(Throttled::new(ours, 1_000_000), impatient());
+    let (ours, theirs) = streams(16 * 1024, 1_000_000);
+    let mut ours = Heartbeat::new(ours, impatient());
     let mut theirs = Heartbeat::new(theirs, impatient());
     ours.feed(vec![0; 4_000_000].into()).await.unwrap();
     let sending = async {
@@ -498,6 +499,48 @@ async fn after_a_goodbye_little_more_is_read() {
         let patience = quick().timeout() * quick().max_missed();
         let expected = if ends_early { Duration::ZERO } else { patience };
         assert_eq!(began.elapsed(), expected, "{bytes}");
+    }
+}
+
+/// Half of them as fast as they can, and half of them a little at a time.
+#[tokio::test(start_paused = true)]
+async fn two_hundred_that_say_goodbye_and_go_on_sending_are_read_little_more() {
+    const ROOM: usize = 64 * 1024;
+    let patience = quick().timeout() * quick().max_missed();
+    let leaving = (0..200).map(|nth| {
+        tokio::spawn(async move {
+            let (ours, theirs) = tokio::io::duplex(ROOM);
+            let driver = Heartbeat::new(ours, quick()).spawn();
+            let mut raw = RawPeer::new(theirs);
+            raw.greet(quick()).await;
+            raw.send_control(Control::Goodbye(GoodbyeCode::LEAVING))
+                .await;
+            let began = Instant::now();
+            let (chunk, pause) = match nth % 2 {
+                0 => (vec![7; 16 * 1024], Duration::ZERO),
+                _ => (vec![7; 16], ms(10)),
+            };
+            let mut taken = 0;
+            while raw.stream.write_all(&chunk).await.is_ok() {
+                taken += chunk.len();
+                if !pause.is_zero() {
+                    sleep(pause).await;
+                }
+            }
+            driver.task.await.unwrap();
+            assert_eq!(driver.sender.closed().await, Ok(by_peer()));
+            (taken, began.elapsed())
+        })
+    });
+    let left = futures::future::join_all(leaving).await;
+    for (nth, left) in left.into_iter().enumerate() {
+        let (taken, took) = left.unwrap();
+        // Behind what is read there is what the stream holds, and a last read.
+        assert!(taken <= 64 * 1024 + 2 * ROOM, "{taken} bytes");
+        match nth % 2 {
+            0 => assert_eq!(took, Duration::ZERO),
+            _ => assert!((patience..=patience + ms(10)).contains(&took), "{took:?}"),
+        }
     }
 }
 
@@ -878,9 +921,9 @@ async fn a_slow_reader_of_ours_doesnt_keep_us_from_leaving() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_with_much_to_send_confirms_all_the_same() {
     // What it has queued takes more than N·W on this line.
-    let (ours, theirs) = tokio::io::duplex(1024);
+    let (ours, theirs) = slow_line(1024, 50_000);
     let mut ours = Heartbeat::new(ours, impatient());
-    let mut theirs = Heartbeat::new(Throttled::new(theirs, 50_000), impatient());
+    let mut theirs = Heartbeat::new(theirs, impatient());
     ours.send("hello".into()).await.unwrap();
     for _ in 0..3 {
         theirs.feed(vec![0; 60_000].into()).await.unwrap();

@@ -10,7 +10,7 @@ use std::{
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::{Sink, SinkExt, Stream, StreamExt};
 use heartbeat_core::Control;
-use heartbeat_tests::scripted::{Scripted, control_frame};
+use heartbeat_tests::scripted::control_frame;
 use heartbeat_tokio::{Dialect, Frame};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::codec::{Decoder, Encoder, Framed};
@@ -70,7 +70,7 @@ impl Encoder<Frame<Bytes>> for OwnCodec {
     }
 }
 
-pub struct OwnFrames<S = Scripted>(pub Framed<S, OwnCodec>);
+pub struct OwnFrames<S>(pub Framed<S, OwnCodec>);
 
 impl<S> Dialect for OwnFrames<S> {
     type Message = Bytes;

@@ -13,6 +13,10 @@ use std::{
     error::Error,
     fmt, io,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -21,11 +25,11 @@ use futures::{Sink, SinkExt, Stream, StreamExt};
 use heartbeat_core::ProtocolError;
 use heartbeat_tests::{ms, quick, secs};
 use heartbeat_tokio::{
-    Cause, CloseError, CloseReason, Config, Dialect, Driver, Frame, Heartbeat, PeerEvent,
-    SendError, State,
+    Cause, CloseError, CloseReason, Codec, Config, Dialect, Driver, Frame, Heartbeat, PeerEvent,
+    SendError, State, testkit::Line,
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf},
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::codec::{Decoder, Encoder, Framed, LinesCodec, LinesCodecError};
@@ -443,60 +447,42 @@ async fn what_comes_after_our_goodbye_isnt_told_after_the_end() {
     }
 }
 
-/// A socket whose peer resets it as soon as we have ended our direction.
-struct Resets {
-    stream: DuplexStream,
-    is_reset: bool,
-}
-
-impl AsyncRead for Resets {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.is_reset {
-            true => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
-            false => Pin::new(&mut self.stream).poll_read(cx, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for Resets {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.is_reset = true;
-        Poll::Ready(Ok(()))
-    }
-}
-
 /// What lay in its kernel is lost then.
 #[tokio::test(start_paused = true)]
 async fn a_reset_confirms_nothing() {
-    let (stream, _unread) = tokio::io::duplex(256);
-    let stream = Resets {
-        stream,
-        is_reset: false,
-    };
+    let (stream, _unread, line) = Line::pair();
     let mut ours = Heartbeat::with_codec(stream, Lines::default(), quick());
     ours.send("a line".into()).await.unwrap();
+    let resetting = async {
+        // Our direction has ended by then, and the peer's hasn't.
+        sleep(ms(1)).await;
+        line.reset();
+    };
+    let (closed, ()) = tokio::join!(ours.close(), resetting);
     let unconfirmed = CloseError::Unconfirmed { unwritten: 0 };
-    assert_eq!(ours.close().await, Err(unconfirmed));
+    assert_eq!(closed, Err(unconfirmed));
 }
 
-/// Panics whenever it is asked.
-struct Panics;
+// ---- a codec that panics -------------------------------------------------------
+
+/// Lines of which `!` makes it panic, as it reads one and in the middle of writing one.
+struct Panics {
+    lines: Lines,
+    is_broken: bool,
+    /// It was asked for something once it had panicked.
+    again: Arc<AtomicBool>,
+}
+
+impl Panics {
+    fn ask(&mut self) {
+        self.again.fetch_or(self.is_broken, Ordering::Relaxed);
+    }
+
+    fn panic(&mut self) -> ! {
+        self.is_broken = true;
+        panic!("a bug in line {}", 7);
+    }
+}
 
 impl Dialect for Panics {
     type Message = String;
@@ -506,30 +492,120 @@ impl Decoder for Panics {
     type Item = Frame<String>;
     type Error = BadLine;
 
-    fn decode(&mut self, _: &mut BytesMut) -> Result<Option<Self::Item>, BadLine> {
-        panic!("the codec has a bug")
+    fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<Self::Item>, BadLine> {
+        self.ask();
+        match self.lines.decode(bytes)? {
+            Some(Frame::Data(line)) if line == "!" => self.panic(),
+            frame => Ok(frame),
+        }
+    }
+
+    fn decode_eof(&mut self, bytes: &mut BytesMut) -> Result<Option<Self::Item>, BadLine> {
+        self.decode(bytes)
     }
 }
 
 impl Encoder<Frame<String>> for Panics {
     type Error = BadLine;
 
-    fn encode(&mut self, _: Frame<String>, _: &mut BytesMut) -> Result<(), BadLine> {
-        Ok(())
+    fn encode(&mut self, frame: Frame<String>, bytes: &mut BytesMut) -> Result<(), BadLine> {
+        self.ask();
+        if frame == Frame::Data("!".into()) {
+            bytes.extend_from_slice(b"half of");
+            self.panic();
+        }
+        self.lines.encode(frame, bytes)
     }
 }
 
-/// If the codec is asked again while the task is dropped, the process is aborted.
+/// Ours, whether it was asked again, and the other end of the stream.
+fn panicking() -> (
+    Heartbeat<DuplexStream, Codec<Panics>>,
+    Arc<AtomicBool>,
+    DuplexStream,
+) {
+    let (ours, peer) = tokio::io::duplex(256);
+    let again = Arc::<AtomicBool>::default();
+    let codec = Panics {
+        lines: Lines::default(),
+        is_broken: false,
+        again: again.clone(),
+    };
+    (Heartbeat::with_codec(ours, codec, quick()), again, peer)
+}
+
+const BUG: &str = "the codec panicked: a bug in line 7";
+
 #[tokio::test(start_paused = true)]
-async fn a_codec_that_panics_again_and_again_ends_its_connection_and_nothing_else() {
-    let (ours, mut peer) = tokio::io::duplex(256);
-    let driver = Heartbeat::with_codec(ours, Panics, quick()).spawn();
-    peer.write_all(b"a line").await.unwrap();
-    assert!(driver.task.await.unwrap_err().is_panic());
-    let closed = timeout(secs(1), driver.sender.close()).await.unwrap();
-    assert!(matches!(closed, Err(CloseError::Dead { .. })), "{closed:?}");
-    let events = rest(driver.receiver).await;
-    assert!(matches!(*events, [PeerEvent::Dead(_)]), "{events:?}");
+async fn a_codec_that_panics_decoding_ends_its_own_connection() {
+    for spawned in [false, true] {
+        let (mut heartbeat, again, mut peer) = panicking();
+        peer.write_all(b"one\n!\ntwo\n").await.unwrap();
+        let (events, error) = if spawned {
+            let driver = heartbeat.spawn();
+            let events = rest(driver.receiver).await;
+            let closed = driver.sender.close().await;
+            assert!(matches!(closed, Err(CloseError::Dead { .. })), "{closed:?}");
+            driver.task.await.expect("the task doesn't panic");
+            (
+                events,
+                driver.sender.io_error().map(|error| error.to_string()),
+            )
+        } else {
+            let events = rest(&mut heartbeat).await;
+            (events, heartbeat.io_error().map(ToString::to_string))
+        };
+        let [PeerEvent::Message(one), PeerEvent::Dead(death)] = &*events else {
+            panic!("{events:?}");
+        };
+        assert_eq!(one, "one");
+        assert_eq!(death.cause, Cause::Protocol(ProtocolError::Undecodable));
+        assert_eq!(error.as_deref(), Some(BUG));
+        assert!(!again.load(Ordering::Relaxed), "it is asked no more");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_codec_that_panics_encoding_ends_its_own_connection_and_nothing_of_the_message_leaves() {
+    for spawned in [false, true] {
+        let (mut heartbeat, again, mut peer) = panicking();
+        let began = Instant::now();
+        let (sent, events, error) = if spawned {
+            let driver = heartbeat.spawn();
+            driver.sender.send("one".into()).await.unwrap();
+            driver.sender.flush().await.unwrap();
+            let sent = driver.sender.send("!".into()).await;
+            let events = rest(driver.receiver).await;
+            driver.task.await.expect("the task doesn't panic");
+            let later = driver.sender.send("two".into()).await;
+            assert!(matches!(later, Err(SendError::Dead(_))), "{later:?}");
+            let error = driver.sender.io_error().map(|error| error.to_string());
+            (sent, events, error)
+        } else {
+            heartbeat.send("one".into()).await.unwrap();
+            let sent = heartbeat.send("!".into()).await;
+            let events = rest(&mut heartbeat).await;
+            let later = heartbeat.send("two".into()).await;
+            assert!(matches!(later, Err(SendError::Dead(_))), "{later:?}");
+            let error = heartbeat.io_error().map(ToString::to_string);
+            drop(heartbeat);
+            (sent, events, error)
+        };
+        let Err(SendError::Unencodable(refused)) = sent else {
+            panic!("{sent:?}");
+        };
+        assert_eq!(refused.to_string(), BUG);
+        let [PeerEvent::Dead(death)] = &*events else {
+            panic!("{events:?}");
+        };
+        assert_eq!(death.cause, Cause::Io);
+        assert_eq!(error.as_deref(), Some(BUG));
+        assert_eq!(began.elapsed(), ms(0), "at once");
+        let mut arrived = String::new();
+        peer.read_to_string(&mut arrived).await.unwrap();
+        assert_eq!(arrived, "one\n");
+        assert!(!again.load(Ordering::Relaxed), "it is asked no more");
+    }
 }
 
 /// The end of a direction says that a side has finished.

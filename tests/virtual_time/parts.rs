@@ -6,12 +6,12 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt, future::poll_immediate};
 use heartbeat_core::{Control, Nonce, PART};
 use heartbeat_tests::{
-    Throttled, data_frame, for_each, framed, ms, parts, quick,
+    data_frame, for_each, framed, ms, parts, quick,
     scripted::{
         OnWire, Read, Script, Scripted, control_frame, filler, frames, greeted, greeted_by,
         messages, runtime,
     },
-    secs,
+    secs, slow_line,
 };
 use heartbeat_tokio::{Cause, Config, Evidence, Heartbeat, PeerEvent, SendError};
 use proptest::{collection::vec, prelude::*};
@@ -568,9 +568,9 @@ async fn a_large_message_on_a_slow_line_is_life_for_both_sides() {
         let config = Config::detect_within(detection).unwrap();
         let config = config.to_builder().evidence(evidence).build().unwrap();
         for both_send in [false, true] {
-            let (ours, theirs) = tokio::io::duplex(64 * 1024);
-            let slow = |stream| Heartbeat::new(Throttled::new(stream, 500_000), config).spawn();
-            let (ours, theirs) = (slow(ours), slow(theirs));
+            let (ours, theirs) = slow_line(64 * 1024, 500_000);
+            let spawn = |stream| Heartbeat::new(stream, config).spawn();
+            let (ours, theirs) = (spawn(ours), spawn(theirs));
             let began = tokio::time::Instant::now();
             ours.sender.send(filler(0, MESSAGE)).await.unwrap();
             if both_send {

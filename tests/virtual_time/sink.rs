@@ -9,13 +9,11 @@ use std::sync::{
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use heartbeat_tests::{
-    RawPeer, Throttled, all_events, data_frame, ms, notable, quick, secs, wrapped,
+    RawPeer, all_events, data_frame, ms, notable, quick, secs, slow_line, wrapped,
 };
-use heartbeat_tokio::{
-    CloseReason, Config, Heartbeat, NetStatus, PeerEvent, SafetyNet, SendError, State,
-};
+use heartbeat_tokio::{CloseReason, Config, Heartbeat, PeerEvent, SendError, State};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, BufStream},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     time::sleep,
 };
@@ -188,8 +186,8 @@ async fn two_halves_in_two_tasks_carry_everything_in_both_directions() {
 
 #[tokio::test(start_paused = true)]
 async fn dropping_futures_at_any_point_loses_nothing() {
-    let (ours, theirs) = tokio::io::duplex(100);
-    let mut slow = Heartbeat::new(Throttled::new(ours, 1_000_000), Config::default());
+    let (ours, theirs) = slow_line(100, 1_000_000);
+    let mut slow = Heartbeat::new(ours, Config::default());
     let mut peer = Heartbeat::new(theirs, Config::default());
     let sending = async {
         for message in messages() {
@@ -326,154 +324,6 @@ async fn a_sender_that_waits_for_room_goes_on_as_soon_as_there_is_some() {
     assert!(later >= at_first + 5, "{at_first}, then {later}");
     sending.abort();
     reading.abort();
-}
-
-#[tokio::test]
-async fn a_plain_tcp_stream_has_its_safety_net_and_others_say_that_they_have_none() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let stream = TcpStream::connect(listener.local_addr().unwrap())
-        .await
-        .unwrap();
-    let heartbeat = Heartbeat::new(stream, Config::default());
-    let NetStatus::Applied(applied) = heartbeat.status().safety_net else {
-        panic!("{:?}", heartbeat.status())
-    };
-    assert!(applied.is_complete(), "{applied:?}");
-
-    let (heartbeat, _peer) = wrapped(Config::default());
-    assert!(matches!(heartbeat.status().safety_net, NetStatus::NoSocket));
-}
-
-/// A configuration that lets its peer slow it down far.
-fn tolerant() -> Config {
-    let lan = Config::lan().to_builder();
-    lan.max_stretch(255).build().unwrap()
-}
-
-/// When the kernel's first probe comes, the others, and how many there are.
-fn keepalive(socket: &socket2::Socket) -> (std::time::Duration, std::time::Duration, u32) {
-    (
-        socket.tcp_keepalive_time().unwrap(),
-        socket.tcp_keepalive_interval().unwrap(),
-        socket.tcp_keepalive_retries().unwrap(),
-    )
-}
-
-/// A kernel that gave up first would hide the heartbeat's own verdict.
-#[tokio::test]
-async fn the_safety_net_follows_a_peer_that_slows_us_down() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
-    let slow = Config::builder()
-        .interval(secs(100))
-        .timeout(secs(100))
-        .min_interval(secs(100));
-    let mut a = Heartbeat::new(ours.unwrap(), tolerant());
-    let mut b = Heartbeat::new(theirs.unwrap().0, slow.build().unwrap());
-    let idle = |heartbeat: &Heartbeat<TcpStream>| {
-        let socket = socket2::SockRef::from(heartbeat.get_ref().unwrap());
-        socket.tcp_keepalive_time().unwrap()
-    };
-    assert!(idle(&a) < secs(3));
-    tokio::join!(a.next(), b.next());
-    assert_eq!(a.status().peer.interval, secs(100));
-    assert!(idle(&a) > secs(100));
-}
-
-/// A peer that asks for as much as is accepted, and takes it back, leaves nothing
-/// behind; nor does one that asks for it again.
-#[tokio::test]
-async fn the_safety_net_goes_back_with_the_peer() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
-    let mut heartbeat = Heartbeat::new(ours.unwrap(), tolerant());
-    let mut peer = RawPeer::new(theirs.unwrap().0);
-    let options = |heartbeat: &Heartbeat<TcpStream>| {
-        keepalive(&socket2::SockRef::from(heartbeat.get_ref().unwrap()))
-    };
-    let before = options(&heartbeat);
-    let normal = Config::lan();
-    let most = secs(600);
-    let slow = Config::builder().interval(most).timeout(most);
-    let slow = slow.min_interval(most).build().unwrap();
-    for _ in 0..2 {
-        peer.greet(slow).await;
-        let told = heartbeat.next().await;
-        assert!(matches!(told, Some(PeerEvent::Connected { .. })));
-        assert_eq!(heartbeat.status().peer.interval, most);
-        let after = options(&heartbeat);
-        assert!(after.0 > most, "{after:?}");
-
-        peer.greet(normal).await;
-        let told = heartbeat.next().await;
-        assert!(matches!(told, Some(PeerEvent::Connected { .. })));
-        assert_eq!(heartbeat.detection_time(), normal.detection_time());
-        assert_eq!(options(&heartbeat), before);
-    }
-}
-
-/// Dead after 2.5 s, so after 10 s at most, and the kernel's verdict comes as soon
-/// after that as after a detection time which was configured.
-#[tokio::test]
-async fn no_hello_makes_the_kernels_verdict_later_than_the_cap() {
-    let most = ms(4 * 2_500 - 1_500);
-    let cap = Config::lan().to_builder().interval(most).build().unwrap();
-    assert_eq!(cap.detection_time(), secs(10));
-    let cap = SafetyNet::from(&cap);
-    for (accepted, refused) in [(most, false), (most + ms(1), true), (secs(86_400), true)] {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let ours = ours.unwrap().into_std().unwrap();
-        // Our stream is dropped with a refusal; this is the same socket.
-        let socket = socket2::Socket::from(ours.try_clone().unwrap());
-        let ours = TcpStream::from_std(ours).unwrap();
-        let mut heartbeat = Heartbeat::new(ours, Config::lan());
-        let before = keepalive(&socket);
-        let mut peer = RawPeer::new(theirs.unwrap().0);
-        let slow = Config::builder().interval(accepted).timeout(accepted);
-        peer.greet(slow.min_interval(accepted).build().unwrap())
-            .await;
-        let told = heartbeat.next().await;
-        assert_eq!(
-            matches!(told, Some(PeerEvent::Dead(_))),
-            refused,
-            "{told:?}"
-        );
-        let after = keepalive(&socket);
-        let allowed = match refused {
-            true => before,
-            false => (cap.idle(), cap.interval(), cap.retries()),
-        };
-        assert_eq!(after, allowed, "{accepted:?}");
-    }
-}
-
-/// Neither the name of the socket nor what the peer asks for replaces it.
-#[tokio::test]
-async fn a_safety_net_that_was_chosen_by_hand_stays() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
-    let slow = Config::builder()
-        .interval(secs(100))
-        .timeout(secs(100))
-        .min_interval(secs(100));
-    let net = SafetyNet::new(secs(77), secs(7), 7).unwrap();
-    let mut a = Heartbeat::new(BufStream::new(ours.unwrap()), tolerant())
-        .with_safety_net(&net)
-        .with_socket(|stream| Some(stream.get_ref()));
-    let mut b = Heartbeat::new(theirs.unwrap().0, slow.build().unwrap());
-    let idle = |heartbeat: &Heartbeat<BufStream<TcpStream>>| {
-        let socket = socket2::SockRef::from(heartbeat.get_ref().unwrap().get_ref());
-        socket.tcp_keepalive_time().unwrap()
-    };
-    assert_eq!(idle(&a), secs(77));
-    tokio::join!(a.next(), b.next());
-    assert_eq!(a.status().peer.interval, secs(100));
-    assert_eq!(idle(&a), secs(77));
 }
 
 #[tokio::test(start_paused = true)]

@@ -296,7 +296,7 @@ fn the_prediction_holds_in_an_independent_simulation() {
     );
     let predicted = Found::of(&arguments).value;
 
-    let longest = SafetyNet::from(&config).max_retransmit_timeout().unwrap();
+    let longest = SafetyNet::retransmit_timeout_while_suspect(&config);
     let link = Link::new().rtt(ms(rtt)).loss(loss / 100.0);
     let link = link.retransmit_within(longest);
     let mut seeds = 0x5eed_0000_0000_u64..;

@@ -11,7 +11,7 @@ use futures::{SinkExt, StreamExt};
 use heartbeat_core::ProtocolError;
 use heartbeat_tests::{RawPeer, quick};
 use heartbeat_tokio::{Cause, Config, Driver, Heartbeat, PeerEvent, Postcard, SendError};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::io::DuplexStream;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -109,4 +109,64 @@ async fn one_that_is_too_long_is_refused_and_the_connection_goes_on() {
             event => assert!(!event.is_terminal(), "{event}"),
         }
     }
+}
+
+/// Panics at 13, written or read.
+#[derive(Debug, PartialEq)]
+struct Superstitious(u8);
+
+impl Superstitious {
+    fn checked(number: u8) -> u8 {
+        assert!(number != 13, "bad luck");
+        number
+    }
+}
+
+impl Serialize for Superstitious {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u8(Self::checked(self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Superstitious {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        u8::deserialize(deserializer).map(|number| Self(Self::checked(number)))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_type_that_panics_as_it_is_read_ends_its_own_connection() {
+    let (ours, theirs) = tokio::io::duplex(4096);
+    let ours = Heartbeat::<_, Postcard<Superstitious>>::typed(ours, quick()).spawn();
+    let theirs = Heartbeat::<_, Postcard<u8>>::typed(theirs, quick()).spawn();
+    for number in [1, 13, 2] {
+        theirs.sender.send(number).await.unwrap();
+    }
+    let is_beat = |event: &PeerEvent<_>| matches!(event, PeerEvent::Beat { .. });
+    let events: Vec<_> = ours.receiver.collect().await;
+    let mut events = events.into_iter().filter(|event| !is_beat(event)).skip(1);
+    assert_eq!(events.next(), Some(PeerEvent::Message(Superstitious(1))));
+    let Some(PeerEvent::Dead(death)) = events.next() else {
+        panic!("it goes on");
+    };
+    assert_eq!(death.cause, Cause::Protocol(ProtocolError::Undecodable));
+    let error = ours.sender.io_error().expect("the type's").to_string();
+    assert_eq!(error, "the codec panicked: bad luck");
+    ours.task.await.expect("the task doesn't panic");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_type_that_panics_as_it_is_written_is_refused_and_the_connection_goes_on() {
+    let (ours, theirs) = tokio::io::duplex(4096);
+    let mut ours = Heartbeat::<_, Postcard<Superstitious>>::typed(ours, quick());
+    let mut theirs = Heartbeat::<_, Postcard<u8>>::typed(theirs, quick());
+    let refused = ours.send(Superstitious(13)).await;
+    let Err(SendError::Unencodable(error)) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(error.to_string(), "the codec panicked: bad luck");
+    ours.send(Superstitious(2)).await.unwrap();
+    let connected = theirs.next().await;
+    assert!(matches!(connected, Some(PeerEvent::Connected { .. })));
+    assert_eq!(theirs.next().await, Some(PeerEvent::Message(2)));
 }

@@ -1,12 +1,10 @@
-// The page of the chat. What the heartbeat does is in heartbeat.js; this file
-// connects, shows what the server says, and says so when the server is silent.
+// The page of the chat. When the server is dead, and when to connect again, is known to
+// heartbeat.js; this file shows what the server says, and says so when it is silent.
 // Everything that somebody typed is shown as text, never as HTML.
 
-import { Heartbeat } from "./heartbeat.js";
+import { Heartbeat, reconnecting } from "./heartbeat.js";
 
 const DETECT_WITHIN = 4000;
-const FIRST_WAIT = 250;
-const LONGEST_WAIT = 4000;
 const LINES = 200;
 
 const element = (id) => document.getElementById(id);
@@ -16,32 +14,33 @@ const decoder = new TextDecoder();
 
 // ---- the connection ---------------------------------------------------------
 
-let server = null;
 let name = query.get("name") ?? sessionStorage.getItem("name") ?? "Guest";
-let failures = 0;
-/** While there is no connection: why, since when, and when we try again. */
+/** Whether we are in the room. */
+let present = false;
+/** Why there is no connection, while there is none. */
 let outage = null;
-let leaving = false;
+/** What we said and haven't heard yet: nobody may have. */
+const unheard = [];
 
-function connect() {
-  const scheme = location.protocol === "https:" ? "wss" : "ws";
-  const socket = new WebSocket(`${scheme}://${location.host}/socket`);
-  const current = new Heartbeat(socket, { detectWithin: DETECT_WITHIN });
-  server = current;
-  // A former one, which we left, may still have something to tell.
-  const listen = (type, act) =>
-    current.addEventListener(type, ({ detail }) => current === server && act(detail));
-  listen("connected", () => tell({ Join: { name, badge: null } }));
-  listen("message", (detail) => {
-    const message = JSON.parse(decoder.decode(detail));
-    const [kind, content] = Object.entries(message)[0];
-    receive[kind]?.(content);
-  });
-  listen("closed", (detail) => {
-    if (detail.reason === "peer") tryAgain(`The server said goodbye${saying(detail)}`);
-  });
-  listen("dead", (detail) => tryAgain(words(detail)));
-}
+const server = reconnecting(
+  () => {
+    const scheme = location.protocol === "https:" ? "wss" : "ws";
+    const socket = new WebSocket(`${scheme}://${location.host}/socket`);
+    return new Heartbeat(socket, { detectWithin: DETECT_WITHIN });
+  },
+  { first: 250, longest: 4000, lasting: 2000 },
+);
+const listen = (type, act) => server.addEventListener(type, ({ detail }) => act(detail));
+listen("connected", () => tell({ Join: { name, badge: null } }));
+listen("message", (detail) => {
+  const message = JSON.parse(decoder.decode(detail));
+  const [kind, content] = Object.entries(message)[0];
+  receive[kind]?.(content);
+});
+listen("closed", (detail) => {
+  lose(detail.reason === "peer" ? `The server said goodbye${saying(detail)}` : null);
+});
+listen("dead", (detail) => lose(words(detail)));
 
 /** What somebody said of it, as text. */
 function saying({ detail }) {
@@ -63,30 +62,20 @@ function words({ cause, silentFor, error, detail }) {
   }
 }
 
-// Exponential, with full jitter: a server that comes back isn't overrun.
-function tryAgain(why) {
-  if (leaving) return;
-  const wait = Math.random() * Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** failures);
-  failures += 1;
+/** The connection is gone; without a reason because we wanted that. */
+function lose(why) {
+  present = false;
   // The first reason is the one that says something.
-  outage = { why: outage?.why ?? why, at: performance.now() + wait };
-  setTimeout(connect, wait);
+  outage ??= why;
+  const field = element("text");
+  field.value = [...unheard.splice(0), field.value].filter(Boolean).join(" ");
   tick();
 }
 
+/** False if there is nobody to tell it to. */
 function tell(message) {
-  server.send(encoder.encode(JSON.stringify(message)));
+  return server.send(encoder.encode(JSON.stringify(message)));
 }
-
-addEventListener("pagehide", () => {
-  leaving = true;
-  server.close();
-});
-addEventListener("pageshow", (event) => {
-  if (!event.persisted) return;
-  leaving = false;
-  connect();
-});
 
 // ---- what the server says -----------------------------------------------------
 
@@ -97,18 +86,21 @@ let rosterAt = 0;
 const receive = {
   Welcome(content) {
     welcome = content;
+    present = true;
     outage = null;
-    failures = 0;
     // A server that was started anew counts anew.
     roster = null;
     keep(rows, element("members"), []);
     keep(departed, element("left"), []);
     showName(content.name);
-    log(null, `You are in the room, as ${content.name}`);
+    log(null, "You are in the room, as ", isolated(content.name));
     tick();
   },
-  Said: ({ from, text }) => log(from, text),
-  Notice: ({ text }) => log(null, text),
+  Said({ from, text }) {
+    if (from === welcome?.name) unheard.shift();
+    log(from, isolated(text));
+  },
+  Notice: ({ text }) => log(null, isolated(text)),
   Roster(content) {
     roster = content;
     rosterAt = performance.now();
@@ -124,17 +116,22 @@ const rows = new Map();
 const departed = new Map();
 
 function showRoster() {
-  element("count").textContent = roster.members.length;
+  show(element("count"), String(roster.members.length));
   keep(rows, element("members"), roster.members, newRow, updateRow);
   keep(departed, element("left"), roster.left, newDeparted, updateDeparted);
   element("gone").hidden = roster.left.length === 0;
 }
 
-/** One element for each item, in their order; those that stay keep the focus. */
+/**
+ * One element for each item, in their order; those that stay keep the focus. That of one
+ * that goes is taken by the next.
+ */
 function keep(known, parent, items, create, update) {
   const ids = new Set(items.map((item) => item.id));
+  let focused = -1;
   for (const [id, node] of known) {
     if (ids.has(id)) continue;
+    if (node.contains(document.activeElement)) focused = [...parent.children].indexOf(node);
     node.remove();
     known.delete(id);
   }
@@ -144,6 +141,15 @@ function keep(known, parent, items, create, update) {
     if (parent.children[index] !== node) parent.insertBefore(node, parent.children[index] ?? null);
     update(node, item);
   });
+  if (focused >= 0) focusNear(parent, focused);
+}
+
+/** On the next row that has a button, or else on the heading. */
+function focusNear(parent, index) {
+  const rows = [...parent.children];
+  const near = [...rows.slice(index), ...rows.slice(0, index).reverse()];
+  const buttons = near.map((row) => row.querySelector("button:enabled"));
+  (buttons.find((button) => button !== null) ?? element("people-title")).focus();
 }
 
 function newRow(member) {
@@ -214,11 +220,16 @@ function showDeeds(parent, { name: of, bot }, deeds) {
       button.type = "button";
       button.dataset.deed = deed;
       button.setAttribute("aria-label", `${label}: ${of}`);
+      button.disabled = !present;
       button.addEventListener("click", () => tell({ Ask: { Do: { bot: bot.number, deed } } }));
       return button;
     }),
   );
-  if (focused >= 0) parent.children[Math.min(focused, deeds.length - 1)]?.focus();
+  if (focused < 0) return;
+  const row = parent.closest("li");
+  const rows = row.parentElement;
+  if (deeds.length === 0) focusNear(rows, [...rows.children].indexOf(row));
+  else parent.children[Math.min(focused, deeds.length - 1)].focus();
 }
 
 /** The last round trips as a line; a missed beat is a gap with a mark. */
@@ -254,7 +265,7 @@ function newDeparted(left) {
   const item = make("li");
   item.dataset.name = left.name;
   item.dataset.cause = left.cause;
-  item.append(make("b", "", left.name), make("span", `how ${left.cause}`, left.how));
+  item.append(isolated(left.name), make("span", `how ${left.cause}`, left.how));
   item.append(make("span", "deeds"), make("span", "ago"));
   return item;
 }
@@ -269,24 +280,24 @@ function updateDeparted(item, left) {
 let checkedUntil = 0;
 
 function showChecked({ sockets, gone, asked }) {
-  const found =
-    gone.length === 0
-      ? "none is gone"
-      : gone.map(([who, why]) => `${who} is gone (${why})`).join(", ");
+  const found = gone.flatMap(([who, why]) => [", ", isolated(who), ` is gone (${why})`]);
   const others = asked === 1 ? "1 was" : `${asked} were`;
-  element("checked").textContent =
-    `Asked the kernel about ${sockets} connections: ${found}. ${others} asked for a beat.`;
+  element("checked").replaceChildren(
+    `Asked the kernel about ${sockets} connections: `,
+    ...(gone.length === 0 ? ["none is gone"] : found.slice(1)),
+    `. ${others} asked for a beat.`,
+  );
   checkedUntil = performance.now() + 20_000;
 }
 
 // ---- the room -------------------------------------------------------------------
 
-function log(from, text) {
+function log(from, ...parts) {
   const list = element("log");
   const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 40;
   const item = make("li", from === null ? "notice" : from === welcome?.name ? "mine" : "");
-  if (from !== null) item.append(make("b", "", from));
-  item.append(text);
+  if (from !== null) item.append(isolated(from));
+  item.append(...parts);
   list.append(item);
   while (list.children.length > LINES) list.firstElementChild.remove();
   if (atEnd) list.scrollTop = list.scrollHeight;
@@ -296,8 +307,8 @@ element("say").addEventListener("submit", (event) => {
   event.preventDefault();
   const field = element("text");
   const text = field.value.trim();
-  if (text === "" || outage !== null) return;
-  tell({ Say: { text } });
+  if (text === "" || !present || !tell({ Say: { text } })) return;
+  unheard.push(text);
   field.value = "";
 });
 
@@ -312,39 +323,42 @@ element("name").addEventListener("change", ({ target }) => {
   name = target.value.trim() || "Guest";
   sessionStorage.setItem("name", name);
   target.blur();
-  server.close();
-  connect();
+  // Without a connection the next one has it.
+  if (present) server.reopen();
 });
 
 // ---- what goes on while nobody says anything --------------------------------------
 
+/** As words: of the connection, of a trouble, and how long that has taken or will take. */
+function describeLink() {
+  if (outage !== null) {
+    const wait = Math.ceil((server.retryAt - performance.now()) / 1000);
+    const next = server.retryAt !== null && wait > 0 ? `Trying again in ${wait} s` : "Trying again";
+    const last = server.state === "ended" ? "Reload the page to try again" : next;
+    return ["gone", "Not connected", `${outage}.`, ` ${last}.`];
+  }
+  if (!present) return ["", "Connecting…", "", ""];
+  const { silentFor, missed } = server.current.status;
+  if (missed === 0) return ["alive", "Connected", "", ""];
+  return ["suspect", "No answer", "The server has not answered", ` for ${seconds(silentFor)}.`];
+}
+
 function tick() {
   const now = performance.now();
-  const { state, silentFor, lastRtt } = server.status;
-  const link = element("link");
-  const banner = element("banner");
-  let warning = null;
-  if (outage !== null) {
-    const wait = Math.ceil((outage.at - now) / 1000);
-    const next = wait > 0 ? `Trying again in ${wait} s` : "Trying again";
-    warning = `${outage.why}. ${next}.`;
-    link.className = "link gone";
-    link.textContent = "Not connected";
-  } else if (state === "suspect") {
-    warning = `The server has not answered for ${seconds(silentFor)}.`;
-    link.className = "link suspect";
-    link.textContent = "No answer";
-  } else if (state === "alive" && welcome !== null) {
-    link.className = "link alive";
-    link.textContent = lastRtt === null ? "Connected" : `Connected, ${millis(lastRtt)}`;
-  }
-  if (now > checkedUntil) element("checked").textContent = "";
-  banner.hidden = warning === null;
-  banner.className = outage === null ? "banner" : "banner gone";
-  if (warning !== null && banner.textContent !== warning) banner.textContent = warning;
-  for (const id of ["add", "check"]) element(id).disabled = outage !== null;
-  document.querySelector(".people").classList.toggle("stale", warning !== null);
-  if (roster === null || warning !== null) return;
+  const [state, link, warning, time] = describeLink();
+  // A screen reader says these two again when they change; so no time is in them.
+  show(element("link"), link);
+  show(element("warning"), warning);
+  show(element("time"), time);
+  const lastRtt = server.current?.status.lastRtt ?? null;
+  show(element("lag"), state === "alive" && lastRtt !== null ? millis(lastRtt) : "");
+  if (element("link").className !== `link ${state}`) element("link").className = `link ${state}`;
+  element("banner").hidden = warning === "";
+  element("banner").classList.toggle("gone", state === "gone");
+  if (now > checkedUntil) show(element("checked"), "");
+  enable(present);
+  document.querySelector(".people").classList.toggle("stale", warning !== "");
+  if (roster === null || warning !== "") return;
 
   const since = now - rosterAt;
   for (const { id, silent_ms } of roster.members) {
@@ -359,6 +373,21 @@ function tick() {
   }
 }
 
+/** The button that had the focus when it was disabled. */
+let waits = null;
+
+/** All buttons: each needs a server. */
+function enable(able) {
+  for (const button of document.querySelectorAll("button")) {
+    if (button.disabled !== able) continue;
+    if (button === document.activeElement) waits = button;
+    button.disabled = !able;
+  }
+  if (!able || waits === null) return;
+  if (document.activeElement === document.body) waits.focus();
+  waits = null;
+}
+
 // ---- small things -------------------------------------------------------------------
 
 function make(tag, className = "", text = "") {
@@ -366,6 +395,16 @@ function make(tag, className = "", text = "") {
   if (className !== "") node.className = className;
   if (text !== "") node.textContent = text;
   return node;
+}
+
+/** Text of somebody's, which changes the order of nothing around it. */
+function isolated(text) {
+  return make("bdi", "", text);
+}
+
+/** Nothing changes where it says so already: a screen reader would say it again. */
+function show(node, text) {
+  if (node.textContent !== text) node.textContent = text;
 }
 
 function shape(tag, attributes) {
@@ -383,5 +422,4 @@ function millis(time) {
 }
 
 showName(name);
-connect();
 setInterval(tick, 100);

@@ -96,7 +96,8 @@ impl ConfigBuilder {
     /// trip. Default on.
     ///
     /// The timer is the one of RFC 6298: smoothed round trip plus four times
-    /// its variation. It only makes suspicion come earlier; the verdict keeps
+    /// its variation, or eight times what we were late by ourselves lately, if that is
+    /// longer. It only makes suspicion come earlier than after `timeout`; the verdict keeps
     /// its deadline, which is what a detector with a bound does best (Chen,
     /// Toueg, Aguilera 2002, theorem 5).
     pub fn adaptive(mut self, adaptive: bool) -> Self {

@@ -16,6 +16,8 @@ mod builder;
 mod choices;
 mod error;
 mod jitter;
+#[cfg(feature = "serde")]
+mod layer;
 mod refusal;
 #[cfg(feature = "serde")]
 mod serialized;
@@ -26,6 +28,8 @@ pub use choices::{Evidence, Role};
 pub use error::ConfigError;
 use error::Rule;
 use jitter::grid;
+#[cfg(feature = "serde")]
+pub use layer::ConfigLayer;
 pub use refusal::Refusal;
 
 /// The longest duration that any knob takes: 365 days.
@@ -94,6 +98,9 @@ const MILLION: u32 = 1_000_000;
 /// preset's timings may be changed one by one; `detect_within` stands without
 /// them, or it would no longer be true.
 ///
+/// Several layers, such as a file and the environment on top of it, are read as
+/// `ConfigLayer`s. The value `"default"` is as good as a key that is left out.
+///
 /// An error names the knob. Where the format knows lines it comes at the line
 /// of the value that is wrong; values that contradict each other are an error
 /// of the map that they are in. A written `Config` has all its knobs and
@@ -102,7 +109,7 @@ const MILLION: u32 = 1_000_000;
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
-    serde(try_from = "serialized::Given", into = "serialized::Knobs")
+    serde(try_from = "ConfigLayer", into = "serialized::Knobs")
 )]
 pub struct Config {
     interval: PackedMicros,

@@ -3,13 +3,14 @@
 //! This module decides the spelling, and where an error comes: a value that is
 //! wrong by itself is refused while it is read, so that a format which knows
 //! lines can say on which one it stands. What makes sense is decided by the
-//! same checks as for a configuration made in code.
+//! same checks as for a configuration made in code, and which of several layers
+//! counts by `layer.rs`.
 
 use core::{fmt, time::Duration};
 
 use jiff::SignedDuration;
 use serde::{
-    Deserialize, Deserializer, Serialize, Serializer,
+    Deserializer, Serialize, Serializer,
     de::{
         self, DeserializeOwned, IntoDeserializer, Unexpected, Visitor,
         value::{self, StrDeserializer},
@@ -17,111 +18,17 @@ use serde::{
 };
 
 use super::{
-    Config, ConfigBuilder, ConfigError, Evidence, Role,
+    Config, ConfigError, Evidence, Role,
     builder::{checked, checked_count, checked_frame, checked_jitter},
     error::{Rule, Value},
+    layer::{Preset, Setting},
 };
 
 /// How a limit is spelled that there isn't.
 const OFF: &str = "off";
 
-/// The knobs that a file may have, and the two ways to set several at once.
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a map of knobs")]
-pub(super) struct Given {
-    #[serde(deserialize_with = "read::preset")]
-    preset: Option<Preset>,
-    #[serde(deserialize_with = "read::detect_within")]
-    detect_within: Option<Duration>,
-    #[serde(deserialize_with = "read::interval")]
-    interval: Option<Duration>,
-    #[serde(deserialize_with = "read::timeout")]
-    timeout: Option<Duration>,
-    #[serde(deserialize_with = "read::max_missed")]
-    max_missed: Option<u32>,
-    #[serde(deserialize_with = "read::jitter")]
-    jitter: Option<f64>,
-    #[serde(deserialize_with = "read::adaptive")]
-    adaptive: Option<bool>,
-    #[serde(deserialize_with = "read::adaptive_floor")]
-    adaptive_floor: Option<Duration>,
-    #[serde(deserialize_with = "read::evidence")]
-    evidence: Option<Evidence>,
-    #[serde(deserialize_with = "read::role")]
-    role: Option<Role>,
-    #[serde(deserialize_with = "read::min_interval")]
-    min_interval: Option<Duration>,
-    #[serde(deserialize_with = "read::stall_tolerance")]
-    stall_tolerance: Option<Duration>,
-    #[serde(deserialize_with = "read::write_stall")]
-    write_stall: Option<Option<Duration>>,
-    #[serde(deserialize_with = "read::max_frame")]
-    max_frame: Option<usize>,
-    #[serde(deserialize_with = "read::min_rate")]
-    min_rate: Option<u32>,
-    #[serde(deserialize_with = "read::max_stretch")]
-    max_stretch: Option<u32>,
-    #[serde(deserialize_with = "read::max_pause")]
-    max_pause: Option<Option<Duration>>,
-    #[serde(deserialize_with = "read::linger")]
-    linger: Option<Duration>,
-    #[serde(deserialize_with = "read::beat_events")]
-    beat_events: Option<bool>,
-}
-
-impl Given {
-    /// The timings that the file names as a whole, or the defaults.
-    fn base(&self) -> Result<Config, ConfigError> {
-        if let Some(budget) = self.detect_within {
-            let others = [
-                ("preset", self.preset.is_some()),
-                ("interval", self.interval.is_some()),
-                ("timeout", self.timeout.is_some()),
-                ("max_missed", self.max_missed.is_some()),
-            ];
-            if let Some((other, _)) = others.into_iter().find(|(_, given)| *given) {
-                let rule = Rule::Alone(other);
-                return Err(ConfigError::new("detect_within", budget, rule));
-            }
-            return Config::detect_within(budget);
-        }
-        Ok(match self.preset {
-            Some(Preset::Lan) => Config::lan(),
-            Some(Preset::Mobile) => Config::mobile(),
-            Some(Preset::Wan) => Config::wan(),
-            None => Config::default(),
-        })
-    }
-}
-
-impl TryFrom<Given> for Config {
-    type Error = ConfigError;
-
-    fn try_from(given: Given) -> Result<Self, ConfigError> {
-        let base = given.base()?.to_builder();
-        ConfigBuilder {
-            interval: given.interval.unwrap_or(base.interval),
-            timeout: given.timeout.unwrap_or(base.timeout),
-            max_missed: given.max_missed.unwrap_or(base.max_missed),
-            jitter: given.jitter.unwrap_or(base.jitter),
-            adaptive: given.adaptive.unwrap_or(base.adaptive),
-            // This and two below follow others unless they are given.
-            adaptive_floor: given.adaptive_floor,
-            evidence: given.evidence.unwrap_or(base.evidence),
-            role: given.role.unwrap_or(base.role),
-            min_interval: given.min_interval,
-            stall_tolerance: given.stall_tolerance,
-            write_stall: given.write_stall.flatten(),
-            max_frame: given.max_frame.unwrap_or(base.max_frame),
-            min_rate: given.min_rate.unwrap_or(base.min_rate),
-            max_stretch: given.max_stretch.unwrap_or(base.max_stretch),
-            max_pause: given.max_pause.flatten(),
-            linger: given.linger.unwrap_or(base.linger),
-            beat_events: given.beat_events.unwrap_or(base.beat_events),
-        }
-        .build()
-    }
-}
+/// How a value is spelled that is as if no layer had given one.
+const DEFAULT: &str = "default";
 
 /// All knobs, in the order of the documentation: what is written.
 #[derive(Serialize)]
@@ -193,30 +100,32 @@ impl Serialize for Limit {
     }
 }
 
-/// Timings that have a name.
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Preset {
-    Lan,
-    Wan,
-    Mobile,
-}
-
 // ---- reading one knob -----------------------------------------------------
 
 /// A function for each knob: serde doesn't say which one it reads, and an error
 /// has to.
-mod read {
-    use super::{Deserializer, Duration, Evidence, Preset, Role};
+pub(super) mod read {
+    use super::{Deserializer, Duration, Evidence, Preset, Role, Setting};
+    use crate::config::ConfigLayer;
 
     macro_rules! knobs {
-        ($($name:ident: $kind:ident -> $value:ty;)*) => {$(
-            pub(super) fn $name<'de, D: Deserializer<'de>>(
-                deserializer: D,
-            ) -> Result<Option<$value>, D::Error> {
-                super::$kind(stringify!($name)).read(deserializer)
+        ($($name:ident: $kind:ident -> $value:ty;)*) => {
+            $(
+                pub(in crate::config) fn $name<'de, D: Deserializer<'de>>(
+                    deserializer: D,
+                ) -> Result<Setting<$value>, D::Error> {
+                    super::$kind(stringify!($name)).read(deserializer)
+                }
+            )*
+
+            /// `layer`, and where it says nothing the one below.
+            pub(in crate::config) fn each_on_top_of(
+                layer: ConfigLayer,
+                below: ConfigLayer,
+            ) -> ConfigLayer {
+                ConfigLayer { $($name: layer.$name.on_top_of(below.$name),)* }
             }
-        )*};
+        };
     }
 
     knobs! {
@@ -246,7 +155,6 @@ fn time(name: &'static str) -> Knob<Duration> {
     Knob {
         name,
         expected: "a duration with its unit, such as \"1.5s\" or \"250ms\"",
-        hint: Hint::Text,
         check: |name, found| checked_text(name, text(found)?),
     }
 }
@@ -255,7 +163,6 @@ fn limit(name: &'static str) -> Knob<Option<Duration>> {
     Knob {
         name,
         expected: "a duration with its unit, such as \"1.5s\", or \"off\"",
-        hint: Hint::Text,
         check: |name, found| match text(found)? {
             OFF => Some(Ok(None)),
             text => Some(checked_text(name, text)?.map(Some)),
@@ -273,7 +180,6 @@ fn count(name: &'static str) -> Knob<u32> {
     Knob {
         name,
         expected: "a whole number from 1 to 255",
-        hint: Hint::Whole,
         check: |name, found| Some(checked_count(name, whole(found)?).map(u32::from)),
     }
 }
@@ -282,7 +188,6 @@ fn rate(name: &'static str) -> Knob<u32> {
     Knob {
         name,
         expected: "a number of bytes a second from 0 to 4294967295",
-        hint: Hint::Whole,
         check: |name, found| {
             let rate = whole(found)?;
             let checked = u32::try_from(rate);
@@ -295,7 +200,6 @@ fn bytes(name: &'static str) -> Knob<usize> {
     Knob {
         name,
         expected: "a number of bytes from 1 to 4294967294",
-        hint: Hint::Whole,
         check: |_, found| {
             let bytes = whole(found)?;
             let size = usize::try_from(bytes).ok()?;
@@ -308,10 +212,10 @@ fn ratio(name: &'static str) -> Knob<f64> {
     Knob {
         name,
         expected: "a number from 0 to 1",
-        hint: Hint::Ratio,
         check: |_, found| {
             let ratio = match found {
                 Unexpected::Float(ratio) => ratio,
+                Unexpected::Str(text) => text.parse().ok()?,
                 other => u32::try_from(whole(other)?).ok()?.into(),
             };
             Some(checked_jitter(ratio).map(|_| ratio))
@@ -323,9 +227,10 @@ fn flag(name: &'static str) -> Knob<bool> {
     Knob {
         name,
         expected: "true or false",
-        hint: Hint::Flag,
         check: |_, found| match found {
             Unexpected::Bool(flag) => Some(Ok(flag)),
+            Unexpected::Str("true" | "on") => Some(Ok(true)),
+            Unexpected::Str("false" | "off") => Some(Ok(false)),
             _ => None,
         },
     }
@@ -347,7 +252,6 @@ fn word<T: DeserializeOwned>(name: &'static str, expected: &'static str) -> Knob
     Knob {
         name,
         expected,
-        hint: Hint::Text,
         check: |_, found| {
             let word: StrDeserializer<'_, value::Error> = text(found)?.into_deserializer();
             T::deserialize(word).ok().map(Ok)
@@ -366,6 +270,7 @@ fn whole(found: Unexpected<'_>) -> Option<u64> {
     match found {
         Unexpected::Unsigned(number) => Some(number),
         Unexpected::Signed(number) => number.try_into().ok(),
+        Unexpected::Str(text) => text.parse().ok(),
         _ => None,
     }
 }
@@ -374,28 +279,21 @@ fn whole(found: Unexpected<'_>) -> Option<u64> {
 struct Knob<T> {
     name: &'static str,
     expected: &'static str,
-    hint: Hint,
     /// `None` if it isn't of this kind; an error if it breaks a rule.
     check: fn(&'static str, Unexpected<'_>) -> Option<Result<T, ConfigError>>,
 }
 
-/// What a format is asked for. One that has only strings, such as the
-/// environment, learns so what to make of them.
-enum Hint {
-    Text,
-    Whole,
-    Ratio,
-    Flag,
-}
-
 impl<T> Knob<T> {
-    fn read<'de, D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<T>, D::Error> {
+    fn read<'de, D: Deserializer<'de>>(self, deserializer: D) -> Result<Setting<T>, D::Error> {
         deserializer.deserialize_option(self)
     }
 
-    fn take<E: de::Error>(self, found: Unexpected<'_>) -> Result<Option<T>, E> {
+    fn take<E: de::Error>(self, found: Unexpected<'_>) -> Result<Setting<T>, E> {
+        if text(found) == Some(DEFAULT) {
+            return Ok(Setting::Unset);
+        }
         match (self.check)(self.name, found) {
-            Some(Ok(value)) => Ok(Some(value)),
+            Some(Ok(value)) => Ok(Setting::Given(value)),
             Some(Err(error)) => Err(E::custom(error)),
             None => Err(E::invalid_value(found, &self)),
         }
@@ -403,47 +301,43 @@ impl<T> Knob<T> {
 }
 
 impl<'de, T> Visitor<'de> for Knob<T> {
-    type Value = Option<T>;
+    type Value = Setting<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, expected, .. } = self;
         write!(f, "{name} to be {expected}")
     }
 
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<T>, D::Error> {
-        match self.hint {
-            Hint::Text => deserializer.deserialize_str(self),
-            Hint::Whole => deserializer.deserialize_i64(self),
-            Hint::Ratio => deserializer.deserialize_f64(self),
-            Hint::Flag => deserializer.deserialize_bool(self),
-        }
+    /// Of any type: a format such as the environment has only strings.
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Setting<T>, D::Error> {
+        deserializer.deserialize_any(self)
     }
 
-    fn visit_none<E>(self) -> Result<Option<T>, E> {
-        Ok(None)
+    fn visit_none<E>(self) -> Result<Setting<T>, E> {
+        Ok(Setting::Absent)
     }
 
-    fn visit_unit<E>(self) -> Result<Option<T>, E> {
-        Ok(None)
+    fn visit_unit<E>(self) -> Result<Setting<T>, E> {
+        Ok(Setting::Absent)
     }
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Option<T>, E> {
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Setting<T>, E> {
         self.take(Unexpected::Str(text))
     }
 
-    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Option<T>, E> {
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Setting<T>, E> {
         self.take(Unexpected::Signed(number))
     }
 
-    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Option<T>, E> {
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Setting<T>, E> {
         self.take(Unexpected::Unsigned(number))
     }
 
-    fn visit_f64<E: de::Error>(self, number: f64) -> Result<Option<T>, E> {
+    fn visit_f64<E: de::Error>(self, number: f64) -> Result<Setting<T>, E> {
         self.take(Unexpected::Float(number))
     }
 
-    fn visit_bool<E: de::Error>(self, flag: bool) -> Result<Option<T>, E> {
+    fn visit_bool<E: de::Error>(self, flag: bool) -> Result<Setting<T>, E> {
         self.take(Unexpected::Bool(flag))
     }
 }

@@ -253,9 +253,11 @@ impl Monitor {
     /// [`poll_timeout`](Self::poll_timeout).
     pub fn handle_timeout(&mut self, now: Instant) {
         let at = self.observe(now);
-        if !self.deadline().is_due(at.now) {
+        let deadline = self.deadline();
+        if !deadline.is_due(at.now) {
             return;
         }
+        self.health.served(at.now.micros_since(deadline));
         if !self.forgive(at) {
             if let Some(late) = at.late {
                 self.tell_stall(late, at.now);

@@ -12,6 +12,7 @@
 //! | `notices` | which events are pending |
 //! | `writes` | since when writes are blocked |
 //! | `leaving` | what each side has said about its messages; what it is owed |
+//! | `health` | how punctual our driver is, and what the peer is allowed for that |
 //!
 //! No part touches the fields of another. `inputs`, `rounds` and `ends` connect them.
 //! Nothing here does I/O or reads a clock: the caller tells what happened and
@@ -25,6 +26,7 @@ use crate::{
 };
 
 mod ends;
+mod health;
 mod inputs;
 mod leaving;
 mod ledger;
@@ -36,6 +38,7 @@ mod rounds;
 mod timing;
 mod writes;
 
+use health::Health;
 use leaving::Leaving;
 use ledger::Ledger;
 use life::Life;
@@ -93,6 +96,7 @@ pub struct Monitor {
     notices: Notices,
     writes: Writes,
     leaving: Leaving,
+    health: Health,
     /// None for a peer that speaks a protocol of its own, which has no limit.
     limiter: Option<Limiter>,
     random: Random,
@@ -121,6 +125,7 @@ impl Monitor {
             notices: Notices::new(),
             writes: Writes::Moving,
             leaving: Leaving::new(),
+            health: Health::new(),
             limiter: Some(Limiter::new(now)),
             random,
             clock: now,
@@ -323,6 +328,7 @@ impl Monitor {
             notices,
             writes,
             leaving,
+            health,
             limiter,
             random: _,
             clock,
@@ -337,6 +343,9 @@ impl Monitor {
         notices.describe(facts);
         writes.describe(facts);
         leaving.describe(facts);
+        if timing.config().adaptive() {
+            health.describe(facts);
+        }
         facts.number(limiter.is_some());
         if let Some(limiter) = limiter {
             limiter.describe(facts);

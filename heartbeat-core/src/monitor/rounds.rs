@@ -33,10 +33,12 @@ impl Monitor {
         Moment { now, late }
     }
 
-    /// How late it is at `now`, if that is more than can be tolerated.
+    /// How late it is at `now`, if that is more than can be tolerated. What is less makes
+    /// us patient for a while.
     #[cold]
     fn slept_through(&mut self, deadline: Instant, now: Instant) -> Option<u64> {
         let late = now.micros_since(deadline);
+        self.health.was_late(late.min(self.timing.timeout()));
         let slept = late > self.timing.tolerated_lateness() && !self.has_ended();
         if slept {
             self.ledger.forget_times();
@@ -218,8 +220,10 @@ impl Monitor {
     pub(super) fn ping_left(&mut self, purpose: Purpose, now: Instant) {
         let is_first = !matches!(&self.life, Life::Round(round) if round.was_asked());
         self.ledger.left(is_first, now);
-        let measured = self.ledger.rtt().timeout();
-        let expected = measured.and_then(|measured| self.timing.suspect_after(measured));
+        let expected = self.ledger.rtt().timeout().and_then(|measured| {
+            let expected = measured.max(self.health.patience());
+            self.timing.suspect_after(expected)
+        });
         match self.life {
             Life::Idle(_) if purpose == Purpose::Probe => {
                 // Evidence came before the probe left. It was asked for all

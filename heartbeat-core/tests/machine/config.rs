@@ -571,7 +571,7 @@ mod file {
             "max_stretch = 256",
             "max_pause = 'never'",
             "linger = 'off'",
-            "beat_events = 'on'",
+            "beat_events = 'yes'",
             "colour = 'red'",
         ] {
             let name = wrong.split(' ').next().unwrap();

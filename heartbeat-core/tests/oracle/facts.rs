@@ -102,6 +102,8 @@ pub(crate) struct Facts {
     first: Option<Timed>,
     /// When a Hello last came.
     changed: Option<u64>,
+    /// How late the calls were lately.
+    lateness: u64,
 }
 
 impl Facts {
@@ -124,6 +126,7 @@ impl Facts {
             latest: None,
             first: None,
             changed: None,
+            lateness: 0,
         }
     }
 
@@ -158,6 +161,10 @@ impl Facts {
         let judges = !matches!(state, State::Closed | State::Dead);
         let paused = self.paused;
         let late = deadline.map_or(0, |deadline| self.now.saturating_sub(deadline));
+        if op == Op::Timeout && deadline.is_some_and(|deadline| deadline <= self.now) {
+            self.lateness -= self.lateness.div_ceil(32);
+        }
+        self.lateness = self.lateness.max(late.min(self.terms.timeout));
         let slept = late > self.terms.tolerance || late > 0 && late >= self.terms.budget();
         if slept && judges {
             self.untime();
@@ -192,7 +199,9 @@ impl Facts {
         }
         world.left = self.left;
         world.settled = self.unanswered() == 0;
-        world.rto = self.rtt.timeout(&self.terms);
+        // Beside that, the peer may be late as we are.
+        let patience = self.lateness.saturating_mul(8);
+        world.rto = self.rtt.timeout(&self.terms, patience);
         world
     }
 

@@ -69,9 +69,9 @@ impl RoundTrips {
         }
     }
 
-    /// The retransmission timeout, from the floor to W. `None`: nothing was
-    /// measured, or it isn't wanted.
-    pub(crate) fn timeout(&self, terms: &Terms) -> Option<Span> {
+    /// The retransmission timeout, or `patience` if that is longer, from the floor to W.
+    /// `None`: nothing was measured, or it isn't wanted.
+    pub(crate) fn timeout(&self, terms: &Terms, patience: u64) -> Option<Span> {
         let (smoothed, variation) = self.estimate?;
         if !terms.adaptive {
             return None;
@@ -80,6 +80,7 @@ impl RoundTrips {
         let hi = smoothed.hi + (4 * variation.hi).max(1);
         Some(
             Span::new(lo.saturating_sub(1), hi)
+                .at_least(patience)
                 .at_least(terms.floor)
                 .at_most(terms.timeout),
         )

@@ -29,9 +29,13 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream},
     net::{TcpListener, TcpStream},
     runtime::Runtime,
+    sync::mpsc,
     time::Sleep,
 };
-use tokio_util::codec::{Framed, LengthDelimitedCodec};
+use tokio_util::{
+    codec::{Framed, LengthDelimitedCodec},
+    sync::{PollSendError, PollSender},
+};
 
 pub const KIB: usize = 1024;
 pub const MIB: usize = 1024 * KIB;
@@ -304,6 +308,34 @@ impl Arguments {
     }
 }
 
+/// Has the C library copy with a loop, whatever the size. For more than 4 KiB it takes an
+/// instruction (`rep movsb`) that is thirty times as slow on some processors where the
+/// destination is 1 to 31 bytes behind the source, whole pages not counted. Where a
+/// stream's buffer and a message begin is the allocator's choice, so whoever carries
+/// large messages in memory was fast or slow by chance. `docs/performance.md` has more.
+///
+/// The library reads this once, so the program begins anew. With a `GLIBC_TUNABLES` of
+/// somebody's, be it empty, nothing is done.
+#[cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
+fn copy_steadily() -> io::Result<()> {
+    use std::{os::unix::process::CommandExt as _, process::Command};
+
+    const TUNABLES: &str = "GLIBC_TUNABLES";
+    if env::var_os(TUNABLES).is_some() {
+        return Ok(());
+    }
+    let error = Command::new(env::current_exe()?)
+        .args(env::args_os().skip(1))
+        .env(TUNABLES, "glibc.cpu.x86_rep_movsb_threshold=0x10000000")
+        .exec();
+    Err(error)
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64")))]
+fn copy_steadily() -> io::Result<()> {
+    Ok(())
+}
+
 /// Measures and prints a table.
 ///
 /// # Errors
@@ -311,6 +343,7 @@ impl Arguments {
 /// The file of `--json` can't be written; or, with `--at-least`, a steady row
 /// fell behind.
 pub fn table(targets: &[Target], arguments: &Arguments) -> io::Result<()> {
+    copy_steadily()?;
     let (mut rows, mut behind) = (Vec::new(), Vec::new());
     println!(
         "{:<22} {:<6} {:>7}  {:>18} {:>18}  {:>6} {:>6}",
@@ -595,6 +628,52 @@ impl Stream for Spawned {
     }
 }
 
+/// What people write instead of [`Spawned`]: a task that owns a `Framed`, with a channel
+/// each way.
+pub struct Tasked {
+    receiver: mpsc::Receiver<Bytes>,
+    sender: PollSender<Bytes>,
+}
+
+pub async fn tasked<S>(stream: S, _: End) -> Tasked
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, mut outgoing) = mpsc::channel(64);
+    let (incoming, receiver) = mpsc::channel(64);
+    tokio::spawn(async move {
+        let mut framed = plain(stream, End::Asking).await;
+        loop {
+            tokio::select! {
+                message = outgoing.recv() => {
+                    let Some(message) = message else { return };
+                    if framed.send(message).await.is_err() {
+                        return;
+                    }
+                }
+                message = framed.next() => {
+                    let Some(message) = message else { return };
+                    if incoming.send(message).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    });
+    Tasked {
+        receiver,
+        sender: PollSender::new(sender),
+    }
+}
+
+impl Stream for Tasked {
+    type Item = Bytes;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        self.receiver.poll_recv(cx)
+    }
+}
+
 /// Only the messages are looked at.
 fn poll_message(
     events: &mut (impl Stream<Item = PeerEvent<Bytes>> + Unpin),
@@ -652,3 +731,4 @@ sink_by!(framed, io::Error, Plain<S>, S: AsyncRead + AsyncWrite + Unpin);
 sink_by!(0, io::Error, LengthDelimited<S>, S: AsyncRead + AsyncWrite + Unpin);
 sink_by!(0, SendError, Inline<S>, S: AsyncRead + AsyncWrite + Unpin + 'static);
 sink_by!(sender, SendError, Spawned);
+sink_by!(sender, PollSendError<Bytes>, Tasked);

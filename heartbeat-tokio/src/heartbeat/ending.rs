@@ -94,7 +94,7 @@ const AFTER_GOODBYE: usize = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct Remains<M> {
     pub(crate) inbox: Inbox<M>,
-    pub(crate) ended: Option<Ended>,
+    pub(crate) ended: Ended,
     pub(crate) close_result: Result<CloseReason, CloseError>,
     pub(crate) io_error: Option<Arc<io::Error>>,
     pub(crate) status: Status,
@@ -123,7 +123,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// How sending a message fails once none may follow.
     #[inline]
-    pub(super) fn check_sending(&self) -> Result<(), SendError> {
+    pub(crate) fn check_sending(&self) -> Result<(), SendError> {
         self.check_open()?;
         match self.flags.has(Flag::Finishing) {
             true => Err(SendError::Finished),
@@ -495,9 +495,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
-    /// Takes it apart and keeps what there is to tell. If it hasn't ended,
-    /// nobody serves it any more, and that is its end.
-    pub(crate) fn into_remains(mut self) -> Remains<C::Message> {
+    /// Takes out what there is to tell; the rest is of no use any more. If it hasn't
+    /// ended, nobody serves it any more, and that is its end.
+    pub(crate) fn take_remains(&mut self) -> Remains<C::Message> {
         if !self.has_ended() {
             self.end(End::Io);
         }
@@ -515,12 +515,14 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if let Some(terminal) = self.take_terminal() {
             self.inbox.push(terminal, 0, None);
         }
+        debug_assert!(self.has_ended(), "the monitor has said how");
+        let unknown = Ended::Closed(CloseReason::Unconfirmed);
         Remains {
             status: self.status(),
-            ended: self.ended().cloned(),
+            ended: self.ended().cloned().unwrap_or(unknown),
             close_result: self.close_result(),
             io_error: self.shared_io_error(),
-            inbox: self.inbox,
+            inbox: std::mem::replace(&mut self.inbox, Inbox::new()),
         }
     }
 }

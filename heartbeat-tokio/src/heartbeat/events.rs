@@ -13,7 +13,7 @@ use std::{
 };
 
 use heartbeat_core::{Cause, Event, Evidence, Instant};
-use tokio::task::yield_now;
+use tokio::task::{coop, yield_now};
 
 use super::{Heartbeat, READS_AT_ONCE, flags::Flag};
 use crate::{
@@ -71,6 +71,21 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<PeerEvent<C::Message>>> {
+        let is_refused = !coop::has_budget_remaining() && !self.flags.has(Flag::Spent);
+        let event = self.poll_within_budget(cx);
+        if is_refused && event.is_pending() {
+            // Others in this task used its budget up, and so nothing could be read or
+            // written. The runtime wakes us later, of which whoever polls many in one
+            // task learns nothing, and so polls all the others in vain.
+            cx.waker().wake_by_ref();
+        }
+        if event.is_pending() {
+            self.flags.clear(Flag::Spent);
+        }
+        event
+    }
+
+    fn poll_within_budget(&mut self, cx: &mut Context<'_>) -> Poll<Option<PeerEvent<C::Message>>> {
         for _ in 0..READS_AT_ONCE {
             // Most often there is nothing to do until bytes arrive: messages
             // that lay there were handed out before this was called.
@@ -154,6 +169,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                         }
                         self.keep_behind_events(message);
                     }
+                    Some(Frame::Other) => {
+                        self.note_sign();
+                        continue;
+                    }
                     Some(frame) => {
                         self.note_control(frame);
                         continue;
@@ -222,7 +241,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 }
                 (Event::LocalStall { .. }, _) => self.probe_again(),
                 (Event::Suspect { .. }, Some(stream)) => self.net.note_suspicion(stream),
-                (Event::Recovered { .. }, _) => self.net.forget_suspicion(),
+                (Event::Recovered { .. }, Some(stream)) => self.net.forget_suspicion(stream),
                 _ => {}
             }
             if let Some(event) = PeerEvent::from_core(event, &Detail::default()) {

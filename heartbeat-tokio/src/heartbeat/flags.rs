@@ -49,6 +49,8 @@ pub(super) enum Flag {
     PauseLimited,
     /// Nobody will take an event.
     Unheard,
+    /// This task's budget was used up by what we read ourselves.
+    Spent,
     /// We leave, and what the inbox has no room for is thrown away.
     Overflowing,
 }

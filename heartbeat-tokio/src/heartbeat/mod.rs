@@ -26,7 +26,7 @@ use std::{
 use bytes::Bytes;
 use futures_core::{FusedStream, Stream};
 use futures_sink::Sink;
-use heartbeat_core::{Config, GoodbyeCode, Monitor};
+use heartbeat_core::{Config, GoodbyeCode, Instant, Monitor};
 
 pub(crate) use self::ending::Remains;
 use self::{
@@ -120,7 +120,9 @@ const READS_AT_ONCE: usize = 64;
 /// # Panics
 ///
 /// None. But tokio's timer needs a runtime with time enabled: polling this
-/// outside of one panics in tokio.
+/// outside of one panics in tokio. The timer is that of the runtime in which it was made,
+/// whoever polls it.
+#[must_use = "nothing is sent, answered or judged unless it is polled"]
 pub struct Heartbeat<S, C: Protocol = Wire> {
     /// None once we gave the peer up, or waited too long for its end.
     stream: Option<S>,
@@ -140,6 +142,8 @@ pub struct Heartbeat<S, C: Protocol = Wire> {
     news: u32,
     /// Round trips that were measured; wraps.
     beats: u32,
+    /// When the stream last took something, if it doesn't take what is queued.
+    blocked_since: Option<Instant>,
     /// The configuration as it was given, if it asks for no beats: the monitor
     /// tells of them all the same, for those who wait for an answer.
     quiet: Option<Box<Config>>,
@@ -156,8 +160,8 @@ pub struct Heartbeat<S, C: Protocol = Wire> {
 pub(crate) enum Keep {
     /// All of them. When the inbox is full, nothing more is read.
     All,
-    /// All until the inbox is full; what comes then is thrown away, because we
-    /// leave.
+    /// All until the inbox is full; messages that come then are thrown away, because
+    /// we leave.
     ThereIsRoomFor,
     /// None: nobody will ever take one.
     Nothing,
@@ -172,10 +176,29 @@ pub struct Status {
     /// Since the last evidence of life. On a busy connection, where not every
     /// read is timed, up to [`Config::arrival_slack`] more than it was.
     pub silent_for: Duration,
+    /// Since the stream last took something of what is queued. Zero if nothing waits,
+    /// and while the stream takes everything. A peer that reads too slowly shows here
+    /// before it is in the way, and in [`queued`](crate::Sender::queued).
+    pub blocked_for: Duration,
     /// The second line of defence, in the kernel.
     pub safety_net: NetStatus,
     /// Round trips that were measured; wraps.
     pub(crate) beats: u32,
+}
+
+impl Status {
+    /// That of a connection with this configuration that has just been made, of which the
+    /// socket isn't known. For tests; every field can be set.
+    #[must_use]
+    pub const fn new(config: &Config) -> Self {
+        Self {
+            peer: heartbeat_core::Status::new(config),
+            silent_for: Duration::ZERO,
+            blocked_for: Duration::ZERO,
+            safety_net: NetStatus::NoSocket,
+            beats: 0,
+        }
+    }
 }
 
 /// What a [`Heartbeat`] consists of.
@@ -197,7 +220,7 @@ pub struct Parts<S, M> {
 }
 
 impl<S, C: Transport<S>> Heartbeat<S, C> {
-    /// Over any transport; see `wrap.rs`.
+    /// Over any transport; see `constructors.rs`.
     pub(crate) fn with_transport(
         stream: S,
         transport: C,
@@ -230,6 +253,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             ending: None,
             news: 0,
             beats: 0,
+            blocked_since: None,
             quiet,
             reader: None,
             writer: None,
@@ -314,8 +338,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     #[must_use]
     pub fn status(&self) -> Status {
         let peer = self.monitor.status();
+        let now = self.clock.now();
+        let blocked_since = self.blocked_since.unwrap_or(now);
         Status {
-            silent_for: self.clock.now().saturating_duration_since(peer.last_heard),
+            silent_for: now.saturating_duration_since(peer.last_heard),
+            blocked_for: now.saturating_duration_since(blocked_since),
             peer,
             safety_net: self.net.status(),
             beats: self.beats,
@@ -402,15 +429,15 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         !self.inbox.is_empty()
     }
 
-    /// Nobody will read what waits in the inbox.
-    pub(crate) fn discard(&mut self) {
+    /// Nobody will read what waits in the inbox, which this gives.
+    pub(crate) fn discard(&mut self) -> Inbox<C::Message> {
         self.flags.raise(Flag::Unheard);
         let waiting = std::mem::replace(&mut self.inbox, Inbox::new());
-        let is_message = |event| matches!(event, PeerEvent::Message(_));
-        if waiting.into_events().any(is_message) {
+        if waiting.has_messages() {
             self.monitor.handle_discarded();
         }
         self.resume();
+        waiting
     }
 
     /// Somebody must look at the monitor's outputs.
@@ -464,14 +491,15 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             let Poll::Ready(Some(event)) = self.poll_event(cx) else {
                 return;
             };
-            let has_room = match keep {
+            let is_message = matches!(event, PeerEvent::Message(_));
+            let is_kept = match keep {
                 Keep::All => true,
-                Keep::ThereIsRoomFor => !self.inbox.is_full(),
-                Keep::Nothing => false,
+                Keep::ThereIsRoomFor => !is_message || !self.inbox.is_full(),
+                Keep::Nothing => event.is_terminal(),
             };
-            if has_room || event.is_terminal() {
+            if is_kept {
                 self.keep(event);
-            } else if let PeerEvent::Message(_) = event {
+            } else if is_message {
                 self.monitor.handle_discarded();
                 thrown_away += size_of::<PeerEvent<C::Message>>() + self.transport.weight();
             }
@@ -539,8 +567,10 @@ where
             }
             return Poll::Ready(this.take_from_inbox());
         }
-        if event.is_pending() {
-            this.note_reader(cx);
+        match &event {
+            Poll::Ready(Some(event)) => this.inbox.note_taken(event),
+            Poll::Ready(None) => {}
+            Poll::Pending => this.note_reader(cx),
         }
         event
     }

@@ -57,6 +57,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             }
             Ok(read) => {
                 charge(read, cx);
+                if !coop::has_budget_remaining() {
+                    self.flags.raise(Flag::Spent);
+                }
                 self.flags.raise(Flag::NewBytes);
                 self.flags.set(Flag::Bulk, read >= BULK);
                 if !self.arrivals.are_relaxed() {
@@ -192,15 +195,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
-    /// A message was taken out. One for each read is enough to know of.
+    /// A message was taken out.
     #[inline]
     pub(super) fn note_message(&mut self) {
-        self.arrivals.note_message();
-        if self.flags.has(Flag::NewMessage) {
-            self.flags.clear(Flag::NewMessage);
+        if self.note_sign() {
             self.arrivals.begin_message();
-            self.monitor.handle_message(self.arrivals.last());
-            self.note_outputs();
             // Our application may take its time before it comes back for more.
             if self.transport.may_hold_more() {
                 let since = self.arrivals.last();
@@ -209,6 +208,20 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 }
             }
         }
+    }
+
+    /// A sign of life was taken out that asks nothing, such as a part of a message. One
+    /// for each read is enough to know of; says whether this is that one.
+    #[inline]
+    pub(super) fn note_sign(&mut self) -> bool {
+        self.arrivals.note_message();
+        let is_first = self.flags.has(Flag::NewMessage);
+        if is_first {
+            self.flags.clear(Flag::NewMessage);
+            self.monitor.handle_message(self.arrivals.last());
+            self.note_outputs();
+        }
+        is_first
     }
 
     /// Every whole frame was taken out.
@@ -309,13 +322,19 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         })
     }
 
-    /// How long messages wait is limited from now on: the application reads what a
-    /// task keeps for it.
-    pub(crate) fn limit_pauses(&mut self) {
+    /// A task of this runtime serves it from now on, and keeps what arrives for the
+    /// application. How long messages wait there may be limited.
+    pub(crate) fn prepare_spawn(&mut self) {
+        self.timer.move_here();
         if self.config().max_pause().is_some() {
             self.flags.raise(Flag::PauseLimited);
             self.inbox.wait_from(self.clock.now());
         }
+    }
+
+    /// Whether something lies there that may be a message.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.transport.unread() > 0
     }
 
     /// Ends it if our application leaves messages waiting for too long.
@@ -330,10 +349,5 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         } else {
             self.monitor.handle_not_reading(now);
         }
-    }
-
-    /// Whether something lies there that may be a message.
-    pub(crate) fn has_unread(&self) -> bool {
-        self.transport.unread() > 0
     }
 }

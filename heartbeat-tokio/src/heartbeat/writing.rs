@@ -5,12 +5,11 @@
 //! write is awaited by whoever waits for events.
 
 use std::{
-    io,
     sync::Arc,
     task::{Context, Poll},
 };
 
-use heartbeat_core::{Control, End};
+use heartbeat_core::Control;
 use tokio::task::coop;
 
 use super::{Heartbeat, Keep, flags::Flag};
@@ -35,9 +34,22 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             // Our Hello comes before any message.
             self.queue_outputs();
         }
-        self.transport.push(message)?;
-        self.flags.raise(Flag::Sent);
-        Ok(())
+        let queued = self.transport.push(message);
+        match queued {
+            Ok(()) => self.flags.raise(Flag::Sent),
+            // If the codec panicked, writing fails, and that is the end.
+            Err(SendError::Unencodable(_)) => {
+                self.flags.raise(Flag::FlushWanted);
+                self.outputs_due();
+            }
+            Err(_) => {}
+        }
+        queued
+    }
+
+    /// The bytes that were queued and not written.
+    pub(crate) fn queued(&self) -> usize {
+        self.transport.unwritten()
     }
 
     /// Whether everything was written.
@@ -144,6 +156,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         let (taken, result) = self.transport.poll_write(stream, cx, scope);
         match result {
             Poll::Ready(Ok(())) => {
+                self.blocked_since = None;
                 if scope == Scope::All {
                     self.flags.clear(Flag::FlushWanted);
                     self.wake_writer();
@@ -156,14 +169,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             }
             Poll::Ready(Err(error)) => {
                 self.flags.raise(Flag::Ending);
-                let end = match error.kind() {
-                    // The peer had closed before we wrote: what it looks like
-                    // from the reading side is the better description.
-                    io::ErrorKind::BrokenPipe => End::Eof,
-                    _ => safety_net::end_of(&error),
-                };
                 let ending = self.ending();
-                ending.write_end = Some(end);
+                ending.write_end = Some(safety_net::end_of(&error));
                 ending.io_error = Some(Arc::new(error));
                 // Whatever arrived before is read first.
                 self.resume();
@@ -178,6 +185,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     fn write_blocked(&mut self, taken: usize, cx: &mut Context<'_>) {
         // If not, the stream may well take more: this task has had its turn.
         let blocked = coop::has_budget_remaining() && !self.transport.is_resting();
+        if taken > 0 || blocked && self.blocked_since.is_none() {
+            self.blocked_since = blocked.then(|| self.clock.now());
+        }
         if taken == 0 && !blocked {
             return;
         }

@@ -16,7 +16,7 @@ use metrics::{
 };
 
 use super::{on::Told, words};
-use crate::safety_net::{Applied, Outcome};
+use crate::safety_net::Applied;
 
 /// Tells the recorder what there will be to measure: units, help texts, and
 /// every counter and gauge at zero, so that a monitoring system sees the first
@@ -186,7 +186,7 @@ fn describe_ourselves() {
     describe_counter!(
         "heartbeat_unset_options_total",
         Unit::Count,
-        "Options of the safety net that couldn't be set on a socket, and why."
+        "Options of the safety net that a socket refused."
     );
 }
 
@@ -202,14 +202,9 @@ impl Told for Count {
         Self(alive)
     }
 
-    fn options_missing(&self, applied: &Applied) {
-        for (option, outcome) in applied.missing() {
-            let reason = match outcome {
-                Outcome::Failed(_) => "failed",
-                _ => "not_supported",
-            };
-            counter!("heartbeat_unset_options_total", "option" => option, "reason" => reason)
-                .increment(1);
+    fn options_failed(&self, applied: &Applied) {
+        for (option, _) in applied.failed() {
+            counter!("heartbeat_unset_options_total", "option" => option).increment(1);
         }
     }
 

@@ -15,7 +15,7 @@ use tracing::{
 };
 
 use super::{on::Told, words};
-use crate::safety_net::{Applied, Outcome};
+use crate::safety_net::Applied;
 
 /// What filters go by.
 const TARGET: &str = "heartbeat_tokio";
@@ -40,13 +40,8 @@ impl Told for Log {
         self.0.record("peer", display(peer));
     }
 
-    fn options_missing(&self, applied: &Applied) {
-        let failed = |(_, outcome)| matches!(outcome, Outcome::Failed(_));
-        if applied.missing().any(failed) {
-            warn!(target: TARGET, parent: &self.0, missing = %applied, "safety net incomplete");
-        } else {
-            debug!(target: TARGET, parent: &self.0, missing = %applied, "safety net incomplete");
-        }
+    fn options_failed(&self, applied: &Applied) {
+        warn!(target: TARGET, parent: &self.0, missing = %applied, "safety net incomplete");
     }
 
     fn moved(&mut self, from: State, to: State) {

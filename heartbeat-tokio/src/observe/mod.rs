@@ -49,8 +49,8 @@ mod on {
             false
         }
         fn peer_is(&self, _: SocketAddr) {}
-        /// The safety net was spread, and not all of it.
-        fn options_missing(&self, _: &Applied) {}
+        /// Options of the safety net failed.
+        fn options_failed(&self, _: &Applied) {}
         fn moved(&mut self, _from: State, _to: State) {}
         fn sent(&self, _: &Control) {}
         /// So many pings were answered, the last one after `rtt`.
@@ -150,8 +150,8 @@ mod on {
             self.net = Some(status);
             if let NetStatus::Applied(applied) = status {
                 if !applied.is_complete() {
-                    self.count.options_missing(&applied);
-                    self.log.options_missing(&applied);
+                    self.count.options_failed(&applied);
+                    self.log.options_failed(&applied);
                 }
             }
         }

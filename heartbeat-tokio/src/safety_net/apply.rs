@@ -1,10 +1,10 @@
 //! How a [`SafetyNet`] reaches a socket, and what became of each option.
 
-use std::{fmt, io};
+use std::{fmt, io, time::Duration};
 
 use socket2::{SockRef, Socket};
 
-use super::{AsSocketHandle, SafetyNet};
+use super::{AsSocketHandle, SafetyNet, switch::Switches};
 
 impl SafetyNet {
     /// Switches on keepalive and sets all options on a TCP socket. (The peek
@@ -35,21 +35,36 @@ impl SafetyNet {
     /// # }
     /// ```
     pub fn apply(&self, socket: &impl AsSocketHandle) -> Applied {
-        let socket = &*SockRef::from(socket);
-        let keepalive = Outcome::of(socket.set_keepalive(true));
+        self.apply_over(&mut Switches::default(), socket)
+    }
+
+    /// The same over an earlier net: what that one had set and this one leaves alone
+    /// becomes what it was before.
+    pub(crate) fn apply_over(
+        &self,
+        switches: &mut Switches,
+        socket: &impl AsSocketHandle,
+    ) -> Applied {
+        let options = SockRef::from(socket);
+        let keepalive = Outcome::of(options.set_keepalive(true));
         let Probing {
             idle,
             interval,
             retries,
-        } = self.apply_probing(socket);
+        } = self.apply_probing(&options);
+        let millis = |time: Option<Duration>| time.map(|time| time.as_millis());
         Applied {
             keepalive,
             idle,
             interval,
             retries,
-            user_timeout: self.apply_user_timeout(socket),
-            max_retransmit_timeout: self.apply_max_retransmit_timeout(socket),
-            max_unsent: self.apply_max_unsent(socket),
+            user_timeout: switches
+                .user_timeout
+                .set(socket, millis(self.user_timeout())),
+            max_retransmit_timeout: switches
+                .max_retransmit_timeout
+                .set(socket, millis(self.max_retransmit_timeout())),
+            max_unsent: switches.max_unsent.set(socket, self.max_unsent()),
         }
     }
 
@@ -129,66 +144,6 @@ impl SafetyNet {
             retries: Outcome::NotSupported,
         }
     }
-
-    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
-    fn apply_user_timeout(&self, socket: &Socket) -> Outcome {
-        match self.user_timeout() {
-            Some(_) => Outcome::of(socket.set_tcp_user_timeout(self.user_timeout())),
-            None => Outcome::NotAsked,
-        }
-    }
-
-    #[cfg(not(any(target_os = "android", target_os = "fuchsia", target_os = "linux")))]
-    fn apply_user_timeout(&self, _: &Socket) -> Outcome {
-        match self.user_timeout() {
-            Some(_) => Outcome::NotSupported,
-            None => Outcome::NotAsked,
-        }
-    }
-}
-
-impl SafetyNet {
-    #[cfg(any(target_os = "android", target_os = "linux"))]
-    fn apply_max_retransmit_timeout(&self, socket: &Socket) -> Outcome {
-        /// `TCP_RTO_MAX_MS` of `linux/tcp.h`; the C libraries don't have it yet.
-        const TCP_RTO_MAX_MS: libc::c_int = 44;
-
-        let Some(timeout) = self.max_retransmit_timeout() else {
-            return Outcome::NotAsked;
-        };
-        let millis = libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX);
-        match super::sockopt::set(socket.as_fd(), TCP_RTO_MAX_MS, millis) {
-            // Kernels before 6.15.
-            Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Outcome::NotSupported,
-            result => Outcome::of(result),
-        }
-    }
-
-    #[cfg(not(any(target_os = "android", target_os = "linux")))]
-    fn apply_max_retransmit_timeout(&self, _: &Socket) -> Outcome {
-        match self.max_retransmit_timeout() {
-            Some(_) => Outcome::NotSupported,
-            None => Outcome::NotAsked,
-        }
-    }
-}
-
-impl SafetyNet {
-    #[cfg(any(target_os = "android", target_os = "linux"))]
-    fn apply_max_unsent(&self, socket: &Socket) -> Outcome {
-        match self.max_unsent() {
-            Some(bytes) => Outcome::of(socket.set_tcp_notsent_lowat(bytes)),
-            None => Outcome::NotAsked,
-        }
-    }
-
-    #[cfg(not(any(target_os = "android", target_os = "linux")))]
-    fn apply_max_unsent(&self, _: &Socket) -> Outcome {
-        match self.max_unsent() {
-            Some(_) => Outcome::NotSupported,
-            None => Outcome::NotAsked,
-        }
-    }
 }
 
 /// Acknowledges at once what arrived, in a packet of its own, and goes on as in a
@@ -242,13 +197,21 @@ pub struct Applied {
 }
 
 impl Applied {
-    /// Whether everything that was asked for is set.
+    /// Whether nothing failed. What this system doesn't have is no failure:
+    /// [`missing`](Self::missing) lists it.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.missing().next().is_none()
+        self.failed().next().is_none()
     }
 
-    /// The options that were asked for and aren't set, by name, and why.
+    /// The options that failed, by name, and how.
+    pub(crate) fn failed(&self) -> impl Iterator<Item = (&'static str, Outcome)> + use<> {
+        self.missing()
+            .filter(|(_, outcome)| matches!(outcome, Outcome::Failed(_)))
+    }
+
+    /// The options that were asked for and aren't set, by name, and why: they failed, or
+    /// this system doesn't have them.
     pub fn missing(&self) -> impl Iterator<Item = (&'static str, Outcome)> + use<> {
         [
             ("keepalive", self.keepalive),
@@ -266,7 +229,7 @@ impl Applied {
 
 impl fmt::Display for Applied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_complete() {
+        if self.missing().next().is_none() {
             return f.write_str("all is set");
         }
         for (i, (name, outcome)) in self.missing().enumerate() {
@@ -296,12 +259,19 @@ pub enum Outcome {
     Failed(i32),
 }
 
+/// How a kernel says that it doesn't know an option (`ENOPROTOOPT`, `WSAENOPROTOOPT`).
+#[cfg(unix)]
+const NO_SUCH_OPTION: i32 = rustix::io::Errno::NOPROTOOPT.raw_os_error();
+#[cfg(not(unix))]
+const NO_SUCH_OPTION: i32 = 10_042;
+
 impl Outcome {
-    fn of(result: io::Result<()>) -> Self {
-        match result {
+    pub(super) fn of(result: io::Result<()>) -> Self {
+        match result.map_err(|error| error.raw_os_error()) {
             Ok(()) => Self::Set,
+            Err(Some(NO_SUCH_OPTION)) => Self::NotSupported,
             // Setting an option is a system call, and its errors have a code.
-            Err(error) => Self::Failed(error.raw_os_error().unwrap_or_default()),
+            Err(code) => Self::Failed(code.unwrap_or_default()),
         }
     }
 }
@@ -314,5 +284,43 @@ impl fmt::Display for Outcome {
             Self::NotSupported => f.write_str("not supported on this system"),
             Self::Failed(errno) => io::Error::from_raw_os_error(errno).fmt(f),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_kernel_doesnt_know_isnt_supported_and_doesnt_fail() {
+        let code = if cfg!(windows) {
+            10_042
+        } else {
+            NO_SUCH_OPTION
+        };
+        let outcome = Outcome::of(Err(io::Error::from_raw_os_error(code)));
+        assert_eq!(outcome, Outcome::NotSupported);
+        let outcome = Outcome::of(Err(io::Error::from_raw_os_error(1)));
+        assert_eq!(outcome, Outcome::Failed(1));
+
+        let mut applied = Applied {
+            keepalive: Outcome::Set,
+            idle: Outcome::Set,
+            interval: Outcome::Set,
+            retries: Outcome::NotSupported,
+            user_timeout: Outcome::NotAsked,
+            max_retransmit_timeout: Outcome::NotAsked,
+            max_unsent: Outcome::NotSupported,
+        };
+        assert!(applied.is_complete(), "{applied}");
+        assert_eq!(applied.missing().count(), 2);
+        let words = "retries: not supported on this system; \
+                     max_unsent: not supported on this system";
+        assert_eq!(applied.to_string(), words);
+
+        applied.interval = Outcome::Failed(1);
+        assert!(!applied.is_complete(), "{applied}");
+        let failed: Vec<_> = applied.failed().collect();
+        assert_eq!(failed, [("interval", Outcome::Failed(1))]);
     }
 }

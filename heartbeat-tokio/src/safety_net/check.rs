@@ -13,7 +13,12 @@ use super::end_of;
 
 #[cfg(any(target_os = "android", target_os = "linux"))]
 mod kernel;
-#[cfg(not(any(target_os = "android", target_os = "linux")))]
+// Its reasoning is tested on every system.
+#[cfg(any(test, not(any(target_os = "android", target_os = "linux"))))]
+#[cfg_attr(
+    any(target_os = "android", target_os = "linux"),
+    expect(dead_code, reason = "only its reasoning is tested here")
+)]
 mod poller;
 
 #[cfg(any(target_os = "android", target_os = "linux"))]
@@ -24,13 +29,12 @@ use poller as system;
 /// Looks at a socket without taking anything from it.
 ///
 /// Never waits, and takes neither data nor an error: both are still read
-/// afterwards, and tasks that wait for the socket are still woken. Unread data
-/// hides nothing. From another task, the halves of a
+/// afterwards, and tasks that wait for the socket are still woken. From another task, the halves of a
 /// [split](TcpStream::into_split) stream give the socket with `as_ref()`.
 ///
-/// On Linux and Android the kernel is asked for the end of the connection.
-/// Elsewhere it is the runtime's poller, which has to have run: on a
-/// current-thread runtime that means after the next `await` that waits.
+/// On Linux and Android unread data hides nothing. Elsewhere an end behind unread data
+/// is seen once the runtime's poller has run: on a current-thread runtime after the
+/// next `await` that waits.
 ///
 /// ```
 /// # use heartbeat_tokio::safety_net::{self, Liveness};
@@ -212,7 +216,8 @@ impl Latch {
     }
 
     /// As the function [`check`], but takes an error and remembers it: from
-    /// then on each look says [`Reset`](Liveness::Reset) with its code.
+    /// then on each look says [`Reset`](Liveness::Reset) with its code. Without a code if
+    /// somebody has read the error meanwhile, or where only a read tells it (Windows).
     ///
     /// # Errors
     ///
@@ -221,21 +226,19 @@ impl Latch {
         if let Some(errno) = self.errno {
             return Ok(Liveness::Reset(Some(errno)));
         }
-        let seen = match check(socket)? {
-            Liveness::Reset(None) => {
-                let taken = SockRef::from(socket).take_error()?;
-                match taken.and_then(|error| error.raw_os_error()) {
-                    Some(errno) => Liveness::Reset(Some(errno)),
-                    // Somebody has read it meanwhile.
-                    None => Liveness::Closed,
-                }
-            }
-            seen => seen,
-        };
-        if let Liveness::Reset(errno) = seen {
-            self.errno = errno;
+        let mut seen = check(socket)?;
+        if seen == Liveness::Reset(None) {
+            let taken = SockRef::from(socket).take_error()?;
+            seen = self.keep(taken.and_then(|error| error.raw_os_error()));
         }
         Ok(seen)
+    }
+
+    /// The error of a connection that is reset was taken. There is none if the reader
+    /// has met it meanwhile, or if this system tells it only to readers.
+    fn keep(&mut self, errno: Option<i32>) -> Liveness {
+        self.errno = errno;
+        Liveness::Reset(errno)
     }
 
     /// What a read would have given without the look: pass each result through
@@ -262,5 +265,20 @@ impl Latch {
     #[must_use]
     pub fn error(&self) -> Option<io::Error> {
         self.errno.map(io::Error::from_raw_os_error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reset_without_a_code_stays_a_reset() {
+        let mut latch = Latch::new();
+        assert_eq!(latch.keep(None), Liveness::Reset(None));
+        assert!(latch.error().is_none());
+        assert_eq!(latch.after_read(Ok(0)).unwrap(), 0);
+        assert_eq!(latch.keep(Some(5)), Liveness::Reset(Some(5)));
+        assert_eq!(latch.after_read(Ok(0)).unwrap_err().raw_os_error(), Some(5));
     }
 }

@@ -9,13 +9,16 @@ use heartbeat_core::End;
 ///
 /// | error | end |
 /// |---|---|
-/// | `ECONNRESET`, `ECONNABORTED`, `EPIPE`, `ENOTCONN` | [`End::Reset`] |
+/// | `ECONNRESET`, `ECONNABORTED`, `ENOTCONN` | [`End::Reset`] |
 /// | `WSAECONNRESET`, `WSAECONNABORTED`, `WSAESHUTDOWN`, `WSAENOTCONN` | [`End::Reset`] |
 /// | `ETIMEDOUT`, `ENETRESET`; `WSAETIMEDOUT`, `WSAENETRESET` | [`End::TimedOut`] |
 /// | `EHOSTUNREACH`, `EHOSTDOWN`, `ENETUNREACH`, `ENETDOWN` | [`End::Unreachable`] |
 /// | `WSAEHOSTUNREACH`, `WSAEHOSTDOWN`, `WSAENETUNREACH`, `WSAENETDOWN` | [`End::Unreachable`] |
-/// | [`UnexpectedEof`](ErrorKind::UnexpectedEof) | [`End::Eof`] |
+/// | `EPIPE`; [`UnexpectedEof`](ErrorKind::UnexpectedEof) | [`End::Eof`] |
 /// | any other | [`End::Io`] |
+///
+/// `EPIPE` is what a writer meets where a reader meets the end: the peer has closed.
+/// (Windows says `WSAECONNRESET` there.)
 ///
 /// It goes by the [`ErrorKind`], so the errors that a wrapper such as TLS makes
 /// of them are covered if it keeps the kind; and by the code where the standard
@@ -33,7 +36,7 @@ use heartbeat_core::End;
 /// use heartbeat_core::End;
 /// use heartbeat_tokio::safety_net::end_of;
 ///
-/// assert_eq!(end_of(&io::ErrorKind::BrokenPipe.into()), End::Reset);
+/// assert_eq!(end_of(&io::ErrorKind::BrokenPipe.into()), End::Eof);
 /// ```
 #[must_use]
 pub fn end_of(error: &io::Error) -> End {
@@ -42,15 +45,14 @@ pub fn end_of(error: &io::Error) -> End {
     }
     match error.kind() {
         // Some systems say that a connection which was reset isn't connected.
-        ErrorKind::ConnectionReset
-        | ErrorKind::ConnectionAborted
-        | ErrorKind::BrokenPipe
-        | ErrorKind::NotConnected => End::Reset,
+        ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::NotConnected => {
+            End::Reset
+        }
         ErrorKind::TimedOut => End::TimedOut,
         ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::NetworkDown => {
             End::Unreachable
         }
-        ErrorKind::UnexpectedEof => End::Eof,
+        ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof => End::Eof,
         _ => End::Io,
     }
 }

@@ -3,9 +3,9 @@
 //!
 //! [`SafetyNet`] sets the socket options, [`check`] looks at one socket and
 //! [`sweep`] at many, [`Latch`] learns the error of a connection that is still
-//! read from, and [`end_of`] says what an error means for a monitor. [`TcpInfo`] is what the kernel noted
-//! about acknowledgements, and [`diagnose`] says from it who is to blame for a
-//! silence. This module gives no verdict on a peer: that is the
+//! read from, and [`end_of`] says what an error means for a monitor. [`TcpInfo`] is
+//! what the kernel noted about acknowledgements, and [`diagnose`] says from it who is
+//! to blame for a silence. This module gives no verdict on a peer: that is the
 //! [`Monitor`](heartbeat_core::Monitor)'s.
 //!
 //! # Why both a heartbeat and a net
@@ -36,7 +36,7 @@
 //! | Linux, Android | yes | yes | yes | yes | yes | since Linux 6.15 | yes |
 //! | Fuchsia | yes | yes | yes | yes | yes | no | no |
 //! | macOS, iOS and kin | yes | yes | yes | yes | no | no | no |
-//! | FreeBSD, NetBSD, `DragonFly` BSD, illumos | yes | yes | yes | yes | no | no | no |
+//! | FreeBSD, NetBSD, `DragonFly` BSD, illumos, Fuchsia | yes | yes | yes | yes | no | no | no |
 //! | Windows | yes | yes | yes | since Windows 10, version 1703 | no | no | no |
 //! | OpenBSD, Haiku, Vita | yes | no | no | no | no | no | no |
 //! | any other | yes | yes | no | no | no | no | no |
@@ -45,18 +45,23 @@
 //! left out would become zero; both are in it. macOS calls the idle time
 //! `TCP_KEEPALIVE`. The peek interval needs no system.
 //!
-//! What can't be set is never skipped in silence: [`Applied`] says so for each
-//! option. Where `idle`, `interval` or `retries` can't be set, the system's own
+//! [`Applied`] says of each option whether it is set, failed, or isn't to be had
+//! here. Where `idle`, `interval` or `retries` can't be set, the system's own
 //! values apply, which often are two hours, 75 s and 8 or 9 probes.
 
 mod apply;
+mod bounds;
 mod check;
+mod derived;
+mod diagnosis;
 mod errors;
-mod keepalive;
+mod pace;
 #[cfg(feature = "serde")]
 mod serialized;
+mod settings;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod sockopt;
+pub(crate) mod switch;
 mod tcp_info;
 
 /// Whatever has a socket. The crates that set socket options take it by this
@@ -68,11 +73,15 @@ use std::os::windows::io::AsSocket as AsSocketHandle;
 
 pub(crate) use apply::acknowledge;
 pub use apply::{Applied, Outcome};
+pub use bounds::SafetyNetError;
 pub use check::{Latch, Liveness, check, sweep};
+pub use diagnosis::diagnose;
+pub(crate) use diagnosis::diagnose_since;
 pub use errors::end_of;
-pub use keepalive::{SafetyNet, SafetyNetError};
+pub(crate) use pace::Pace;
 #[cfg(feature = "serde")]
 #[cfg_attr(docsrs, doc(cfg(feature = "serde")))]
 pub use serialized::SafetyNetOverrides;
-pub(crate) use tcp_info::diagnose_since;
-pub use tcp_info::{TcpInfo, diagnose};
+pub use settings::SafetyNet;
+pub(crate) use switch::Switches;
+pub use tcp_info::TcpInfo;

@@ -14,10 +14,13 @@ use serde::{
     de::{self, Unexpected, Visitor},
 };
 
-use super::{SafetyNet, SafetyNetError, keepalive};
+use super::{SafetyNet, SafetyNetError, bounds};
 
 /// How an option is spelled that is left alone.
 const OFF: &str = "off";
+
+/// How a value is spelled that is as if no layer had given one.
+const DEFAULT: &str = "default";
 
 /// The settings of a [`SafetyNet`] that a configuration file names. The others
 /// follow the heartbeat's timings.
@@ -49,24 +52,24 @@ const OFF: &str = "off";
 ///
 /// It has the keys of a [`SafetyNet`]; unknown ones are refused. `"off"` for
 /// `user_timeout`, `max_retransmit_timeout` or `max_unsent` leaves that option of
-/// a socket alone.
+/// a socket alone. `"default"`, for any key, takes back what the layers below say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a map of settings")]
 pub struct SafetyNetOverrides {
     #[serde(deserialize_with = "read::idle")]
-    idle: Option<u16>,
+    idle: Given<u16>,
     #[serde(deserialize_with = "read::interval")]
-    interval: Option<u16>,
+    interval: Given<u16>,
     #[serde(deserialize_with = "read::retries")]
-    retries: Option<u8>,
+    retries: Given<u8>,
     #[serde(deserialize_with = "read::user_timeout")]
-    user_timeout: Option<Option<Duration>>,
+    user_timeout: Given<Option<Duration>>,
     #[serde(deserialize_with = "read::max_retransmit_timeout")]
-    max_retransmit_timeout: Option<Option<Duration>>,
+    max_retransmit_timeout: Given<Option<Duration>>,
     #[serde(deserialize_with = "read::max_unsent")]
-    max_unsent: Option<Option<u32>>,
+    max_unsent: Given<Option<u32>>,
     #[serde(deserialize_with = "read::peek_interval")]
-    peek_interval: Option<Duration>,
+    peek_interval: Given<Duration>,
 }
 
 impl SafetyNetOverrides {
@@ -74,15 +77,47 @@ impl SafetyNetOverrides {
     #[must_use]
     pub fn over(self, net: SafetyNet) -> SafetyNet {
         SafetyNet {
-            idle: self.idle.unwrap_or(net.idle),
-            interval: self.interval.unwrap_or(net.interval),
-            retries: self.retries.unwrap_or(net.retries),
-            user_timeout: self.user_timeout.unwrap_or(net.user_timeout),
-            max_retransmit_timeout: self
-                .max_retransmit_timeout
-                .unwrap_or(net.max_retransmit_timeout),
-            max_unsent: self.max_unsent.unwrap_or(net.max_unsent),
-            peek_interval: self.peek_interval.unwrap_or(net.peek_interval),
+            idle: self.idle.or(net.idle),
+            interval: self.interval.or(net.interval),
+            retries: self.retries.or(net.retries),
+            user_timeout: self.user_timeout.or(net.user_timeout),
+            max_retransmit_timeout: self.max_retransmit_timeout.or(net.max_retransmit_timeout),
+            max_unsent: self.max_unsent.or(net.max_unsent),
+            peek_interval: self.peek_interval.or(net.peek_interval),
+        }
+    }
+
+    /// These settings, and where they leave a key out those of the layer `below`:
+    /// the environment on top of a file.
+    #[must_use]
+    pub fn on_top_of(self, below: Self) -> Self {
+        read::each_on_top_of(self, below)
+    }
+}
+
+/// What a layer says of one setting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+enum Given<T> {
+    /// Nothing: the layers below count.
+    #[default]
+    Absent,
+    /// The layers below don't count either.
+    Unset,
+    Value(T),
+}
+
+impl<T> Given<T> {
+    fn on_top_of(self, below: Self) -> Self {
+        match self {
+            Self::Absent => below,
+            Self::Unset | Self::Value(_) => self,
+        }
+    }
+
+    fn or(self, default: T) -> T {
+        match self {
+            Self::Value(value) => value,
+            Self::Absent | Self::Unset => default,
         }
     }
 }
@@ -144,16 +179,26 @@ fn optional_bytes<S: Serializer>(bytes: &Option<u32>, serializer: S) -> Result<S
 /// A function for each setting: serde doesn't say which one it reads, and an
 /// error has to.
 mod read {
-    use super::{Deserializer, Duration};
+    use super::{Deserializer, Duration, Given, SafetyNetOverrides};
 
     macro_rules! settings {
-        ($($name:ident: $kind:ident -> $value:ty;)*) => {$(
-            pub(super) fn $name<'de, D: Deserializer<'de>>(
-                deserializer: D,
-            ) -> Result<Option<$value>, D::Error> {
-                deserializer.deserialize_option(super::$kind(stringify!($name)))
+        ($($name:ident: $kind:ident -> $value:ty;)*) => {
+            $(
+                pub(super) fn $name<'de, D: Deserializer<'de>>(
+                    deserializer: D,
+                ) -> Result<Given<$value>, D::Error> {
+                    deserializer.deserialize_option(super::$kind(stringify!($name)))
+                }
+            )*
+
+            /// `layer`, and where it says nothing the one below.
+            pub(super) fn each_on_top_of(
+                layer: SafetyNetOverrides,
+                below: SafetyNetOverrides,
+            ) -> SafetyNetOverrides {
+                SafetyNetOverrides { $($name: layer.$name.on_top_of(below.$name),)* }
             }
-        )*};
+        };
     }
 
     settings! {
@@ -174,8 +219,7 @@ fn seconds(name: &'static str) -> Setting<u16> {
     Setting {
         name,
         expected: TIME,
-        kind: Kind::Text,
-        check: |name, found| Some(keepalive::seconds(name, time(found)?)),
+        check: |name, found| Some(bounds::seconds(name, time(found)?)),
     }
 }
 
@@ -183,8 +227,7 @@ fn milliseconds(name: &'static str) -> Setting<Duration> {
     Setting {
         name,
         expected: TIME,
-        kind: Kind::Text,
-        check: |name, found| Some(keepalive::milliseconds(name, time(found)?)),
+        check: |name, found| Some(bounds::milliseconds(name, time(found)?)),
     }
 }
 
@@ -192,10 +235,9 @@ fn user_timeout(name: &'static str) -> Setting<Option<Duration>> {
     Setting {
         name,
         expected: TIME_OR_OFF,
-        kind: Kind::Text,
         check: |name, found| match found {
             Unexpected::Str(OFF) => Some(Ok(None)),
-            found => Some(keepalive::milliseconds(name, time(found)?).map(Some)),
+            found => Some(bounds::milliseconds(name, time(found)?).map(Some)),
         },
     }
 }
@@ -204,10 +246,9 @@ fn max_retransmit_timeout(name: &'static str) -> Setting<Option<Duration>> {
     Setting {
         name,
         expected: TIME_OR_OFF,
-        kind: Kind::Text,
         check: |_, found| match found {
             Unexpected::Str(OFF) => Some(Ok(None)),
-            found => Some(keepalive::retransmit_limit(time(found)?).map(Some)),
+            found => Some(bounds::retransmit_limit(time(found)?).map(Some)),
         },
     }
 }
@@ -216,14 +257,11 @@ fn max_unsent(name: &'static str) -> Setting<Option<u32>> {
     Setting {
         name,
         expected: "a number of bytes, from 1 to 2147483647, or \"off\"",
-        kind: Kind::Either,
         check: |_, found| match found {
             Unexpected::Str(OFF) => Some(Ok(None)),
-            Unexpected::Str(text) => Some(keepalive::unsent(text.parse().ok()?).map(Some)),
-            Unexpected::Unsigned(number) => Some(keepalive::unsent(number).map(Some)),
-            Unexpected::Signed(number) => {
-                Some(keepalive::unsent(number.try_into().ok()?).map(Some))
-            }
+            Unexpected::Str(text) => Some(bounds::unsent(text.parse().ok()?).map(Some)),
+            Unexpected::Unsigned(number) => Some(bounds::unsent(number).map(Some)),
+            Unexpected::Signed(number) => Some(bounds::unsent(number.try_into().ok()?).map(Some)),
             _ => None,
         },
     }
@@ -233,10 +271,10 @@ fn retries(name: &'static str) -> Setting<u8> {
     Setting {
         name,
         expected: "a whole number from 1 to 127",
-        kind: Kind::Number,
         check: |_, found| match found {
-            Unexpected::Unsigned(number) => Some(keepalive::probes(number)),
-            Unexpected::Signed(number) => Some(keepalive::probes(number.try_into().ok()?)),
+            Unexpected::Unsigned(number) => Some(bounds::probes(number)),
+            Unexpected::Signed(number) => Some(bounds::probes(number.try_into().ok()?)),
+            Unexpected::Str(text) => Some(bounds::probes(text.parse().ok()?)),
             _ => None,
         },
     }
@@ -254,23 +292,17 @@ fn time(found: Unexpected<'_>) -> Option<Duration> {
 struct Setting<T> {
     name: &'static str,
     expected: &'static str,
-    kind: Kind,
     /// `None` if it isn't of this kind; an error if it breaks a rule.
     check: fn(&'static str, Unexpected<'_>) -> Option<Result<T, SafetyNetError>>,
 }
 
-/// What a format is asked for. One that has only strings, such as the
-/// environment, learns so what to make of one.
-enum Kind {
-    Number,
-    Text,
-    Either,
-}
-
 impl<T> Setting<T> {
-    fn take<E: de::Error>(self, found: Unexpected<'_>) -> Result<Option<T>, E> {
+    fn take<E: de::Error>(self, found: Unexpected<'_>) -> Result<Given<T>, E> {
+        if let Unexpected::Str(DEFAULT) = found {
+            return Ok(Given::Unset);
+        }
         match (self.check)(self.name, found) {
-            Some(Ok(value)) => Ok(Some(value)),
+            Some(Ok(value)) => Ok(Given::Value(value)),
             Some(Err(error)) => Err(E::custom(error)),
             None => Err(E::invalid_value(found, &self)),
         }
@@ -278,38 +310,35 @@ impl<T> Setting<T> {
 }
 
 impl<'de, T> Visitor<'de> for Setting<T> {
-    type Value = Option<T>;
+    type Value = Given<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, expected, .. } = self;
         write!(f, "{name} to be {expected}")
     }
 
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<T>, D::Error> {
-        match self.kind {
-            Kind::Number => deserializer.deserialize_i64(self),
-            Kind::Text => deserializer.deserialize_str(self),
-            Kind::Either => deserializer.deserialize_any(self),
-        }
+    /// Of any type: a format such as the environment has only strings.
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Given<T>, D::Error> {
+        deserializer.deserialize_any(self)
     }
 
-    fn visit_none<E>(self) -> Result<Option<T>, E> {
-        Ok(None)
+    fn visit_none<E>(self) -> Result<Given<T>, E> {
+        Ok(Given::Absent)
     }
 
-    fn visit_unit<E>(self) -> Result<Option<T>, E> {
-        Ok(None)
+    fn visit_unit<E>(self) -> Result<Given<T>, E> {
+        Ok(Given::Absent)
     }
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Option<T>, E> {
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Given<T>, E> {
         self.take(Unexpected::Str(text))
     }
 
-    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Option<T>, E> {
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Given<T>, E> {
         self.take(Unexpected::Signed(number))
     }
 
-    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Option<T>, E> {
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Given<T>, E> {
         self.take(Unexpected::Unsigned(number))
     }
 }

@@ -13,7 +13,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
 };
 
-/// Asks for a TCP option that is a structure. Says how many bytes of it this
+/// Asks for a TCP option. Says how many bytes of it this
 /// kernel knows, at most `N`.
 pub(super) fn get<const N: usize>(
     socket: BorrowedFd<'_>,
@@ -41,6 +41,12 @@ pub(super) fn get<const N: usize>(
         answer,
         usize::try_from(length).map_or(N, |length| length.min(N)),
     ))
+}
+
+/// Asks for a TCP option that is a number.
+pub(super) fn get_number(socket: BorrowedFd<'_>, option: libc::c_int) -> io::Result<libc::c_int> {
+    let (answer, _) = get::<{ size_of::<libc::c_int>() }>(socket, option)?;
+    Ok(libc::c_int::from_ne_bytes(answer))
 }
 
 /// Sets a TCP option that is a number.

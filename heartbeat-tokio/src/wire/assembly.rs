@@ -6,9 +6,9 @@
 //! is checked here, too; what comes between parts is the reader's.
 
 use std::{
-    io,
+    io, mem,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -29,9 +29,9 @@ pub(super) struct Assembly {
     /// What the first part announced.
     length: usize,
     part: Part,
-    /// Parts that are whole, which nobody knows yet.
-    untold: u32,
-    /// The last read gave all that was asked for: there is probably more.
+    /// A part is whole, which nobody knows yet.
+    untold: bool,
+    /// A whole part was read at once, and more was there.
     plenty: bool,
 }
 
@@ -43,12 +43,15 @@ enum Part {
     None,
 }
 
-/// Up to so many further parts are read at once, and moved over the headers between
-/// them. Fewer reads cost the kernel fewer acknowledgements.
-const FURTHER: usize = 8;
-
-/// So much is read behind them: the header of another message in parts.
+/// So much is read behind a part: the header of the next one, or of another message.
 const NEXT: usize = HEADER + VARINT as usize;
+
+/// So many further parts are read at once where there is plenty, and moved over the
+/// headers between them. Fewer reads cost the kernel fewer acknowledgements.
+const FURTHER: usize = 7;
+
+/// After so many bytes the next read isn't at once.
+const AT_ONCE: usize = 192 * 1024;
 
 impl Assembly {
     /// A message of `length` bytes, of which the first part has `missing`. So many
@@ -63,7 +66,7 @@ impl Assembly {
             buffer,
             length,
             part: Part::Begun { missing },
-            untold: 0,
+            untold: false,
             plenty: false,
         })
     }
@@ -94,40 +97,46 @@ impl Assembly {
         matches!(self.part, Part::Begun { .. })
     }
 
-    /// Reads once: of the message, and hardly more behind it than a header. What comes
-    /// between parts and behind them is put where everything else is read to.
+    /// Reads what there is of the message, and hardly more behind it than a header. What
+    /// comes behind it is put where everything else is read to, and so is what is no
+    /// header of a part.
     pub(super) fn poll_fill(
         &mut self,
-        stream: Pin<&mut impl AsyncRead>,
+        mut stream: Pin<&mut impl AsyncRead>,
         cx: &mut Context<'_>,
         behind: &mut BytesMut,
     ) -> Poll<io::Result<usize>> {
-        let Part::Begun { missing } = self.part else {
-            return Poll::Ready(Ok(0)); // nobody asks then
-        };
-        let before = self.buffer.len();
-        if before == self.buffer.capacity() {
-            // To twice as much.
-            self.buffer.reserve(1);
+        let mut read = 0;
+        while let Part::Begun { missing } = self.part {
+            let before = self.buffer.len();
+            if before == self.buffer.capacity() {
+                // To twice as much.
+                self.buffer.reserve(1);
+            }
+            // If the peer's parts are as long as ours.
+            let most = if self.plenty { FURTHER * PART } else { 0 };
+            let further = (self.length - before - missing).min(most);
+            let headers = HEADER * further.div_ceil(PART) + NEXT;
+            let wanted = missing + further + headers;
+            let room = wanted.min(self.buffer.capacity() - before);
+            let mut buffer = (&mut self.buffer).limit(room);
+            let some = match poll_read_buf(stream.as_mut(), cx, &mut buffer)? {
+                Poll::Pending if read > 0 => break,
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(0) => return Poll::Ready(Ok(0)),
+                Poll::Ready(some) => some,
+            };
+            read += some;
+            let of_part = some.min(missing);
+            self.took(of_part, missing);
+            let (end, rest) = self.join_parts(before + of_part);
+            behind.extend_from_slice(self.buffer.get(rest..).unwrap_or_default());
+            self.buffer.truncate(end);
+            self.plenty = some == room && some > PART / 2;
+            if some < room || !behind.is_empty() || read > AT_ONCE {
+                break;
+            }
         }
-        // If the peer's parts are as long as ours. What is read of them has to be
-        // moved, which pays where a read gives much.
-        let most = if self.plenty { FURTHER * PART } else { 0 };
-        let further = (self.length - before - missing).min(most);
-        let headers = HEADER * further.div_ceil(PART) + NEXT;
-        let wanted = missing + further + headers;
-        let room = wanted.min(self.buffer.capacity() - before);
-        let read = ready!(poll_read_buf(
-            stream,
-            cx,
-            &mut (&mut self.buffer).limit(room)
-        ))?;
-        self.plenty = read == room;
-        let of_part = read.min(missing);
-        self.took(of_part, missing);
-        let (end, rest) = self.join_parts(before + of_part);
-        behind.extend_from_slice(self.buffer.get(rest..).unwrap_or_default());
-        self.buffer.truncate(end);
         Poll::Ready(Ok(read))
     }
 
@@ -160,19 +169,12 @@ impl Assembly {
             0 => Part::None,
             missing => Part::Begun { missing },
         };
-        self.untold += u32::from(self.part == Part::None);
+        self.untold |= self.part == Part::None;
     }
 
     /// Whether a part has ended that wasn't told before.
     pub(super) fn end_part(&mut self) -> bool {
-        let ended = self.untold > 0;
-        self.untold -= u32::from(ended);
-        ended
-    }
-
-    /// Whether all that has arrived was told.
-    pub(super) fn is_told(&self) -> bool {
-        self.untold == 0
+        mem::take(&mut self.untold)
     }
 
     /// How many bytes of the message are there.

@@ -13,6 +13,10 @@
 //! doesn't decide what a control frame means, nor when to read or write.
 
 mod assembly;
+mod burst;
+mod gate;
+mod lane;
+mod queue;
 mod reader;
 mod writer;
 

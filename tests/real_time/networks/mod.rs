@@ -9,4 +9,5 @@ mod diagnosis;
 mod fault_lab;
 mod outages;
 mod packets;
+mod slow_line;
 mod tune;

@@ -1,12 +1,17 @@
-//! Asks the runtime's poller for the end of a connection, and the socket for
-//! unread data. Not with a peek, which on most systems would use an error up.
+//! Asks the socket with a peek, and the runtime's poller for an end behind unread data.
+//!
+//! On these systems a peek doesn't use an error up: the BSDs' `soreceive` keeps
+//! `so_error` for a peek, and Windows tells of an aborted connection as often as it is
+//! asked. (Linux does use it up, see `kernel.rs`.)
 
 use std::{
-    io,
+    io::{self, ErrorKind},
+    mem::MaybeUninit,
     pin::pin,
     task::{Context, Poll, Waker},
 };
 
+use socket2::SockRef;
 use tokio::{
     io::{Interest, Ready},
     net::TcpStream,
@@ -15,18 +20,8 @@ use tokio::{
 use super::Liveness;
 
 pub(super) fn check(socket: &TcpStream) -> io::Result<Liveness> {
-    let ready = readiness(socket)?;
-    // Windows' poller reports an aborted connection as closed both ways.
-    let aborted = cfg!(windows) && ready.is_read_closed() && ready.is_write_closed();
-    if ready.is_error() || aborted {
-        return Ok(Liveness::Reset(None));
-    }
-    Ok(match (unread(socket)?, ready.is_read_closed()) {
-        (true, true) => Liveness::HalfClosed,
-        (true, false) => Liveness::DataPending,
-        (false, true) => Liveness::Closed,
-        (false, false) => Liveness::Idle,
-    })
+    let peeked = SockRef::from(socket).peek(&mut [MaybeUninit::uninit()]);
+    interpret(peeked, readiness(socket)?)
 }
 
 pub(super) fn sweep<'a, K>(
@@ -40,6 +35,27 @@ pub(super) fn sweep<'a, K>(
     looked.filter(gone).collect()
 }
 
+/// What a peek and the poller say together. Only the poller may know of a reset or a
+/// close behind unread data, and only the peek what came since the poller has run.
+fn interpret(peeked: io::Result<usize>, ready: Ready) -> io::Result<Liveness> {
+    // Windows' poller reports an aborted connection as closed both ways.
+    let aborted = cfg!(windows) && ready.is_read_closed() && ready.is_write_closed();
+    if ready.is_error() || aborted {
+        return Ok(Liveness::Reset(None));
+    }
+    match peeked {
+        Ok(0) => Ok(Liveness::Closed),
+        Ok(_) if ready.is_read_closed() => Ok(Liveness::HalfClosed),
+        Ok(_) => Ok(Liveness::DataPending),
+        Err(error) => match error.kind() {
+            ErrorKind::WouldBlock if ready.is_read_closed() => Ok(Liveness::Closed),
+            ErrorKind::WouldBlock | ErrorKind::Interrupted => Ok(Liveness::Idle),
+            ErrorKind::OutOfMemory => Err(error),
+            _ => Ok(Liveness::Reset(None)),
+        },
+    }
+}
+
 /// What the poller has seen so far.
 fn readiness(socket: &TcpStream) -> io::Result<Ready> {
     // `ready`, and not `poll_read_ready`, which would replace the waker of the
@@ -51,15 +67,32 @@ fn readiness(socket: &TcpStream) -> io::Result<Ready> {
     }
 }
 
-#[cfg(unix)]
-fn unread(socket: &TcpStream) -> io::Result<bool> {
-    Ok(rustix::io::ioctl_fionread(socket)? > 0)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Windows goes on telling an error, so a peek is fine. What it says of an end
-/// the poller will say too.
-#[cfg(not(unix))]
-fn unread(socket: &TcpStream) -> io::Result<bool> {
-    let peeked = socket2::SockRef::from(socket).peek(&mut [std::mem::MaybeUninit::uninit()]);
-    Ok(peeked.is_ok_and(|length| length > 0))
+    #[test]
+    fn what_a_peek_says_counts_though_the_poller_hasnt_run() {
+        let looked = |peeked: io::Result<usize>| interpret(peeked, Ready::EMPTY).unwrap();
+        assert_eq!(looked(Ok(0)), Liveness::Closed);
+        assert_eq!(looked(Ok(1)), Liveness::DataPending);
+        assert_eq!(looked(Err(ErrorKind::WouldBlock.into())), Liveness::Idle);
+        for gone in [
+            ErrorKind::ConnectionReset,
+            ErrorKind::ConnectionAborted,
+            ErrorKind::TimedOut,
+            ErrorKind::NotConnected,
+        ] {
+            assert_eq!(looked(Err(gone.into())), Liveness::Reset(None), "{gone}");
+        }
+    }
+
+    #[test]
+    fn what_only_the_poller_knows_counts_too() {
+        let looked = |peeked| interpret(peeked, Ready::READ_CLOSED).unwrap();
+        assert_eq!(looked(Ok(1)), Liveness::HalfClosed);
+        assert_eq!(looked(Err(ErrorKind::WouldBlock.into())), Liveness::Closed);
+        let seen = interpret(Ok(1), Ready::READ_CLOSED | Ready::ERROR).unwrap();
+        assert_eq!(seen, Liveness::Reset(None));
+    }
 }

@@ -200,7 +200,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Heartbeat::new(stream, Config::default()).with_socket(|stream| Some(stream.get_ref()))
     /// # }
     /// ```
-    #[must_use]
     pub fn with_socket(mut self, socket: fn(&S) -> Option<&TcpStream>) -> Self {
         self.move_net(socket);
         self
@@ -208,7 +207,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// Spreads this safety net instead of the one that is derived from the
     /// timings.
-    #[must_use]
     pub fn with_safety_net(mut self, net: &SafetyNet) -> Self {
         self.replace_net(net);
         self

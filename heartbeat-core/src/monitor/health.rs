@@ -1,0 +1,51 @@
+//! How punctual our own driver is.
+//!
+//! This module decides how long an answer may take before it is suspicious, because we
+//! were late ourselves lately: a program that others starve of the processor is slow to
+//! ask, and slow to see what came. It is the local health of Lifeguard (Dadgar, Phillips
+//! and Currey, *Lifeguard: local health awareness for more accurate failure detection*,
+//! 2018). It moves no verdict.
+
+use crate::packed::PackedMicros;
+
+/// How late the driver was lately.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Health {
+    /// Microseconds.
+    late: PackedMicros,
+}
+
+impl Health {
+    pub(super) const fn new() -> Self {
+        Self {
+            late: PackedMicros::new(0),
+        }
+    }
+
+    /// An input came so many microseconds after the deadline.
+    pub(super) fn was_late(&mut self, micros: u64) {
+        self.late = PackedMicros::new(self.late.get().max(micros));
+    }
+
+    /// A deadline was served so many microseconds after it. Those before it count for
+    /// less: 22 later, for half.
+    pub(super) fn served(&mut self, late: u64) {
+        let before = self.late.get();
+        self.late = PackedMicros::new(before - before.div_ceil(32));
+        self.was_late(late.min(before));
+    }
+
+    /// An answer may take so many microseconds. The peer may be as late as we are, and
+    /// next time both may be later.
+    pub(super) const fn patience(self) -> u64 {
+        self.late.get().saturating_mul(8)
+    }
+}
+
+#[cfg(feature = "testkit")]
+impl Health {
+    pub(super) fn describe(self, facts: &mut crate::testkit::Facts) {
+        let Self { late } = self;
+        facts.large(late.get());
+    }
+}

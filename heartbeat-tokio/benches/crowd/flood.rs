@@ -1,0 +1,318 @@
+//! Honest peers beside others that flood the same program.
+//!
+//! A server with two workers serves 100 honest peers and 200 that send small frames as
+//! fast as it takes them. Each honest peer sends a message each 100 ms and waits for its
+//! echo; the lag is how late that comes. The same bytes go to a plain `Framed`.
+
+use std::{
+    io::{self, Write},
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures::{Sink, SinkExt, Stream, StreamExt};
+use heartbeat_core::{Control, Nonce};
+use heartbeat_tokio::{Config, Driver, Heartbeat, PeerEvent};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpStream},
+};
+use tokio_util::codec::{Framed, LengthDelimitedCodec};
+
+use crate::{
+    process::{Arguments, Child, runtime, tell_parent},
+    table::{Limit, Row},
+};
+
+const HONEST: usize = 100;
+const FLOODING: usize = 200;
+const EACH: Duration = Duration::from_millis(100);
+
+/// What plain `Framed` takes, too.
+const MOST_LAG: f64 = 1.5;
+
+pub(crate) fn rows(arguments: &Arguments, found: &mut dyn FnMut(Row)) -> io::Result<()> {
+    let kinds: &[&str] = arguments.quick_or_full(&["pongs"], &["pongs", "hellos", "empty"]);
+    let subjects: &[&str] = arguments.quick_or_full(&["inline"], &["inline", "spawned"]);
+    let lasts = Duration::from_secs(arguments.quick_or_full(4, 25));
+    for kind in kinds {
+        if !arguments.wants(&format!("flood {kind}")) {
+            continue;
+        }
+        let plain = measure("framed", kind, lasts)?;
+        for subject in subjects {
+            let ours = measure(subject, kind, lasts)?;
+            let row = |what, unit, plain, ours, at_most| Row {
+                input: format!("flood {kind}, {subject}: {what}"),
+                unit,
+                plain: Some(plain),
+                ours,
+                at_most,
+            };
+            let most = Limit::TimesPlain(MOST_LAG);
+            found(row("lag, 99 %", "ms", plain.p99, ours.p99, most));
+            found(row("lag, longest", "ms", plain.longest, ours.longest, most));
+            let (theirs, dead) = (plain.dead as f64, ours.dead as f64);
+            found(row("honest dead", "", theirs, dead, Limit::Figure(0.0)));
+        }
+    }
+    Ok(())
+}
+
+/// Milliseconds, and how many were given up on either side.
+struct Lag {
+    p99: f64,
+    longest: f64,
+    dead: usize,
+}
+
+fn measure(subject: &str, kind: &str, lasts: Duration) -> io::Result<Lag> {
+    let mut server = Child::start("flooded", &[("--subject", subject.to_owned())])?;
+    let ports = server.numbers::<u16>()?;
+    let &[honest, flooded] = ports.as_slice() else {
+        return Err(io::Error::other("two ports"));
+    };
+    let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    let seen = Arc::<Seen>::default();
+    let runtime = runtime(1)?;
+    for nth in 0..HONEST {
+        let stream = runtime.block_on(TcpStream::connect(address(honest)))?;
+        let delay = EACH.mul_f64(nth as f64 / HONEST as f64);
+        let peer = be_honest(subject == "framed", stream, delay, seen.clone());
+        drop(runtime.spawn(peer));
+    }
+    let flood = Child::start(
+        "flooding",
+        &[
+            ("--to", address(flooded).to_string()),
+            ("--kind", kind.to_owned()),
+        ],
+    )?;
+    thread::sleep(Duration::from_secs(1));
+    seen.forget();
+    thread::sleep(lasts);
+    let (mut lags, dead) = seen.so_far();
+    let theirs = server.found::<usize>()?.into_iter().sum::<usize>();
+    drop((flood, server, runtime));
+    lags.sort_by(f64::total_cmp);
+    let figure = |part: f64| {
+        let at = (lags.len() as f64 * part) as usize;
+        lags.get(at.min(lags.len().saturating_sub(1)))
+            .copied()
+            .unwrap_or(f64::NAN)
+    };
+    Ok(Lag {
+        p99: figure(0.99),
+        longest: figure(1.0),
+        dead: dead + theirs,
+    })
+}
+
+// ---- the honest -----------------------------------------------------------
+
+/// What honest peers have seen.
+#[derive(Default)]
+struct Seen {
+    lags: Mutex<Vec<f64>>,
+    /// When what each waits for was sent.
+    waiting: Mutex<Vec<Option<Instant>>>,
+    dead: AtomicUsize,
+}
+
+impl Seen {
+    fn forget(&self) {
+        lock(&self.lags).clear();
+    }
+
+    /// Lags in milliseconds, those among them that still last; and the dead.
+    fn so_far(&self) -> (Vec<f64>, usize) {
+        let mut lags = lock(&self.lags).clone();
+        let waiting = lock(&self.waiting);
+        lags.extend(waiting.iter().flatten().map(millis_since));
+        (lags, self.dead.load(Relaxed))
+    }
+}
+
+fn millis_since(then: &Instant) -> f64 {
+    then.elapsed().as_secs_f64() * 1e3
+}
+
+fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn be_honest(plain: bool, stream: TcpStream, delay: Duration, seen: Arc<Seen>) {
+    tokio::time::sleep(delay).await;
+    let _ = stream.set_nodelay(true);
+    if plain {
+        let framed = Framed::new(stream, LengthDelimitedCodec::new());
+        let echoes = framed.filter_map(async |frame| frame.ok().map(|_| Echo::Came));
+        ask(std::pin::pin!(echoes), &seen).await;
+    } else {
+        let events = Heartbeat::new(stream, Config::default());
+        let echoes = events.filter_map(async |event| match event {
+            PeerEvent::Message(_) => Some(Echo::Came),
+            PeerEvent::Dead(_) => Some(Echo::Never),
+            _ => None,
+        });
+        ask(std::pin::pin!(echoes), &seen).await;
+    }
+}
+
+enum Echo {
+    Came,
+    Never,
+}
+
+/// Sends a message each 100 ms, unless the last one's echo is still missing.
+async fn ask(mut peer: impl Stream<Item = Echo> + Sink<Bytes> + Unpin, seen: &Seen) {
+    let me = {
+        let mut waiting = lock(&seen.waiting);
+        waiting.push(None);
+        waiting.len() - 1
+    };
+    let note = |since: Option<Instant>| {
+        let mut waiting = lock(&seen.waiting);
+        waiting
+            .get_mut(me)
+            .and_then(|slot| std::mem::replace(slot, since))
+    };
+    let mut ticks = tokio::time::interval(EACH);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        note(Some(Instant::now()));
+        if peer.send(Bytes::from_static(&[7; 16])).await.is_err() {
+            break;
+        }
+        match peer.next().await {
+            Some(Echo::Came) => {
+                if let Some(since) = note(None) {
+                    lock(&seen.lags).push(millis_since(&since));
+                }
+            }
+            Some(Echo::Never) | None => break,
+        }
+    }
+    seen.dead.fetch_add(1, Relaxed);
+}
+
+// ---- the server -----------------------------------------------------------
+
+/// Serves honest peers on one port, and what may come on another.
+pub(crate) fn be_the_server(arguments: &Arguments) -> io::Result<()> {
+    static DEAD: AtomicUsize = AtomicUsize::new(0);
+    let subject: String = arguments.get("--subject");
+    let runtime = runtime(2)?;
+    let mut ports = Vec::new();
+    for counts in [true, false] {
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
+        ports.push(listener.local_addr()?.port().to_string());
+        let subject = subject.clone();
+        drop(runtime.spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let _ = stream.set_nodelay(true);
+                let subject = subject.clone();
+                drop(tokio::spawn(async move {
+                    let died = serve(&subject, stream).await;
+                    if died && counts {
+                        DEAD.fetch_add(1, Relaxed);
+                    }
+                }));
+            }
+        }));
+    }
+    println!("{}", ports.join(" "));
+    io::stdout().flush()?;
+    tell_parent(|| DEAD.load(Relaxed).to_string())
+}
+
+/// Echoes what isn't empty. Says whether the peer was found dead.
+async fn serve(subject: &str, stream: TcpStream) -> bool {
+    match subject {
+        "framed" => {
+            let mut framed = Framed::new(stream, LengthDelimitedCodec::new());
+            while let Some(Ok(message)) = framed.next().await {
+                if message.len() == 16 && framed.send(message.freeze()).await.is_err() {
+                    break;
+                }
+            }
+            false
+        }
+        "inline" => {
+            let mut peer = Heartbeat::new(stream, Config::default());
+            while let Some(event) = peer.next().await {
+                match event {
+                    PeerEvent::Message(message) if !message.is_empty() => {
+                        let _ = peer.send(message).await;
+                    }
+                    PeerEvent::Dead(_) => return true,
+                    _ => {}
+                }
+            }
+            false
+        }
+        _ => {
+            let Driver {
+                sender,
+                mut receiver,
+                ..
+            } = Heartbeat::new(stream, Config::default()).spawn();
+            while let Some(event) = receiver.next().await {
+                match event {
+                    PeerEvent::Message(message) if !message.is_empty() => {
+                        let _ = sender.send(message).await;
+                    }
+                    PeerEvent::Dead(_) => return true,
+                    _ => {}
+                }
+            }
+            false
+        }
+    }
+}
+
+// ---- the flood ------------------------------------------------------------
+
+/// Writes frames of one kind to many connections, and reads none.
+pub(crate) fn be_the_flood(arguments: &Arguments) -> io::Result<()> {
+    let to: SocketAddr = arguments.get("--to");
+    let control = |control: Control| {
+        let mut memory = [0; Control::MAX_ENCODED];
+        framed(control.encode(&mut memory).expect("there is room"))
+    };
+    let hello = control(Control::Hello(Config::default().hello([7; 8])));
+    let frame = match arguments.get::<String>("--kind").as_str() {
+        "pongs" => control(Control::Pong(Nonce([9; 8]))),
+        "hellos" => hello.clone(),
+        _ => framed(&[0]),
+    };
+    let many = frame.repeat(64 * 1024 / frame.len());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    for _ in 0..FLOODING {
+        let mut stream = runtime.block_on(TcpStream::connect(to))?;
+        let (hello, many) = (hello.clone(), many.clone());
+        drop(runtime.spawn(async move {
+            let mut result = stream.write_all(&hello).await;
+            while result.is_ok() {
+                result = stream.write_all(&many).await;
+            }
+        }));
+    }
+    thread::spawn(|| tell_parent(String::new));
+    runtime.block_on(std::future::pending())
+}
+
+/// A frame behind its length.
+fn framed(frame: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+    [&length.to_be_bytes(), frame].concat()
+}

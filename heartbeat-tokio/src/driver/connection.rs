@@ -1,0 +1,67 @@
+//! The seam between the handles of a connection and what carries it.
+//!
+//! This module decides nothing: it says what a handle can do whose type knows neither
+//! the stream nor the transport.
+
+use std::{
+    io,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use heartbeat_core::{Config, GoodbyeCode};
+use tokio::sync::watch;
+
+use super::waiting::{Ticket, Wanted};
+use crate::{CloseError, CloseReason, Detail, PeerEvent, SendError, Status, error::Ended};
+
+/// What the handles do with a connection, whatever carries it.
+pub(super) trait Connection<M>: Send + Sync {
+    /// The next event. `more` says of the last call whether messages lay there behind
+    /// what it gave, and is told of this one.
+    fn poll_event(&self, more: &mut bool, cx: &mut Context<'_>) -> Poll<Option<PeerEvent<M>>>;
+    /// Waits for something. Until it is so, or `ticket` is given back, the task of `cx`
+    /// is woken when it is.
+    fn poll_until(
+        &self,
+        wanted: Wanted,
+        ticket: &mut Ticket,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), SendError>>;
+    fn give_back(&self, ticket: &mut Ticket);
+    /// Queues a message, or gives it back if there is no room.
+    fn post(&self, message: M, room: Room<'_>) -> Result<Option<M>, SendError>;
+    /// Asks, and gives the status of before.
+    fn probe(&self) -> Status;
+    fn leave(&self, code: GoodbyeCode, detail: Detail);
+    fn snapshot(&self) -> Snapshot;
+    fn watch(&self) -> watch::Receiver<Status>;
+    /// One more sender. Not if no handle is left.
+    fn add_sender(&self) -> bool;
+    fn remove_sender(&self);
+    fn remove_receiver(&self);
+}
+
+/// All that can be known of a connection at one moment.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    pub(super) status: Status,
+    pub(super) config: Config,
+    /// The bytes that were queued and not written.
+    pub(super) queued: usize,
+    /// How it ended, if it has.
+    pub(super) ended: Option<Ended>,
+    /// What is known of what we sent, once nothing is left to do.
+    pub(super) close_result: Option<Result<CloseReason, CloseError>>,
+    pub(super) io_error: Option<Arc<io::Error>>,
+    /// It is over, and every event was handed out.
+    pub(super) is_drained: bool,
+}
+
+/// Whether a message may be queued in excess.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Room<'a> {
+    /// There was room. Others may have taken it since. Learns whether there still is.
+    WasThere(&'a mut bool),
+    Needed,
+}

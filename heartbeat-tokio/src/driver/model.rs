@@ -1,0 +1,202 @@
+//! Every interleaving of the turns that loom can find: whoever serves, whatever was
+//! there is seen, and nobody sleeps on it.
+//!
+//! The stream is a counter that threads add to and wake the connection, the lock is
+//! loom's, and serving means to take what is there. A wake-up that is lost is a
+//! deadlock, which loom reports.
+
+#![allow(clippy::unwrap_used, reason = "how a test fails")]
+
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use loom::{
+    future::block_on,
+    sync::{Mutex, Notify, atomic::AtomicUsize, atomic::Ordering::Relaxed},
+    thread,
+};
+
+use self::turns::Turns;
+
+/// The same file, with loom's atomics.
+#[path = "turns.rs"]
+#[allow(clippy::duplicate_mod, reason = "the same source, with other atomics")]
+mod turns;
+
+mod atomics {
+    pub(super) use loom::sync::atomic::{AtomicU8, Ordering};
+
+    /// What the crate `atomic-waker` does, with a lock.
+    #[derive(Debug, Default)]
+    pub(super) struct AtomicWaker(loom::sync::Mutex<Option<std::task::Waker>>);
+
+    impl AtomicWaker {
+        pub(super) fn new() -> Self {
+            Self::default()
+        }
+
+        pub(super) fn register(&self, waker: &std::task::Waker) {
+            *self.0.lock().unwrap() = Some(waker.clone());
+        }
+
+        pub(super) fn wake(&self) {
+            let waker = self.0.lock().unwrap().take();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+}
+
+/// A connection: what has arrived on its stream, and what the lock protects.
+struct Connection {
+    turns: Arc<Turns>,
+    /// Relaxed: only the turns order it.
+    arrived: AtomicUsize,
+    state: Mutex<State>,
+    /// How much is to arrive and to be posted.
+    expected: usize,
+    /// All of it was dealt with.
+    done: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// Of what arrived, what was read.
+    read: usize,
+    /// What was read and not handed out.
+    inbox: usize,
+    /// What senders queued, and what of it was written.
+    posted: usize,
+    written: usize,
+    /// The task is to end.
+    stopped: bool,
+}
+
+impl Connection {
+    /// Something arrives on the stream.
+    fn arrive(&self) {
+        let arrived = self.arrived.load(Relaxed);
+        self.arrived.store(arrived + 1, Relaxed);
+        self.turns.waker().wake();
+    }
+
+    /// A sender queues something.
+    fn post(&self) {
+        self.state.lock().unwrap().posted += 1;
+        self.turns.call_task();
+    }
+
+    fn serve(&self, state: &mut State) {
+        let arrived = self.arrived.load(Relaxed);
+        state.inbox += arrived - state.read;
+        state.read = arrived;
+        let is_news = state.written < state.posted || state.inbox > 0;
+        state.written = state.posted;
+        if is_news && state.read + state.written == self.expected {
+            self.done.notify();
+        }
+    }
+
+    /// As `state.rs` does it.
+    fn poll_task(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.turns.poll_task(cx).is_pending() {
+            return Poll::Pending;
+        }
+        let mut state = self.state.lock().unwrap();
+        self.serve(&mut state);
+        let (has_events, stopped) = (state.inbox > 0, state.stopped);
+        drop(state);
+        if has_events {
+            self.turns.call_receiver();
+        }
+        match stopped {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }
+
+    /// As `state.rs` does it.
+    fn poll_event(&self, cx: &Context<'_>) -> Poll<()> {
+        self.turns.await_events(cx);
+        let mut state = self.state.lock().unwrap();
+        self.turns.receiver_serves();
+        self.serve(&mut state);
+        if state.inbox == 0 {
+            return Poll::Pending;
+        }
+        state.inbox -= 1;
+        drop(state);
+        self.turns.call_task();
+        Poll::Ready(())
+    }
+}
+
+/// Lets `outside` happen while a task serves and `receiver` polls, in every order.
+/// `expected` things have to be dealt with.
+fn in_every_order(expected: usize, outside: fn(&Connection), receiver: fn(&Connection)) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(2);
+    model.check(move || {
+        let connection = Arc::new(Connection {
+            turns: Turns::new(),
+            arrived: AtomicUsize::new(0),
+            state: Mutex::default(),
+            expected,
+            done: Notify::new(),
+        });
+        let of = |connection: &Arc<Connection>| connection.clone();
+        let task = thread::spawn({
+            let connection = of(&connection);
+            move || block_on(poll_fn(|cx| connection.poll_task(cx)))
+        });
+        let receiver = thread::spawn({
+            let connection = of(&connection);
+            move || receiver(&connection)
+        });
+        outside(&connection);
+        connection.done.wait();
+        receiver.join().unwrap();
+        connection.state.lock().unwrap().stopped = true;
+        connection.turns.waker().wake();
+        task.join().unwrap();
+    });
+}
+
+/// A `select!` may poll it once and then do something else for long.
+fn polls_once(connection: &Connection) {
+    let _ = connection.poll_event(&Context::from_waker(Waker::noop()));
+}
+
+fn takes<const EVENTS: usize>(connection: &Connection) {
+    for _ in 0..EVENTS {
+        block_on(poll_fn(|cx| connection.poll_event(cx)));
+    }
+}
+
+#[test]
+fn what_arrives_is_read_although_the_receiver_was_polled_once_and_forgotten() {
+    in_every_order(1, Connection::arrive, polls_once);
+}
+
+#[test]
+fn what_is_posted_is_written_although_the_receiver_serves_meanwhile() {
+    in_every_order(1, Connection::post, polls_once);
+}
+
+#[test]
+fn what_arrives_reaches_a_receiver_that_waits() {
+    in_every_order(1, Connection::arrive, takes::<1>);
+}
+
+#[test]
+fn both_directions_at_once_hold_nobody_up() {
+    let both = |connection: &Connection| {
+        connection.post();
+        connection.arrive();
+    };
+    in_every_order(2, both, takes::<1>);
+}

@@ -1,0 +1,385 @@
+//! The sending side of a spawned connection.
+//!
+//! This module decides what its handles offer, and what it means that one is dropped.
+
+use std::{
+    fmt,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::{Arc, Weak},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures_sink::Sink;
+use heartbeat_core::{Config, GoodbyeCode};
+use tokio::{sync::watch, time::timeout};
+
+use super::{
+    connection::{Connection, Room},
+    waiting::{Ticket, Wanted},
+};
+use crate::{
+    CloseError, CloseReason, Death, Detail, ProbeError, SendError, State, Status, TrySendError,
+};
+
+/// The sending side of a connection that a [`Driver`](crate::Driver) serves.
+///
+/// A message is written as soon as the driver comes to it. Several that are
+/// sent in a row leave together. While 48 KiB of small messages or 192 KiB in all
+/// are queued (8 KiB with a codec or frames of your own) a sender waits.
+///
+/// It is a [`Sink`] too. The connection lives as long as a `Sender` or the
+/// [`Receiver`](crate::Receiver) does; a [`WeakSender`] doesn't count.
+pub struct Sender<M> {
+    connection: Arc<dyn Connection<M>>,
+    /// Where this handle waits as a sink.
+    ticket: Ticket,
+    /// There was room when this handle last sent as a sink.
+    room: bool,
+}
+
+impl<M> Sender<M> {
+    /// The one that is counted already.
+    pub(super) fn first(connection: Arc<dyn Connection<M>>) -> Self {
+        Self {
+            connection,
+            ticket: Ticket::default(),
+            room: false,
+        }
+    }
+
+    /// Queues a message, as soon as there is room.
+    ///
+    /// Cancel safe: if the future is dropped before it is ready, the message
+    /// wasn't queued.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::TooLong`] and [`SendError::Unencodable`] for messages that
+    /// can't be sent; the connection goes on. Otherwise how it ended.
+    pub async fn send(&self, mut message: M) -> Result<(), SendError> {
+        let mut waiter = Waiter::new(self);
+        while let Some(unsent) = self.connection.post(message, Room::Needed)? {
+            message = unsent;
+            waiter.until(Wanted::Room).await?;
+        }
+        Ok(())
+    }
+
+    /// Queues a message if there is room, and waits for nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`TrySendError::Full`] returns the message. Otherwise as with [`send`](Self::send).
+    pub fn try_send(&self, message: M) -> Result<(), TrySendError<M>> {
+        match self.connection.post(message, Room::Needed)? {
+            None => Ok(()),
+            Some(unsent) => Err(TrySendError::Full(unsent)),
+        }
+    }
+
+    /// Waits until everything that was queued has left for the kernel.
+    ///
+    /// # Errors
+    ///
+    /// How the connection ended.
+    pub async fn flush(&self) -> Result<(), SendError> {
+        Waiter::new(self).until(Wanted::Flushed).await
+    }
+
+    /// The bytes that were queued and that the stream hasn't taken yet, those of frames
+    /// around messages included. Zero once the connection has ended.
+    ///
+    /// Together with [`blocked_for`](Status::blocked_for) it shows a peer that reads too
+    /// slowly.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.connection.snapshot().queued
+    }
+
+    /// Asks the peer now, and waits for its answer: the round trip or the
+    /// verdict. See [`Heartbeat::probe`](crate::Heartbeat::probe).
+    ///
+    /// # Errors
+    ///
+    /// How the connection ended; [`ProbeError::Unanswered`] if neither an
+    /// answer nor a verdict came within the detection time.
+    pub async fn probe(&self) -> Result<Duration, ProbeError> {
+        let mut status = self.watch();
+        let asked = tokio::time::Instant::now();
+        let before = self.connection.probe();
+        let waited = before.peer.detection_time;
+        // While `wait_for` looks, and as long as its answer lives, it holds a
+        // lock that the connection takes within its own: no call of the connection.
+        // Not the number of pongs: one that came while nobody read, or while we
+        // slept, measures nothing, and the peer is asked again then.
+        let beats = before.beats;
+        let answered = |now: &Status| {
+            now.beats != beats || matches!(now.peer.state, State::Closed | State::Dead)
+        };
+        let answer = timeout(waited, async {
+            status.wait_for(answered).await.map(|now| *now)
+        })
+        .await;
+        // A pong that came with the end is an answer too.
+        match (answer, self.connection.snapshot().ended) {
+            (Ok(Ok(now)), _) if now.beats != beats => {
+                Ok(now.peer.last_rtt.unwrap_or(asked.elapsed()))
+            }
+            (_, Some(ended)) => Err(ended.into()),
+            _ => Err(ProbeError::Unanswered { waited }),
+        }
+    }
+
+    /// What is known about the connection right now.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.connection.snapshot().status
+    }
+
+    /// The status, each time that it changes: with each event but messages,
+    /// and when reading pauses or resumes. Its
+    /// [`silent_for`](Status::silent_for) is that of the change.
+    ///
+    /// Hold what `borrow` gives only briefly, and call nothing of this handle
+    /// meanwhile: the connection waits for it.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Status> {
+        self.connection.watch()
+    }
+
+    /// The operating system's error behind [`PeerEvent::Dead`](crate::PeerEvent::Dead),
+    /// if there was one.
+    #[must_use]
+    pub fn io_error(&self) -> Option<Arc<io::Error>> {
+        self.connection.snapshot().io_error
+    }
+
+    /// The configuration that the connection was made with.
+    #[must_use]
+    pub fn config(&self) -> Config {
+        self.connection.snapshot().config
+    }
+
+    /// Says behind everything that was queued that no more messages follow, from this
+    /// handle or another, and waits until that has left. See
+    /// [`Heartbeat::finish`](crate::Heartbeat::finish).
+    ///
+    /// # Errors
+    ///
+    /// How the connection ended; [`SendError::Unfinishable`] if the protocol can't say
+    /// it.
+    pub async fn finish(&self) -> Result<(), SendError> {
+        Waiter::new(self).until(Wanted::Finished).await
+    }
+
+    /// Leaves: says goodbye behind everything that was queued, and waits until the
+    /// peer has taken everything in and said so. See
+    /// [`Heartbeat::close`](crate::Heartbeat::close).
+    ///
+    /// What arrives meanwhile is kept for the [`Receiver`](crate::Receiver), up to 256 KiB.
+    /// While that is full nothing is read, for half of the peer's timeouts (its detection
+    /// time less its interval) at most. What has no room then is thrown away, and a peer
+    /// that leaves too isn't confirmed that.
+    ///
+    /// # Errors
+    ///
+    /// [`CloseError`]: the peer may lack some of what was sent.
+    pub async fn close(&self) -> Result<CloseReason, CloseError> {
+        self.close_with(GoodbyeCode::LEAVING, Detail::default())
+            .await
+    }
+
+    /// The same as [`close`](Self::close), with a reason. See
+    /// [`Heartbeat::close_with`](crate::Heartbeat::close_with).
+    ///
+    /// # Errors
+    ///
+    /// See [`close`](Self::close).
+    pub async fn close_with(
+        &self,
+        code: GoodbyeCode,
+        detail: Detail,
+    ) -> Result<CloseReason, CloseError> {
+        self.connection.leave(code, detail);
+        let mut waiter = Waiter::new(self);
+        loop {
+            if let Some(closed) = self.connection.snapshot().close_result {
+                return closed;
+            }
+            // There is no error but that it is over.
+            let _ = waiter.until(Wanted::Over).await;
+        }
+    }
+
+    /// Waits until the connection has ended, and says how.
+    ///
+    /// # Errors
+    ///
+    /// The verdict, if that was without a goodbye.
+    pub async fn closed(&self) -> Result<CloseReason, Death> {
+        let mut waiter = Waiter::new(self);
+        loop {
+            let now = self.connection.snapshot();
+            if let (Some(ended), Some(_)) = (now.ended, now.close_result) {
+                return ended.into();
+            }
+            // As above.
+            let _ = waiter.until(Wanted::Over).await;
+        }
+    }
+
+    /// Whether the connection has ended: [`closed`](Self::closed) doesn't wait.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.connection.snapshot().close_result.is_some()
+    }
+
+    /// A handle that doesn't keep the connection alive.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakSender<M> {
+        WeakSender(Arc::downgrade(&self.connection))
+    }
+}
+
+impl<M> Clone for Sender<M> {
+    fn clone(&self) -> Self {
+        self.connection.add_sender();
+        Self::first(self.connection.clone())
+    }
+}
+
+impl<M> Drop for Sender<M> {
+    fn drop(&mut self) {
+        if self.ticket.is_held() {
+            self.connection.give_back(&mut self.ticket);
+        }
+        self.connection.remove_sender();
+    }
+}
+
+impl<M> Sink<M> for Sender<M> {
+    type Error = SendError;
+
+    fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        let this = self.get_mut();
+        if this.room && !this.ticket.is_held() {
+            return Poll::Ready(Ok(()));
+        }
+        this.connection
+            .poll_until(Wanted::Room, &mut this.ticket, cx)
+    }
+
+    fn start_send(self: Pin<&mut Self>, message: M) -> Result<(), SendError> {
+        let this = self.get_mut();
+        let mut room = false;
+        let posted = this.connection.post(message, Room::WasThere(&mut room));
+        this.room = room && posted.is_ok();
+        posted.map(drop)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        let this = self.get_mut();
+        this.connection
+            .poll_until(Wanted::Flushed, &mut this.ticket, cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        let this = self.get_mut();
+        this.connection
+            .leave(GoodbyeCode::LEAVING, Detail::default());
+        let over = this
+            .connection
+            .poll_until(Wanted::Over, &mut this.ticket, cx);
+        let _ = ready!(over);
+        let closed = this.connection.snapshot().close_result;
+        closed.map_or(Poll::Pending, |closed| {
+            Poll::Ready(closed.map(drop).map_err(SendError::from))
+        })
+    }
+}
+
+impl<M> fmt::Debug for Sender<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let status = self.status();
+        f.debug_struct("Sender").field("status", &status).finish()
+    }
+}
+
+/// A [`Sender`] that doesn't keep the connection alive.
+///
+/// It is for registries: maps of connections, from which others send. A `Sender` in such a
+/// map would keep a connection alive whose handler has panicked: beats go on, and the
+/// peer waits for ever. With a `WeakSender` only the handler's own handles count. When
+/// it ends, in whatever way, the peer is told at once.
+///
+/// ```
+/// # async fn example(driver: heartbeat_tokio::Driver<bytes::Bytes>) {
+/// use heartbeat_tokio::{Driver, WeakSender};
+///
+/// let Driver { sender, mut receiver, .. } = driver;
+/// let mut members: Vec<WeakSender<_>> = vec![sender.downgrade()];
+/// tokio::spawn(async move {
+///     let _sender = sender; // The strong handles are the handler's.
+///     while let Some(event) = receiver.recv().await {
+///         println!("{event}");
+///     }
+/// });
+/// for member in members.iter().filter_map(WeakSender::upgrade) {
+///     let _ = member.send("hello".into()).await;
+/// }
+/// members.retain(|member| member.upgrade().is_some());
+/// # }
+/// ```
+pub struct WeakSender<M>(Weak<dyn Connection<M>>);
+
+impl<M> WeakSender<M> {
+    /// A handle that does; `None` if no other is left that does.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Sender<M>> {
+        let connection = self.0.upgrade()?;
+        let is_alive = connection.add_sender();
+        is_alive.then(|| Sender::first(connection))
+    }
+}
+
+impl<M> Clone for WeakSender<M> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<M> fmt::Debug for WeakSender<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WeakSender")
+    }
+}
+
+/// A future that waits. When it is dropped, nothing of it stays behind.
+struct Waiter<'a, M> {
+    connection: &'a dyn Connection<M>,
+    ticket: Ticket,
+}
+
+impl<'a, M> Waiter<'a, M> {
+    fn new(sender: &'a Sender<M>) -> Self {
+        Self {
+            connection: &*sender.connection,
+            ticket: Ticket::default(),
+        }
+    }
+
+    async fn until(&mut self, wanted: Wanted) -> Result<(), SendError> {
+        poll_fn(|cx| self.connection.poll_until(wanted, &mut self.ticket, cx)).await
+    }
+}
+
+impl<M> Drop for Waiter<'_, M> {
+    fn drop(&mut self) {
+        if self.ticket.is_held() {
+            self.connection.give_back(&mut self.ticket);
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Whose turn it is to serve a connection.
+//!
+//! This module decides who is woken when the connection has to be served: the receiver
+//! comes first, and the task serves when nobody receives. It touches nothing but its own
+//! atomics, so that loom can try every interleaving of them (`model.rs`). What serving
+//! means, and the lock that it takes, is `state.rs`.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
+};
+
+use super::atomics::{AtomicU8, AtomicWaker, Ordering::AcqRel, Ordering::Acquire};
+
+/// Nothing is to be done, as far as anybody has called.
+const IDLE: u8 = 0;
+/// The task is to serve, unless the receiver does it first.
+const DUE: u8 = 1;
+/// The stream or the timer called. The task lets the receiver go first, once: what the
+/// receiver takes in itself needs no inbox.
+const CALLED: u8 = 2;
+
+/// Whom the connection wakes, and what is still to be done.
+#[derive(Debug)]
+pub(super) struct Turns {
+    receiver: AtomicWaker,
+    task: AtomicWaker,
+    next: AtomicU8,
+}
+
+impl Turns {
+    /// The task's turn comes first.
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            receiver: AtomicWaker::new(),
+            task: AtomicWaker::new(),
+            next: AtomicU8::new(DUE),
+        })
+    }
+
+    /// Ready when the task is to serve. Whatever was done before it was called is then
+    /// visible to it.
+    pub(super) fn poll_task(&self, cx: &Context<'_>) -> Poll<()> {
+        self.task.register(cx.waker());
+        let one_less = |next: u8| next.checked_sub(1);
+        match self.next.fetch_update(AcqRel, Acquire, one_less) {
+            Ok(DUE) => Poll::Ready(()),
+            Ok(_) => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Err(_) => Poll::Pending,
+        }
+    }
+
+    /// The receiver is woken from now on. To be called before it looks whether there
+    /// is anything.
+    pub(super) fn await_events(&self, cx: &Context<'_>) {
+        self.receiver.register(cx.waker());
+    }
+
+    /// The receiver serves now. Whatever was done before anybody was called is then
+    /// visible to it, and the task needn't come.
+    pub(super) fn receiver_serves(&self) {
+        self.next.swap(IDLE, AcqRel);
+    }
+
+    /// The task has something to do, unless the receiver does it first. To be called
+    /// after the lock was held in which that something was put.
+    pub(super) fn call_task(&self) {
+        // Whoever holds the lock after us hasn't looked yet.
+        if self.next.load(Acquire) == IDLE && self.next.fetch_max(DUE, AcqRel) == IDLE {
+            self.task.wake();
+        }
+    }
+
+    /// The receiver has something to take.
+    pub(super) fn call_receiver(&self) {
+        self.receiver.wake();
+    }
+
+    /// What the stream and the timer wake.
+    pub(super) fn waker(self: &Arc<Self>) -> Waker {
+        self.clone().into()
+    }
+}
+
+impl Wake for Turns {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.next.swap(CALLED, AcqRel);
+        self.receiver.wake();
+        self.task.wake();
+    }
+}

@@ -1,0 +1,173 @@
+//! Who is to blame for a silence that the monitor has judged already, from what the
+//! kernel has noted. This module never gives a verdict of its own.
+
+use std::time::Duration;
+
+use heartbeat_core::{Cause, Death, Diagnosis};
+
+use super::{AsSocketHandle, TcpInfo};
+
+/// Why the peer was silent, as the kernel of this host sees its connection.
+/// Look right after the verdict, before the socket is closed.
+///
+/// A [`Heartbeat`](crate::Heartbeat) over a socket does so by itself, and
+/// [`Death::diagnosis`] has the answer. This is for those who drive a
+/// [`Monitor`](heartbeat_core::Monitor) themselves.
+///
+/// [`Unknown`](Diagnosis::Unknown) if the cause isn't silence
+/// ([`Cause::Silent`], [`Cause::WriteStalled`]): other causes speak for
+/// themselves. And always on systems other than Linux and Android. What the
+/// notes prove, [`TcpInfo::diagnose`] says.
+///
+/// ```no_run
+/// # fn example(mut death: heartbeat_core::Death, socket: &std::net::TcpStream) {
+/// use heartbeat_tokio::safety_net;
+///
+/// death.diagnosis = safety_net::diagnose(&death, socket);
+/// println!("{death}"); // "silent for 800ms, 3 beats missed: the peer's application hangs"
+/// # }
+/// ```
+#[must_use]
+pub fn diagnose<D>(death: &Death<D>, socket: &impl AsSocketHandle) -> Diagnosis {
+    TcpInfo::of(socket).map_or(Diagnosis::Unknown, |info| {
+        diagnose_since(death, None, &info)
+    })
+}
+
+/// The same, with the kernel's notes of when the first beat was late, if there
+/// are any: what was lost before that is no matter then.
+pub(crate) fn diagnose_since<D>(
+    death: &Death<D>,
+    suspected: Option<&TcpInfo>,
+    info: &TcpInfo,
+) -> Diagnosis {
+    if !matches!(death.cause, Cause::Silent | Cause::WriteStalled) {
+        return Diagnosis::Unknown;
+    }
+    match info.diagnose_since(suspected, death.silent_for) {
+        // One answer may have been lost, and not have been repeated in time.
+        Diagnosis::AppHung if death.missed < 2 => Diagnosis::Unknown,
+        diagnosis => diagnosis,
+    }
+}
+
+/// So often in a row must be lost what is repeated until that proves a dead
+/// path, where packets were lost before. With a fifth of the packets lost each
+/// way, one in a thousand are.
+const REPEATS_WHERE_PACKETS_GET_LOST: u8 = 6;
+
+/// A path that lost less than one in so many segments counts as one that loses
+/// none.
+const ONE_IN: u32 = 100;
+
+impl TcpInfo {
+    /// What it says of a peer whose application was asked, and has been silent
+    /// for so long.
+    ///
+    /// It says only what these notes prove. They show one end of a connection,
+    /// and lost packets look different there each time.
+    ///
+    /// | what the kernel notes | diagnosis |
+    /// |---|---|
+    /// | the peer's kernel has said in the silence that it has no room | [`PeerNotReading`](Diagnosis::PeerNotReading) |
+    /// | it had no room, and two probes or more are unanswered | [`PathDead`](Diagnosis::PathDead) ¹ |
+    /// | data was repeated, the repetition left this host, and nothing arrived in the silence, not even an acknowledgement | [`PathDead`](Diagnosis::PathDead) ¹ |
+    /// | the same, and what arrived acknowledged nothing that was sent in the silence ² | [`PathDead`](Diagnosis::PathDead) ¹ |
+    /// | nothing waits, but two probes of keepalive or more are unanswered | [`PathDead`](Diagnosis::PathDead) ¹ |
+    /// | all that was sent is acknowledged in the silence, nothing had to be repeated, and nothing arrived out of order | [`AppHung`](Diagnosis::AppHung) |
+    /// | none of these: too early, packets get lost, a firewall on this host, nothing was sent, or an old kernel | [`Unknown`](Diagnosis::Unknown) |
+    ///
+    /// ¹ On a path that lost one segment in a hundred or more before, only
+    /// after six repetitions or probes.
+    ///
+    /// ² Only [`diagnose_since`](Self::diagnose_since) can tell.
+    #[must_use]
+    pub fn diagnose(&self, silent_for: Duration) -> Diagnosis {
+        self.diagnose_since(None, silent_for)
+    }
+
+    /// The same, given the notes of when the first beat of this silence was
+    /// late. What was repeated or arrived out of order before isn't held
+    /// against a connection that hardly ever lost anything.
+    #[must_use]
+    pub fn diagnose_since(&self, suspected: Option<&Self>, silent_for: Duration) -> Diagnosis {
+        // An acknowledgement may follow the last data of a path that is cut
+        // right then; a while into the silence it can't.
+        let answers = self.last_ack_received < silent_for / 4 * 3;
+
+        if self.is_window_closed() {
+            if answers {
+                Diagnosis::PeerNotReading
+            } else {
+                self.dead_after(self.probes, 2)
+            }
+        } else if self.has_unacknowledged() {
+            // A repetition that our own firewall drops is none.
+            if self.repeated == 0 {
+                Diagnosis::Unknown
+            } else if answers && !self.is_unmoved(suspected) {
+                self.dead_after(self.retransmits, REPEATS_WHERE_PACKETS_GET_LOST)
+            } else {
+                self.dead_after(self.retransmits, 1)
+            }
+        } else if self.unsent != Some(0) {
+            // Not even sent, although the peer has room.
+            Diagnosis::Unknown
+        } else if self.probes > 1 {
+            self.dead_after(self.probes, 2)
+        } else if answers && self.last_data_sent < silent_for && self.is_undisturbed(suspected) {
+            Diagnosis::AppHung
+        } else {
+            Diagnosis::Unknown
+        }
+    }
+
+    /// A dead path if so many repetitions or probes were in vain, and it isn't
+    /// one that just loses packets.
+    fn dead_after(&self, repeats: u8, enough: u8) -> Diagnosis {
+        // One more than the timer sent is sent as a probe for a lost tail.
+        let before = self
+            .total_repeated
+            .saturating_sub(u32::from(self.retransmits) + 1);
+        let loses =
+            self.is_many(before) || self.out_of_order.is_some_and(|late| self.is_many(late));
+        if repeats >= REPEATS_WHERE_PACKETS_GET_LOST || (repeats >= enough && !loses) {
+            Diagnosis::PathDead
+        } else {
+            Diagnosis::Unknown
+        }
+    }
+
+    /// Whether nothing that we sent in this silence was acknowledged, although
+    /// packets arrive: they are the peer's own repetitions, by a path that is
+    /// cut in one direction.
+    fn is_unmoved(&self, suspected: Option<&Self>) -> bool {
+        suspected.is_some_and(|then| {
+            then.has_unacknowledged() && then.bytes_acknowledged == self.bytes_acknowledged
+        })
+    }
+
+    /// Whether no packet seems to have been lost either way since the first
+    /// late beat, and hardly any before.
+    fn is_undisturbed(&self, suspected: Option<&Self>) -> bool {
+        let (Some(disordered), Some(acknowledged)) = (self.out_of_order, self.bytes_acknowledged)
+        else {
+            return false;
+        };
+        let Some(then) = suspected else {
+            return self.total_repeated == 0 && disordered == 0;
+        };
+        let hardly_any = !self.is_many(self.total_repeated) && !self.is_many(disordered);
+        hardly_any
+            && self.total_repeated == then.total_repeated
+            && Some(disordered) == then.out_of_order
+            // A ping that left since then was.
+            && then.bytes_acknowledged.is_some_and(|then| then < acknowledged)
+    }
+
+    /// Whether so many are one in a hundred or more of the segments sent.
+    fn is_many(&self, segments: u32) -> bool {
+        let sent = self.data_segments_sent.unwrap_or(0);
+        segments > sent / ONE_IN
+    }
+}

@@ -1,0 +1,290 @@
+//! A line for tests of your own: two streams in memory, and a handle that does to
+//! them what networks and processes do.
+//!
+//! This module decides what a test can do to a line. What each side is told of it is
+//! decided by `state.rs`, and when bytes arrive by `lane.rs`.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), heartbeat_tokio::ConfigError> {
+//! use std::time::Duration;
+//!
+//! use futures::StreamExt;
+//! use heartbeat_tokio::{
+//!     Cause, Config, Heartbeat, PeerEvent,
+//!     testkit::{Line, Side},
+//! };
+//!
+//! let (ours, theirs, line) = Line::pair();
+//! let config = Config::detect_within(Duration::from_millis(300))?;
+//! let _peer = Heartbeat::new(theirs, config).spawn();
+//! let mut program = Heartbeat::new(ours, config);
+//!
+//! while let Some(event) = program.next().await {
+//!     match event {
+//!         PeerEvent::Connected { .. } => line.freeze(Side::Right),
+//!         PeerEvent::Dead(death) => assert_eq!(death.cause, Cause::Silent),
+//!         _ => {}
+//!     }
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! Time is tokio's. In a test with `start_paused = true` it is virtual: an hour
+//! takes no time at all, and every bound is exact to tokio's millisecond. The
+//! chapter "Testing your program" of the guide has tests to copy.
+
+use std::{
+    fmt,
+    future::Future,
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep_until},
+};
+
+mod lane;
+mod state;
+
+use lane::Ending;
+use state::State;
+
+/// How many bytes may be on the way in one direction, unless the test says
+/// otherwise: 64 KiB.
+const ROOM: usize = 64 * 1024;
+
+/// One of the two ends of a [`Line`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "a line has two ends")]
+pub enum Side {
+    /// That of the first stream.
+    Left,
+    /// That of the second stream.
+    Right,
+}
+
+impl Side {
+    /// Both, for a fault in both directions.
+    pub const BOTH: [Self; 2] = [Self::Left, Self::Right];
+
+    const fn other(self) -> Self {
+        match self {
+            Self::Left => Self::Right,
+            Self::Right => Self::Left,
+        }
+    }
+}
+
+impl IntoIterator for Side {
+    type Item = Self;
+    type IntoIter = std::iter::Once<Self>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        std::iter::once(self)
+    }
+}
+
+/// What happens between two streams, and to them.
+///
+/// A direction is named by the [`Side`] that sends in it. Whatever takes sides
+/// takes one, or [`Side::BOTH`]. Clones are handles of the same line.
+///
+/// | this | is in life |
+/// |---|---|
+/// | [`freeze`](Self::freeze) | SIGSTOP, a program that hangs, a machine that sleeps |
+/// | [`cut`](Self::cut) | a cable, a firewall that drops, a NAT that forgot |
+/// | [`delay`](Self::delay), [`limit_rate`](Self::limit_rate) | a slow line |
+/// | [`half_close`](Self::half_close) | `shutdown`: no more is sent in one direction |
+/// | [`reset`](Self::reset) | a host that rebooted, a proxy that gave up |
+/// | [`fail`](Self::fail) | a verdict of one side's kernel |
+/// | dropping a stream | a process that ends or is killed |
+#[derive(Clone)]
+pub struct Line(Arc<Mutex<State>>);
+
+impl Line {
+    /// Two streams that are connected, and the line between them, with room for
+    /// 64 KiB on the way in each direction.
+    #[must_use]
+    pub fn pair() -> (LineEnd, LineEnd, Self) {
+        Self::with_room(ROOM)
+    }
+
+    /// The same with room for so many bytes, at least 1: what was written and
+    /// hasn't been read. A write that finds no room waits, as for TCP's windows and
+    /// buffers.
+    #[must_use]
+    pub fn with_room(bytes: usize) -> (LineEnd, LineEnd, Self) {
+        let line = Self(Arc::new(Mutex::new(State::new(bytes.max(1)))));
+        let stream = |side| LineEnd {
+            line: line.clone(),
+            side,
+            timer: None,
+        };
+        (stream(Side::Left), stream(Side::Right), line)
+    }
+
+    /// Stops the side's stream: it neither reads nor writes, and nobody is told if
+    /// it is dropped. What it had written still arrives, and what is sent to it
+    /// waits for it, as in its kernel.
+    ///
+    /// The program there isn't stopped itself, as by SIGSTOP: its timers go on, so a
+    /// heartbeat there gives up its peer in time, and can't say so.
+    pub fn freeze(&self, sides: impl IntoIterator<Item = Side>) {
+        self.change(sides, State::freeze);
+    }
+
+    /// The side's stream goes on.
+    pub fn thaw(&self, sides: impl IntoIterator<Item = Side>) {
+        self.change(sides, State::thaw);
+    }
+
+    /// Nothing that the side sends arrives any more, not even that it ends. It
+    /// isn't lost either: TCP repeats it until the line is [mended](Self::mend).
+    pub fn cut(&self, from: impl IntoIterator<Item = Side>) {
+        self.change(from, |state, side| state.from(side).cut());
+    }
+
+    /// Undoes a cut. What was sent meanwhile arrives at once, whereas TCP takes up
+    /// to as long again as the outage.
+    pub fn mend(&self, from: impl IntoIterator<Item = Side>) {
+        self.change(from, |state, side| state.from(side).mend());
+    }
+
+    /// What the side sends from now on takes so long to arrive: half of a round
+    /// trip. Nothing overtakes what was sent before.
+    pub fn delay(&self, from: impl IntoIterator<Item = Side>, time: Duration) {
+        self.change(from, |state, side| state.from(side).set_delay(time));
+    }
+
+    /// What the side sends from now on arrives at so many bytes a second at most;
+    /// zero is no limit. What waits its turn takes room.
+    pub fn limit_rate(&self, from: impl IntoIterator<Item = Side>, bytes_per_second: u32) {
+        self.change(from, |state, side| {
+            state.from(side).set_rate(bytes_per_second);
+        });
+    }
+
+    /// The side sends no more, as if it had called `shutdown`: the other one reads
+    /// what was sent and then the end. It still receives.
+    pub fn half_close(&self, from: impl IntoIterator<Item = Side>) {
+        self.change(from, |state, side| state.from(side).close(Ending::End));
+    }
+
+    /// Both sides are told that the connection was reset, after what has arrived.
+    /// What is still on the way is lost.
+    pub fn reset(&self) {
+        self.fail(Side::BOTH, io::ErrorKind::ConnectionReset);
+    }
+
+    /// The side's kernel gives the connection up: with `TimedOut`,
+    /// `HostUnreachable` and the like. It is told once; after that the side reads
+    /// the end and can't write. The other one isn't told.
+    pub fn fail(&self, sides: impl IntoIterator<Item = Side>, kind: io::ErrorKind) {
+        self.change(sides, |state, side| state.fail(side, kind));
+    }
+
+    /// How many bytes the side has sent that weren't read yet.
+    #[must_use]
+    pub fn under_way(&self, from: Side) -> usize {
+        self.state().from(from).under_way()
+    }
+
+    fn change(&self, sides: impl IntoIterator<Item = Side>, change: impl Fn(&mut State, Side)) {
+        let mut state = self.state();
+        for side in sides {
+            change(&mut state, side);
+        }
+        for side in Side::BOTH {
+            state.from(side).wake();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = f.debug_struct("Line");
+        let mut state = self.state();
+        for (name, side) in [("left", Side::Left), ("right", Side::Right)] {
+            let under_way = state.from(side).under_way();
+            let faults = [
+                state.is_frozen(side).then_some("frozen"),
+                state.from(side).is_cut().then_some("cut"),
+            ];
+            line.field(name, &(under_way, faults));
+        }
+        line.finish()
+    }
+}
+
+/// One of the two streams of a [`Line`].
+///
+/// Dropping it ends the connection as the end of a process does: the other side
+/// reads what was sent and then the end, or a reset if this side had received
+/// something that it didn't read.
+#[derive(Debug)]
+pub struct LineEnd {
+    line: Line,
+    side: Side,
+    /// The next arrival, while somebody waits for it.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl AsyncRead for LineEnd {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if buffer.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            let read = this.line.state().read(this.side, cx, buffer);
+            let at = match read {
+                Ok(done) => return done,
+                Err(at) => at,
+            };
+            let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+            if timer.deadline() != at {
+                timer.as_mut().reset(at);
+            }
+            ready!(timer.as_mut().poll(cx));
+            this.timer = None;
+        }
+    }
+}
+
+impl AsyncWrite for LineEnd {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.line.state().write(self.side, cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.line.state().shutdown(self.side, cx)
+    }
+}
+
+impl Drop for LineEnd {
+    fn drop(&mut self) {
+        self.line.change(self.side, State::drop_stream);
+    }
+}

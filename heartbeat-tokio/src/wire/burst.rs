@@ -1,0 +1,92 @@
+//! How much is written before everybody else has a turn.
+//!
+//! This module decides how long a burst is. A writer that goes on until a socket is
+//! full fills the window of the peer's kernel, and the connection then lives on
+//! window probes. It doesn't decide what is written.
+
+use std::{future::Future, pin::pin, task::Context};
+
+use tokio::task::yield_now;
+
+/// After so many bytes that the stream took at once a burst is over.
+const BURST: u32 = 192 * 1024;
+
+/// A message that is longer than that is written in longer bursts, but in none longer
+/// than this: a megabyte at once is too much again.
+const LONGEST: u32 = 640 * 1024;
+
+/// What was written since the stream was last full, or somebody else had a turn.
+#[derive(Debug)]
+pub(super) struct Burst {
+    /// In bytes.
+    written: u32,
+    /// As much may be. Invariant: from [`BURST`] to [`LONGEST`].
+    limit: u32,
+    /// Somebody else is to have a turn.
+    resting: bool,
+}
+
+impl Burst {
+    pub(super) fn new() -> Self {
+        Self {
+            written: 0,
+            limit: BURST,
+            resting: false,
+        }
+    }
+
+    /// A long message was queued, and so many bytes are now.
+    pub(super) fn extend(&mut self, queued: usize) {
+        self.limit = self.limit.max(limit(queued));
+    }
+
+    /// The bytes that may still be written.
+    #[inline]
+    pub(super) fn room(&self) -> usize {
+        self.limit.saturating_sub(self.written) as usize
+    }
+
+    /// So many bytes were written.
+    #[inline]
+    pub(super) fn go_on(&mut self, written: usize) {
+        let written = u32::try_from(written).unwrap_or(u32::MAX);
+        self.written = self.written.saturating_add(written);
+    }
+
+    /// The stream is full, or something was read: the peer goes on, too.
+    #[inline]
+    pub(super) fn end(&mut self) {
+        self.written = 0;
+    }
+
+    /// Somebody else has a turn, and this task is woken after all others had one. So
+    /// many bytes are queued for the burst that follows.
+    pub(super) fn rest(&mut self, queued: usize, cx: &mut Context<'_>) {
+        self.written = 0;
+        self.limit = limit(queued);
+        self.resting = true;
+        let _ = pin!(yield_now()).poll(cx);
+        debug_assert!(
+            (BURST..=LONGEST).contains(&self.limit),
+            "a burst is bounded"
+        );
+    }
+
+    /// This task has its turn.
+    #[inline]
+    pub(super) fn resume(&mut self) {
+        self.resting = false;
+    }
+
+    /// Whether the last write stopped after a long burst.
+    #[inline]
+    pub(super) fn is_resting(&self) -> bool {
+        self.resting
+    }
+}
+
+/// How long a burst may be with so many bytes queued: longer with a long message
+/// among them, as not much else is queued behind each other.
+fn limit(queued: usize) -> u32 {
+    u32::try_from(queued).map_or(LONGEST, |queued| queued.clamp(BURST, LONGEST))
+}

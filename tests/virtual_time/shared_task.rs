@@ -1,0 +1,81 @@
+//! Many connections in one task. Tokio's budget for a poll is the task's, so they share
+//! it; and a connection that is refused something for that reason has to say so, or the
+//! others are asked again and again for nothing.
+
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use futures::{StreamExt, stream::FuturesUnordered};
+use heartbeat_tests::secs;
+use heartbeat_tokio::{Config, Heartbeat, PeerEvent};
+use tokio::{io::DuplexStream, time::timeout};
+
+/// As often as each connection has something to do, and not as often as there are others.
+#[test]
+fn polls_each_of_a_thousand_connections_as_often_as_each_of_a_hundred() {
+    let of_few = polls_until_all_are_heard(100) / 100;
+    let of_many = polls_until_all_are_heard(1_000) / 1_000;
+    assert!(of_many <= 2 * of_few, "{of_many} times, {of_few}");
+}
+
+/// Opened together, all in one `FuturesUnordered`, until each had the answer to a ping:
+/// how often they were polled.
+fn polls_until_all_are_heard(connections: usize) -> usize {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let polls = Arc::<AtomicUsize>::default();
+        let together = tokio::spawn({
+            let polls = polls.clone();
+            async move {
+                let mut all = FuturesUnordered::new();
+                for _ in 0..connections {
+                    let (ours, theirs) = tokio::io::duplex(1024);
+                    tokio::spawn(be_a_peer(theirs));
+                    all.push(first_beat(ours, polls.clone()));
+                }
+                while let Some(is_alive) = all.next().await {
+                    assert!(is_alive);
+                }
+            }
+        });
+        timeout(secs(60), together).await.unwrap().unwrap();
+        polls.load(Relaxed)
+    })
+}
+
+async fn be_a_peer(stream: DuplexStream) {
+    let config = Config::detect_within(secs(3)).unwrap();
+    let mut peer = Heartbeat::new(stream, config);
+    while peer.next().await.is_some() {}
+}
+
+/// Whether one comes.
+async fn first_beat(stream: DuplexStream, polls: Arc<AtomicUsize>) -> bool {
+    let config = Config::detect_within(secs(3)).unwrap();
+    let mut peer = Heartbeat::new(stream, config);
+    peer.probe();
+    let mut beat = pin!(async {
+        loop {
+            match peer.next().await {
+                Some(PeerEvent::Beat { .. }) => return true,
+                Some(PeerEvent::Dead(_)) | None => return false,
+                Some(_) => {}
+            }
+        }
+    });
+    poll_fn(|cx| {
+        polls.fetch_add(1, Relaxed);
+        beat.as_mut().poll(cx)
+    })
+    .await
+}

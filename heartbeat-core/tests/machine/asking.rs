@@ -231,3 +231,19 @@ fn it_is_idle_once_its_ping_is_answered() {
     run.at(secs(14), Monitor::handle_paused);
     assert!(!run.monitor.is_idle(), "a pause");
 }
+
+/// So one wake-up serves several connections.
+#[test]
+fn intervals_end_on_a_grid_that_all_monitors_share() {
+    // The widest power of two within an eighth of the jitter, which is 500 ms.
+    let grid = 1 << 18;
+    for seed in 0..20 {
+        let config = timings().interval(secs(16)).jitter(0.25).build().unwrap();
+        let mut run = Run::seeded(config, seed);
+        run.until(secs(16));
+        let pong = run.answer();
+        run.at(secs(17), |monitor, now| monitor.handle_frame(pong, now));
+        let end = run.monitor.poll_timeout().unwrap().as_micros();
+        assert_eq!(end % grid, 0, "seed {seed}");
+    }
+}

@@ -57,7 +57,14 @@ impl<const BYTES: usize> fmt::Debug for Packed<BYTES> {
 
 #[cfg(test)]
 mod tests {
+    use std::format;
+
     use super::*;
+
+    #[test]
+    fn a_number_is_shown_as_it_is() {
+        assert_eq!(format!("{:?}", Packed::<3>::new(7)), "7");
+    }
 
     #[test]
     fn a_number_comes_back_and_one_that_is_too_large_saturates() {

@@ -297,12 +297,9 @@ pub(crate) struct Panicked(Box<str>);
 /// ours.
 pub(crate) fn catch<T>(call: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
-        let words = match (payload.downcast_ref(), payload.downcast_ref::<String>()) {
-            (Some(&words), _) => words,
-            (_, Some(words)) => words,
-            _ => "it doesn't say why",
-        };
-        Panicked(words.into())
+        let literal = payload.downcast_ref::<&str>().copied();
+        let words = literal.or_else(|| payload.downcast_ref().map(String::as_str));
+        Panicked(words.unwrap_or("it doesn't say why").into())
     })
 }
 

@@ -4,12 +4,12 @@
 
 use std::{env, process::Command};
 
-use futures::{StreamExt, future::poll_immediate};
+use futures::StreamExt;
 use heartbeat_core::{Config, PART};
 use heartbeat_tests::{RawPeer, ms, parts};
 use heartbeat_tokio::{Driver, Heartbeat, PeerEvent, State};
 use rustix::process::{Resource, Rlimit, setrlimit};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// Says to this program that it is the process with the limit.
 const LIMITED: &str = "HEARTBEAT_TEST_LIMITED";
@@ -49,14 +49,18 @@ async fn within_the_limit() {
     let (mut inline, mut spawned, mut peers) = (Vec::new(), Vec::new(), Vec::new());
     for nth in 0..1000 {
         let (ours, theirs) = tokio::io::duplex(32 * 1024);
-        let heartbeat = Heartbeat::new(ours, Config::default());
+        let mut heartbeat = Heartbeat::new(ours, Config::default());
         let mut peer = RawPeer::new(theirs);
         peer.greet(Config::default()).await;
         peer.send_raw(&begun).await;
         peers.push(peer);
-        match nth % 2 {
-            0 => inline.push(heartbeat),
-            _ => spawned.push(heartbeat.spawn()),
+        if nth % 2 == 0 {
+            let connected = heartbeat.next().await;
+            let is_connected = matches!(connected, Some(PeerEvent::Connected { .. }));
+            assert!(is_connected, "{connected:?}");
+            inline.push(heartbeat);
+        } else {
+            spawned.push(heartbeat.spawn());
         }
     }
     sleep(ms(100)).await;
@@ -64,10 +68,11 @@ async fn within_the_limit() {
         assert_ne!(sender.status().peer.state, State::Dead);
     }
     for heartbeat in &mut inline {
-        let connected = poll_immediate(heartbeat.next()).await;
-        assert!(matches!(connected, Some(Some(PeerEvent::Connected { .. }))));
-        let nothing = poll_immediate(heartbeat.next()).await;
-        assert!(nothing.is_none(), "{nothing:?}");
+        // Nothing but our own lateness, on a busy machine.
+        while let Ok(event) = timeout(ms(1), heartbeat.next()).await {
+            let lives = matches!(event, Some(PeerEvent::LocalStall { .. }));
+            assert!(lives, "{event:?}");
+        }
         assert_ne!(heartbeat.status().peer.state, State::Dead);
     }
     for heartbeat in inline {

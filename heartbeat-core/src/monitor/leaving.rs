@@ -7,6 +7,7 @@
 use crate::{
     event::{CloseReason, NoDetail},
     frame::{Control, GoodbyeCode},
+    packed::PackedInstant,
     time::Instant,
 };
 
@@ -32,7 +33,7 @@ enum Ours {
     /// We leave, and the peer has until then to confirm it. A Fin that was handed
     /// out before is on its way or has left; one that is due isn't sent any more.
     Leaving {
-        until: Instant,
+        until: PackedInstant,
         code: GoodbyeCode,
         fin: Step,
         goodbye: Step,
@@ -97,7 +98,7 @@ impl Leaving {
             Ours::Leaving { .. } => return,
         };
         self.ours = Ours::Leaving {
-            until: until.min(END),
+            until: PackedInstant::from_instant(until.min(END)),
             code,
             fin,
             goodbye: Step::Due,
@@ -109,7 +110,7 @@ impl Leaving {
     /// late for it too.
     pub(super) fn slept(&mut self, now: Instant) {
         if let Ours::Leaving { until, .. } = &mut self.ours {
-            *until = now.min(END).max(*until);
+            *until = PackedInstant::from_instant(now.min(END).max(until.instant()));
         }
     }
 
@@ -212,9 +213,9 @@ impl Leaving {
 
     /// Until when the peer has to confirm that we leave; `MAX` while we don't.
     #[inline]
-    pub(super) const fn until(&self) -> Instant {
+    pub(super) fn until(&self) -> Instant {
         match self.ours {
-            Ours::Leaving { until, .. } => until,
+            Ours::Leaving { until, .. } => until.instant(),
             Ours::Open | Ours::Finished(_) => Instant::MAX,
         }
     }
@@ -317,7 +318,7 @@ impl Leaving {
                 confirmed,
             } => {
                 facts.number(2);
-                facts.instant(until);
+                facts.instant(until.instant());
                 facts.number(code.0);
                 fin.describe(facts);
                 goodbye.describe(facts);

@@ -193,6 +193,17 @@ fn the_defaults_are_the_documented_ones() {
 }
 
 #[test]
+fn an_arrival_may_be_early_by_a_sixteenth_of_the_jitter() {
+    let slack = |jitter| {
+        let config = Config::builder().interval(secs(16)).jitter(jitter).build();
+        config.unwrap().arrival_slack()
+    };
+    assert_eq!(slack(1.0), secs(1));
+    assert_eq!(slack(0.25), ms(250));
+    assert_eq!(slack(0.0), Duration::ZERO);
+}
+
+#[test]
 fn what_is_left_out_follows_interval_and_timeout() {
     let follow = |interval, timeout| {
         let builder = Config::builder().interval(interval).timeout(timeout);
@@ -560,7 +571,7 @@ mod file {
             "max_stretch = 256",
             "max_pause = 'never'",
             "linger = 'off'",
-            "beat_events = 'on'",
+            "beat_events = 'yes'",
             "colour = 'red'",
         ] {
             let name = wrong.split(' ').next().unwrap();

@@ -285,6 +285,12 @@ fn a_detail_has_at_most_123_bytes() {
 }
 
 #[test]
+fn the_longest_goodbye_fills_the_buffer_that_is_announced() {
+    let longest = goodbye(64, &[b'd'; Goodbye::MAX_DETAIL]);
+    assert_eq!(longest.len(), Goodbye::MAX_ENCODED);
+}
+
+#[test]
 fn of_a_detail_that_is_too_long_whole_characters_are_kept() {
     let ended = "x".repeat(122) + "\u{e9}";
     assert_eq!(

@@ -310,7 +310,7 @@ impl<A: Attempt> fmt::Debug for Reconnect<A> {
 /// type Server = Heartbeat<TcpStream>;
 ///
 /// fn server(at: SocketAddr) -> Reconnect<impl Attempt<Connection = Server, Error = io::Error>> {
-///     Reconnect::new(Backoff::default(), async move || {
+///     Reconnect::owning(Backoff::default(), async move || {
 ///         let stream = TcpStream::connect(at).await?;
 ///         Ok(Heartbeat::new(stream, Config::default()))
 ///     })

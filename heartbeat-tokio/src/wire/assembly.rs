@@ -53,22 +53,15 @@ const FURTHER: usize = 7;
 /// After so many bytes the next read isn't at once.
 const AT_ONCE: usize = 192 * 1024;
 
-/// So far behind a buffer's beginning a message begins. Some processors copy thirty times
-/// as slowly to a place that is a few bytes behind the one that is copied from, whole
-/// pages not counted; and large buffers tend to begin at the beginning of a page.
-const SHIFT: usize = 2048;
-
 impl Assembly {
     /// A message of `length` bytes, of which the first part has `missing`. So many
     /// bytes have `arrived`.
     pub(super) fn begin(length: u32, missing: usize, arrived: usize) -> Box<Self> {
         let length = length as usize;
         // Headers lie between the parts until they are moved.
-        let room = SHIFT + length + HEADER * FURTHER + NEXT;
-        let mut buffer = pool::take_large(room)
+        let room = length + HEADER * FURTHER + NEXT;
+        let buffer = pool::take_large(room)
             .unwrap_or_else(|| BytesMut::with_capacity(beginning(room, arrived)));
-        buffer.put_bytes(0, SHIFT);
-        buffer.advance(SHIFT);
         Box::new(Self {
             buffer,
             length,
@@ -196,7 +189,7 @@ impl Assembly {
 
     /// The message, which is whole.
     pub(super) fn into_message(mut self) -> Bytes {
-        let size = SHIFT + self.buffer.capacity();
+        let size = self.buffer.capacity();
         let message = self.buffer.split().freeze();
         pool::give_back_large(&mut self.buffer, size);
         message

@@ -63,7 +63,7 @@ fn polled_elsewhere(then: impl FnOnce(Runtime)) {
     other.block_on(poll_a_little(&mut receiver));
     then(other);
     let began = Instant::now();
-    let closed = own.block_on(timeout(secs(10), sender.closed()));
+    let closed = own.block_on(async { timeout(secs(10), sender.closed()).await });
     let death = closed.expect("there is a verdict").unwrap_err();
     assert_in_time(&death, began.elapsed());
     drop((receiver, raw));
@@ -88,7 +88,7 @@ fn a_connection_that_is_polled_outside_of_its_runtime_has_its_timer() {
     drop(other);
     let began = Instant::now();
     let events = async { heartbeat.by_ref().collect::<Vec<_>>().await };
-    let events = own.block_on(timeout(secs(10), events));
+    let events = own.block_on(async { timeout(secs(10), events).await });
     let events = events.expect("there is a verdict");
     let Some(PeerEvent::Dead(death)) = events.last() else {
         panic!("{events:?}")
@@ -106,7 +106,7 @@ fn a_connection_that_is_spawned_elsewhere_takes_its_timer_along() {
     let driver = own.block_on(async { heartbeat.spawn() });
     drop(first);
     let began = Instant::now();
-    let closed = own.block_on(timeout(secs(10), driver.sender.closed()));
+    let closed = own.block_on(async { timeout(secs(10), driver.sender.closed()).await });
     let death = closed.expect("there is a verdict").unwrap_err();
     assert_in_time(&death, began.elapsed());
     drop(raw);

@@ -212,3 +212,22 @@ fn a_probe_that_is_overdue_together_with_the_interval_is_counted_from_that() {
     assert_eq!(run.pings(), [secs(10), secs(21)]);
     run.assert_dies_at(ms(26_200));
 }
+
+#[test]
+fn it_is_idle_once_its_ping_is_answered() {
+    let mut run = start(timings());
+    assert!(run.monitor.is_idle());
+    run.writable = false;
+    run.until(secs(10));
+    assert!(!run.monitor.is_idle(), "a round");
+    run.at(secs(11), Monitor::handle_bytes);
+    assert!(!run.monitor.is_idle(), "its ping hasn't left");
+    run.writable = true;
+    run.at(secs(12), Monitor::handle_flushed);
+    assert!(!run.monitor.is_idle(), "its ping is unanswered");
+    let pong = run.answer();
+    run.at(secs(13), |monitor, now| monitor.handle_frame(pong, now));
+    assert!(run.monitor.is_idle());
+    run.at(secs(14), Monitor::handle_paused);
+    assert!(!run.monitor.is_idle(), "a pause");
+}

@@ -135,3 +135,27 @@ fn what_waits_is_seen_to_before_the_peers_patience_ends() {
     run.at(secs(7), Monitor::handle_paused);
     assert_eq!(deadline(&run, secs(12)), None);
 }
+
+#[test]
+fn what_waits_has_no_deadline_where_no_sign_can_follow() {
+    let deadline = |run: &Run| run.monitor.backlog_deadline(at(secs(1)));
+    // A sign is on its way.
+    let mut run = Run::new(timings().build().unwrap());
+    run.writable = false;
+    run.at(secs(1), bulk);
+    assert_eq!((run.signs(), deadline(&run)), (vec![secs(1)], None));
+
+    // In a foreign protocol the pings of a round show the same,
+    let mut run = Run::foreign(timings().build().unwrap(), 1);
+    run.at(ms(0), |monitor, now| {
+        let hello = timings().build().unwrap().hello(INSTANCE);
+        monitor.handle_frame(Control::Hello(hello), now);
+    });
+    run.until(secs(10));
+    assert_eq!((run.pings(), deadline(&run)), (vec![secs(10)], None));
+    // and so does the ping of a probe, which waits until the peer accepts it.
+    run.at(ms(10_005), bytes);
+    assert!(deadline(&run).is_some());
+    run.at(ms(10_010), Monitor::probe);
+    assert_eq!((run.pings(), deadline(&run)), (vec![secs(10)], None));
+}

@@ -71,6 +71,18 @@ fn the_first_sign_of_a_pause_comes_at_once_or_an_interval_after_the_last_one() {
 }
 
 #[test]
+fn an_impatient_peer_that_is_met_in_a_pause_gets_the_next_sign_sooner() {
+    let mut run = start();
+    run.at(secs(1), Monitor::handle_paused);
+    let impatient = timings().interval(secs(4)).build().unwrap();
+    run.at(secs(2), |monitor, now| {
+        monitor.handle_frame(Control::Hello(impatient.hello(INSTANCE)), now);
+    });
+    run.until(secs(9));
+    assert_eq!(run.signs(), [secs(1), secs(5), secs(9)]);
+}
+
+#[test]
 fn in_a_foreign_protocol_a_pause_has_a_ping_each_interval() {
     let mut run = Run::foreign(timings().build().unwrap(), 1);
     run.until(secs(10));

@@ -328,11 +328,13 @@ fn a_forgiven_stall_brings_no_step_nearer() {
     monitor.handle_timeout(at(secs(3)));
     assert_eq!(pings(&mut monitor).len(), 1);
     monitor.handle_flushed(at(secs(3)));
-    // The next one is 2 s late for the early suspicion at 4.5 s.
+    // The next one is 1.5 s late for the early suspicion, which after a stall comes W
+    // after the ping: at 5 s.
     monitor.handle_timeout(at(us(6_500_000)));
     assert_eq!(pings(&mut monitor).len(), 1);
     monitor.handle_flushed(at(us(6_500_000)));
     assert_eq!(monitor.status().missed, 0);
-    monitor.handle_timeout(at(secs(8)));
-    assert_eq!(next(&monitor), Some(us(14_500_000)));
+    monitor.handle_timeout(at(us(8_500_000)));
+    // Behind the early suspicion, W from 10.5 s on and the stall.
+    assert_eq!(next(&monitor), Some(secs(14)));
 }

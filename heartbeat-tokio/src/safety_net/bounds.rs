@@ -88,7 +88,7 @@ pub(super) fn unsent(bytes: u64) -> Result<u32, SafetyNetError> {
         ))
 }
 
-/// A setting of the [`SafetyNet`] that no kernel would take. Nothing was set.
+/// A setting of the [`SafetyNet`](super::SafetyNet) that no kernel would take. Nothing was set.
 ///
 /// It names the field, its value and the rule:
 /// `retries = 200: must be from 1 to 127`.

@@ -47,7 +47,7 @@ use super::{
 ///
 /// With the feature `serde` (on by default) it is read from configuration
 /// files, durations as people write them; what is left out is as derived from
-/// [`Config::default`], and unknown keys are refused. (If the file has timings
+/// [`Config::default`](crate::Config::default), and unknown keys are refused. (If the file has timings
 /// too, read [`SafetyNetOverrides`]: what is left out then follows them.)
 ///
 /// ```

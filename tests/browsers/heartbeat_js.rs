@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use futures::StreamExt;
 use heartbeat_examples::websocket::{OwnFrames, WebSocket};
-use heartbeat_tests::{ms, needs, secs};
+use heartbeat_tests::{ms, needs, needs_node, secs};
 use heartbeat_tokio::{Config, Heartbeat, PeerEvent};
 use serde_json::json;
 use tokio::{
@@ -49,7 +49,7 @@ const PAGE: &str = concat!(
 /// `HEARTBEAT_NPM` names.
 #[test]
 fn the_modules_own_tests_pass_in_node() {
-    if !needs("node") {
+    if !(needs_node() && needs("npm")) {
         return;
     }
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/heartbeat-js/test");
@@ -60,6 +60,7 @@ fn the_modules_own_tests_pass_in_node() {
     assert!(tests.len() >= 4, "{tests:?}");
     let mut node = Command::new("node");
     node.args(["--test", "--test-force-exit", "--test-timeout=600000"]);
+    node.arg("--test-reporter=tap");
     let ran = node.args(tests).output().unwrap();
     let said = String::from_utf8_lossy(&ran.stdout);
     assert!(ran.status.success(), "{said}");

@@ -106,7 +106,6 @@ async fn a_clients_pings_are_answered() {
 
 #[tokio::test]
 async fn a_message_that_arrives_slowly_is_no_silence() {
-    let _measures = measures().await;
     let throttled = |stream| throttled(stream, 1_000_000);
     let Some((_visitor, client)) = start::<ControlFrames, _>(patient(), &[], throttled).await
     else {
@@ -263,7 +262,7 @@ async fn a_page_that_is_left_says_goodbye() {
 
 #[tokio::test]
 async fn a_tab_that_is_killed_ends_at_once() {
-    let Some(mut browser) = Browser::<ControlFrames>::start(seldom()).await else {
+    let Some(mut browser) = Browser::<ControlFrames>::start_to_measure(seldom()).await else {
         return;
     };
     let killed = Instant::now();
@@ -281,7 +280,7 @@ async fn a_tab_that_is_killed_ends_at_once() {
 
 #[tokio::test]
 async fn a_browser_that_is_killed_is_found_at_once() {
-    let Some(mut browser) = Browser::<ControlFrames>::start(seldom()).await else {
+    let Some(mut browser) = Browser::<ControlFrames>::start_to_measure(seldom()).await else {
         return;
     };
     let killed = Instant::now();
@@ -291,7 +290,7 @@ async fn a_browser_that_is_killed_is_found_at_once() {
 
 #[tokio::test]
 async fn a_browser_that_hangs_is_found_silent_in_time() {
-    let Some(mut browser) = Browser::<ControlFrames>::start(quick()).await else {
+    let Some(mut browser) = Browser::<ControlFrames>::start_to_measure(quick()).await else {
         return;
     };
     browser.page.until_beat().await;
@@ -313,7 +312,7 @@ async fn a_browser_answers_for_a_script_that_hangs() {
 
 #[tokio::test]
 async fn ordinary_messages_find_a_script_that_hangs() {
-    let Some(mut browser) = Browser::<OrdinaryFrames>::start(quick()).await else {
+    let Some(mut browser) = Browser::<OrdinaryFrames>::start_to_measure(quick()).await else {
         return;
     };
     browser.page.until_beat().await;
@@ -367,12 +366,20 @@ struct Browser<B: Beats> {
     /// What it has of its own on the disk.
     _profile: TempDir,
     /// No other one starts.
-    _measures: RwLockReadGuard<'static, ()>,
+    measures: Option<RwLockReadGuard<'static, ()>>,
 }
 
 impl<B: Page> Browser<B> {
-    /// The browser has opened the page, and the page its socket.
+    /// The browser has opened the page, and the page its socket. Others may start, which
+    /// a patient configuration takes.
     async fn start(config: Config) -> Option<Self> {
+        let mut browser = Self::start_to_measure(config).await?;
+        browser.measures = None;
+        Some(browser)
+    }
+
+    /// The same, and no other one starts until this is dropped.
+    async fn start_to_measure(config: Config) -> Option<Self> {
         let profile = tempfile::tempdir().unwrap();
         let mut command = needs_browser(profile.path())?;
         let starts = starts().await;
@@ -395,7 +402,7 @@ impl<B: Page> Browser<B> {
             page,
             requests,
             _profile: profile,
-            _measures: starts.downgrade(),
+            measures: Some(starts.downgrade()),
         })
     }
 

@@ -385,7 +385,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// Takes it apart. Nothing that was buffered is lost.
     #[must_use]
-    pub fn into_parts(self) -> Parts<S, C::Message> {
+    pub fn into_parts(mut self) -> Parts<S, C::Message> {
+        if let Some(stream) = &self.stream {
+            self.net.calm(stream);
+        }
         let Buffered {
             received,
             unsent,

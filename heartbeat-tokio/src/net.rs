@@ -114,6 +114,7 @@ impl<S> Net<S> {
         self.peek_interval = chosen.peek_interval();
         self.pace = Pace::of(config);
         self.hurry = Hurry::No;
+        self.suspected = None;
         self.status = match (self.socket)(stream) {
             Some(socket) => NetStatus::Applied(chosen.apply_over(&mut self.switches, socket)),
             None => NetStatus::NoSocket,
@@ -159,11 +160,13 @@ impl<S> Net<S> {
             self.look_at = now + self.peek_interval;
         }
         // Nobody is judged from here on.
+        self.suspected = None;
         self.hurry(stream, Hurry::No);
     }
 
     /// Somebody reads again.
     pub(crate) fn end_looking(&mut self) {
+        self.suspected = None;
         self.look_at = Instant::MAX;
     }
 
@@ -228,6 +231,11 @@ impl<S> Net<S> {
         if self.hurry == Hurry::Suspect {
             self.hurry(stream, Hurry::No);
         }
+    }
+
+    /// Somebody else takes the stream over: its kernel repeats as it would by itself.
+    pub(crate) fn calm(&mut self, stream: &S) {
+        self.hurry(stream, Hurry::No);
     }
 
     /// The answer to a ping came, and nothing is to be said to it: it is

@@ -7,7 +7,7 @@ mod settings;
 use std::{collections::HashMap, fs, path::Path};
 
 use heartbeat_tests::{ms, secs};
-use heartbeat_tokio::{Config, Evidence, Role, SafetyNet};
+use heartbeat_tokio::{Config, ConfigLayer, Evidence, Role, SafetyNet};
 use serde_json::json;
 use settings::Settings;
 
@@ -236,6 +236,36 @@ fn the_file_of_the_example_is_right() {
     let derived = SafetyNet::from(&settings.heartbeat);
     let net = derived.with_user_timeout(secs(30)).unwrap();
     assert_eq!(settings.safety_net(), net);
+}
+
+/// There is no role that only asks.
+#[test]
+fn a_role_that_doesnt_exist_is_refused_with_those_that_do() {
+    let told = load("heartbeat.toml", "heartbeat.role = 'active'", &[]).unwrap_err();
+    let expected = "expected role to be both or passive";
+    assert!(told.contains(expected), "{told}");
+    for (word, role) in [("both", Role::Both), ("passive", Role::Passive)] {
+        let file = format!("heartbeat.role = '{word}'");
+        let settings = load("heartbeat.toml", &file, &[]).unwrap();
+        assert_eq!(settings.heartbeat.role(), role);
+    }
+}
+
+/// From the top down, nothing is replaced by what was taken back.
+#[test]
+fn what_a_budget_has_replaced_stays_replaced() {
+    let layer = |text| toml::from_str::<ConfigLayer>(text).unwrap();
+    let [bottom, middle, top] = [
+        layer("interval = '10s'"),
+        layer("detect_within = '6s'"),
+        layer("detect_within = 'default'"),
+    ];
+    let top_down = top.clone().on_top_of(middle.clone());
+    let top_down = Config::try_from(top_down.on_top_of(bottom.clone()));
+    let by_hand = Config::builder().interval(secs(10)).build();
+    assert_eq!(top_down, by_hand);
+    let bottom_up = Config::try_from(top.on_top_of(middle.on_top_of(bottom)));
+    assert_eq!(bottom_up, Ok(Config::default()));
 }
 
 // ---- what the page says -------------------------------------------------------

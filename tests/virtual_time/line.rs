@@ -216,6 +216,49 @@ async fn a_cut_holds_back_one_direction_until_it_is_mended() {
     assert_eq!(readable(&mut left), b"e");
 }
 
+/// Nothing needs to take time for that: neither the line nor the test.
+#[tokio::test(start_paused = true)]
+async fn a_cut_holds_back_what_is_sent_at_the_same_instant() {
+    let (mut left, mut right, line) = Line::pair();
+    write(&mut left, b"before").await.unwrap();
+    line.cut(Side::Left);
+    write(&mut left, b"behind").await.unwrap();
+    assert_eq!(readable(&mut right), b"before");
+    waits(read(&mut right)).await;
+    line.mend(Side::Left);
+    assert_eq!(readable(&mut right), b"behind");
+
+    // An end, too.
+    line.cut(Side::Left);
+    drop(left);
+    waits(read(&mut right)).await;
+    line.mend(Side::Left);
+    assert_eq!(read(&mut right).await.unwrap(), b"");
+
+    // At a limited rate, and mended at the same instant.
+    let (mut left, mut right, line) = Line::pair();
+    line.limit_rate(Side::Left, 1000);
+    line.cut(Side::Left);
+    write(&mut left, b"slow").await.unwrap();
+    line.mend(Side::Left);
+    let before = Instant::now();
+    while line.under_way(Side::Left) > 0 {
+        read(&mut right).await.unwrap();
+    }
+    assert_eq!(before.elapsed(), ms(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delay_is_a_year_at_most() {
+    let (mut left, mut right, line) = Line::pair();
+    line.delay(Side::Left, Duration::MAX);
+    write(&mut left, b"slow").await.unwrap();
+    let before = Instant::now();
+    let mut some = [0; 4];
+    right.read_exact(&mut some).await.unwrap();
+    assert_eq!(before.elapsed(), secs(365 * 24 * 3600));
+}
+
 // ---- ends ---------------------------------------------------------------------------
 
 #[tokio::test(start_paused = true)]
@@ -292,6 +335,57 @@ async fn a_stream_that_is_dropped_ends_the_line_as_a_process_does() {
     };
     let (written, ()) = tokio::join!(timeout(secs(2), writing), dropping);
     assert_eq!(written.unwrap(), Err(io::ErrorKind::ConnectionReset));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_waits_for_room_is_told_of_the_end_when_that_arrives() {
+    let cases = [
+        // What has arrived and isn't read makes it a reset.
+        (Duration::ZERO, io::ErrorKind::ConnectionReset),
+        (secs(1), io::ErrorKind::BrokenPipe),
+    ];
+    for (delay, kind) in cases {
+        let (mut left, right, line) = Line::with_room(1);
+        line.delay(Side::Left, delay);
+        line.delay(Side::Right, ms(70));
+        assert!(write(&mut left, b"xy").now_or_never().is_none());
+        let before = Instant::now();
+        drop(right);
+        assert_eq!(write(&mut left, b"y").await, Err(kind));
+        assert_eq!(before.elapsed(), ms(70));
+    }
+    // If a cut holds the end back, the write waits until that is mended.
+    let (mut left, right, line) = Line::with_room(1);
+    line.delay(Side::Right, ms(70));
+    write(&mut left, b"x").await.unwrap();
+    drop(right);
+    line.cut(Side::Right);
+    waits(write(&mut left, b"y")).await;
+    line.mend(Side::Right);
+    assert_eq!(
+        write(&mut left, b"y").await,
+        Err(io::ErrorKind::ConnectionReset)
+    );
+}
+
+/// Each of them is woken by itself.
+#[tokio::test(start_paused = true)]
+async fn a_read_and_a_write_in_two_tasks_are_both_told_of_the_end() {
+    let (left, right, line) = Line::with_room(1);
+    line.delay(Side::Right, ms(70));
+    let (mut reading, mut writing) = tokio::io::split(left);
+    let reader = tokio::spawn(async move { reading.read(&mut [0]).await.is_err() });
+    let writer = tokio::spawn(async move { writing.write_all(b"xy").await });
+    sleep(ms(1)).await;
+    let before = Instant::now();
+    drop(right);
+    let both = async { tokio::join!(reader, writer) };
+    let (read, written) = timeout(secs(1), both).await.unwrap();
+    // The one that comes first is told why.
+    let kind = written.unwrap().unwrap_err().kind();
+    let was_told = kind == io::ErrorKind::ConnectionReset;
+    assert!(read.unwrap() != was_told, "{kind:?}");
+    assert_eq!(before.elapsed(), ms(70));
 }
 
 // ---- a heartbeat over it ---------------------------------------------------------------

@@ -79,7 +79,9 @@ impl ConfigLayer {
     ///
     /// `preset` and `detect_within` set all timings. So a layer with either of them
     /// replaces both, and `interval`, `timeout` and `max_missed`, of the layers
-    /// below.
+    /// below. What a preset or budget has replaced stays replaced, also if a third layer
+    /// takes it back with `"default"`. So put layers on top of each other from the top
+    /// down: `top.on_top_of(middle).on_top_of(bottom)`.
     #[must_use]
     pub fn on_top_of(self, below: Self) -> Self {
         let replaces = self.preset.is_given() || self.detect_within.is_given();

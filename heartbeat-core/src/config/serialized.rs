@@ -245,7 +245,7 @@ fn evidence(name: &'static str) -> Knob<Evidence> {
 }
 
 fn role(name: &'static str) -> Knob<Role> {
-    word(name, "both, active or passive")
+    word(name, "both or passive")
 }
 
 fn word<T: DeserializeOwned>(name: &'static str, expected: &'static str) -> Knob<T> {

@@ -1,9 +1,13 @@
 //! When the options of a real socket change, and to what.
 
+use futures::StreamExt;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::safety_net::switch::{MaxRetransmitTimeout, MaxUnsent, UserTimeout};
+use crate::{
+    PeerEvent,
+    safety_net::switch::{MaxRetransmitTimeout, MaxUnsent, UserTimeout},
+};
 
 async fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -93,7 +97,23 @@ async fn only_a_suspect_is_asked_more_often() {
     assert_eq!(limit(), 3000);
     net.begin_looking(&stream, Instant::ORIGIN);
     assert_eq!(limit(), own);
-    net.forget_suspicion(&stream);
+
+    // One behind the pause or behind another net is a new one.
+    net.note_suspicion(&stream);
+    assert_eq!(limit(), 3000);
+    net.end_looking();
+    assert!(net.suspected.is_none());
+    net.spread(&stream, &config);
+    assert_eq!(limit(), own);
+    net.note_suspicion(&stream);
+    assert_eq!(limit(), 3000);
+    net.spread(&stream, &config);
+    net.note_suspicion(&stream);
+    assert_eq!(limit(), 3000);
+
+    // Whoever takes the stream over gets it as it was.
+    net.calm(&stream);
+    assert_eq!(limit(), own);
 
     // What was chosen by hand stays.
     let chosen = SafetyNet::default().with_max_retransmit_timeout(secs(50));
@@ -102,6 +122,26 @@ async fn only_a_suspect_is_asked_more_often() {
     assert_eq!(limit(), 50_000);
     net.forget_suspicion(&stream);
     assert_eq!(limit(), 50_000);
+}
+
+#[tokio::test]
+async fn a_suspect_that_is_taken_apart_is_left_to_the_kernel() {
+    let (stream, peer) = pair().await;
+    let Some(own) = MaxRetransmitTimeout::read(&stream) else {
+        eprintln!("SKIPPED a_suspect_that_is_taken_apart: it needs Linux 6.15");
+        return;
+    };
+    let config = Config::detect_within(secs(2)).unwrap();
+    let mut heartbeat = crate::Heartbeat::new(stream, config);
+    let mut peer = crate::Heartbeat::new(peer, config);
+    let both = async { tokio::join!(heartbeat.next(), peer.next()) };
+    tokio::time::timeout(secs(20), both).await.unwrap();
+    // From here on the peer hangs.
+    let is_suspect = |event: &PeerEvent<_>| matches!(event, PeerEvent::Suspect { .. });
+    while !is_suspect(&heartbeat.next().await.unwrap()) {}
+    let limit = |stream: &TcpStream| MaxRetransmitTimeout::read(stream).unwrap();
+    assert_ne!(limit(heartbeat.get_ref().unwrap()), own);
+    assert_eq!(limit(&heartbeat.into_parts().stream.unwrap()), own);
 }
 
 /// Where nothing is in flight, only the question for room is repeated.

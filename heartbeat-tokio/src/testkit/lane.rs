@@ -15,6 +15,9 @@ use tokio::{io::ReadBuf, time::Instant};
 /// At a limited rate bytes arrive about so often.
 const EACH_SECOND: u32 = 100;
 
+/// The longest delay: 365 days.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
 #[derive(Debug)]
 pub(super) struct Lane {
     bytes: BytesMut,
@@ -67,8 +70,8 @@ impl Lane {
 
     // ---- what a test does to it ---------------------------------------------
 
-    pub(super) const fn set_delay(&mut self, delay: Duration) {
-        self.delay = delay;
+    pub(super) fn set_delay(&mut self, delay: Duration) {
+        self.delay = delay.min(LONGEST);
     }
 
     pub(super) const fn set_rate(&mut self, bytes_per_second: u32) {
@@ -127,6 +130,12 @@ impl Lane {
         let horizon = self.horizon();
         let (_, ending) = self.ending.filter(|(at, _)| *at <= horizon)?;
         Some(ending)
+    }
+
+    /// When the other side learns of its end, if that is known.
+    pub(super) fn ends_at(&self) -> Option<Instant> {
+        let (at, _) = self.ending.filter(|_| !self.is_cut())?;
+        Some(at)
     }
 
     /// Bytes that the reader has, as far as its kernel is concerned.
@@ -199,6 +208,10 @@ impl Lane {
     /// When so many bytes arrive that are sent now, unless others are before them.
     fn next_arrival(&mut self, bytes: usize) -> Instant {
         let mut sent = Instant::now();
+        if let Some(cut_at) = self.cut_at {
+            // Virtual time may stand still since then.
+            sent = sent.max(cut_at + Duration::from_nanos(1));
+        }
         if self.rate > 0 {
             let begun = self.clear_at.unwrap_or(sent).max(sent);
             let nanos = bytes as u64 * 1_000_000_000 / u64::from(self.rate);

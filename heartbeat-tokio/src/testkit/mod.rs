@@ -46,7 +46,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Sleep, sleep_until},
+    time::{Instant, Sleep, sleep_until},
 };
 
 mod lane;
@@ -124,7 +124,8 @@ impl Line {
         let stream = |side| LineEnd {
             line: line.clone(),
             side,
-            timer: None,
+            arrival: None,
+            end: None,
         };
         (stream(Side::Left), stream(Side::Right), line)
     }
@@ -157,7 +158,8 @@ impl Line {
     }
 
     /// What the side sends from now on takes so long to arrive: half of a round
-    /// trip. Nothing overtakes what was sent before.
+    /// trip. Nothing overtakes what was sent before. More than 365 days are taken for
+    /// 365.
     pub fn delay(&self, from: impl IntoIterator<Item = Side>, time: Duration) {
         self.change(from, |state, side| state.from(side).set_delay(time));
     }
@@ -235,8 +237,32 @@ impl fmt::Debug for Line {
 pub struct LineEnd {
     line: Line,
     side: Side,
-    /// The next arrival, while somebody waits for it.
-    timer: Option<Pin<Box<Sleep>>>,
+    /// The next arrival, while a read waits for it.
+    arrival: Timer,
+    /// When the other side's end arrives, while a write waits for room.
+    end: Timer,
+}
+
+type Timer = Option<Pin<Box<Sleep>>>;
+
+/// Asks again at each moment that the answer names.
+fn poll_at<T>(
+    timer: &mut Timer,
+    cx: &mut Context<'_>,
+    mut ask: impl FnMut(&Context<'_>) -> Result<Poll<T>, Instant>,
+) -> Poll<T> {
+    loop {
+        let at = match ask(cx) {
+            Ok(done) => return done,
+            Err(at) => at,
+        };
+        let sleep = timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        if sleep.deadline() != at {
+            sleep.as_mut().reset(at);
+        }
+        ready!(sleep.as_mut().poll(cx));
+        *timer = None;
+    }
 }
 
 impl AsyncRead for LineEnd {
@@ -249,29 +275,22 @@ impl AsyncRead for LineEnd {
         if buffer.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        loop {
-            let read = this.line.state().read(this.side, cx, buffer);
-            let at = match read {
-                Ok(done) => return done,
-                Err(at) => at,
-            };
-            let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
-            if timer.deadline() != at {
-                timer.as_mut().reset(at);
-            }
-            ready!(timer.as_mut().poll(cx));
-            this.timer = None;
-        }
+        poll_at(&mut this.arrival, cx, |cx| {
+            this.line.state().read(this.side, cx, buffer)
+        })
     }
 }
 
 impl AsyncWrite for LineEnd {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.line.state().write(self.side, cx, bytes)
+        let this = &mut *self;
+        poll_at(&mut this.end, cx, |cx| {
+            this.line.state().write(this.side, cx, bytes)
+        })
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -124,29 +124,33 @@ impl State {
         Ok(Poll::Ready(ended))
     }
 
+    /// How much is written, or the moment to look again.
     pub(super) fn write(
         &mut self,
         side: Side,
         cx: &Context<'_>,
         bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let other_has_left = match self.end(side.other()).life {
-            Life::Dropped => self.to(side).ended(),
-            _ => None,
-        };
+    ) -> Result<Poll<io::Result<usize>>, Instant> {
         if self.is_frozen(side) {
-            return self.from(side).writer_waits(cx);
+            return Ok(self.from(side).writer_waits(cx));
         }
+        let (other_has_left, leaves_at) = match self.end(side.other()).life {
+            Life::Dropped => (self.to(side).ended(), self.to(side).ends_at()),
+            _ => (None, None),
+        };
         let kind = match (self.end(side).life, other_has_left) {
             (Life::Failing(kind), _) => kind,
             (Life::Open, Some(Ending::Reset)) => io::ErrorKind::ConnectionReset,
             (Life::Open, None) if !self.from(side).is_closed() => {
-                return self.from(side).write(bytes, cx).map(Ok);
+                return match (self.from(side).write(bytes, cx), leaves_at) {
+                    (Poll::Pending, Some(at)) => Err(at),
+                    (written, _) => Ok(written.map(Ok)),
+                };
             }
-            _ => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            _ => return Ok(Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))),
         };
         self.end(side).life = Life::Failed;
-        Poll::Ready(Err(kind.into()))
+        Ok(Poll::Ready(Err(kind.into())))
     }
 
     pub(super) fn shutdown(&mut self, side: Side, cx: &Context<'_>) -> Poll<io::Result<()>> {

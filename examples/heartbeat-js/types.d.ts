@@ -168,8 +168,9 @@ export class Heartbeat {
   send(body: ArrayBuffer | ArrayBufferView): boolean;
 
   /**
-   * Asks now. Within `maxMissed * timeout` the server has answered, or is dead. False if
-   * there is nobody to ask.
+   * Asks now, or as soon as the server's min interval has passed since our last ping.
+   * Within `maxMissed * timeout` from then on the server has answered, or is dead. A
+   * message that arrives first is an answer too. False if there is nobody to ask.
    */
   probe(): boolean;
 

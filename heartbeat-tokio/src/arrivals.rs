@@ -103,6 +103,11 @@ impl Arrivals {
         self.at + config.arrival_slack()
     }
 
+    /// The timer has fired: whatever came before, there are few.
+    pub(crate) fn calm(&mut self) {
+        self.in_a_row = 0;
+    }
+
     /// The timer is armed for the deadline or for something earlier.
     pub(crate) fn relax(&mut self) {
         self.relaxed = true;

@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use futures::StreamExt;
 use heartbeat_examples::websocket::{OwnFrames, WebSocket};
-use heartbeat_tests::{ms, needs, secs};
+use heartbeat_tests::{ms, needs, needs_node, secs};
 use heartbeat_tokio::{Config, Heartbeat, PeerEvent};
 use serde_json::json;
 use tokio::{
@@ -49,7 +49,7 @@ const PAGE: &str = concat!(
 /// `HEARTBEAT_NPM` names.
 #[test]
 fn the_modules_own_tests_pass_in_node() {
-    if !needs("node") {
+    if !(needs_node() && needs("npm")) {
         return;
     }
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/heartbeat-js/test");
@@ -60,6 +60,7 @@ fn the_modules_own_tests_pass_in_node() {
     assert!(tests.len() >= 4, "{tests:?}");
     let mut node = Command::new("node");
     node.args(["--test", "--test-force-exit", "--test-timeout=600000"]);
+    node.arg("--test-reporter=tap");
     let ran = node.args(tests).output().unwrap();
     let said = String::from_utf8_lossy(&ran.stdout);
     assert!(ran.status.success(), "{said}");
@@ -115,9 +116,10 @@ async fn a_page_that_is_put_away_has_no_socket_and_one_when_it_is_back() {
 }
 
 /// Chromium lets the timers of a page that was hidden for long run once a minute, but not
-/// those that an event of the network has set, nor those of a Worker.
+/// those that an event of the network or a message has set, nor those of a Worker. Only of
+/// the Worker is that promised.
 #[tokio::test]
-async fn a_hidden_page_finds_a_dead_server_within_seconds_and_its_worker_in_time() {
+async fn a_hidden_page_finds_a_dead_server_at_last_and_its_worker_in_time() {
     let site = Site::start().await;
     let url = format!("http://{}/", site.address);
     let soon = ["--enable-features=IntensiveWakeUpThrottling:grace_period_seconds/1"];
@@ -127,7 +129,6 @@ async fn a_hidden_page_finds_a_dead_server_within_seconds_and_its_worker_in_time
     };
     let Some(mut page) = page else { return };
     page.until("globalThis.watch !== undefined", SOON).await;
-    let _measures = measures().await;
     page.value("watch()").await;
     page.until("told.page.connected && told.worker.connected", SOON)
         .await;
@@ -147,24 +148,28 @@ async fn a_hidden_page_finds_a_dead_server_within_seconds_and_its_worker_in_time
     println!("20 parts left after {:?}", began.elapsed());
     assert!(began.elapsed() < secs(60), "they wait for timers");
 
+    // No browser starts until the Worker knows.
+    let measures = measures().await;
     let hung = Instant::now();
     site.hang();
-    for (who, within) in [("worker", WATCHED), ("page", WATCHED + ALIGNED)] {
-        let is_dead = format!("told.{who}.dead === 'silent'");
-        page.until(&is_dead, secs(300)).await;
-        let measured = hung.elapsed();
-        println!("{who}: {measured:?}");
-        assert!(measured <= within + SLACK, "{who}: {measured:?}: too late");
-    }
+    page.until("told.worker.dead === 'silent'", secs(60)).await;
+    let measured = hung.elapsed();
+    println!("worker: {measured:?}");
+    assert!(measured <= WATCHED + SLACK, "{measured:?}: too late");
+    drop(measures);
+    // Usually seconds.
+    page.until("told.page.dead === 'silent'", MINUTES + SLACK)
+        .await;
+    println!("page: {:?}", hung.elapsed());
     page.assert_content();
 }
 
-/// What the page and its Worker are to find a death within.
+/// What the page and its Worker are told to find a death within.
 const WATCHED: Duration = secs(4);
 
-/// A hidden page's timers run at full seconds: that of the interval, three steps, and the
-/// look before a late verdict.
-const ALIGNED: Duration = secs(5);
+/// A hidden page's timers run once a minute at worst: that of the interval, three steps,
+/// and the look before a late verdict.
+const MINUTES: Duration = secs(5 * 60);
 
 #[tokio::test]
 async fn forty_pages_come_back_to_a_server_that_restarts_once_each_and_spread() {

@@ -40,7 +40,7 @@ pub mod server;
 mod watched;
 
 pub use examples::{example, living};
-pub use programs::{needs, needs_browser, needs_netcat, needs_python_with};
+pub use programs::{needs, needs_browser, needs_netcat, needs_node, needs_python_with};
 pub use watched::{Watched, is_cut_off};
 
 /// The code in the README compiles and runs.

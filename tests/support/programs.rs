@@ -26,6 +26,21 @@ pub fn needs(program: &str) -> bool {
     found
 }
 
+/// Node with the options that its tests are started with, as [`needs`].
+///
+/// # Panics
+///
+/// If it isn't installed or is older, and `HEARTBEAT_REQUIRE` is set.
+#[must_use]
+pub fn needs_node() -> bool {
+    // One that doesn't know an option ends with an error.
+    let found = succeeds("node", &["--test-force-exit", "--version"]);
+    if !found {
+        skip("node, 20.14 or later,");
+    }
+    found
+}
+
 /// OpenBSD's netcat, which can end one direction of a connection, as [`needs`].
 ///
 /// # Panics

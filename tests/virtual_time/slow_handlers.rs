@@ -7,11 +7,16 @@
     reason = "helpers of tests may panic too"
 )]
 
-use std::time::Duration;
+use std::{sync::mpsc, thread, time::Duration};
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
-use heartbeat_tests::{few_or_all, ms, secs};
+use futures::{FutureExt, Stream, StreamExt};
+use heartbeat_core::{Control, Nonce};
+use heartbeat_tests::{
+    data_frame, few_or_all, ms, quick,
+    scripted::{OnWire, Read, control_frame, frames, greeted, runtime},
+    secs, wrapped,
+};
 use heartbeat_tokio::{Config, Driver, Heartbeat, PeerEvent};
 use tokio::{
     io::DuplexStream,
@@ -161,5 +166,93 @@ async fn a_batch_may_come_at_any_time_between_two_beats() {
                 () = watch(&mut peer, by) => unreachable!(),
             }
         }
+    }
+}
+
+/// What comes faster than is taken stays with the peer, at last.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_never_caught_up_with_takes_no_more_memory() {
+    for by in EACH {
+        let (mut events, peer) = sides(by, quick());
+        let sender = peer.sender.clone();
+        let (counting, counted) = mpsc::channel();
+        let sending = tokio::spawn(async move {
+            while sender.send(vec![7; 10_000].into()).await.is_ok() {
+                counting.send(()).unwrap();
+            }
+        });
+        let mut handled = 0;
+        while handled < 200 {
+            if let Some(PeerEvent::Message(_)) = events.next().await {
+                handled += 1;
+                sleep(ms(400)).await;
+            }
+        }
+        // The line holds 1 MiB, the peer's queue a fifth of that, and ours a quarter.
+        let waiting = counted.try_iter().count() - handled;
+        assert!(waiting < 200, "{by:?}: {waiting} of 10 kB");
+        sending.abort();
+    }
+}
+
+/// Reads that come one upon the other aren't timed one by one; and then nothing comes.
+#[test]
+fn a_burst_and_then_nothing_is_no_reason_to_spin() {
+    let (done, is_done) = mpsc::channel();
+    thread::spawn(move || {
+        runtime().block_on(async {
+            let (mut ours, script) = greeted(Config::default()).await;
+            for _ in 0..40 {
+                script.give([Read::Bytes(data_frame(&[7; 96]).into())]);
+                assert!(matches!(ours.next().await, Some(PeerEvent::Message(_))));
+            }
+            sleep(ms(200)).await;
+            assert!(ours.next().now_or_never().is_none());
+            done.send(()).unwrap();
+        });
+    });
+    assert_eq!(is_done.recv_timeout(secs(60)), Ok(()), "it spins");
+}
+
+/// Whatever came before the task took over hasn't waited in its inbox.
+#[tokio::test(start_paused = true)]
+async fn what_was_read_before_it_was_spawned_has_not_waited_yet() {
+    let limited = quick().to_builder().max_pause(secs(2)).build().unwrap();
+    let (mut ours, mut peer) = wrapped(limited);
+    peer.greet(quick()).await;
+    peer.send_raw(&[data_frame(b"1"), data_frame(b"2")].concat())
+        .await;
+    while !matches!(ours.next().await, Some(PeerEvent::Message(_))) {}
+    sleep(ms(2_100)).await;
+    let mut driver = ours.spawn();
+    sleep(ms(100)).await;
+    peer.send_control(Control::Alive).await;
+    let mut events = Vec::new();
+    while !matches!(events.last(), Some(PeerEvent::Message(_))) {
+        events.push(driver.receiver.recv().await.unwrap());
+    }
+    assert!(
+        !matches!(events.first(), Some(PeerEvent::Dead(_))),
+        "{events:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn pings_that_come_one_behind_the_other_are_answered_once_ahead_of_what_follows() {
+    let (mut ours, script) = greeted(Config::default()).await;
+    let before = script.sent().len();
+    let ping = |nth| control_frame(Control::Ping(Nonce([nth; 8])));
+    let pings: Vec<u8> = (0..3).flat_map(ping).collect();
+    script.give_bytes([pings, data_frame(b"1"), ping(3), data_frame(b"2")].concat());
+    let pongs = || {
+        let sent = script.sent();
+        let sent = frames(&sent[before..]);
+        let is_pong = |frame: &OnWire| matches!(frame, OnWire::Control(Control::Pong(_)));
+        sent.iter().filter(|(_, frame)| is_pong(frame)).count()
+    };
+    for answered in [1, 2] {
+        let event = ours.next().await;
+        assert!(matches!(event, Some(PeerEvent::Message(_))), "{event:?}");
+        assert_eq!(pongs(), answered);
     }
 }

@@ -180,9 +180,9 @@ impl<M> Sender<M> {
     /// [`Heartbeat::close`](crate::Heartbeat::close).
     ///
     /// What arrives meanwhile is kept for the [`Receiver`](crate::Receiver), up to 256 KiB.
-    /// While that is full nothing is read, for half of the peer's timeouts (its detection
-    /// time less its interval) at most. What has no room then is thrown away, and a peer
-    /// that leaves too isn't confirmed that.
+    /// While that is full nothing is read, until half of the peer's timeouts (its detection
+    /// time less its interval) have passed since it was full for the first time. What has
+    /// no room then is thrown away, and a peer that leaves too isn't confirmed that.
     ///
     /// # Errors
     ///

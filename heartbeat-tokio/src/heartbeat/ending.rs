@@ -15,7 +15,7 @@ use std::{
 use heartbeat_core::{End, Event, GoodbyeCode, Instant};
 use tokio::task::yield_now;
 
-use super::{Heartbeat, Keep, READS_AT_ONCE, Status, flags::Flag};
+use super::{Heartbeat, Keep, READS_AT_ONCE, Status, flags::Flag, reading::charge};
 use crate::{
     CloseError, CloseReason, Detail, PeerEvent, SendError,
     error::Ended,
@@ -48,7 +48,8 @@ pub(super) struct Ending {
     /// Until when a peer whose protocol confirms nothing has to end its direction, if
     /// we leave.
     linger_until: Option<Instant>,
-    /// Until when a full inbox keeps us from reading while we leave.
+    /// Until when a full inbox may keep us from reading while we leave: so long after the
+    /// first time.
     room_until: Option<Instant>,
     parting: Parting,
     /// The error behind the end.
@@ -228,11 +229,12 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.ending.as_ref()?.room_until
     }
 
-    /// Reads on if a full inbox has kept us from it for too long. What doesn't fit is
-    /// thrown away, and the peer's goodbye isn't confirmed then.
+    /// Reads on if a full inbox keeps us from it at that time or later. What doesn't fit
+    /// is thrown away from then on, and the peer's goodbye isn't confirmed.
     pub(super) fn judge_room(&mut self) {
         let now = self.clock.now();
-        if self.room_until().is_some_and(|until| until <= now) {
+        let is_over = self.room_until().is_some_and(|until| until <= now);
+        if is_over && self.flags.has(Flag::Paused) {
             self.flags.raise(Flag::Overflowing);
             self.resume();
         }
@@ -432,6 +434,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 }
                 Ok(read) => read,
             };
+            charge(read, cx);
             let mut spent = false;
             if let Parting::Begun { patience, .. } = &mut self.ending().parting {
                 *patience = patience.saturating_sub(read);

@@ -8,6 +8,7 @@
 
 use std::{
     future::Future,
+    mem,
     pin::pin,
     task::{Context, Poll},
 };
@@ -146,8 +147,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if self.flags.has(Flag::Finished) {
             return Some(Poll::Ready(None));
         }
+        // Control frames that come one behind the other are answered once.
+        let mut goes_on = false;
         loop {
-            if self.flags.has(Flag::Outputs) {
+            let owes = mem::take(&mut goes_on);
+            if self.flags.has(Flag::Outputs) && !owes {
                 // What leaves now may make room for more.
                 self.flags.clear(Flag::Outputs);
                 self.write_outputs(cx);
@@ -164,6 +168,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 match self.next_frame() {
                     Some(Frame::Data(message)) => {
                         self.note_message();
+                        if owes {
+                            self.flags.clear(Flag::Outputs);
+                            self.write_outputs(cx);
+                            self.note_outputs();
+                        }
                         if !self.monitor.has_event() {
                             return Some(Poll::Ready(Some(PeerEvent::Message(message))));
                         }
@@ -175,6 +184,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                     }
                     Some(frame) => {
                         self.note_control(frame);
+                        goes_on = !self.monitor.has_event();
                         continue;
                     }
                     None => self.note_backlog(),
@@ -295,6 +305,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             self.flags.raise(Flag::Deaf);
         }
         self.begin_parting(event);
+        self.blocked_since = None;
         self.flags.raise(Flag::Ending);
         self.flags.clear(Flag::Paused);
         self.net.end_looking();
@@ -305,6 +316,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     fn judge(&mut self, cx: &mut Context<'_>) {
         self.flags.clear(Flag::Judging);
         self.settle_arrivals();
+        // Or their deadline, which is over, would be the next one again.
+        self.arrivals.calm();
         self.ask_the_kernel();
         self.judge_pause();
         self.judge_room();

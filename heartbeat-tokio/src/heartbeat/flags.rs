@@ -45,8 +45,8 @@ pub(super) enum Flag {
     Finished,
     /// Somebody asked, and no round trip was measured since.
     Probing,
-    /// How long messages wait in the inbox is limited.
-    PauseLimited,
+    /// A task serves it, and calls whom it has to.
+    Driven,
     /// Nobody will take an event.
     Unheard,
     /// This task's budget was used up by what we read ourselves.

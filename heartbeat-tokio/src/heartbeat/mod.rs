@@ -144,6 +144,8 @@ pub struct Heartbeat<S, C: Protocol = Wire> {
     beats: u32,
     /// When the stream last took something, if it doesn't take what is queued.
     blocked_since: Option<Instant>,
+    /// Since when it is limited how long messages wait in the inbox, if it is.
+    pauses_limited_from: Option<Instant>,
     /// The configuration as it was given, if it asks for no beats: the monitor
     /// tells of them all the same, for those who wait for an answer.
     quiet: Option<Box<Config>>,
@@ -254,6 +256,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             news: 0,
             beats: 0,
             blocked_since: None,
+            pauses_limited_from: None,
             quiet,
             reader: None,
             writer: None,
@@ -519,8 +522,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.inbox.push(event, weight, kept_at);
     }
 
-    /// Whoever waits for events is called.
+    /// Whoever waits for events is called, unless a driver sees to that.
     fn note_reader(&mut self, cx: &Context<'_>) {
+        if self.flags.has(Flag::Driven) {
+            return;
+        }
         let reader = self.reader.as_ref();
         if !reader.is_some_and(|waker| waker.will_wake(cx.waker())) {
             self.reader = Some(cx.waker().clone());

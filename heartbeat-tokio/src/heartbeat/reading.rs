@@ -29,7 +29,7 @@ const UNIT: usize = 8 * 1024;
 
 /// Pays for a read of so many bytes, of which the stream has charged the first unit: a
 /// flood costs the other tasks no more than over a plain `Framed`.
-fn charge(read: usize, cx: &mut Context<'_>) {
+pub(super) fn charge(read: usize, cx: &mut Context<'_>) {
     for _ in 1..read.div_ceil(UNIT) {
         if pin!(coop::consume_budget()).poll(cx).is_pending() {
             return;
@@ -262,6 +262,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     #[cold]
     pub(super) fn catch_up(&mut self, cx: &mut Context<'_>) {
         while self.is_overdue() && !self.has_ended() {
+            if self.inbox.is_full() {
+                self.pause();
+            }
             match self.poll_event(cx) {
                 Poll::Ready(Some(event)) => self.keep(event),
                 _ => return,
@@ -312,13 +315,13 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// of interest: when it came, or when reading resumed. On a busy connection that
     /// is the latest that it can have been.
     pub(super) fn kept_at(&self) -> Option<Instant> {
-        let is_limited = self.flags.has(Flag::PauseLimited);
-        is_limited.then(|| {
+        let limited_from = self.pauses_limited_from?;
+        Some({
             let came = match self.arrivals.are_relaxed() {
                 true => self.arrivals.deadline(self.config()),
                 false => self.arrivals.last(),
             };
-            came.max(self.monitor.last_heard())
+            came.max(self.monitor.last_heard()).max(limited_from)
         })
     }
 
@@ -326,9 +329,13 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// application. How long messages wait there may be limited.
     pub(crate) fn prepare_spawn(&mut self) {
         self.timer.move_here();
+        // They were another task's.
+        (self.reader, self.writer) = (None, None);
+        self.flags.raise(Flag::Driven);
         if self.config().max_pause().is_some() {
-            self.flags.raise(Flag::PauseLimited);
-            self.inbox.wait_from(self.clock.now());
+            let now = self.clock.now();
+            self.pauses_limited_from = Some(now);
+            self.inbox.wait_from(now);
         }
     }
 

@@ -15,14 +15,14 @@ pub(super) struct Lane(Option<Box<Unwritten>>);
 #[derive(Debug)]
 struct Unwritten {
     bytes: [u8; Self::SIZE],
-    start: u8,
-    end: u8,
+    start: u16,
+    end: u16,
 }
 
 impl Unwritten {
     /// A Hello, a pong, a ping, an Alive, a goodbye and its answer, each with its
-    /// length.
-    const SIZE: usize = 4 + Control::MAX_ENCODED + 2 * 13 + 5 + 4 + Goodbye::MAX_ENCODED + 7;
+    /// length; and the goodbye that tells a verdict behind all of them.
+    const SIZE: usize = 4 + Control::MAX_ENCODED + 2 * 13 + 5 + 2 * (4 + Goodbye::MAX_ENCODED) + 7;
 }
 
 impl Lane {
@@ -77,7 +77,7 @@ impl Lane {
             debug_assert!(end <= Unwritten::SIZE, "a round of outputs fits");
             if let Some(free) = lane.bytes.get_mut(lane.end.into()..end) {
                 free.copy_from_slice(part);
-                lane.end = u8::try_from(end).unwrap_or(u8::MAX);
+                lane.end = u16::try_from(end).unwrap_or(u16::MAX);
             }
         }
     }
@@ -88,7 +88,7 @@ impl Lane {
         if written >= self.len() {
             self.0 = None;
         } else if let Some(lane) = &mut self.0 {
-            lane.start += u8::try_from(written).unwrap_or(u8::MAX);
+            lane.start += u16::try_from(written).unwrap_or(u16::MAX);
         }
     }
 }

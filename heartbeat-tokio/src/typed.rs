@@ -70,6 +70,10 @@ where
         Transport::<S>::has_room(&self.wire)
     }
 
+    fn is_resting(&self) -> bool {
+        Transport::<S>::is_resting(&self.wire)
+    }
+
     fn unread(&self) -> usize {
         Transport::<S>::unread(&self.wire)
     }

@@ -7,12 +7,14 @@
     reason = "helpers of tests may panic too"
 )]
 
-use futures::{SinkExt, StreamExt};
+use std::time::Duration;
+
+use futures::{FutureExt, SinkExt, StreamExt};
 use heartbeat_core::ProtocolError;
-use heartbeat_tests::{RawPeer, quick};
+use heartbeat_tests::{RawPeer, ms, quick};
 use heartbeat_tokio::{Cause, Config, Driver, Heartbeat, PeerEvent, Postcard, SendError};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use tokio::io::DuplexStream;
+use tokio::{io::DuplexStream, time::sleep};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum Order {
@@ -109,6 +111,19 @@ async fn one_that_is_too_long_is_refused_and_the_connection_goes_on() {
             event => assert!(!event.is_terminal(), "{event}"),
         }
     }
+}
+
+/// A stream that takes everything at once isn't in the way, however much is sent.
+#[tokio::test(start_paused = true)]
+async fn a_rest_between_two_bursts_is_no_blocked_stream() {
+    let (silent, _peer) = tokio::io::duplex(1);
+    let stream = tokio::io::join(silent, tokio::io::sink());
+    let mut ours = Heartbeat::<_, Postcard<Vec<u8>>>::typed(stream, quick());
+    let message = vec![7; 300_000];
+    let mut rests = (0..20).map(|_| ours.feed(message.clone()).now_or_never().is_none());
+    assert!(rests.any(|rests| rests), "it never rests");
+    sleep(ms(10)).await;
+    assert_eq!(ours.status().blocked_for, Duration::ZERO);
 }
 
 /// Panics at 13, written or read.

@@ -58,7 +58,7 @@ pub enum Fault {
     HostAsleep,
     /// Alive: 200 ms each way
     Delay,
-    /// Alive: a tenth of all packets is lost, 100 ms each way
+    /// Alive: a twentieth of all packets is lost, 100 ms each way
     Loss,
 }
 

@@ -153,7 +153,8 @@ mod linux {
         };
         match fault {
             Fault::Delay => Some(line(200, 0.0)),
-            Fault::Loss => Some(line(100, 0.1)),
+            // At a tenth one run in twenty ends by silence, as three losses in a row do at 3 s.
+            Fault::Loss => Some(line(100, 0.05)),
             _ => None,
         }
     }

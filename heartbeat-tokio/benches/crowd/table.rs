@@ -16,7 +16,7 @@ pub(crate) struct Row {
 
 #[derive(Clone, Copy)]
 pub(crate) enum Limit {
-    /// So many times what plain has.
+    /// A multiple of plain's figure.
     TimesPlain(f64),
     Figure(f64),
 }

@@ -264,8 +264,7 @@ where
         let mut calls_task = false;
         match (&mut state.stage, wanted) {
             (Stage::Served(heartbeat), Wanted::Flushed) if !heartbeat.is_flushed() => {
-                // Whoever waits for it may as well write it, rather than wait for the
-                // task to come to it.
+                // The sender that waits writes itself. The task's turn may be far off.
                 heartbeat.write_now(&mut Context::from_waker(&self.waker));
                 calls_task = heartbeat.is_disturbed();
             }

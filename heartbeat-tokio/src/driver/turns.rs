@@ -68,7 +68,7 @@ impl Turns {
     /// The task has something to do, unless the receiver does it first. To be called
     /// after the lock was held in which that something was put.
     pub(super) fn call_task(&self) {
-        // Whoever holds the lock after us hasn't looked yet.
+        // In another state somebody is about to take the lock, and sees it then.
         if self.next.load(Acquire) == IDLE && self.next.fetch_max(DUE, AcqRel) == IDLE {
             self.task.wake();
         }

@@ -1,8 +1,8 @@
 //! Senders that wait.
 //!
-//! This module decides who is woken when something has become so: all that wait for it.
-//! Whoever waits holds a ticket, and whoever doesn't wait any longer gives it back, so
-//! that nothing of a future that was dropped stays here.
+//! This module decides which wakers are called when a condition holds: all that wait for
+//! it. A waiting future holds a ticket and returns it when it is dropped, so a dropped
+//! future leaves nothing here.
 
 use std::{collections::BTreeMap, task::Waker};
 
@@ -41,7 +41,7 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// Whoever holds the ticket waits. Gives the waker that is in the way.
+    /// The ticket's holder waits. Returns the waker that this one replaces.
     #[must_use = "no waker is dropped while the lock is held"]
     pub(super) fn enter(
         &mut self,

@@ -207,8 +207,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         leaves
     }
 
-    /// We don't read any more. If we leave, that is so for half the time at most for
-    /// which the peer waits for our end, once it has confirmed.
+    /// Reading has stopped. If we leave, a full inbox may stop it until then: half of the
+    /// time for which the peer waits for our end, from the first stop on.
     pub(super) fn wait_for_room(&mut self, now: Instant) {
         let config = self.monitor.config();
         let own = config.timeout() * config.max_missed();

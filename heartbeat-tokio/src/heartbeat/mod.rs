@@ -522,7 +522,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.inbox.push(event, weight, kept_at);
     }
 
-    /// Whoever waits for events is called, unless a driver sees to that.
+    /// Remembers the task that waits for events. A driver remembers its own.
     fn note_reader(&mut self, cx: &Context<'_>) {
         if self.flags.has(Flag::Driven) {
             return;

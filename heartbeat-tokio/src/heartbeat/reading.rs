@@ -27,8 +27,8 @@ const BULK: usize = 16 * 1024;
 /// `Framed` reads at once.
 const UNIT: usize = 8 * 1024;
 
-/// Pays for a read of so many bytes, of which the stream has charged the first unit: a
-/// flood costs the other tasks no more than over a plain `Framed`.
+/// Pays for a read of `read` bytes. The stream has charged the first unit. So a turn takes
+/// in about as much as over a plain `Framed`.
 pub(super) fn charge(read: usize, cx: &mut Context<'_>) {
     for _ in 1..read.div_ceil(UNIT) {
         if pin!(coop::consume_budget()).poll(cx).is_pending() {

@@ -111,7 +111,7 @@ async fn only_a_suspect_is_asked_more_often() {
     net.note_suspicion(&stream);
     assert_eq!(limit(), 3000);
 
-    // Whoever takes the stream over gets it as it was.
+    // The stream is given back as it was.
     net.calm(&stream);
     assert_eq!(limit(), own);
 

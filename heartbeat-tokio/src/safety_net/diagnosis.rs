@@ -1,5 +1,6 @@
-//! Who is to blame for a silence that the monitor has judged already, from what the
-//! kernel has noted. This module never gives a verdict of its own.
+//! The cause of a silence, from the kernel's counters.
+//!
+//! This module explains a verdict that the monitor has given. It never gives one itself.
 
 use std::time::Duration;
 
@@ -51,9 +52,9 @@ pub(crate) fn diagnose_since<D>(
     }
 }
 
-/// So often in a row must be lost what is repeated until that proves a dead
-/// path, where packets were lost before. With a fifth of the packets lost each
-/// way, one in a thousand are.
+/// The number of retransmissions lost in a row that proves a dead path, where packets
+/// were lost before. With a fifth of the packets lost each way, one segment in a thousand
+/// is lost as often.
 const REPEATS_WHERE_PACKETS_GET_LOST: u8 = 6;
 
 /// A path that lost less than one in so many segments counts as one that loses

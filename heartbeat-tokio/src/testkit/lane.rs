@@ -44,7 +44,7 @@ pub(super) enum Ending {
     Reset,
 }
 
-/// What there is to read.
+/// The result of a look at the arrivals.
 pub(super) enum Found {
     Some,
     Ended(Ending),
@@ -205,7 +205,7 @@ impl Lane {
         Poll::Ready(fits.len())
     }
 
-    /// When so many bytes arrive that are sent now, unless others are before them.
+    /// The arrival of `bytes` bytes that are sent now, if none are queued before them.
     fn next_arrival(&mut self, bytes: usize) -> Instant {
         let mut sent = Instant::now();
         if let Some(cut_at) = self.cut_at {

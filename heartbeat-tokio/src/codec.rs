@@ -24,7 +24,7 @@ use crate::{
     Detail, SendError,
     error::EncodeError,
     pool,
-    transport::{Broken, Buffered, Dialect, Doorman, Frame, Protocol, Scope, Transport},
+    transport::{Broken, Buffered, Dialect, Doorman, Failure, Frame, Protocol, Scope, Transport},
 };
 
 /// With less room than this a buffer is as good as full.
@@ -43,6 +43,8 @@ pub struct Codec<C> {
     read: BytesMut,
     /// The stream has ended.
     eof: bool,
+    /// The codec says that the connection has ended.
+    ended: Option<io::Error>,
     /// The bytes of the last frame.
     weight: usize,
     /// The bytes that were read since then.
@@ -71,6 +73,7 @@ impl<C: Dialect> Codec<C> {
             codec: Ok(codec),
             read: BytesMut::new(),
             eof: false,
+            ended: None,
             weight: 0,
             arrived: 0,
             doorman: Doorman::new(C::HELLO),
@@ -98,6 +101,21 @@ impl<C: Dialect> Codec<C> {
             self.write.truncate(before);
         }
         result
+    }
+}
+
+impl<C: Dialect> Codec<C> {
+    /// The codec can't decode what came. If its error is an end, reading meets that.
+    fn fail<F>(&mut self, error: Box<dyn Error + Send + Sync>) -> Result<Option<F>, Broken> {
+        let by_codec = |error| Failure::Protocol(Broken::by_codec(error));
+        match Failure::of::<C>(error, by_codec) {
+            Failure::Protocol(broken) => Err(broken),
+            Failure::Io(error) => {
+                self.ended = Some(error);
+                self.read.clear();
+                Ok(None)
+            }
+        }
     }
 }
 
@@ -133,6 +151,9 @@ where
     <C as Encoder<Frame<<C as Dialect>::Message>>>::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     fn poll_read(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if let Some(error) = self.ended.take() {
+            return Poll::Ready(Err(error));
+        }
         if self.read.capacity() == 0 {
             self.read = pool::take();
         } else if self.read.capacity() - self.read.len() < ROOM {
@@ -160,8 +181,10 @@ where
                 false => codec.decode(&mut self.read),
             });
             self.weight = before.saturating_sub(self.read.len());
-            let Some(frame) = frame.map_err(Broken::by_codec)? else {
-                return Ok(None);
+            let frame = match frame {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return Ok(None),
+                Err(error) => return self.fail(error),
             };
             self.arrived = self.read.len();
             if self.doorman.admits(&frame)? {

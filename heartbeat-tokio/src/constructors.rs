@@ -170,7 +170,9 @@ where
     ///
     /// * A message that takes longer to arrive than the detection time is a
     ///   silence, unless the transport gives a [`Frame::Other`](crate::Frame::Other) for each part
-    ///   of it that arrived.
+    ///   of it that arrived. Without a [`HELLO`](Dialect::HELLO), and with
+    ///   [`Evidence::AnyBytes`](crate::Evidence::AnyBytes), data that reached our kernel is a
+    ///   sign of life too, on Linux and Android and where the socket is known.
     /// * An error of the stream or the sink is the end. One that is an
     ///   [`io::Error`](std::io::Error), or has one among its sources, says how the
     ///   connection ended; any other of the stream, and each with a
@@ -180,8 +182,11 @@ where
     /// * After [`Frame::Goodbye`](crate::Frame::Goodbye) it isn't polled again: if the protocol
     ///   answers a goodbye, that has to be flushed before it is handed on.
     ///
-    /// [`with_socket`](Self::with_socket) says where the socket is, if there is
-    /// one. A WebSocket is among the repository's examples.
+    /// [`Dialect::end_of`] says what an error means, where this doesn't fit.
+    /// [`with_socket`](Self::with_socket) says where the socket is, if there is one.
+    ///
+    /// A WebSocket has a constructor of its own, `Heartbeat::websocket`, with the feature
+    /// `tungstenite` or `axum`.
     pub fn with_frames(transport: T, config: Config) -> Self {
         Self::with_transport(transport, Frames::new(), config, |_| None)
     }

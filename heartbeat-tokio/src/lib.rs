@@ -89,6 +89,9 @@ mod timer;
 mod transport;
 #[cfg(feature = "postcard")]
 mod typed;
+#[cfg(any(feature = "axum", feature = "tungstenite"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "axum", feature = "tungstenite"))))]
+pub mod websocket;
 mod wire;
 
 pub use codec::Codec;
@@ -102,7 +105,7 @@ pub use heartbeat_core;
 #[cfg_attr(docsrs, doc(cfg(feature = "serde")))]
 pub use heartbeat_core::ConfigLayer;
 pub use heartbeat_core::{
-    Config, ConfigBuilder, ConfigError, Diagnosis, Evidence, GoodbyeCode, Hello, Nonce,
+    Config, ConfigBuilder, ConfigError, Diagnosis, End, Evidence, GoodbyeCode, Hello, Nonce,
     ProtocolError, Role, State,
 };
 pub use net::NetStatus;

@@ -358,19 +358,28 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
-    /// An acknowledgement of the peer's kernel counts, if that was asked for.
+    /// An acknowledgement of the peer's kernel counts, if that was asked for; and what
+    /// arrived of a message that the transport doesn't show before it is whole.
     fn ask_the_kernel(&mut self) {
+        let Some(stream) = self.stream.as_ref().filter(|_| !self.flags.has(Flag::Paused)) else {
+            return;
+        };
         let is_met = !C::HELLO || self.monitor.status().peer.is_some();
-        let counts = self.config().evidence() == Evidence::Acknowledgement && is_met;
-        if counts && !self.flags.has(Flag::Paused) {
-            let heard_at = self.monitor.status().last_heard;
-            let now = self.clock.now();
-            let stream = self.stream.as_ref();
-            let at = stream.and_then(|stream| self.net.acknowledged_at(stream, heard_at, now));
-            if let Some(at) = at {
-                self.monitor.handle_acknowledged(at, now);
-                self.count_incomplete();
+        let heard_at = self.monitor.status().last_heard;
+        let now = self.clock.now();
+        match self.monitor.config().evidence() {
+            Evidence::Acknowledgement if is_met => {
+                if let Some(at) = self.net.acknowledged_at(stream, heard_at, now) {
+                    self.monitor.handle_acknowledged(at, now);
+                    self.count_incomplete();
+                }
             }
+            Evidence::AnyBytes if C::WHOLE_FRAMES => {
+                if let Some(at) = self.net.received_at(stream, heard_at, now) {
+                    self.monitor.handle_bytes(at);
+                }
+            }
+            _ => {}
         }
     }
 

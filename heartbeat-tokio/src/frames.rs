@@ -17,7 +17,9 @@ use heartbeat_core::{Control, GoodbyeCode, ProtocolError};
 
 use crate::{
     Detail, SendError,
-    transport::{Broken, Buffered, Dialect, Doorman, Failure, Frame, Protocol, Scope, Transport, reason},
+    transport::{
+        Broken, Buffered, Dialect, Doorman, Failure, Frame, Protocol, Scope, Transport, reason,
+    },
 };
 
 /// The bytes of messages that a sink may hold before another one is handed over. Its

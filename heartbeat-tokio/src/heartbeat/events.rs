@@ -361,7 +361,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// An acknowledgement of the peer's kernel counts, if that was asked for; and what
     /// arrived of a message that the transport doesn't show before it is whole.
     fn ask_the_kernel(&mut self) {
-        let Some(stream) = self.stream.as_ref().filter(|_| !self.flags.has(Flag::Paused)) else {
+        let Some(stream) = self
+            .stream
+            .as_ref()
+            .filter(|_| !self.flags.has(Flag::Paused))
+        else {
             return;
         };
         let is_met = !C::HELLO || self.monitor.status().peer.is_some();

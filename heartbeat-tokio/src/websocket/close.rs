@@ -57,12 +57,15 @@ impl Close {
     fn goodbye_code(&self) -> GoodbyeCode {
         match self.code {
             SERVICE_RESTART => GoodbyeCode::RESTARTING,
-            PROTOCOL_ERROR | UNSUPPORTED_DATA | INVALID_PAYLOAD | TOO_BIG
-            | MANDATORY_EXTENSION => GoodbyeCode::PROTOCOL,
+            PROTOCOL_ERROR | UNSUPPORTED_DATA | INVALID_PAYLOAD | TOO_BIG | MANDATORY_EXTENSION => {
+                GoodbyeCode::PROTOCOL
+            }
             code => {
                 let ours = code.checked_sub(OURS).and_then(|code| code.try_into().ok());
                 // An answer to a goodbye is none itself.
-                let ours = ours.map(GoodbyeCode).filter(|&code| code != GoodbyeCode::RECEIVED);
+                let ours = ours
+                    .map(GoodbyeCode)
+                    .filter(|&code| code != GoodbyeCode::RECEIVED);
                 ours.unwrap_or(GoodbyeCode::LEAVING)
             }
         }
@@ -85,7 +88,11 @@ mod tests {
     fn every_code_with_which_a_side_leaves_comes_back_as_it_was() {
         for code in (0..=u8::MAX).filter(|&code| code != 8) {
             let close = Close::of_goodbye(GoodbyeCode(code), Detail::from("why"));
-            let expected = if code == 0 { 1000 } else { 4000 + u16::from(code) };
+            let expected = if code == 0 {
+                1000
+            } else {
+                4000 + u16::from(code)
+            };
             assert_eq!(close.code, expected);
             assert_eq!(goodbye(close.code, "why"), (code, "why".into()));
         }

@@ -69,11 +69,12 @@ use heartbeat_core::{Config, End, ProtocolError};
 
 pub use self::{
     beats::{Beats, Messages, Pings},
+    library::Library,
     own_frames::{OwnFrames, Payload, SUBPROTOCOL},
 };
 use self::{
     close::Close,
-    library::{Library, Received, Sent},
+    library::{Received, Sent},
 };
 use crate::{Dialect, Frame, Frames, Heartbeat};
 

@@ -5,8 +5,9 @@
 //! is the codec's to say, and when to ping the monitor's.
 
 use std::{
+    collections::VecDeque,
     error::Error,
-    io,
+    io, mem,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     task::{Context, Poll, ready},
@@ -41,6 +42,8 @@ pub struct Codec<C> {
     /// anything.
     codec: Result<C, Panicked>,
     read: BytesMut,
+    /// Bytes that somebody else had read, as long as they count as unread.
+    handed_over: usize,
     /// The stream has ended.
     eof: bool,
     /// The codec says that the connection has ended.
@@ -69,15 +72,21 @@ enum Direction {
 
 impl<C: Dialect> Codec<C> {
     pub(crate) fn new(codec: C) -> Self {
+        Self::resumed(codec, BytesMut::new(), BytesMut::new())
+    }
+
+    /// With what was read, and what was to be written.
+    pub(crate) fn resumed(codec: C, read: BytesMut, write: BytesMut) -> Self {
         Self {
             codec: Ok(codec),
-            read: BytesMut::new(),
+            handed_over: read.len(),
+            read,
             eof: false,
             ended: None,
             weight: 0,
             arrived: 0,
             doorman: Doorman::new(C::HELLO),
-            write: BytesMut::new(),
+            write,
             control: 0,
             refused: None,
             direction: Direction::Open,
@@ -137,6 +146,8 @@ impl<C> Codec<C> {
 
 impl<C: Dialect> Protocol for Codec<C> {
     type Message = C::Message;
+    /// None after it has panicked.
+    type Codec = Option<C>;
     const HELLO: bool = C::HELLO;
     const HALF_CLOSE: bool = C::HALF_CLOSE && !C::HELLO;
 }
@@ -153,6 +164,11 @@ where
     fn poll_read(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if let Some(error) = self.ended.take() {
             return Poll::Ready(Err(error));
+        }
+        if self.handed_over > 0 {
+            let read = mem::take(&mut self.handed_over);
+            self.arrived = read;
+            return Poll::Ready(Ok(read));
         }
         if self.read.capacity() == 0 {
             self.read = pool::take();
@@ -302,11 +318,13 @@ where
         self.poll_end(Pin::new(stream), cx)
     }
 
-    fn into_buffered(self) -> Buffered<C::Message> {
+    fn into_buffered(self) -> Buffered<C::Message, Option<C>> {
         Buffered {
+            received: VecDeque::new(),
+            unsent: VecDeque::new(),
             read: self.read.freeze(),
             write: self.write.freeze(),
-            ..Buffered::default()
+            codec: self.codec.ok(),
         }
     }
 }

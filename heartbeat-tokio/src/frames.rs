@@ -126,6 +126,7 @@ impl<T: Dialect> Frames<T> {
 
 impl<T: Dialect> Protocol for Frames<T> {
     type Message = T::Message;
+    type Codec = ();
     const HELLO: bool = T::HELLO;
     const HALF_CLOSE: bool = false;
     /// Long messages of this project's own travel in parts.

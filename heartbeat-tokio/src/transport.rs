@@ -294,7 +294,7 @@ pub enum Scope {
 
 /// What a transport held when it was taken apart.
 #[derive(Debug)]
-pub struct Buffered<M> {
+pub struct Buffered<M, C = ()> {
     /// Messages that were taken in and not handed out.
     pub received: VecDeque<M>,
     /// Messages that were to be sent.
@@ -303,6 +303,8 @@ pub struct Buffered<M> {
     pub read: Bytes,
     /// Bytes that were to be written.
     pub write: Bytes,
+    /// The codec, if there is one.
+    pub codec: C,
 }
 
 impl<M> Default for Buffered<M> {
@@ -312,6 +314,7 @@ impl<M> Default for Buffered<M> {
             unsent: VecDeque::new(),
             read: Bytes::new(),
             write: Bytes::new(),
+            codec: (),
         }
     }
 }
@@ -369,6 +372,10 @@ pub(crate) fn reason<'e, E: Error + 'static>(error: &'e (dyn Error + 'static)) -
 pub trait Protocol: sealed::Sealed {
     /// The application's messages.
     type Message;
+
+    /// What [`Parts`](crate::Parts) have of the codec: with
+    /// [`with_codec`](crate::Heartbeat::with_codec) it is `Option<C>`, and otherwise `()`.
+    type Codec;
 
     /// Whether our Hello reaches the peer.
     const HELLO: bool;
@@ -500,6 +507,6 @@ pub trait Transport<S>: Protocol {
     /// Ends our direction of the stream.
     fn poll_shutdown(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Takes the buffers out.
-    fn into_buffered(self) -> Buffered<Self::Message>;
+    /// Takes the buffers out, and the codec.
+    fn into_buffered(self) -> Buffered<Self::Message, Self::Codec>;
 }

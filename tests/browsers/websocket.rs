@@ -537,7 +537,10 @@ async fn hand_out(
     }
 }
 
-async fn assert_silent_in_time<B: Beats>(client: &mut Client<B>, since: Instant) {
+async fn assert_silent_in_time<B: Beats<Message: Clone + Debug>>(
+    client: &mut Client<B>,
+    since: Instant,
+) {
     let death = client.until_dead().await;
     let measured = since.elapsed();
     assert_eq!(death.cause, Cause::Silent);
@@ -545,7 +548,10 @@ async fn assert_silent_in_time<B: Beats>(client: &mut Client<B>, since: Instant)
     assert!(measured <= ms(800) + SLACK, "{measured:?}: too late");
 }
 
-async fn assert_cut_off_at_once<B: Beats>(client: &mut Client<B>, since: Instant) {
+async fn assert_cut_off_at_once<B: Beats<Message: Clone + Debug>>(
+    client: &mut Client<B>,
+    since: Instant,
+) {
     let death = client.until_dead().await;
     let measured = since.elapsed();
     assert!(is_cut_off(&death.cause), "{death}");

@@ -127,7 +127,12 @@ async fn text_and_binary_go_both_ways_over_axum() {
         "{:?}",
         ours.events
     );
-    let (closed, end) = tokio::join!(client.peer.close(), ours.until_ended());
+    let serving = async {
+        let end = ours.until_ended().await;
+        drop(ours); // as a handler does
+        end
+    };
+    let (closed, end) = tokio::join!(client.peer.close(), serving);
     closed.unwrap();
     assert!(matches!(end, PeerEvent::Closed { .. }), "{end:?}");
 }

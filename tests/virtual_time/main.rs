@@ -15,6 +15,7 @@ mod driver_cancel_safety;
 mod end_of;
 mod evidence;
 mod fairness;
+mod from_framed;
 mod handles;
 mod hostile;
 mod inbox;

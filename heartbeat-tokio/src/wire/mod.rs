@@ -132,6 +132,7 @@ impl Wire {
 
 impl Protocol for Wire {
     type Message = Bytes;
+    type Codec = ();
     const HELLO: bool = true;
     const HALF_CLOSE: bool = false;
 }

@@ -20,6 +20,7 @@ mod hostile;
 mod inbox;
 mod leaving;
 mod line;
+mod long_runs;
 mod memory;
 mod own_frames;
 mod own_protocol;

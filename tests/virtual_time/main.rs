@@ -1,6 +1,7 @@
 //! The adapter in virtual time, and whatever else neither waits nor measures: it
 //! may run beside anything.
 
+mod after_the_end;
 mod alive;
 mod allocations;
 mod bad_input;

@@ -63,6 +63,12 @@ impl Receiving {
 
     // ---- what was read ---------------------------------------------------
 
+    /// Whether everything that was read is taken apart, and more may come.
+    #[inline]
+    pub(super) fn is_idle(&self) -> bool {
+        self.decoder == Decoder::Idle
+    }
+
     /// Whether frames of the last read may be whole.
     #[inline]
     pub(super) fn has_unseen(&self) -> bool {
@@ -215,7 +221,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     }
 
     /// A frame, if a whole one is next, as long as frames are of interest.
-    #[inline]
+    #[inline(always)] // as above
     pub(super) fn next_frame(&mut self) -> Option<Frame<C::Message>> {
         while self.receiving.decoder != Decoder::Stopped {
             match self.transport.next_frame() {

@@ -78,8 +78,46 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         Poll::Pending
     }
 
-    /// Everything there may be to do.
+    /// Most often there is nothing to do until bytes arrive, and then there is a message.
+    #[inline(always)] // so that the message is moved once
     fn turn(&mut self, cx: &mut Context<'_>) -> Turn<C::Message> {
+        if self.is_at_rest() {
+            if self.poll_read(cx).is_ready() {
+                return match self.next_message() {
+                    Some(message) => self.give(message, cx),
+                    None => Turn::Read,
+                };
+            }
+            if self.wait(cx) {
+                return Turn::Wait;
+            }
+        }
+        self.turn_fully(cx)
+    }
+
+    /// Whether only bytes can bring something to do.
+    #[inline(always)]
+    fn is_at_rest(&self) -> bool {
+        self.judge.is_quiet()
+            && self.sending.is_idle()
+            && self.receiving.is_idle()
+            && self.ending.is_open()
+            && !self.inbox.is_paused()
+    }
+
+    /// A message is given. The application may take its time, so what is owed for what
+    /// came before it is written first.
+    #[inline(always)]
+    fn give(&mut self, message: C::Message, cx: &mut Context<'_>) -> Turn<C::Message> {
+        if self.has_outputs() {
+            self.write_outputs(cx);
+        }
+        Turn::Give(PeerEvent::Message(message))
+    }
+
+    /// Everything there may be to do.
+    #[inline(never)]
+    fn turn_fully(&mut self, cx: &mut Context<'_>) -> Turn<C::Message> {
         if self.has_finished() {
             return Turn::Done;
         }
@@ -95,12 +133,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
         if self.has_unseen() {
             if let Some(message) = self.take_message() {
-                // The application may take its time, so what is owed for what came before
-                // is written first.
-                if self.has_outputs() {
-                    self.write_outputs(cx);
-                }
-                return Turn::Give(PeerEvent::Message(message));
+                return self.give(message, cx);
             }
             // There may always be more to read.
             if self.has_outputs() || self.is_time_to_judge() {

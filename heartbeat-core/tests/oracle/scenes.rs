@@ -349,6 +349,20 @@ fn row_20() -> Played {
     Ok(())
 }
 
+/// A goodbye behind the end of our direction waits for all of linger, though the
+/// detection time is over long before.
+fn a_goodbye_behind_a_fin() -> Played {
+    let mut stage = foreign(usual().linger(ms(60_000)));
+    stage.call(1_000, Op::Finish)?;
+    stage.side.hand_out(1_000_000, &mut stage.tally)?;
+    stage.call(2_000, Op::Close(0))?;
+    stage.side.flush(2_000_000, &mut stage.tally)?;
+    stage.until(61_999, false)?;
+    stage.is(!stage.side.judge.has_ended(), "it lingers")?;
+    stage.until(62_000, false)?;
+    stage.is(stage.side.judge.state() == State::Closed, "unconfirmed")
+}
+
 type Scene = (&'static str, fn() -> Played);
 
 const SCENES: &[Scene] = &[
@@ -378,6 +392,7 @@ const SCENES: &[Scene] = &[
     ("19: a Hello taken back", row_19),
     ("20: min_interval above its bounds", row_20),
     ("21: a Hello that stretches our detection time", row_21),
+    ("a goodbye behind the end of our direction", a_goodbye_behind_a_fin),
 ];
 
 #[test]

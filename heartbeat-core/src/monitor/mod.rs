@@ -308,7 +308,7 @@ impl Monitor {
             .min(self.leaving.until())
     }
 
-    /// As if so many pings had been sent and answered: their count wraps at
+    /// As if this number of pings had been sent and answered: their count wraps at
     /// 2³².
     #[cfg(feature = "testkit")]
     #[doc(hidden)]

@@ -42,7 +42,7 @@ const HEADER: usize = 5;
 /// The longest varint of 32 bits.
 const VARINT: u32 = 5;
 
-/// What stands before a message of so many bytes.
+/// The header of a message of `length` bytes.
 #[inline]
 fn header(length: usize) -> [u8; HEADER] {
     // A message is checked before it is queued.

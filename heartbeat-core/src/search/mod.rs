@@ -79,7 +79,8 @@ const LONGEST_REST: u32 = 1024;
 ///   nothing.
 /// * It knows no clock, and each report is taken as the latest.
 ///
-/// Settled, it tries again what was lost: after 16 answers, and after twice as many
+/// Settled, it tries again what was lost: after 16 answers to connections that were idle
+/// for half of the safe interval or longer, and after twice as many
 /// each time that it is lost again, up to 1024. So a time that gets longer is found,
 /// and an outage that was taken for a lost connection is forgotten.
 ///
@@ -205,6 +206,12 @@ impl IntervalSearch {
         Duration::from_micros(smallest)..=Duration::from_micros(largest)
     }
 
+    /// Whether range, method, margin and resolution are those of the other one.
+    #[must_use]
+    pub fn has_settings_of(&self, other: &Self) -> bool {
+        self.settings == other.settings
+    }
+
     /// The interval for a connection that isn't to be lost: what was answered, less
     /// the margin, or the smallest of the range.
     #[must_use]
@@ -262,6 +269,8 @@ impl IntervalSearch {
                 self.lost = None;
                 self.search_again();
             }
+            // Busy connections rest for less, which says nothing.
+            _ if idle < self.answered / 2 => {}
             Phase::Resting { answers: 0 | 1 } if self.lost.is_some() => {
                 self.phase = Phase::Rechecking;
             }

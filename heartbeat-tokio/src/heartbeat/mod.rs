@@ -26,7 +26,7 @@ use std::{
 use bytes::Bytes;
 use futures_core::{FusedStream, Stream};
 use futures_sink::Sink;
-use heartbeat_core::{Config, GoodbyeCode, Instant, Monitor};
+use heartbeat_core::{Config, ConfigError, GoodbyeCode, Instant, Monitor};
 
 pub(crate) use self::ending::Remains;
 use self::{
@@ -276,6 +276,31 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.outputs_due();
     }
 
+    /// Sets another [`interval`](heartbeat_core::ConfigBuilder::interval) from now on,
+    /// which the peer is told with another Hello, where the protocol has one. The
+    /// detection time changes by as much, and the safety net follows. See
+    /// [`Monitor::set_interval`]. The interval that it has already costs nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] if a configuration can't have it, or if the peer would be refused
+    /// with it. Nothing has changed then.
+    pub fn set_interval(&mut self, interval: Duration) -> Result<(), ConfigError> {
+        if interval == self.config().interval() {
+            return Ok(());
+        }
+        self.monitor.set_interval(interval, self.clock.now())?;
+        if let Some(quiet) = &mut self.quiet {
+            **quiet = quiet.with_interval(interval)?;
+        }
+        if let Some(stream) = &self.stream {
+            let interval = self.monitor.status().interval;
+            self.net.adapt(stream, self.monitor.config(), interval);
+        }
+        self.outputs_due();
+        Ok(())
+    }
+
     /// Asks again if the answer that somebody waits for is worth nothing.
     fn probe_again(&mut self) {
         if self.flags.has(Flag::Probing) {
@@ -360,7 +385,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.monitor.status().detection_time
     }
 
-    /// The configuration that this was made with.
+    /// The configuration that this was made with, and the interval that was
+    /// [set](Self::set_interval) since.
     #[must_use]
     pub fn config(&self) -> &Config {
         self.quiet

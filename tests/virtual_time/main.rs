@@ -17,6 +17,7 @@ mod fairness;
 mod handles;
 mod hostile;
 mod inbox;
+mod learning;
 mod leaving;
 mod line;
 mod memory;

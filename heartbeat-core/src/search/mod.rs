@@ -63,7 +63,7 @@ const LONGEST_REST: u32 = 1024;
 ///     });
 /// }
 /// assert!(search.safe() > 15 * minute && search.safe() < 17 * minute);
-/// assert_eq!((attempts, lost), (10, 2));
+/// assert_eq!((attempts, lost), (11, 5));
 /// # Ok::<(), heartbeat_core::ConfigError>(())
 /// ```
 ///

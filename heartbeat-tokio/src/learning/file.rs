@@ -139,11 +139,18 @@ impl IntervalFile {
     /// [settings](IntervalSearch::has_settings_of) than those of `fresh`.
     #[must_use]
     pub fn recall(&self, key: &str, fresh: IntervalSearch) -> IntervalSearch {
-        let known = self.networks.iter().find(|(known, _)| known == key);
-        match known {
-            Some((_, search)) if search.has_settings_of(&fresh) => *search,
-            _ => fresh,
-        }
+        let known = self.get(key);
+        known
+            .filter(|search| search.has_settings_of(&fresh))
+            .unwrap_or(fresh)
+    }
+
+    /// What was learned in this network, with whatever settings.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<IntervalSearch> {
+        let mut networks = self.networks.iter();
+        let (_, search) = networks.find(|(known, _)| known == key)?;
+        Some(*search)
     }
 
     /// Remembers what was learned in this network, until it is written. Up to 256

@@ -83,7 +83,10 @@ struct State {
     search: IntervalSearch,
     probes: Probes,
     /// The application's connection.
-    connection: Connection,
+    in_use: Option<InUse>,
+    /// The one before it was lost after so long an idle time. If the next attempt to
+    /// connect succeeds, that is why.
+    lost: Option<Duration>,
 }
 
 /// Which connection tries longer intervals.
@@ -94,18 +97,11 @@ enum Probes {
 }
 
 #[derive(Debug)]
-enum Connection {
-    /// None was made, or nothing can be concluded from its end.
-    Unknown,
-    InUse {
-        meter: IdleMeter,
-        /// We were asleep since the last sign of life: nobody knows for how long
-        /// nothing passed.
-        slept: bool,
-    },
-    /// It was lost after so long an idle time. If the next attempt to connect succeeds,
-    /// that is why.
-    Lost { idle: Duration },
+struct InUse {
+    meter: IdleMeter,
+    /// We were asleep since the last sign of life: nobody knows for how long nothing
+    /// passed.
+    slept: bool,
 }
 
 impl Learner {
@@ -116,7 +112,8 @@ impl Learner {
         let state = State {
             search,
             probes: Probes::Second,
-            connection: Connection::Unknown,
+            in_use: None,
+            lost: None,
         };
         Self {
             state: Arc::new(watch::Sender::new(state)),
@@ -155,10 +152,10 @@ impl Learner {
     pub fn meter(&self) -> IdleMeter {
         let meter = IdleMeter::new();
         self.state.send_modify(|state| {
-            state.connection = Connection::InUse {
+            state.in_use = Some(InUse {
                 meter: meter.clone(),
                 slept: false,
-            };
+            });
         });
         meter
     }
@@ -174,8 +171,7 @@ impl Learner {
     /// [`Reconnect`](crate::Reconnect::learning) calls it.
     pub fn note_attempt(&self, is_connected: bool) {
         self.state.send_modify(|state| {
-            if let Connection::Lost { idle } = state.connection {
-                state.connection = Connection::Unknown;
+            if let Some(idle) = state.lost.take() {
                 state.search.learn(match is_connected {
                     true => SearchOutcome::Lost { idle },
                     false => SearchOutcome::Unrelated,
@@ -194,7 +190,8 @@ impl Learner {
     pub fn change_network(&self, search: IntervalSearch) {
         self.state.send_modify(|state| {
             state.search = search;
-            state.connection = Connection::Unknown;
+            state.in_use = None;
+            state.lost = None;
         });
     }
 
@@ -215,16 +212,21 @@ impl Learner {
 
 impl State {
     fn interval(&self) -> Duration {
-        let safe = self.search.safe();
+        let mut search = self.search;
+        if let Some(idle) = self.lost {
+            // The next connection isn't to be lost too, whatever was the reason.
+            search.learn(SearchOutcome::Lost { idle });
+        }
+        let safe = search.safe();
         match self.probes {
             Probes::Second => safe,
-            Probes::Own => self.search.next().unwrap_or(safe),
+            Probes::Own => search.next().unwrap_or(safe),
         }
     }
 
     fn note<M>(&mut self, event: &PeerEvent<M>) {
         let interval = self.interval();
-        let Connection::InUse { meter, slept } = &mut self.connection else {
+        let Some(InUse { meter, slept }) = &mut self.in_use else {
             return;
         };
         match event {
@@ -232,12 +234,10 @@ impl State {
             PeerEvent::Suspect { .. } => {}
             PeerEvent::Dead(death) => {
                 let idle = idle_before(&death.cause, meter, interval);
-                self.connection = match idle {
-                    Some(idle) if !*slept => Connection::Lost { idle },
-                    _ => Connection::Unknown,
-                };
+                self.lost = idle.filter(|_| !*slept);
+                self.in_use = None;
             }
-            PeerEvent::Closed { .. } => self.connection = Connection::Unknown,
+            PeerEvent::Closed { .. } => self.in_use = None,
             _ => {
                 let survived = meter.take_survived().filter(|_| !*slept);
                 *slept = false;

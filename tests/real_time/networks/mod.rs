@@ -7,6 +7,7 @@
 mod both_sides;
 mod diagnosis;
 mod fault_lab;
+mod nat;
 mod outages;
 mod packets;
 mod slow_line;

@@ -21,7 +21,7 @@ const RESOLUTION: f64 = 0.05;
 const UNTIL_LOST: f64 = 30.0;
 
 /// Seconds.
-const TIMEOUTS: [f64; 8] = [30.0, 60.0, 120.0, 300.0, 600.0, 1_200.0, 3_600.0, 7_200.0];
+const TIMEOUTS: [f64; 5] = [30.0, 120.0, 600.0, 1_800.0, 7_200.0];
 
 const METHODS: [(&str, SearchMethod); 4] = [
     ("binary", SearchMethod::Binary),
@@ -63,21 +63,24 @@ pub fn print(seeds: u32) -> Result<(), ConfigError> {
                     assert!(cost.attempts <= most.attempts, "{name}, {actual}: {cost:?}");
                     assert!(cost.lost <= most.lost, "{name}, {actual}: {cost:?}");
                     assert!(cost.time <= most.time, "{name}, {actual}: {cost:?}");
-                    Ok(cost)
+                    Ok((cost, most))
                 })
                 .collect::<Result<_, ConfigError>>()?;
-            row(timeout, name, &costs, bound(method, timeout));
+            row(timeout, name, &costs);
         }
     }
     Ok(())
 }
 
-fn row(timeout: f64, name: &str, costs: &[Cost], most: Cost) {
-    let mean = |of: fn(&Cost) -> f64| costs.iter().map(of).sum::<f64>() / costs.len() as f64;
+/// Prints the means of what was seen, and of the bounds.
+fn row(timeout: f64, name: &str, costs: &[(Cost, Cost)]) {
+    let count = costs.len() as f64;
+    let mean = |of: fn(&Cost) -> f64| costs.iter().map(|(cost, _)| of(cost)).sum::<f64>() / count;
+    let most = |of: fn(&Cost) -> f64| costs.iter().map(|(_, most)| of(most)).sum::<f64>() / count;
     let hours = |seconds: f64| format!("{:.2}", seconds / 3_600.0);
     // Where some never get so near, there is no mean.
     let until = |of: fn(&Cost) -> Option<f64>| {
-        let times: Vec<f64> = costs.iter().filter_map(of).collect();
+        let times: Vec<f64> = costs.iter().filter_map(|(cost, _)| of(cost)).collect();
         match times.len() * 100 / costs.len() {
             0 => "never".into(),
             100 => hours(times.iter().sum::<f64>() / times.len() as f64),
@@ -90,13 +93,13 @@ fn row(timeout: f64, name: &str, costs: &[Cost], most: Cost) {
         _ => format!("{} h", timeout / 3_600.0),
     };
     println!(
-        "| {timeout} | {name} | {:.1} ({}) | {:.1} ({}) | {} ({}) | {} | {} | {:.0} % | {:.0} |",
+        "| {timeout} | {name} | {:.1} ({:.1}) | {:.1} ({:.1}) | {} ({}) | {} | {} | {:.0} % | {:.0} |",
         mean(|cost| cost.attempts),
-        most.attempts,
+        most(|cost| cost.attempts),
         mean(|cost| cost.lost),
-        most.lost,
+        most(|cost| cost.lost),
         hours(mean(|cost| cost.time)),
-        hours(most.time),
+        hours(most(|cost| cost.time)),
         until(|cost| cost.within_10),
         until(|cost| cost.within_5),
         100.0 * mean(|cost| cost.found),

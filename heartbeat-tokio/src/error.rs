@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{CloseReason, Death};
+use crate::{CloseReason, Death, PeerEvent};
 
 /// A message wasn't accepted, or couldn't be flushed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -165,6 +165,15 @@ pub enum ProbeError {
 pub(crate) enum Ended {
     Closed(CloseReason),
     Dead(Death),
+}
+
+impl<M> From<Ended> for PeerEvent<M> {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Closed(reason) => Self::Closed { reason },
+            Ended::Dead(death) => Self::Dead(death),
+        }
+    }
 }
 
 impl From<Ended> for SendError {

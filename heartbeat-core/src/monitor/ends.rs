@@ -3,6 +3,7 @@
 use crate::{
     event::{Cause, CloseReason, End, NoDetail},
     frame::GoodbyeCode,
+    packed::PackedInstant,
     time::{Instant, micros},
 };
 
@@ -157,7 +158,8 @@ impl Monitor {
 
     fn close_with(&mut self, reason: CloseReason, answer: Option<GoodbyeCode>) {
         self.notices.closed(reason);
-        self.end(Life::Closed { answer });
+        let until = PackedInstant::from_instant(self.leaving.until());
+        self.end(Life::Closed { answer, until });
     }
 
     fn end(&mut self, life: Life) {

@@ -57,6 +57,7 @@
 //! * [`Heartbeat::spawn`]: for an application that works for long between two
 //!   reads.
 //! * [`Reconnect`]: another connection when one has died.
+//! * [`Learner`]: the longest interval that a network keeps an idle connection for.
 //! * [`Config`]: the timings, by preset, by budget or one by one.
 //! * [`safety_net`]: what the kernel knows about the connection, as a second
 //!   line of defence. On a plain `TcpStream` it is on by itself.
@@ -77,6 +78,7 @@ mod event;
 mod frames;
 mod heartbeat;
 mod inbox;
+mod learning;
 mod net;
 mod observe;
 mod pool;
@@ -105,6 +107,10 @@ pub use heartbeat_core::{
     Config, ConfigBuilder, ConfigError, Diagnosis, Evidence, GoodbyeCode, Hello, Nonce,
     ProtocolError, Role, State,
 };
+pub use learning::{IdleMeter, Learner, Metered, Probe, Prober};
+#[cfg(feature = "interval-file")]
+#[cfg_attr(docsrs, doc(cfg(feature = "interval-file")))]
+pub use learning::{IntervalFile, IntervalFileError};
 pub use net::NetStatus;
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]

@@ -19,6 +19,7 @@ mod fairness;
 mod handles;
 mod hostile;
 mod inbox;
+mod learning;
 mod leaving;
 mod line;
 mod long_runs;

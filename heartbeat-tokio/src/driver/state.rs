@@ -10,10 +10,11 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use futures_core::Stream;
-use heartbeat_core::{Config, GoodbyeCode};
+use heartbeat_core::{Config, ConfigError, GoodbyeCode};
 use tokio::sync::watch;
 
 use super::{
@@ -307,6 +308,16 @@ where
         // Also if a codec has failed: that may be the end.
         self.turns.call_task();
         posted.map(|()| None)
+    }
+
+    fn set_interval(&self, interval: Duration) -> Result<(), ConfigError> {
+        let mut state = self.lock();
+        if let Stage::Served(heartbeat) = &mut state.stage {
+            heartbeat.set_interval(interval)?;
+        }
+        drop(state);
+        self.turns.call_task();
+        Ok(())
     }
 
     fn probe(&self) -> Status {

@@ -8,9 +8,10 @@
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
     task::Context,
+    time::Duration,
 };
 
-use heartbeat_core::{Config, Control, Event, Evidence, Instant, Monitor};
+use heartbeat_core::{Config, ConfigError, Control, Event, Evidence, Instant, Monitor};
 
 use super::Heartbeat;
 use crate::{
@@ -119,6 +120,17 @@ impl Judge {
     pub(super) fn probe(&mut self) {
         self.is_probing = true;
         self.tell(Monitor::probe);
+    }
+
+    /// Sets another interval.
+    pub(super) fn set_interval(&mut self, interval: Duration) -> Result<(), ConfigError> {
+        let quiet = self.quiet.as_deref();
+        let quiet = quiet.map(|config| config.with_interval(interval));
+        let quiet = quiet.transpose()?;
+        self.monitor.set_interval(interval, self.clock.now())?;
+        self.note_outputs();
+        self.quiet = quiet.map(Box::new);
+        Ok(())
     }
 
     /// Asks again if the answer that somebody waits for is worth nothing.

@@ -61,6 +61,7 @@
 //! | another `Stream` and `Sink` of whole frames | [`Heartbeat::with_frames`] |
 //! | an application that works for long between two reads | [`spawn`](Heartbeat::spawn), on any of these |
 //! | a client that has to come back | [`Reconnect`] |
+//! | a network that forgets idle connections, and a battery | [`Learner`] |
 //! | no tokio | [`heartbeat_core`], which is the judgement alone |
 //!
 //! [`Config`] is the timings: by preset, by budget or one by one. [`PeerEvent`] is what you
@@ -78,8 +79,9 @@
 //! |---|---|---|
 //! | `serde` | on | [`Config`], [`SafetyNet`] and [`Backoff`] from TOML, JSON and the like |
 //! | `postcard` | on | [`Heartbeat::typed`] |
-//! | `tungstenite` | | WebSockets of tokio-tungstenite 0.30, on both sides |
-//! | `axum` | | WebSockets of axum 0.8 |
+//! | `tungstenite` | | a WebSocket of tokio-tungstenite 0.30, on either side |
+//! | `axum` | | a WebSocket of axum 0.8 |
+//! | `interval-file` | | [`Learner`]'s findings in a file |
 //! | `metrics` | | all connections in numbers, for the crate `metrics` |
 //! | `tracing` | | each connection in the log, for the crate `tracing` |
 //! | `testkit` | | a stream for your own tests, whose peer freezes and whose line is cut in virtual time |
@@ -98,6 +100,7 @@ mod frames;
 pub mod guide;
 mod heartbeat;
 mod inbox;
+mod learning;
 mod net;
 mod observe;
 mod pool;
@@ -129,6 +132,10 @@ pub use heartbeat_core::{
     Config, ConfigBuilder, ConfigError, Diagnosis, End, Evidence, GoodbyeCode, Hello, Nonce,
     ProtocolError, Role, State,
 };
+pub use learning::{IdleMeter, Learner, Metered, Probe, Prober};
+#[cfg(feature = "interval-file")]
+#[cfg_attr(docsrs, doc(cfg(feature = "interval-file")))]
+pub use learning::{IntervalFile, IntervalFileError};
 pub use net::NetStatus;
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]

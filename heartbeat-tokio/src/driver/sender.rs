@@ -13,7 +13,7 @@ use std::{
 };
 
 use futures_sink::Sink;
-use heartbeat_core::{Config, GoodbyeCode};
+use heartbeat_core::{Config, ConfigError, GoodbyeCode};
 use tokio::{sync::watch, time::timeout};
 
 use super::{
@@ -131,6 +131,16 @@ impl<M> Sender<M> {
             (_, Some(ended)) => Err(ended.into()),
             _ => Err(ProbeError::Unanswered { waited }),
         }
+    }
+
+    /// Sets another interval. See [`Heartbeat::set_interval`](crate::Heartbeat::set_interval).
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] if a configuration can't have it, or if the peer would be refused
+    /// with it. Nothing has changed then.
+    pub fn set_interval(&self, interval: Duration) -> Result<(), ConfigError> {
+        self.connection.set_interval(interval)
     }
 
     /// What is known about the connection right now.

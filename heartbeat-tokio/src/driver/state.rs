@@ -10,10 +10,11 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use futures_core::Stream;
-use heartbeat_core::{Config, GoodbyeCode};
+use heartbeat_core::{Config, ConfigError, GoodbyeCode};
 use tokio::sync::watch;
 
 use super::{
@@ -24,7 +25,6 @@ use super::{
 use crate::{
     Detail, Heartbeat, PeerEvent, SendError, Status,
     heartbeat::Remains,
-    inbox::Inbox,
     transport::{Protocol, Transport},
 };
 
@@ -310,6 +310,16 @@ where
         posted.map(|()| None)
     }
 
+    fn set_interval(&self, interval: Duration) -> Result<(), ConfigError> {
+        let mut state = self.lock();
+        if let Stage::Served(heartbeat) = &mut state.stage {
+            heartbeat.set_interval(interval)?;
+        }
+        drop(state);
+        self.turns.call_task();
+        Ok(())
+    }
+
     fn probe(&self) -> Status {
         let mut state = self.lock();
         let heartbeat = match &mut state.stage {
@@ -388,7 +398,7 @@ where
         state.has_receiver = false;
         let unread = match &mut state.stage {
             Stage::Served(heartbeat) => heartbeat.discard(),
-            Stage::Over(remains) => mem::replace(&mut remains.inbox, Inbox::new()),
+            Stage::Over(remains) => remains.inbox.take(),
         };
         drop(state);
         drop(unread);

@@ -24,7 +24,6 @@ use super::{
 use crate::{
     Detail, Heartbeat, PeerEvent, SendError, Status,
     heartbeat::Remains,
-    inbox::Inbox,
     transport::{Protocol, Transport},
 };
 
@@ -388,7 +387,7 @@ where
         state.has_receiver = false;
         let unread = match &mut state.stage {
             Stage::Served(heartbeat) => heartbeat.discard(),
-            Stage::Over(remains) => mem::replace(&mut remains.inbox, Inbox::new()),
+            Stage::Over(remains) => remains.inbox.take(),
         };
         drop(state);
         drop(unread);

@@ -78,38 +78,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         Poll::Pending
     }
 
-    /// Most often there is nothing to do until bytes arrive, and then there is a message.
-    #[inline]
-    fn turn(&mut self, cx: &mut Context<'_>) -> Turn<C::Message> {
-        if self.judge.is_quiet() && !self.intake.is_paused() {
-            if self.receiving.has_unseen() {
-                if let Some(message) = self.take_message() {
-                    return self.give(message, cx);
-                }
-            } else if self.receiving.is_idle() && self.sending.is_idle() && self.ending.is_open() {
-                if self.poll_read(cx).is_ready() {
-                    return Turn::Read;
-                }
-                if self.is_waiting(cx) {
-                    return Turn::Wait;
-                }
-            }
-        }
-        self.turn_fully(cx)
-    }
-
-    /// A message is given. The application may take its time, so what is owed for what
-    /// came before it is written first.
-    #[inline]
-    fn give(&mut self, message: C::Message, cx: &mut Context<'_>) -> Turn<C::Message> {
-        if self.has_outputs() {
-            self.write_outputs(cx);
-        }
-        Turn::Give(PeerEvent::Message(message))
-    }
-
     /// Everything there may be to do.
-    fn turn_fully(&mut self, cx: &mut Context<'_>) -> Turn<C::Message> {
+    fn turn(&mut self, cx: &mut Context<'_>) -> Turn<C::Message> {
         if self.has_finished() {
             return Turn::Done;
         }
@@ -125,7 +95,12 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
         if self.has_unseen() {
             if let Some(message) = self.take_message() {
-                return self.give(message, cx);
+                // The application may take its time, so what is owed for what came before
+                // is written first.
+                if self.has_outputs() {
+                    self.write_outputs(cx);
+                }
+                return Turn::Give(PeerEvent::Message(message));
             }
             // There may always be more to read.
             if self.has_outputs() || self.is_time_to_judge() {
@@ -138,7 +113,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if self.has_ended() {
             return self.turn_to_the_end(cx);
         }
-        if !self.intake.is_paused() && self.poll_read(cx).is_ready() {
+        if !self.inbox.is_paused() && self.poll_read(cx).is_ready() {
             return Turn::Read;
         }
         if self.sending.is_due() {
@@ -148,11 +123,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if self.has_unseen() {
             return Turn::Read;
         }
-        if self.has_outputs() || !self.arm(cx) {
-            return Turn::Again;
+        match !self.has_outputs() && self.wait(cx) {
+            true => Turn::Wait,
+            false => Turn::Again,
         }
-        self.wait();
-        Turn::Wait
     }
 
     /// The connection has ended: that is told when nothing is left to do with its stream.
@@ -232,7 +206,7 @@ where
             return Poll::Ready(this.take_from_inbox());
         }
         match &event {
-            Poll::Ready(Some(event)) => this.intake.note_taken(event),
+            Poll::Ready(Some(event)) => this.inbox.note_taken(event),
             Poll::Ready(None) => {}
             Poll::Pending => this.wakers.note_reader(cx),
         }

@@ -16,7 +16,7 @@ mod same_as_redis;
 mod store;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     env,
 };
 
@@ -50,6 +50,8 @@ struct State {
     faults: u8,
     /// Some keeper doesn't know what became of its scripts.
     gave_up: bool,
+    /// Whose grace period ran when the data were lost: nobody knows of them any more.
+    forgotten: BTreeSet<u8>,
     wrong: Option<&'static str>,
     /// A script came too late; somebody was back before the grace period was over.
     refused: bool,
@@ -168,7 +170,7 @@ fn no_long_story_makes_a_ghost_or_tells_anything_twice() {
             assert_eq!(state.wrong, None, "{story:#?}");
             tried += 1;
         }
-        let complete = state.clone().is_complete_after_a_refresh();
+        let complete = state.clone().is_complete_after_a_refresh(&fleet);
         assert!(complete, "{story:#?}\n{state:#?}");
     }
     println!("{tried} steps");
@@ -281,6 +283,7 @@ impl Model for Fleet {
             }
             Action::LoseData => {
                 let losses = state.store.losses + 1;
+                state.forgotten.extend(state.store.leaving.keys());
                 state.store = Store {
                     losses,
                     ..Store::default()
@@ -305,9 +308,10 @@ impl Model for Fleet {
                 }
                 None => true,
             }),
-            Property::always("one refresh later all is complete", |_, state: &State| {
-                state.clone().is_complete_after_a_refresh()
-            }),
+            Property::always(
+                "one refresh later all is complete",
+                |fleet: &Self, state: &State| state.clone().is_complete_after_a_refresh(fleet),
+            ),
             // Or the others mean nothing.
             Property::sometimes("a late script is refused", |_, state: &State| state.refused),
             Property::sometimes("a user comes back in time", |_, state: &State| {
@@ -404,7 +408,7 @@ impl State {
     }
 
     /// Without further faults, and a refresh of each gateway.
-    fn is_complete_after_a_refresh(mut self) -> bool {
+    fn is_complete_after_a_refresh(mut self, fleet: &Fleet) -> bool {
         let numbers: Vec<_> = self.gateways.keys().copied().collect();
         // It may be fenced, register, tell and refresh.
         for round in 0..5 {
@@ -419,7 +423,6 @@ impl State {
                 }
             }
         }
-        let lost_data = self.store.losses > 0;
         let complete = |(number, gateway): (&u8, &Gateway)| {
             let entries = self.store.entries.get(number).cloned().unwrap_or_default();
             entries == gateway.live
@@ -427,9 +430,15 @@ impl State {
                     .values()
                     .all(|user| self.announced.get(user) == Some(&true))
         };
-        // What is announced is so; of a store that was lost the dead are never told.
-        let as_announced = |(user, is_present): (&u8, &bool)| {
-            self.store.is_present(*user) == *is_present || (lost_data && *is_present)
+        // What is announced is so. After a loss of data nobody tells of those who died with
+        // the store or whose grace period ran; readers look at the roster for that. And an
+        // end that may not have been announced is, after a grace period.
+        let all_live = self.gateways.len() == usize::from(fleet.gateways);
+        let as_announced = |(user, announced): (&u8, &bool)| {
+            let dead = *announced && (!all_live || self.forgotten.contains(user));
+            let again = !*announced && self.store.leaving.contains_key(user);
+            let lost_data = self.store.losses > 0;
+            self.store.is_present(*user) == *announced || (lost_data && (dead || again))
         };
         self.wrong.is_none()
             && self.gateways.iter().all(complete)

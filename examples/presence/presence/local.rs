@@ -27,12 +27,20 @@ pub(super) struct Local {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Connection {
     user: String,
-    /// This epoch's lease may have the entry.
-    sent: bool,
-    /// Some epoch's had it.
-    confirmed: bool,
+    known: Known,
     /// If it has ended.
     ending: Option<Ending>,
+}
+
+/// Whether a store, in any epoch, has announced the user for this connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Known {
+    /// It wasn't told.
+    No,
+    /// It was told, and hasn't replied.
+    Perhaps,
+    /// It has replied.
+    Yes,
 }
 
 /// How a connection ended.
@@ -69,8 +77,7 @@ impl Local {
         self.next += 1;
         let new = Connection {
             user: user.to_owned(),
-            sent: false,
-            confirmed: false,
+            known: Known::No,
             ending: None,
         };
         self.connections.insert(connection, new);
@@ -80,15 +87,15 @@ impl Local {
 
     /// A connection has ended. One that no store ever knew needn't be mentioned.
     pub(super) fn end(&mut self, connection: u64, ending: &Ending) {
-        let Some(known) = self.connections.get_mut(&connection) else {
-            return;
-        };
-        if known.sent || known.confirmed {
-            known.ending = Some(ending.clone());
-            self.leaving.insert(connection);
-        } else {
-            self.connections.remove(&connection);
-            self.entering.remove(&connection);
+        match self.connections.get_mut(&connection) {
+            Some(ended) if ended.known != Known::No => {
+                ended.ending = Some(ending.clone());
+                self.leaving.insert(connection);
+            }
+            _ => {
+                self.connections.remove(&connection);
+                self.entering.remove(&connection);
+            }
         }
     }
 
@@ -96,12 +103,10 @@ impl Local {
     /// all are told again. An end needn't be, the store has seen to it; but one that has
     /// lost its data never knew of the entry, and nobody would announce the end.
     pub(super) fn begin(&mut self, store: &str) {
-        if !self.is_another(store) {
+        let known = self.store.get_or_insert_with(|| store.to_owned());
+        if known == store {
             self.leaving.clear();
-            self.connections.retain(|_, known| known.ending.is_none());
-        }
-        for known in self.connections.values_mut() {
-            known.sent = false;
+            self.connections.retain(|_, it| it.ending.is_none());
         }
         self.entering = self.connections.keys().copied().collect();
     }
@@ -111,22 +116,24 @@ impl Local {
         let is_another = self.is_another(store);
         let mut batch = Batch::new();
         for connection in self.entering.iter().take(BATCH) {
-            let Some(known) = self.connections.get_mut(connection) else {
+            let Some(entered) = self.connections.get_mut(connection) else {
                 continue;
             };
-            known.sent = true;
             batch.push(Order::Enter {
                 connection: *connection,
-                user: known.user.clone(),
-                again: is_another && known.confirmed,
+                user: entered.user.clone(),
+                again: is_another && entered.known == Known::Yes,
             });
+            if entered.known == Known::No {
+                entered.known = Known::Perhaps;
+            }
         }
         if batch.len() < self.entering.len() {
             return batch;
         }
         for connection in self.leaving.iter().take(BATCH) {
-            let known = self.connections.get(connection);
-            if let Some(ending) = known.and_then(|known| known.ending.clone()) {
+            let ended = self.connections.get(connection);
+            if let Some(ending) = ended.and_then(|ended| ended.ending.clone()) {
                 let connection = *connection;
                 batch.push(Order::Leave { connection, ending });
             }
@@ -140,8 +147,8 @@ impl Local {
             match order {
                 Order::Enter { connection, .. } => {
                     self.entering.remove(connection);
-                    if let Some(known) = self.connections.get_mut(connection) {
-                        known.confirmed = true;
+                    if let Some(entered) = self.connections.get_mut(connection) {
+                        entered.known = Known::Yes;
                     }
                 }
                 Order::Leave { connection, .. } => {
@@ -150,13 +157,12 @@ impl Local {
                 }
             }
         }
-        // A store that has lost its data has been told again what others had confirmed.
-        let is_confirmed = |connection| {
-            self.connections
-                .get(connection)
-                .is_some_and(|known| known.confirmed)
+        // What another store knew has been told again.
+        let is_known = |connection: &u64| {
+            let it = self.connections.get(connection);
+            it.is_some_and(|it| it.known != Known::No)
         };
-        if !self.entering.iter().any(is_confirmed) {
+        if !self.entering.iter().any(is_known) {
             self.store = Some(store.to_owned());
         }
     }

@@ -47,7 +47,7 @@ fn the_models_store_does_what_the_script_does_in_redis() {
     }
     let mut redis = Redis::start();
     let mut connection = redis.connect();
-    let cases = if crate::full() { 500 } else { 150 };
+    let cases = if crate::full() { 300 } else { 150 };
     let mut runner = TestRunner::new(ProptestConfig::with_cases(cases));
     let steps = prop::collection::vec(step(), 1..60);
     for _ in 0..cases {

@@ -31,14 +31,19 @@ local function announce(kind, who, why)
   call('XADD', key('events'), 'MAXLEN', '~', 10000, '*', 'kind', kind, 'who', who, 'why', why)
 end
 
--- An entry of the user's is gone. Without a grace period a goodbye is announced here.
-local function lose(user, grace, why)
-  if call('HINCRBY', key('users'), user, -1) > 0 then return end
-  call('HDEL', key('users'), user)
+-- When a grace period that begins now is over; nil if there is none.
+local function deadline(grace)
   -- Another gateway may have the user, and hasn't told this store yet.
   grace = math.max(tonumber(grace), call('PTTL', key('settling')))
-  if grace == 0 then return announce('left', user, why) end
-  call('ZADD', key('leaving'), now() + grace, user)
+  return grace > 0 and now() + grace or nil
+end
+
+-- An entry of the user's is gone.
+local function lose(user, deadline, why)
+  if call('HINCRBY', key('users'), user, -1) > 0 then return end
+  call('HDEL', key('users'), user)
+  if not deadline then return announce('left', user, why) end
+  call('ZADD', key('leaving'), deadline, user)
   call('HSET', key('why'), user, why)
 end
 
@@ -46,7 +51,8 @@ end
 local function clear(which, grace, why)
   local users = call('HVALS', key('entries:' .. which))
   call('DEL', key('entries:' .. which))
-  for _, user in ipairs(users) do lose(user, grace, why) end
+  local deadline = deadline(grace)
+  for _, user in ipairs(users) do lose(user, deadline, why) end
   return #users
 end
 
@@ -113,7 +119,7 @@ function operations.leave(connection, grace, why)
   local user = call('HGET', key('entries:' .. gateway), connection)
   if user then
     call('HDEL', key('entries:' .. gateway), connection)
-    lose(user, grace, why)
+    lose(user, deadline(grace), why)
   end
   return 1
 end

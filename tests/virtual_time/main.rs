@@ -1,6 +1,7 @@
 //! The adapter in virtual time, and whatever else neither waits nor measures: it
 //! may run beside anything.
 
+mod after_the_end;
 mod alive;
 mod allocations;
 mod bad_input;
@@ -9,6 +10,7 @@ mod busy_then_silent;
 mod cancel_safety;
 mod configuration;
 mod delivered_before_the_end;
+mod differential;
 mod documentation;
 mod driver;
 mod driver_cancel_safety;
@@ -19,6 +21,7 @@ mod hostile;
 mod inbox;
 mod leaving;
 mod line;
+mod long_runs;
 mod memory;
 mod own_frames;
 mod own_protocol;

@@ -23,8 +23,7 @@ use super::{
 };
 use crate::{
     Detail, Heartbeat, PeerEvent, SendError, Status,
-    heartbeat::{Keep, Remains},
-    inbox::Inbox,
+    heartbeat::Remains,
     transport::{Protocol, Transport},
 };
 
@@ -138,11 +137,7 @@ impl<S, C: Transport<S>> State<S, C> {
         if !is_held {
             heartbeat.leave(GoodbyeCode::LEAVING, Detail::default());
         }
-        let keep = match self.has_receiver {
-            true => Keep::All,
-            false => Keep::Nothing,
-        };
-        heartbeat.take_in(keep, cx);
+        heartbeat.take_in(cx, |_| true);
         if !heartbeat.has_finished() {
             return Poll::Pending;
         }
@@ -392,7 +387,7 @@ where
         state.has_receiver = false;
         let unread = match &mut state.stage {
             Stage::Served(heartbeat) => heartbeat.discard(),
-            Stage::Over(remains) => mem::replace(&mut remains.inbox, Inbox::new()),
+            Stage::Over(remains) => remains.inbox.take(),
         };
         drop(state);
         drop(unread);

@@ -5,6 +5,7 @@
 //! ```
 
 mod both_sides;
+mod chaos;
 mod diagnosis;
 mod fault_lab;
 mod outages;

@@ -11,6 +11,7 @@ mod local_stall;
 mod loops;
 mod nats;
 mod networks;
+mod presence;
 mod processes;
 mod redis;
 mod runtimes;

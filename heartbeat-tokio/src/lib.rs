@@ -56,6 +56,8 @@
 //!   [whole frames](Heartbeat::with_frames).
 //! * [`Heartbeat::spawn`]: for an application that works for long between two
 //!   reads.
+//! * [`Group`]: many connections as one stream of events.
+//! * [`Heartbeat::into_io`]: a stream of bytes, for a protocol that wants one.
 //! * [`Reconnect`]: another connection when one has died.
 //! * [`Config`]: the timings, by preset, by budget or one by one.
 //! * [`safety_net`]: what the kernel knows about the connection, as a second
@@ -75,8 +77,10 @@ mod driver;
 mod error;
 mod event;
 mod frames;
+mod group;
 mod heartbeat;
 mod inbox;
+mod io;
 mod net;
 mod observe;
 mod pool;
@@ -96,6 +100,7 @@ pub use driver::{Driver, Receiver, Sender, WeakSender};
 pub use error::{CloseError, EncodeError, ProbeError, SendError, TrySendError};
 pub use event::{Cause, CloseReason, Death, Detail, PeerEvent};
 pub use frames::Frames;
+pub use group::{Broadcast, Group, Slow};
 pub use heartbeat::{Heartbeat, Parts, Status};
 pub use heartbeat_core;
 #[cfg(feature = "serde")]
@@ -105,6 +110,7 @@ pub use heartbeat_core::{
     Config, ConfigBuilder, ConfigError, Diagnosis, Evidence, GoodbyeCode, Hello, Nonce,
     ProtocolError, Role, State,
 };
+pub use io::Io;
 pub use net::NetStatus;
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]

@@ -19,3 +19,4 @@ mod stranger;
 mod swarm;
 mod tls;
 mod told;
+mod tunnel;

@@ -13,13 +13,20 @@ use heartbeat_core::{Config, GoodbyeCode};
 use tokio::sync::watch;
 
 use super::waiting::{Ticket, Wanted};
-use crate::{CloseError, CloseReason, Detail, PeerEvent, SendError, Status, error::Ended};
+use crate::{
+    CloseError, CloseReason, Detail, PeerEvent, SendError, Status, error::Ended,
+    safety_net::Liveness,
+};
 
 /// What the handles do with a connection, whatever carries it.
 pub(super) trait Connection<M>: Send + Sync {
     /// The next event. `more` says of the last call whether messages lay there behind
     /// what it gave, and is told of this one.
     fn poll_event(&self, more: &mut bool, cx: &mut Context<'_>) -> Poll<Option<PeerEvent<M>>>;
+    /// The next event of those that the task took in.
+    fn poll_taken_in(&self, cx: &Context<'_>) -> Poll<Option<PeerEvent<M>>>;
+    /// Whether the receiver leaves the stream and the timer to the task.
+    fn leave_serving_to_the_task(&self, leaves: bool);
     /// Waits for something. Until it is so, or `ticket` is given back, the task of `cx`
     /// is woken when it is.
     fn poll_until(
@@ -35,6 +42,8 @@ pub(super) trait Connection<M>: Send + Sync {
     fn probe(&self) -> Status;
     fn leave(&self, code: GoodbyeCode, detail: Detail);
     fn snapshot(&self) -> Snapshot;
+    /// Looks at the socket; `None` without one.
+    fn check(&self) -> io::Result<Option<Liveness>>;
     fn watch(&self) -> watch::Receiver<Status>;
     /// One more sender. Not if no handle is left.
     fn add_sender(&self) -> bool;

@@ -50,6 +50,19 @@ impl<M> Receiver<M> {
         poll_fn(|cx| self.connection.poll_event(&mut self.more, cx)).await
     }
 
+    /// The next event of those that the task took in, for a receiver that
+    /// [leaves serving to it](Self::leave_serving_to_the_task).
+    pub(crate) fn poll_taken_in(&mut self, cx: &Context<'_>) -> Poll<Option<PeerEvent<M>>> {
+        self.more = false;
+        self.connection.poll_taken_in(cx)
+    }
+
+    /// Whether the connection is served by its task only. Then this is woken for what
+    /// that took in, and not for each byte.
+    pub(crate) fn leave_serving_to_the_task(&self, leaves: bool) {
+        self.connection.leave_serving_to_the_task(leaves);
+    }
+
     /// What is known about the connection right now.
     #[must_use]
     pub fn status(&self) -> Status {

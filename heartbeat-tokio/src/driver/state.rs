@@ -6,7 +6,7 @@
 
 use std::{
     future::Future,
-    mem,
+    io, mem,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker, ready},
@@ -25,6 +25,7 @@ use crate::{
     Detail, Heartbeat, PeerEvent, SendError, Status,
     heartbeat::{Keep, Remains},
     inbox::Inbox,
+    safety_net::Liveness,
     transport::{Protocol, Transport},
 };
 
@@ -249,6 +250,27 @@ where
         event
     }
 
+    fn poll_taken_in(&self, cx: &Context<'_>) -> Poll<Option<PeerEvent<C::Message>>> {
+        self.turns.await_events(cx);
+        let mut state = self.lock();
+        let heartbeat = match &mut state.stage {
+            Stage::Served(heartbeat) => heartbeat,
+            Stage::Over(remains) => return Poll::Ready(remains.inbox.pop()),
+        };
+        let was_full = heartbeat.is_paused();
+        let event = heartbeat.take_from_inbox();
+        let reads_on = was_full && !heartbeat.is_paused();
+        drop(state);
+        if reads_on {
+            self.turns.call_task();
+        }
+        event.map_or(Poll::Pending, |event| Poll::Ready(Some(event)))
+    }
+
+    fn leave_serving_to_the_task(&self, leaves: bool) {
+        self.turns.leave_serving_to_the_task(leaves);
+    }
+
     fn poll_until(
         &self,
         wanted: Wanted,
@@ -362,6 +384,13 @@ where
                 io_error: remains.io_error.clone(),
                 is_drained: remains.inbox.is_empty(),
             },
+        }
+    }
+
+    fn check(&self) -> io::Result<Option<Liveness>> {
+        match &self.lock().stage {
+            Stage::Served(heartbeat) => heartbeat.check(),
+            Stage::Over(_) => Ok(None),
         }
     }
 

@@ -39,7 +39,7 @@ use crate::{
     inbox::{Inbox, READ_AHEAD},
     net::{Net, NetStatus, SocketOf},
     observe::Observe,
-    safety_net::SafetyNet,
+    safety_net::{Liveness, SafetyNet},
     timer::{Clock, Timer},
     transport::{Buffered, Protocol, Transport},
     wire::Wire,
@@ -425,6 +425,17 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
+    /// Looks at the socket, if it is known.
+    pub(crate) fn check(&self) -> io::Result<Option<Liveness>> {
+        let stream = self.stream.as_ref();
+        stream.map_or(Ok(None), |stream| self.net.check(stream))
+    }
+
+    /// Whether we don't read, because the inbox is full.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.flags.has(Flag::Paused)
+    }
+
     /// Counts what there was to tell, messages aside. Wraps.
     pub(crate) fn news(&self) -> u32 {
         self.news
@@ -533,7 +544,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
-    fn take_from_inbox(&mut self) -> Option<PeerEvent<C::Message>> {
+    pub(crate) fn take_from_inbox(&mut self) -> Option<PeerEvent<C::Message>> {
         let event = self.inbox.pop();
         if self.inbox.is_empty() {
             self.resume();

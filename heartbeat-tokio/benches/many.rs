@@ -75,7 +75,10 @@ mod linux {
             return be_the_peers(address.parse().expect("an address"), connections);
         }
         println!("{connections} connections, a ping each {INTERVAL:?}, 2 workers");
-        println!("{:<12} {:>10} {:>12} {:>6}", "", "memory, B", "a beat, µs", "dead");
+        println!(
+            "{:<12} {:>10} {:>12} {:>6}",
+            "", "memory, B", "a beat, µs", "dead"
+        );
         for name in ["group", "mpsc", "unordered", "stream-map"] {
             if value("--only").is_none_or(|only| only == name) {
                 measure(name, connections)?;
@@ -112,7 +115,8 @@ mod linux {
         let memory = ALLOCATED.load(Relaxed).saturating_sub(before.0) / connections;
         let dead = DEAD.load(Relaxed) - before.1;
         println!("{name:<12} {memory:>10} {each:>12.1} {dead:>6}");
-        runtime.shutdown_background();
+        // Before the peers go: nobody sees that.
+        runtime.shutdown_timeout(Duration::from_secs(30));
         child.kill()?;
         child.wait().map(drop)
     }
@@ -171,9 +175,10 @@ mod linux {
             });
         }
         let parts = (taken, members);
-        Box::pin(futures::stream::unfold(parts, async |(mut taken, members)| {
-            Some((taken.recv().await?, (taken, members)))
-        }))
+        Box::pin(futures::stream::unfold(
+            parts,
+            async |(mut taken, members)| Some((taken.recv().await?, (taken, members))),
+        ))
     }
 
     fn unordered(
@@ -212,7 +217,10 @@ mod linux {
 
     fn raise_limit() {
         let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-        let limit = Rlimit { current: maximum, maximum };
+        let limit = Rlimit {
+            current: maximum,
+            maximum,
+        };
         setrlimit(Resource::Nofile, limit).expect("up to the hard limit");
     }
 

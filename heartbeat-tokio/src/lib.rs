@@ -86,6 +86,7 @@ mod observe;
 mod pool;
 mod reconnect;
 pub mod safety_net;
+mod suspend;
 #[cfg(feature = "testkit")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testkit")))]
 pub mod testkit;

@@ -38,6 +38,7 @@ mod split_reads;
 mod stalled_writes;
 mod stalls;
 mod strangers;
+mod suspend;
 mod tune;
 mod turn;
 mod typed;

@@ -23,8 +23,8 @@ pub(super) trait Connection<M>: Send + Sync {
     /// The next event. `more` says of the last call whether messages lay there behind
     /// what it gave, and is told of this one.
     fn poll_event(&self, more: &mut bool, cx: &mut Context<'_>) -> Poll<Option<PeerEvent<M>>>;
-    /// The next event of those that the task took in.
-    fn poll_taken_in(&self, cx: &Context<'_>) -> Poll<Option<PeerEvent<M>>>;
+    /// The next event of those that the task took in, and whether there may be more.
+    fn poll_taken_in(&self, more: &mut bool, cx: &Context<'_>) -> Poll<Option<PeerEvent<M>>>;
     /// Whether the receiver leaves the stream and the timer to the task.
     fn leave_serving_to_the_task(&self, leaves: bool);
     /// Waits for something. Until it is so, or `ticket` is given back, the task of `cx`

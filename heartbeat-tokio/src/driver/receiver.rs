@@ -51,10 +51,15 @@ impl<M> Receiver<M> {
     }
 
     /// The next event of those that the task took in, for a receiver that
-    /// [leaves serving to it](Self::leave_serving_to_the_task).
-    pub(crate) fn poll_taken_in(&mut self, cx: &Context<'_>) -> Poll<Option<PeerEvent<M>>> {
+    /// [leaves serving to it](Self::leave_serving_to_the_task). Without `more` behind it
+    /// there is nothing until this is woken.
+    pub(crate) fn poll_taken_in(
+        &mut self,
+        more: &mut bool,
+        cx: &Context<'_>,
+    ) -> Poll<Option<PeerEvent<M>>> {
         self.more = false;
-        self.connection.poll_taken_in(cx)
+        self.connection.poll_taken_in(more, cx)
     }
 
     /// Whether the connection is served by its task only. Then this is woken for what

@@ -212,14 +212,15 @@ where
             if !Arc::ptr_eq(&member.turn, &turn) {
                 continue; // another has its key
             }
-            let waker = turn.clone().into();
+            let (waker, mut more) = (turn.clone().into(), false);
+            let cx = Context::from_waker(&waker);
             let receiver = &mut member.connection.receiver;
-            let Poll::Ready(event) = receiver.poll_taken_in(&Context::from_waker(&waker)) else {
+            let Poll::Ready(event) = receiver.poll_taken_in(&mut more, &cx) else {
                 continue;
             };
             if event.as_ref().is_none_or(PeerEvent::is_terminal) {
                 self.members.remove(&turn.key);
-            } else {
+            } else if more {
                 waker.wake_by_ref();
             }
             if let Some(event) = event {

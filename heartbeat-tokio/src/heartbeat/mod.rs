@@ -413,6 +413,15 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
+    /// It runs on this machine, which sleeps when a test says so.
+    #[cfg(feature = "testkit")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "testkit")))]
+    pub fn on_machine(mut self, machine: crate::testkit::Machine) -> Self {
+        self.clock.move_to(machine.inner());
+        self.timer.move_to(machine.inner());
+        self
+    }
+
     pub(crate) fn move_net(&mut self, socket: SocketOf<S>) {
         if let Some(stream) = &self.stream {
             self.net.move_to(socket, stream, self.monitor.config());

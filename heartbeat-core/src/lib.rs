@@ -56,7 +56,7 @@
 //!     }
 //!     monitor.handle_flushed(now);
 //!
-//!     // 4. Hand out what there is to tell.
+//!     // 4. Hand out the events.
 //!     std::iter::from_fn(|| monitor.poll_event()).collect()
 //! }
 //!

@@ -1,7 +1,7 @@
 //! Why a message couldn't be sent.
 //!
 //! This module decides nothing. What happens to a *connection* is told by
-//! events; these errors only answer whoever tried to send.
+//! events; these errors only answer a call to send.
 
 use std::{
     error::Error,
@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{CloseReason, Death};
+use crate::{CloseReason, Death, PeerEvent};
 
 /// A message wasn't accepted, or couldn't be flushed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -90,7 +90,7 @@ pub enum TrySendError<M> {
 #[non_exhaustive] // later versions may tell more apart
 pub enum CloseError {
     /// The connection ended in another way than by our goodbye. What the peer took in
-    /// before, nobody knows.
+    /// before is unknown.
     #[error("the peer is dead: {death}; {unwritten} bytes were never written")]
     Dead {
         /// How it ended.
@@ -165,6 +165,15 @@ pub enum ProbeError {
 pub(crate) enum Ended {
     Closed(CloseReason),
     Dead(Death),
+}
+
+impl<M> From<Ended> for PeerEvent<M> {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Closed(reason) => Self::Closed { reason },
+            Ended::Dead(death) => Self::Dead(death),
+        }
+    }
 }
 
 impl From<Ended> for SendError {

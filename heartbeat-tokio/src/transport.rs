@@ -337,13 +337,6 @@ pub trait Transport<S>: Protocol {
     /// Reads once. Zero bytes are the end of the stream.
     fn poll_read(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>>;
 
-    /// Takes a message out, if a whole one is what comes next: a shorter way
-    /// for what there is most often. Whatever this leaves [`Self::next_frame`]
-    /// deals with.
-    fn next_message(&mut self) -> Option<Self::Message> {
-        None
-    }
-
     /// Takes one frame out of what was read.
     fn next_frame(&mut self) -> Result<Option<Frame<Self::Message>>, Broken>;
 

@@ -9,6 +9,7 @@ mod busy_then_silent;
 mod cancel_safety;
 mod configuration;
 mod delivered_before_the_end;
+mod differential;
 mod documentation;
 mod driver;
 mod driver_cancel_safety;

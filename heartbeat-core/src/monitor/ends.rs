@@ -3,6 +3,7 @@
 use crate::{
     event::{Cause, CloseReason, End, NoDetail},
     frame::GoodbyeCode,
+    packed::PackedInstant,
     time::{Instant, micros},
 };
 
@@ -46,7 +47,7 @@ impl Monitor {
     /// - with [`CloseReason::Finished`](crate::CloseReason::Finished) if both sides
     ///   turn out to have finished before.
     ///
-    /// In a protocol [without a Hello](Self::without_hello) nobody confirms. There it
+    /// In a protocol [without a Hello](Self::without_hello) there is no confirmation. There it
     /// comes when the goodbye has left.
     pub fn close(&mut self, reason: GoodbyeCode, now: Instant) {
         let at = self.observe(now);
@@ -157,7 +158,8 @@ impl Monitor {
 
     fn close_with(&mut self, reason: CloseReason, answer: Option<GoodbyeCode>) {
         self.notices.closed(reason);
-        self.end(Life::Closed { answer });
+        let until = PackedInstant::from_instant(self.leaving.until());
+        self.end(Life::Closed { answer, until });
     }
 
     fn end(&mut self, life: Life) {

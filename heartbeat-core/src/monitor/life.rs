@@ -3,7 +3,9 @@
 //! This module decides the deadline of each state. It doesn't decide when a state
 //! is entered, nor what is sent in it.
 
-use crate::{frame::GoodbyeCode, random::Random, status::State, time::Instant};
+use crate::{
+    frame::GoodbyeCode, packed::PackedInstant, random::Random, status::State, time::Instant,
+};
 
 use super::{
     round::Round,
@@ -26,6 +28,8 @@ pub(super) enum Life {
     Closed {
         /// What the peer's goodbye is still to be answered with.
         answer: Option<GoodbyeCode>,
+        /// If we left, until when the peer had to confirm it; otherwise `MAX`.
+        until: PackedInstant,
     },
     /// Ended in any other way.
     Dead {
@@ -89,7 +93,7 @@ impl Life {
     /// The frame that tells the peer how it ended, once.
     pub(super) const fn take_last_word(&mut self) -> Option<GoodbyeCode> {
         match self {
-            Self::Closed { answer: code } | Self::Dead { goodbye: code, .. } => code.take(),
+            Self::Closed { answer: code, .. } | Self::Dead { goodbye: code, .. } => code.take(),
             Self::Idle(_) | Self::Round(_) | Self::Paused(_) | Self::HalfClosed => None,
         }
     }
@@ -167,7 +171,7 @@ impl Paused {
         self.probe_waits
     }
 
-    /// A probe waits until we read again: before, nobody would see the answer.
+    /// A probe waits until we read again: before that, the answer wouldn't be read.
     pub(super) const fn let_probe_wait(&mut self) {
         self.probe_waits = true;
     }
@@ -206,7 +210,7 @@ impl Life {
                 facts.number(probe_waits);
             }
             Self::HalfClosed => facts.number(5),
-            Self::Closed { answer } => {
+            Self::Closed { answer, .. } => {
                 facts.number(3);
                 facts.number(answer.map_or(-1, |code| code.0.into()));
             }

@@ -181,6 +181,16 @@ impl Monitor {
         self.life.has_ended()
     }
 
+    /// If we leave or have left: until when the peer has to confirm it, or had to.
+    #[must_use]
+    pub fn leaves_until(&self) -> Option<Instant> {
+        let until = match &self.life {
+            Life::Closed { until, .. } => until.instant(),
+            _ => self.leaving.until(),
+        };
+        Some(until).filter(|&until| until < Instant::MAX)
+    }
+
     /// The last evidence of life, the start, or when reading resumed.
     #[inline]
     #[must_use]
@@ -221,7 +231,7 @@ impl Monitor {
             Life::Idle(_) | Life::Round(_) | Life::Paused(_) | Life::HalfClosed => {
                 self.outbox.has_frame()
             }
-            Life::Dead { goodbye: word, .. } | Life::Closed { answer: word } => word.is_some(),
+            Life::Dead { goodbye: word, .. } | Life::Closed { answer: word, .. } => word.is_some(),
         }
     }
 
@@ -306,7 +316,7 @@ impl Monitor {
             .min(self.leaving.until())
     }
 
-    /// As if so many pings had been sent and answered: their count wraps at
+    /// As if this number of pings had been sent and answered: their count wraps at
     /// 2³².
     #[cfg(feature = "testkit")]
     #[doc(hidden)]

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     Detail, Heartbeat, PeerEvent, SendError, Status,
-    heartbeat::{Keep, Remains},
+    heartbeat::Remains,
     inbox::Inbox,
     safety_net::Liveness,
     transport::{Protocol, Transport},
@@ -143,11 +143,7 @@ impl<S, C: Transport<S>> State<S, C> {
         if !is_held {
             heartbeat.leave(GoodbyeCode::LEAVING, Detail::default());
         }
-        let keep = match self.has_receiver {
-            true => Keep::All,
-            false => Keep::Nothing,
-        };
-        heartbeat.take_in(keep, cx);
+        heartbeat.take_in(cx, |_| true);
         if !heartbeat.has_finished() {
             return Poll::Pending;
         }

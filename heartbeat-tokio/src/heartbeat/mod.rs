@@ -1,60 +1,69 @@
 //! A stream that knows whether its other end lives.
 //!
-//! This module decides what its users can ask and do, and what is kept for whoever
-//! polls next. The order in which one connection is served is in `events`, what is
-//! read in `reading`, what is written in `writing`, and how it ends in `ending`.
-//! What is alive and what is dead is the monitor's to say, and how frames lie on the
-//! wire is the transport's.
+//! This module decides what its users can ask and do. A connection has these parts:
+//!
+//! | part | decides |
+//! |---|---|
+//! | `turn` | the order in which a connection is served: `enum Turn` |
+//! | `judge` | when the peer is judged, and the next deadline; owns the monitor, the clock and the timer |
+//! | `receiving` | what the monitor is told of what arrives, and which arrivals are timed |
+//! | `intake` | what a full inbox means: what is kept, left to the peer, or thrown away |
+//! | `sending` | when the transport writes, and what the monitor is told of it |
+//! | `ending` | what is said and read first at the end, and what is known of what we sent |
+//! | `parting` | what is left to do with the stream after an orderly end |
+//! | `parts` | what is left of a connection that is taken apart |
+//! | `wakers` | which of the waiting tasks is woken |
+//!
+//! Each part has fields of its own that no other part touches. A part asks another one
+//! through its methods. What is alive and what is dead is the monitor's to say, and how
+//! frames lie on the wire is the transport's.
 
 mod ending;
-mod events;
-mod flags;
-mod reading;
-mod writing;
+mod intake;
+mod judge;
+mod parting;
+mod parts;
+mod receiving;
+mod sending;
+mod status;
+mod turn;
+mod wakers;
 
 use std::{
-    collections::VecDeque,
     fmt,
     future::poll_fn,
-    hash::{BuildHasher, Hasher, RandomState},
     io,
     pin::Pin,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use bytes::Bytes;
-use futures_core::{FusedStream, Stream};
 use futures_sink::Sink;
-use heartbeat_core::{Config, GoodbyeCode, Instant, Monitor};
+use heartbeat_core::{Config, GoodbyeCode};
 
-pub(crate) use self::ending::Remains;
+pub(crate) use self::parts::Remains;
 use self::{
-    ending::Ending,
-    flags::{Flag, Flags},
+    ending::Ending, intake::Intake, judge::Judge, receiving::Receiving, sending::Sending,
+    wakers::Wakers,
 };
+pub use self::{parts::Parts, status::Status};
 use crate::{
-    CloseError, Detail, PeerEvent, SendError,
-    arrivals::Arrivals,
-    inbox::{Inbox, READ_AHEAD},
-    net::{Net, NetStatus, SocketOf},
-    observe::Observe,
+    CloseError, Detail, SendError,
+    net::{Net, SocketOf},
     safety_net::{Liveness, SafetyNet},
-    timer::{Clock, Timer},
-    transport::{Buffered, Protocol, Transport},
+    transport::{Protocol, Transport},
     wire::Wire,
 };
 
-/// So often is read in one poll in which there is nothing to hand out, before
-/// everybody else has a turn. Streams of tokio's stop by themselves after twice
-/// as many; others may never.
+/// Reads in one poll in which there is nothing to hand out, before everybody else has a
+/// turn. tokio's streams stop by themselves after twice as many; others may never.
 const READS_AT_ONCE: usize = 64;
 
 /// A stream with a heartbeat.
 ///
-/// It is a [`Stream`] of [`PeerEvent`]s and a [`Sink`] of messages. Wrap a
+/// It is a [`Stream`](futures_core::Stream) of [`PeerEvent`](crate::PeerEvent)s and a [`Sink`] of messages. Wrap a
 /// stream on both ends, poll for events, and a peer that hangs, loses power or
-/// loses its network is reported as [`PeerEvent::Dead`] within
+/// loses its network is reported as [`PeerEvent::Dead`](crate::PeerEvent::Dead) within
 /// [`Config::detection_time`].
 ///
 /// ```
@@ -95,7 +104,7 @@ const READS_AT_ONCE: usize = 64;
 /// * **Poll it.** Beats are answered and deadlines are kept while this is
 ///   polled, as a stream or by a pending `send`, `flush` or `close`. An
 ///   application that works for long between two reads looks hung to its peer
-///   and is told of its own [`LocalStall`](PeerEvent::LocalStall).
+///   and is told of its own [`LocalStall`](crate::PeerEvent::LocalStall).
 ///   Give each connection a task of its own: many busy ones in one task share
 ///   its turns.
 /// * **No write is awaited** by the stream of events. A peer that stops
@@ -127,98 +136,13 @@ pub struct Heartbeat<S, C: Protocol = Wire> {
     /// None once we gave the peer up, or waited too long for its end.
     stream: Option<S>,
     transport: C,
-    monitor: Monitor,
-    clock: Clock,
-    timer: Timer,
     net: Net<S>,
-    arrivals: Arrivals,
-    observe: Observe,
-
-    /// What `poll_next` has to hand out before anything newer.
-    inbox: Inbox<C::Message>,
-    /// What there is only at the end of a connection.
-    ending: Option<Box<Ending>>,
-    /// What there was to tell so far, messages aside; wraps.
-    news: u32,
-    /// Round trips that were measured; wraps.
-    beats: u32,
-    /// When the stream last took something, if it doesn't take what is queued.
-    blocked_since: Option<Instant>,
-    /// Since when it is limited how long messages wait in the inbox, if it is.
-    pauses_limited_from: Option<Instant>,
-    /// The configuration as it was given, if it asks for no beats: the monitor
-    /// tells of them all the same, for those who wait for an answer.
-    quiet: Option<Box<Config>>,
-
-    /// Whoever waits for events, and whoever waits to write: they may be two
-    /// tasks.
-    reader: Option<Waker>,
-    writer: Option<Waker>,
-    flags: Flags,
-}
-
-/// What is kept of the events that nobody waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Keep {
-    /// All of them. When the inbox is full, nothing more is read.
-    All,
-    /// All until the inbox is full; messages that come then are thrown away, because
-    /// we leave.
-    ThereIsRoomFor,
-    /// None: nobody will ever take one.
-    Nothing,
-}
-
-/// What is known about a connection.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive] // later versions may know more
-pub struct Status {
-    /// The monitor's view of the peer.
-    pub peer: heartbeat_core::Status,
-    /// Since the last evidence of life. On a busy connection, where not every
-    /// read is timed, up to [`Config::arrival_slack`] more than it was.
-    pub silent_for: Duration,
-    /// Since the stream last took something of what is queued. Zero if nothing waits,
-    /// and while the stream takes everything. A peer that reads too slowly shows here
-    /// before it is in the way, and in [`queued`](crate::Sender::queued).
-    pub blocked_for: Duration,
-    /// The second line of defence, in the kernel.
-    pub safety_net: NetStatus,
-    /// Round trips that were measured; wraps.
-    pub(crate) beats: u32,
-}
-
-impl Status {
-    /// That of a connection with this configuration that has just been made, of which the
-    /// socket isn't known. For tests; every field can be set.
-    #[must_use]
-    pub const fn new(config: &Config) -> Self {
-        Self {
-            peer: heartbeat_core::Status::new(config),
-            silent_for: Duration::ZERO,
-            blocked_for: Duration::ZERO,
-            safety_net: NetStatus::NoSocket,
-            beats: 0,
-        }
-    }
-}
-
-/// What a [`Heartbeat`] consists of.
-#[derive(Debug)]
-#[non_exhaustive] // later versions may hold more
-pub struct Parts<S, M> {
-    /// The stream itself; `None` after a verdict of ours, or when parting took too
-    /// long: then it was closed.
-    pub stream: Option<S>,
-    /// Events that weren't handed out yet, in their order.
-    pub events: VecDeque<PeerEvent<M>>,
-    /// Bytes that were read after those events.
-    pub read: Bytes,
-    /// Bytes that were to be written.
-    pub write: Bytes,
-    /// Messages that were to be sent after those bytes. There are some only
-    /// [with frames](Heartbeat::with_frames).
-    pub unsent: VecDeque<M>,
+    judge: Judge,
+    receiving: Receiving,
+    intake: Intake<C::Message>,
+    sending: Sending,
+    ending: Ending,
+    wakers: Wakers,
 }
 
 impl<S, C: Transport<S>> Heartbeat<S, C> {
@@ -229,59 +153,28 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         config: Config,
         socket: SocketOf<S>,
     ) -> Self {
-        let net = Net::derived(socket, &stream, &config);
-        let clock = Clock::start();
-        // Keyed by the operating system's randomness.
-        let seed = RandomState::new().build_hasher().finish();
-        let (told, quiet) = match config.beat_events() {
-            true => (config, None),
-            false => (with_beat_events(config), Some(Box::new(config))),
-        };
-        let monitor = Monitor::new(told, seed, clock.now());
         Self {
+            net: Net::derived(socket, &stream, &config),
             stream: Some(stream),
             transport,
-            monitor: match C::HELLO {
-                true => monitor,
-                false => monitor.without_hello(),
-            },
-            clock,
-            // A backlog arms it for half an interval: see `note_message`.
-            timer: Timer::with_step(config.interval() * 5 / 8),
-            net,
-            arrivals: Arrivals::new(),
-            observe: Observe::new(),
-            inbox: Inbox::new(),
-            ending: None,
-            news: 0,
-            beats: 0,
-            blocked_since: None,
-            pauses_limited_from: None,
-            quiet,
-            reader: None,
-            writer: None,
-            flags: Flags::of(Flag::Outputs), // our Hello
+            judge: Judge::new(config, C::HELLO),
+            receiving: Receiving::new(),
+            intake: Intake::new(),
+            sending: Sending::new(),
+            ending: Ending::new(),
+            wakers: Wakers::new(),
         }
     }
 
     /// Asks the peer now, without waiting for the interval. The answer comes
-    /// as [`PeerEvent::Beat`], or, if nothing comes, the verdict within
-    /// `max_missed · timeout`. See [`Monitor::probe`].
+    /// as [`PeerEvent::Beat`](crate::PeerEvent::Beat), or, if nothing comes, the verdict within
+    /// `max_missed · timeout`. See [`Monitor::probe`](heartbeat_core::Monitor::probe).
     ///
     /// If the answer comes while we don't read or were asleep, no round trip
     /// can be measured with it: the peer is asked again as soon as it can be.
     pub fn probe(&mut self) {
-        self.flags.raise(Flag::Probing);
-        self.monitor.probe(self.clock.now());
-        self.outputs_due();
-    }
-
-    /// Asks again if the answer that somebody waits for is worth nothing.
-    fn probe_again(&mut self) {
-        if self.flags.has(Flag::Probing) {
-            self.monitor.probe(self.clock.now());
-            self.flags.raise(Flag::Outputs);
-        }
+        self.judge.probe();
+        self.wakers.wake_reader();
     }
 
     /// Says behind everything that was queued that no more messages follow, and waits
@@ -340,15 +233,15 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// What is known about the connection right now.
     #[must_use]
     pub fn status(&self) -> Status {
-        let peer = self.monitor.status();
-        let now = self.clock.now();
-        let blocked_since = self.blocked_since.unwrap_or(now);
+        let peer = self.judge.monitor().status();
+        let now = self.judge.now();
+        let blocked_since = self.sending.blocked_since().unwrap_or(now);
         Status {
             silent_for: now.saturating_duration_since(peer.last_heard),
             blocked_for: now.saturating_duration_since(blocked_since),
             peer,
             safety_net: self.net.status(),
-            beats: self.beats,
+            beats: self.judge.beats(),
         }
     }
 
@@ -357,22 +250,20 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// pings.
     #[must_use]
     pub fn detection_time(&self) -> Duration {
-        self.monitor.status().detection_time
+        self.judge.monitor().status().detection_time
     }
 
     /// The configuration that this was made with.
     #[must_use]
     pub fn config(&self) -> &Config {
-        self.quiet
-            .as_deref()
-            .unwrap_or_else(|| self.monitor.config())
+        self.judge.config()
     }
 
-    /// The operating system's error behind [`PeerEvent::Dead`], if there was
+    /// The operating system's error behind [`PeerEvent::Dead`](crate::PeerEvent::Dead), if there was
     /// one.
     #[must_use]
     pub fn io_error(&self) -> Option<&io::Error> {
-        self.ending.as_ref()?.io_error.as_deref()
+        self.ending.io_error().map(|error| &**error)
     }
 
     /// The stream itself; `None` after a verdict of ours, or when parting took too
@@ -383,55 +274,12 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.stream.as_ref()
     }
 
-    /// Takes it apart. Nothing that was buffered is lost.
-    #[must_use]
-    pub fn into_parts(mut self) -> Parts<S, C::Message> {
-        if let Some(stream) = &self.stream {
-            self.net.calm(stream);
-        }
-        let Buffered {
-            received,
-            unsent,
-            read,
-            write,
-        } = self.transport.into_buffered();
-        let received = received.into_iter().map(PeerEvent::Message);
-        let terminal = self
-            .ending
-            .and_then(|ending| PeerEvent::from_core(ending.terminal?, &ending.detail));
-        Parts {
-            stream: self.stream,
-            events: self
-                .inbox
-                .into_events()
-                .chain(received)
-                .chain(terminal)
-                .collect(),
-            read,
-            write,
-            unsent,
-        }
-    }
-
-    /// It runs on this machine, which sleeps when a test says so.
+    /// Runs on this machine, which sleeps when a test says so.
     #[cfg(feature = "testkit")]
     #[cfg_attr(docsrs, doc(cfg(feature = "testkit")))]
     pub fn on_machine(mut self, machine: crate::testkit::Machine) -> Self {
-        self.clock.move_to(machine.inner());
-        self.timer.move_to(machine.inner());
+        self.judge.move_to(machine.inner());
         self
-    }
-
-    pub(crate) fn move_net(&mut self, socket: SocketOf<S>) {
-        if let Some(stream) = &self.stream {
-            self.net.move_to(socket, stream, self.monitor.config());
-        }
-    }
-
-    pub(crate) fn replace_net(&mut self, net: &SafetyNet) {
-        if let Some(stream) = &self.stream {
-            self.net.replace(stream, self.monitor.config(), net);
-        }
     }
 
     /// Looks at the socket, if it is known.
@@ -441,178 +289,53 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     }
 
     /// Whether we don't read, because the inbox is full.
-    pub(crate) fn is_paused(&self) -> bool {
-        self.flags.has(Flag::Paused)
+    pub(crate) const fn is_paused(&self) -> bool {
+        self.intake.is_paused()
+    }
+
+    pub(crate) fn move_net(&mut self, socket: SocketOf<S>) {
+        if let Some(stream) = &self.stream {
+            self.net
+                .move_to(socket, stream, self.judge.monitor().config());
+        }
+    }
+
+    pub(crate) fn replace_net(&mut self, net: &SafetyNet) {
+        if let Some(stream) = &self.stream {
+            self.net.replace(stream, self.judge.monitor().config(), net);
+        }
+    }
+
+    // ---- for the driver --------------------------------------------------
+
+    /// A task of this runtime serves it from now on, and keeps what arrives for the
+    /// application. How long messages wait there may be limited.
+    pub(crate) fn prepare_spawn(&mut self) {
+        self.judge.move_here();
+        self.wakers = Wakers::Driver;
+        if self.config().max_pause().is_some() {
+            self.intake.limit_from(self.judge.now());
+        }
     }
 
     /// Counts what there was to tell, messages aside. Wraps.
     pub(crate) fn news(&self) -> u32 {
-        self.news
+        self.judge.news()
     }
 
-    /// Whether something waits in the inbox.
-    pub(crate) fn has_events(&self) -> bool {
-        !self.inbox.is_empty()
+    /// Whether something lies there that may be a message.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.transport.unread() > 0
     }
 
-    /// Nobody will read what waits in the inbox, which this gives.
-    pub(crate) fn discard(&mut self) -> Inbox<C::Message> {
-        self.flags.raise(Flag::Unheard);
-        let waiting = std::mem::replace(&mut self.inbox, Inbox::new());
-        if waiting.has_messages() {
-            self.monitor.handle_discarded();
-        }
-        self.resume();
-        waiting
+    /// No more frames are taken out: a codec has panicked.
+    pub(crate) fn stop_decoding(&mut self) {
+        self.receiving.stop_decoding();
     }
-
-    /// Somebody must look at the monitor's outputs.
-    fn outputs_due(&mut self) {
-        self.flags.raise(Flag::Outputs);
-        if let Some(reader) = self.reader.take() {
-            reader.wake();
-        }
-    }
-
-    fn note_news(&mut self) {
-        self.news = self.news.wrapping_add(1);
-    }
-
-    /// Whether the monitor has something that can be dealt with now.
-    fn note_outputs(&mut self) {
-        if self.has_control() || self.monitor.has_event() {
-            self.flags.raise(Flag::Outputs);
-        }
-    }
-
-    /// While a sender waits the connection is served all the same; what
-    /// arrives is kept for whoever reads.
-    fn serve(&mut self, keep: Keep, cx: &mut Context<'_>) {
-        self.take_in(keep, cx);
-        if let Some(reader) = self.reader.take() {
-            // If it is another task, it has to ask for its wake-ups again.
-            if !reader.will_wake(cx.waker()) || !self.inbox.is_empty() {
-                reader.wake();
-            }
-        }
-    }
-
-    /// Serves the connection as long as there is something to do, and keeps
-    /// what there is to tell.
-    pub(crate) fn take_in(&mut self, keep: Keep, cx: &mut Context<'_>) {
-        // Other tasks have a turn after `READ_AHEAD` bytes that were thrown away.
-        let mut thrown_away = 0;
-        while thrown_away < READ_AHEAD {
-            let keep = match keep {
-                Keep::All if self.flags.has(Flag::Overflowing) => Keep::ThereIsRoomFor,
-                keep => keep,
-            };
-            let goes_on = self.has_ended()
-                || self.write_end().is_some()
-                || self.flags.has(Flag::LastWords)
-                || keep != Keep::All;
-            if self.inbox.is_full() && !goes_on {
-                self.pause();
-            }
-            let Poll::Ready(Some(event)) = self.poll_event(cx) else {
-                return;
-            };
-            let is_message = matches!(event, PeerEvent::Message(_));
-            let is_kept = match keep {
-                Keep::All => true,
-                Keep::ThereIsRoomFor => !is_message || !self.inbox.is_full(),
-                Keep::Nothing => event.is_terminal(),
-            };
-            if is_kept {
-                self.keep(event);
-            } else if is_message {
-                self.monitor.handle_discarded();
-                thrown_away += size_of::<PeerEvent<C::Message>>() + self.transport.weight();
-            }
-        }
-        let _ = self.yield_to_others(cx);
-    }
-
-    /// Puts an event that was taken out just now behind the others.
-    fn keep(&mut self, event: PeerEvent<C::Message>) {
-        let (weight, kept_at) = match event {
-            PeerEvent::Message(_) => (self.transport.weight(), self.kept_at()),
-            _ => (0, None),
-        };
-        self.inbox.push(event, weight, kept_at);
-    }
-
-    /// Remembers the task that waits for events. A driver remembers its own.
-    fn note_reader(&mut self, cx: &Context<'_>) {
-        if self.flags.has(Flag::Driven) {
-            return;
-        }
-        let reader = self.reader.as_ref();
-        if !reader.is_some_and(|waker| waker.will_wake(cx.waker())) {
-            self.reader = Some(cx.waker().clone());
-        }
-    }
-
-    pub(crate) fn take_from_inbox(&mut self) -> Option<PeerEvent<C::Message>> {
-        let event = self.inbox.pop();
-        if self.inbox.is_empty() {
-            self.resume();
-        }
-        event
-    }
-}
-
-/// The same timings; nothing else changes.
-fn with_beat_events(config: Config) -> Config {
-    let told = config.to_builder().beat_events(true).build();
-    // It was valid before.
-    told.unwrap_or(config)
 }
 
 /// Nothing in it is pinned: what is polled is `Unpin` by itself.
 impl<S, C: Protocol> Unpin for Heartbeat<S, C> {}
-
-impl<S, C> Stream for Heartbeat<S, C>
-where
-    C: Transport<S>,
-{
-    type Item = PeerEvent<C::Message>;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = self.get_mut();
-        if let Some(message) = this.next_message() {
-            return Poll::Ready(Some(PeerEvent::Message(message)));
-        }
-        if this.is_overdue() {
-            this.catch_up(cx);
-        }
-        if this.has_events() {
-            return Poll::Ready(this.take_from_inbox());
-        }
-        let event = this.poll_event(cx);
-        if this.has_events() {
-            if let Poll::Ready(Some(event)) = event {
-                this.keep(event);
-            }
-            return Poll::Ready(this.take_from_inbox());
-        }
-        match &event {
-            Poll::Ready(Some(event)) => this.inbox.note_taken(event),
-            Poll::Ready(None) => {}
-            Poll::Pending => this.note_reader(cx),
-        }
-        event
-    }
-}
-
-impl<S, C> FusedStream for Heartbeat<S, C>
-where
-    C: Transport<S>,
-{
-    fn is_terminated(&self) -> bool {
-        self.flags.has(Flag::Finished) && self.inbox.is_empty()
-    }
-}
 
 /// Sending waits while 48 KiB of small messages or 192 KiB in all are queued (8
 /// KiB with a codec or frames of your own), and ends with an error as soon as

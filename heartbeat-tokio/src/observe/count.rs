@@ -63,7 +63,7 @@ fn describe_connections() {
     describe_counter!(
         "heartbeat_closed_total",
         Unit::Count,
-        "Connections that ended with a goodbye, by who said it."
+        "Connections that ended with a goodbye, by the side that said it."
     );
     let (code, detail) = (GoodbyeCode::LEAVING, NoDetail);
     closed(CloseReason::Peer { code, detail }).increment(0);
@@ -77,7 +77,7 @@ fn describe_connections() {
     describe_counter!(
         "heartbeat_deaths_total",
         Unit::Count,
-        "Peers that were declared dead, by cause and by who is to blame."
+        "Peers that were declared dead, by cause and diagnosis."
     );
     for cause in [
         Cause::GivenUp { code, detail },
@@ -283,7 +283,7 @@ impl fmt::Debug for Count {
 }
 
 /// Each with labels that are known when this is compiled, which makes a key
-/// that nobody has to allocate.
+/// without an allocation.
 fn connections(state: State) -> Gauge {
     match state {
         State::Alive => gauge!("heartbeat_connections", "state" => "alive"),

@@ -107,7 +107,7 @@ impl Lane {
         }
     }
 
-    /// Something has changed: whoever waits looks again.
+    /// Something has changed: wakes every waiting task.
     pub(super) fn wake(&mut self) {
         for waker in [self.reader.take(), self.writer.take()] {
             waker.into_iter().for_each(Waker::wake);

@@ -42,7 +42,7 @@ const HEADER: usize = 5;
 /// The longest varint of 32 bits.
 const VARINT: u32 = 5;
 
-/// What stands before a message of so many bytes.
+/// The header of a message of `length` bytes.
 #[inline]
 fn header(length: usize) -> [u8; HEADER] {
     // A message is checked before it is queued.
@@ -118,6 +118,18 @@ impl Wire {
     }
 }
 
+impl Wire {
+    /// A frame, if a whole one comes next that isn't a whole message.
+    #[inline(never)]
+    fn next_other_frame(&mut self) -> Result<Option<Frame<Bytes>>, Broken> {
+        let frame = self.reader.next_other_frame()?;
+        if let Some(Frame::Hello(hello)) = &frame {
+            self.writer.greet(hello.max_frame);
+        }
+        Ok(frame)
+    }
+}
+
 impl Protocol for Wire {
     type Message = Bytes;
     const HELLO: bool = true;
@@ -134,17 +146,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> for Wire {
         read
     }
 
-    #[inline]
-    fn next_message(&mut self) -> Option<Bytes> {
-        self.reader.next_message()
-    }
-
+    #[inline(always)] // so that a message is moved once
     fn next_frame(&mut self) -> Result<Option<Frame<Bytes>>, Broken> {
-        let frame = self.reader.next_frame()?;
-        if let Some(Frame::Hello(hello)) = &frame {
-            self.writer.greet(hello.max_frame);
+        match self.reader.next_message() {
+            Some(message) => Ok(Some(Frame::Data(message))),
+            None => self.next_other_frame(),
         }
-        Ok(frame)
     }
 
     fn weight(&self) -> usize {

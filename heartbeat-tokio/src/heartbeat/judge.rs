@@ -1,0 +1,403 @@
+//! When the peer is judged, and what has come of it.
+//!
+//! This module decides when the monitor is asked, what is read before that, and the
+//! deadline that is next. It owns the monitor, the clock and the timer: the other modules
+//! get the time from here, and every input of the monitor goes through [`Judge::tell`].
+//! It touches no field of theirs. Whether the peer lives is the monitor's to say.
+
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    task::Context,
+};
+
+use heartbeat_core::{Config, Control, Event, Evidence, Instant, Monitor};
+
+use super::Heartbeat;
+use crate::{
+    Detail, PeerEvent,
+    net::Net,
+    observe::Observe,
+    timer::{Clock, Timer},
+    transport::Transport,
+};
+
+/// The monitor, and the time.
+#[derive(Debug)]
+pub(super) struct Judge {
+    monitor: Monitor,
+    clock: Clock,
+    timer: Timer,
+    observe: Observe,
+    /// The configuration as it was given, if it asks for no beats: the monitor tells of
+    /// them all the same, for a probe that waits for an answer.
+    quiet: Option<Box<Config>>,
+    /// The monitor has frames to send or events to tell, as of its last input or output.
+    due: bool,
+    verdict: Verdict,
+    /// The application asked, and no round trip was measured since.
+    is_probing: bool,
+    /// What there was to tell so far, messages aside; wraps.
+    news: u32,
+    /// Round trips that were measured; wraps.
+    beats: u32,
+}
+
+/// What becomes of a timer that has fired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It hasn't, or nobody has looked.
+    Waits,
+    /// What had arrived was read. The peer is judged when all of it is taken apart.
+    Due,
+}
+
+impl Judge {
+    pub(super) fn new(config: Config, has_hello: bool) -> Self {
+        let clock = Clock::start();
+        // Keyed by the operating system's randomness.
+        let seed = RandomState::new().build_hasher().finish();
+        let (told, quiet) = match config.beat_events() {
+            true => (config, None),
+            false => (with_beat_events(config), Some(Box::new(config))),
+        };
+        let monitor = Monitor::new(told, seed, clock.now());
+        let monitor = match has_hello {
+            true => monitor,
+            false => monitor.without_hello(),
+        };
+        Self {
+            due: monitor.has_transmit(),
+            monitor,
+            clock,
+            // A backlog arms it for half an interval: see `note_message`.
+            timer: Timer::with_step(config.interval() * 5 / 8),
+            observe: Observe::new(),
+            quiet,
+            verdict: Verdict::Waits,
+            is_probing: false,
+            news: 0,
+            beats: 0,
+        }
+    }
+
+    // ---- the monitor -----------------------------------------------------
+
+    #[inline]
+    pub(super) const fn monitor(&self) -> &Monitor {
+        &self.monitor
+    }
+
+    /// The configuration that the connection was made with.
+    #[inline]
+    pub(super) fn config(&self) -> &Config {
+        match &self.quiet {
+            Some(config) => config,
+            None => self.monitor.config(),
+        }
+    }
+
+    /// Tells the monitor something that happens now.
+    pub(super) fn tell(&mut self, input: impl FnOnce(&mut Monitor, Instant)) {
+        self.tell_at(self.now(), input);
+    }
+
+    /// Tells the monitor something that happened then.
+    #[inline]
+    pub(super) fn tell_at(&mut self, at: Instant, input: impl FnOnce(&mut Monitor, Instant)) {
+        input(&mut self.monitor, at);
+        self.note_outputs();
+    }
+
+    #[inline]
+    fn note_outputs(&mut self) {
+        self.due = self.monitor.has_event() || self.monitor.has_transmit();
+    }
+
+    /// Whether the monitor has something to tell or to send. What is to be sent may have
+    /// to wait.
+    #[inline]
+    pub(super) fn is_due(&self) -> bool {
+        debug_assert!(
+            self.due == (self.monitor.has_event() || self.monitor.has_transmit()),
+            "every input and output is noted"
+        );
+        self.due
+    }
+
+    /// Asks the peer.
+    pub(super) fn probe(&mut self) {
+        self.is_probing = true;
+        self.tell(Monitor::probe);
+    }
+
+    /// Asks again if the answer that somebody waits for is worth nothing.
+    pub(super) fn probe_again(&mut self) {
+        if self.is_probing {
+            self.probe();
+        }
+    }
+
+    /// The next frame to send. A Fin and a goodbye wait for the `messages`.
+    pub(super) fn next_control(&mut self, messages: bool) -> Option<Control> {
+        let control = match messages {
+            true => self.monitor.poll_transmit_ahead(),
+            false => self.monitor.poll_transmit(),
+        };
+        self.note_outputs();
+        if let Some(control) = &control {
+            self.observe.sent(control);
+        }
+        control
+    }
+
+    /// The next event.
+    fn next_event<S>(&mut self, net: &Net<S>, stream: Option<&S>) -> Option<Event> {
+        if let Some(stream) = stream {
+            self.observe.look(&self.monitor, net, stream);
+        }
+        let event = self.monitor.poll_event();
+        self.note_outputs();
+        if let Some(event) = &event {
+            self.note_news();
+            self.observe.event(event);
+        }
+        match event {
+            Some(Event::Beat { .. }) => {
+                self.beats = self.beats.wrapping_add(1);
+                self.is_probing = false;
+            }
+            Some(Event::LocalStall { .. }) => self.probe_again(),
+            _ => {}
+        }
+        event
+    }
+
+    /// Watchers are told how it ended.
+    pub(super) fn observe_end(&mut self, event: &Event, error: Option<&std::io::Error>) {
+        self.observe.end(event, error);
+    }
+
+    pub(super) const fn note_news(&mut self) {
+        self.news = self.news.wrapping_add(1);
+    }
+
+    pub(super) const fn news(&self) -> u32 {
+        self.news
+    }
+
+    pub(super) const fn beats(&self) -> u32 {
+        self.beats
+    }
+
+    // ---- the time --------------------------------------------------------
+
+    #[inline]
+    pub(super) fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    #[inline]
+    pub(super) fn has_fired(&self) -> bool {
+        self.timer.has_fired()
+    }
+
+    /// Whether nothing waits to be judged, told or sent.
+    #[inline]
+    pub(super) fn is_quiet(&self) -> bool {
+        !self.is_due() && self.verdict == Verdict::Waits && !self.timer.has_fired()
+    }
+
+    /// Makes sure that the task wakes up at `deadline`, or earlier; `false` if that is
+    /// over already.
+    pub(super) fn arm(&mut self, deadline: Option<Instant>, cx: &mut Context<'_>) -> bool {
+        self.timer.arm(self.clock, deadline, cx)
+    }
+
+    /// Makes sure that the timer has fired by `deadline`, whoever is woken.
+    pub(super) fn advance(&mut self, deadline: Instant) {
+        self.timer.advance(self.clock, deadline);
+    }
+
+    /// The timer's next deadline is a new one.
+    pub(super) fn served(&mut self) {
+        self.timer.served();
+    }
+
+    /// It is on another machine from now on.
+    #[cfg(feature = "testkit")]
+    pub(super) fn move_to(&mut self, machine: &'static crate::suspend::Machine) {
+        self.clock.move_to(machine);
+        self.timer.move_to(machine);
+    }
+
+    /// The timer belongs to this runtime from now on.
+    pub(super) fn move_here(&mut self) {
+        self.timer.move_here();
+    }
+}
+
+/// The same timings; nothing else changes.
+fn with_beat_events(config: Config) -> Config {
+    let told = config.to_builder().beat_events(true).build();
+    // It was valid before.
+    told.unwrap_or(config)
+}
+
+impl<S, C: Transport<S>> Heartbeat<S, C> {
+    // ---- judging ---------------------------------------------------------
+
+    /// Whether the timer has fired, and what was read before is taken apart.
+    pub(super) fn is_time_to_judge(&self) -> bool {
+        self.judge.has_fired()
+            && self.judge.verdict == Verdict::Waits
+            && !self.has_ended()
+            && !self.has_unseen()
+    }
+
+    /// The timer has fired. What is there is read before anybody is judged.
+    pub(super) fn read_before_judging(&mut self, cx: &mut Context<'_>) {
+        self.judge.verdict = Verdict::Due;
+        if self.intake.is_paused() {
+            let now = self.judge.now();
+            let is_gone = |stream| self.net.is_gone(stream, now);
+            if self.stream.as_ref().is_some_and(is_gone) {
+                self.read_the_rest();
+            }
+        } else {
+            let found = self.read_regardless(cx).is_ready();
+            if found || self.has_events() {
+                // It may have waited for long, and so may the peer's pings behind it.
+                self.judge.tell(Monitor::handle_backlog);
+            }
+        }
+        if !self.has_unseen() {
+            self.judge_if_due(cx);
+        }
+    }
+
+    /// Judges, if that is due, and arms the timer again. Says whether it was.
+    pub(super) fn judge_if_due(&mut self, cx: &mut Context<'_>) -> bool {
+        let is_due = std::mem::replace(&mut self.judge.verdict, Verdict::Waits) == Verdict::Due;
+        if is_due {
+            self.settle_arrivals();
+            // Or their deadline, which is over, would be the next one again.
+            self.receiving.calm();
+            self.ask_the_kernel();
+            self.judge_intake();
+            self.judge.tell(Monitor::handle_timeout);
+            // If that is over already, the timer has fired again.
+            self.judge.served();
+            self.arm(cx);
+        }
+        is_due
+    }
+
+    /// An acknowledgement of the peer's kernel counts, if that was asked for.
+    fn ask_the_kernel(&mut self) {
+        let status = self.judge.monitor.status();
+        let is_met = !C::HELLO || status.peer.is_some();
+        let counts = self.config().evidence() == Evidence::Acknowledgement && is_met;
+        if counts && !self.intake.is_paused() {
+            let (now, heard_at) = (self.judge.now(), status.last_heard);
+            let stream = self.stream.as_ref();
+            let at = stream.and_then(|stream| self.net.acknowledged_at(stream, heard_at, now));
+            if let Some(at) = at {
+                self.judge
+                    .tell_at(now, |monitor, now| monitor.handle_acknowledged(at, now));
+                self.count_incomplete();
+            }
+        }
+    }
+
+    /// Arms the timer for the next deadline; `false` if that is over already.
+    pub(super) fn arm(&mut self, cx: &mut Context<'_>) -> bool {
+        self.judge.arm(self.next_deadline(), cx)
+    }
+
+    #[inline]
+    fn next_deadline(&self) -> Option<Instant> {
+        let monitor = &self.judge.monitor;
+        let last = self.receiving.last_arrival();
+        let backlog = match self.has_events() {
+            true => monitor.backlog_deadline(last),
+            false => None,
+        };
+        [
+            monitor.poll_timeout(),
+            self.net.look_at(),
+            self.intake.deadline(self.judge.config()),
+            backlog,
+            self.untimed_until(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Until when reads needn't be timed: there are many, and nothing but silence is
+    /// waited for.
+    #[inline]
+    fn untimed_until(&self) -> Option<Instant> {
+        let config = self.judge.config();
+        let any_bytes = || !matches!(config.evidence(), Evidence::Frame | Evidence::Echo);
+        let until = self.receiving.untimed_until(config)?;
+        (self.judge.monitor.is_idle() && any_bytes()).then_some(until)
+    }
+
+    /// Whether the timer is armed already, and wakes this task. As long as arrivals
+    /// aren't timed nothing has moved the deadline.
+    #[inline]
+    pub(super) fn is_waiting(&mut self, cx: &Context<'_>) -> bool {
+        if self.receiving.is_relaxed() {
+            return self.judge.timer.wakes(cx);
+        }
+        let armed = self.judge.timer.is_armed(self.next_deadline(), cx);
+        if armed {
+            self.wait();
+        }
+        armed
+    }
+
+    /// Nothing is to be done until the timer fires or bytes arrive.
+    #[inline]
+    pub(super) fn wait(&mut self) {
+        if self.untimed_until().is_some() {
+            self.receiving.relax();
+        }
+    }
+
+    // ---- what has come of it ---------------------------------------------
+
+    /// The next of the monitor's events; a terminal one is put aside, for messages that
+    /// arrived before it.
+    pub(super) fn next_event(&mut self) -> Option<PeerEvent<C::Message>> {
+        while let Some(event) = self.judge.next_event(&self.net, self.stream.as_ref()) {
+            match (event, &self.stream) {
+                (Event::Closed { .. } | Event::Dead(_), _) => {
+                    self.note_end(event);
+                    continue;
+                }
+                (Event::Connected { .. }, Some(stream)) => {
+                    let interval = self.judge.monitor.status().interval;
+                    self.net
+                        .adapt(stream, self.judge.monitor.config(), interval);
+                }
+                (Event::Beat { .. }, stream) => {
+                    if let (Some(stream), 0) = (stream, self.transport.unread()) {
+                        self.net.acknowledge(stream);
+                    }
+                    if self.judge.quiet.is_some() {
+                        continue;
+                    }
+                }
+                (Event::Suspect { .. }, Some(stream)) => self.net.note_suspicion(stream),
+                (Event::Recovered { .. }, Some(stream)) => self.net.forget_suspicion(stream),
+                _ => {}
+            }
+            if let Some(event) = PeerEvent::from_core(event, &Detail::default()) {
+                return Some(event);
+            }
+        }
+        None
+    }
+}

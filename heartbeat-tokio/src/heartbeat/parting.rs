@@ -1,0 +1,218 @@
+//! What is left to do with the stream of a connection that has ended in order.
+//!
+//! This module decides in which order and for how long: what was queued last is written,
+//! our direction is ended, and the peer's end is waited for. A socket that is closed with
+//! something unread is reset, and then the peer may not see what it hasn't read. It touches
+//! no field but the stream and its own state.
+
+use std::task::{Context, Poll, ready};
+
+use heartbeat_core::{CloseReason, End, Instant};
+
+use super::{Heartbeat, READS_AT_ONCE};
+use crate::{
+    inbox::READ_AHEAD,
+    safety_net,
+    transport::{Scope, Transport},
+};
+
+/// How far parting is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Parting {
+    Begun {
+        stage: Stage,
+        /// When it is given up.
+        by: Instant,
+        /// The bytes that may still be thrown away before the peer's end.
+        patience: usize,
+    },
+    /// Nothing is left to do.
+    Done,
+    /// Its time was over, or the peer reset it: the stream was closed.
+    GivenUp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// What was queued last is written.
+    Writing,
+    /// Our direction is ended.
+    Ending,
+    /// The peer's end is waited for.
+    Draining,
+}
+
+/// The most bytes that are read behind a peer's goodbye.
+const AFTER_GOODBYE: usize = 64 * 1024;
+
+impl Parting {
+    fn advance(&mut self) {
+        let Self::Begun { stage, .. } = self else {
+            return;
+        };
+        match stage {
+            Stage::Writing => *stage = Stage::Ending,
+            Stage::Ending => *stage = Stage::Draining,
+            Stage::Draining => *self = Self::Done,
+        }
+    }
+
+    /// These bytes were thrown away. Says whether that was too much.
+    fn is_spent_by(&mut self, read: usize) -> bool {
+        let Self::Begun { patience, .. } = self else {
+            return false;
+        };
+        *patience = patience.saturating_sub(read);
+        *patience == 0
+    }
+}
+
+impl<S, C: Transport<S>> Heartbeat<S, C> {
+    /// The connection has ended so. Decides what is left to do with its stream.
+    pub(super) fn begin_parting(&mut self, reason: CloseReason) -> Parting {
+        if reason == CloseReason::Unconfirmed {
+            self.drop_stream();
+            return Parting::Done;
+        }
+        self.judge.served();
+        Parting::Begun {
+            stage: Stage::Writing,
+            by: self.parting_ends(reason),
+            patience: match reason {
+                CloseReason::Local => usize::MAX,
+                _ => AFTER_GOODBYE,
+            },
+        }
+    }
+
+    /// When parting is given up. Linger limits it, if we leave.
+    fn parting_ends(&self, reason: CloseReason) -> Instant {
+        let config = self.judge.config();
+        let now = self.judge.now();
+        // A peer that confirms nothing may still have to read what its kernel holds.
+        let is_slow = match reason {
+            CloseReason::Finished => true,
+            CloseReason::Local => !C::HELLO,
+            _ => false,
+        };
+        let patience = match is_slow {
+            true => config.linger(),
+            false => config.timeout() * config.max_missed(),
+        };
+        match self.judge.monitor().leaves_until() {
+            Some(until) if is_slow => until,
+            Some(until) => until.min(now + patience),
+            None => now + patience,
+        }
+    }
+
+    /// Parts from the peer, in bounded time. Ready when nothing is left to do.
+    pub(super) fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Some(&mut Parting::Begun { stage, by, .. }) = self.ending.parting() {
+            let done = match stage {
+                Stage::Writing => self.poll_write_rest(cx),
+                Stage::Ending => self.poll_end_direction(cx),
+                Stage::Draining => self.poll_drain(cx),
+            };
+            if done.is_ready() {
+                if let Some(parting) = self.ending.parting() {
+                    parting.advance();
+                }
+                continue;
+            }
+            if self.judge.has_fired() {
+                self.judge.served();
+                if by <= self.judge.now() {
+                    self.give_up_parting();
+                    continue;
+                }
+            }
+            if self.judge.arm(Some(by), cx) {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn give_up_parting(&mut self) {
+        self.drop_stream();
+        if let Some(parting) = self.ending.parting() {
+            *parting = Parting::GivenUp;
+        }
+    }
+
+    /// Writes what is left, the answer to the peer's goodbye behind it. An error changes
+    /// nothing.
+    fn poll_write_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.stream {
+            Some(stream) => {
+                let (_, written) = self.transport.poll_write(stream, cx, Scope::All);
+                written.map(drop)
+            }
+            None => Poll::Ready(()),
+        }
+    }
+
+    /// Ends our direction of the stream. An error changes nothing.
+    fn poll_end_direction(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.stream {
+            Some(stream) => self.transport.poll_shutdown(stream, cx).map(drop),
+            None => Poll::Ready(()),
+        }
+    }
+
+    /// Waits for the end of the peer's direction, and throws away what comes before.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..READS_AT_ONCE {
+            let stream = self.stream.as_mut();
+            let Some(stream) = stream.filter(|_| !self.receiving.is_read_out()) else {
+                return Poll::Ready(());
+            };
+            let read = match ready!(self.transport.poll_read(stream, cx)) {
+                Ok(0) => {
+                    self.receiving.note_read_out();
+                    return Poll::Ready(());
+                }
+                Err(error) => {
+                    self.receiving.note_read_out();
+                    if !C::HELLO && safety_net::end_of(&error) != End::Eof {
+                        // A peer that resets may not have read what its kernel held.
+                        self.give_up_parting();
+                    }
+                    return Poll::Ready(());
+                }
+                Ok(read) => read,
+            };
+            self.receiving.charge(read, cx);
+            let parting = self.ending.parting();
+            let is_spent = parting.is_some_and(|parting| parting.is_spent_by(read));
+            if is_spent || !self.throw_away() {
+                self.give_up_parting();
+                return Poll::Ready(());
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Throws away what was read, so that its memory is bounded; `false` if it is broken.
+    fn throw_away(&mut self) -> bool {
+        while self.transport.unread() > READ_AHEAD {
+            match self.transport.next_frame() {
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    /// Closes the stream of a peer that we gave up. On TCP that is a reset, so
+    /// that nothing unsent stays in the kernel, and the peer learns of it even
+    /// where our goodbye can't be sent.
+    pub(super) fn drop_stream(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            self.net.reset(&stream);
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! A connection that is taken apart.
+//!
+//! This module decides what is left of one for whoever takes it over. It touches no field
+//! of another module.
+
+use std::{collections::VecDeque, io, sync::Arc};
+
+use bytes::Bytes;
+use heartbeat_core::End;
+
+use super::{Heartbeat, Status};
+use crate::{
+    CloseError, CloseReason, PeerEvent,
+    error::Ended,
+    inbox::Inbox,
+    transport::{Buffered, Frame, Transport},
+};
+
+/// What a [`Heartbeat`] consists of.
+#[derive(Debug)]
+#[non_exhaustive] // later versions may hold more
+pub struct Parts<S, M> {
+    /// The stream itself; `None` after a verdict of ours, or when parting took too
+    /// long: then it was closed.
+    pub stream: Option<S>,
+    /// Events that weren't handed out yet, in their order.
+    pub events: VecDeque<PeerEvent<M>>,
+    /// Bytes that were read after those events.
+    pub read: Bytes,
+    /// Bytes that were to be written.
+    pub write: Bytes,
+    /// Messages that were to be sent after those bytes. There are some only
+    /// [with frames](Heartbeat::with_frames).
+    pub unsent: VecDeque<M>,
+}
+
+/// What is left of a connection that is over.
+#[derive(Debug)]
+pub(crate) struct Remains<M> {
+    pub(crate) inbox: Inbox<M>,
+    pub(crate) ended: Ended,
+    pub(crate) close_result: Result<CloseReason, CloseError>,
+    pub(crate) io_error: Option<Arc<io::Error>>,
+    pub(crate) status: Status,
+}
+
+impl<S, C: Transport<S>> Heartbeat<S, C> {
+    /// Takes it apart. Nothing that was buffered is lost.
+    #[must_use]
+    pub fn into_parts(mut self) -> Parts<S, C::Message> {
+        if let Some(stream) = &self.stream {
+            self.net.calm(stream);
+        }
+        let Buffered {
+            received,
+            unsent,
+            read,
+            write,
+        } = self.transport.into_buffered();
+        let received = received.into_iter().map(PeerEvent::Message);
+        let waiting = self.intake.take().into_events();
+        let terminal = self.ending.tell().map(PeerEvent::from);
+        Parts {
+            stream: self.stream,
+            events: waiting.chain(received).chain(terminal).collect(),
+            read,
+            write,
+            unsent,
+        }
+    }
+
+    /// Takes out what there is to tell; the rest is of no use any more. If it hasn't
+    /// ended, nobody serves it any more, and that is its end.
+    pub(crate) fn take_remains(&mut self) -> Remains<C::Message> {
+        if !self.has_ended() {
+            self.end(End::Io);
+        }
+        let mut inbox = self.intake.take();
+        while let Some(event) = self.next_event() {
+            inbox.push(event, 0, None);
+        }
+        // What was read since the terminal event was told is nobody's.
+        while !self.has_finished() {
+            let Some(Frame::Data(message)) = self.next_frame() else {
+                break;
+            };
+            inbox.push(PeerEvent::Message(message), self.transport.weight(), None);
+        }
+        if let Some(ended) = self.ending.tell() {
+            inbox.push(ended.into(), 0, None);
+        }
+        debug_assert!(self.has_ended(), "the monitor has said how");
+        let unknown = Ended::Closed(CloseReason::Unconfirmed);
+        Remains {
+            inbox,
+            ended: self.ended().cloned().unwrap_or(unknown),
+            close_result: self.close_result(),
+            io_error: self.shared_io_error(),
+            status: self.status(),
+        }
+    }
+
+    /// The error behind the end.
+    pub(crate) fn shared_io_error(&self) -> Option<Arc<io::Error>> {
+        self.ending.io_error().cloned()
+    }
+}

@@ -1,0 +1,433 @@
+//! What comes from the peer.
+//!
+//! This module decides what the monitor is told of it, which arrivals are timed, and
+//! what a read is charged for. It touches no field of another module: the monitor is told
+//! through `judge`, and what becomes of a message is for `intake` to say. How frames lie
+//! on the wire is the transport's to know, and what they mean the monitor's.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::{Context, Poll, ready},
+};
+
+use heartbeat_core::{Config, Control, End, GoodbyeCode, Instant, Monitor, Nonce, ProtocolError};
+use tokio::task::{coop, unconstrained};
+
+use super::Heartbeat;
+use crate::{
+    PeerEvent,
+    arrivals::Arrivals,
+    safety_net,
+    transport::{Broken, Frame, Transport},
+};
+
+/// After a read of this size there is probably more.
+const LARGE: usize = 16 * 1024;
+
+/// What one unit of tokio's cooperative budget pays for, in bytes: as much as a plain
+/// `Framed` reads at once.
+const UNIT: usize = 8 * 1024;
+
+/// The state of the peer's direction.
+#[derive(Debug)]
+pub(super) struct Receiving {
+    decoder: Decoder,
+    /// The stream has nothing more to read: it has ended, or failed.
+    is_read_out: bool,
+    /// This task's budget was used up by what we read ourselves.
+    is_spent: bool,
+    arrivals: Arrivals,
+}
+
+/// How far what was read is taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Decoder {
+    /// To its end.
+    Idle,
+    /// Frames of the last read may be whole.
+    Unseen {
+        /// It was large.
+        is_large: bool,
+        /// The monitor is told of its first sign of life: none was taken out yet.
+        is_news: bool,
+    },
+    /// No more frames are taken out: the stream is broken, or said goodbye.
+    Stopped,
+}
+
+impl Receiving {
+    pub(super) fn new() -> Self {
+        Self {
+            decoder: Decoder::Idle,
+            is_read_out: false,
+            is_spent: false,
+            arrivals: Arrivals::new(),
+        }
+    }
+
+    // ---- what was read ---------------------------------------------------
+
+    /// Whether everything that was read is taken apart, and more may come.
+    #[inline]
+    pub(super) fn is_idle(&self) -> bool {
+        self.decoder == Decoder::Idle
+    }
+
+    /// Whether frames of the last read may be whole.
+    #[inline]
+    pub(super) fn has_unseen(&self) -> bool {
+        matches!(self.decoder, Decoder::Unseen { .. })
+    }
+
+    pub(super) const fn is_read_out(&self) -> bool {
+        self.is_read_out
+    }
+
+    /// Nothing more is read.
+    pub(super) const fn note_read_out(&mut self) {
+        self.is_read_out = true;
+    }
+
+    /// No more frames are taken out.
+    pub(super) const fn stop_decoding(&mut self) {
+        self.decoder = Decoder::Stopped;
+    }
+
+    /// Something was read, or the end, of which a codec may have something to say.
+    fn note_read(&mut self, read: usize, is_news: bool) {
+        debug_assert!(
+            self.decoder != Decoder::Stopped,
+            "only parting reads what nobody decodes"
+        );
+        self.decoder = Decoder::Unseen {
+            is_large: read >= LARGE,
+            is_news,
+        };
+    }
+
+    /// A message was taken out, and nothing is left. Of a small read there is nothing more
+    /// to learn. A codec may have something to say of the end.
+    #[inline]
+    fn note_emptied(&mut self) {
+        let Decoder::Unseen { is_large, .. } = self.decoder else {
+            return;
+        };
+        if !is_large && !self.is_read_out {
+            self.decoder = Decoder::Idle;
+            self.arrivals.begin_message();
+        }
+    }
+
+    /// Whether a sign of life is the first of its read. It is from now on no more.
+    #[inline]
+    fn take_news(&mut self) -> bool {
+        match &mut self.decoder {
+            Decoder::Unseen { is_news, .. } => std::mem::take(is_news),
+            _ => false,
+        }
+    }
+
+    // ---- the budget ------------------------------------------------------
+
+    /// Whether others in this task have used its budget up.
+    pub(super) fn is_refused(&self) -> bool {
+        !coop::has_budget_remaining() && !self.is_spent
+    }
+
+    /// This task's turn is over.
+    pub(super) const fn end_turn(&mut self) {
+        self.is_spent = false;
+    }
+
+    /// Pays for a read. The stream has charged the first unit. So a turn takes in about as
+    /// much as over a plain `Framed`.
+    pub(super) fn charge(&mut self, read: usize, cx: &mut Context<'_>) {
+        for _ in 1..read.div_ceil(UNIT) {
+            if pin!(coop::consume_budget()).poll(cx).is_pending() {
+                break;
+            }
+        }
+        self.is_spent |= !coop::has_budget_remaining();
+    }
+
+    // ---- when it came ----------------------------------------------------
+
+    #[inline]
+    pub(super) fn last_arrival(&self) -> Instant {
+        self.arrivals.last()
+    }
+
+    /// When what was taken out last came at the latest.
+    pub(super) fn last_came(&self, config: &Config) -> Instant {
+        match self.arrivals.are_relaxed() {
+            true => self.arrivals.deadline(config),
+            false => self.arrivals.last(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_relaxed(&self) -> bool {
+        self.arrivals.are_relaxed()
+    }
+
+    pub(super) fn relax(&mut self) {
+        self.arrivals.relax();
+    }
+
+    pub(super) fn calm(&mut self) {
+        self.arrivals.calm();
+    }
+
+    /// Until when reads needn't be timed, if there are many.
+    #[inline]
+    pub(super) fn untimed_until(&self, config: &Config) -> Option<Instant> {
+        let are_many = self.arrivals.are_many();
+        are_many.then(|| self.arrivals.deadline(config))
+    }
+}
+
+impl<S, C: Transport<S>> Heartbeat<S, C> {
+    // ---- reading ---------------------------------------------------------
+
+    /// Reads once; `Pending` if there is nothing.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let stream = self.stream.as_mut();
+        let Some(stream) = stream.filter(|_| !self.receiving.is_read_out) else {
+            return Poll::Pending; // nothing comes
+        };
+        match ready!(self.transport.poll_read(stream, cx)) {
+            Ok(0) => {
+                self.receiving.is_read_out = true;
+                self.receiving.note_read(0, false);
+                let failed = self.ending.write_failed();
+                if !C::HALF_CLOSE || failed.is_some() {
+                    self.end(failed.unwrap_or(End::Eof));
+                }
+            }
+            Ok(read) => {
+                self.receiving.charge(read, cx);
+                let is_timed = !self.receiving.is_relaxed();
+                if is_timed {
+                    let now = self.judge.now();
+                    self.receiving.arrivals.time(self.judge.config(), now);
+                }
+                self.receiving.note_read(read, is_timed);
+            }
+            Err(error) => {
+                self.receiving.is_read_out = true;
+                let end = safety_net::end_of(&error);
+                self.ending.note_error(error);
+                self.end(end);
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Reads once, also when tokio's cooperative budget is used up: that this
+    /// task has had its turn says nothing about the peer.
+    pub(super) fn read_regardless(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        pin!(unconstrained(poll_fn(|cx| self.poll_read(cx)))).poll(cx)
+    }
+
+    // ---- taking apart ----------------------------------------------------
+
+    /// Whether frames may be taken out.
+    #[inline]
+    pub(super) fn has_unseen(&self) -> bool {
+        self.receiving.has_unseen() && !self.intake.is_paused()
+    }
+
+    /// Takes frames out of what was read, up to a message or to something else that has
+    /// to be told or answered first. Pings that follow each other are answered once.
+    #[inline(always)] // so that the message is moved once
+    pub(super) fn take_message(&mut self) -> Option<C::Message> {
+        while self.receiving.has_unseen() {
+            match self.next_frame() {
+                Some(Frame::Data(message)) => return self.note_message(message),
+                Some(Frame::Other) => {
+                    self.note_sign();
+                    if self.has_outputs() {
+                        break;
+                    }
+                }
+                Some(control) => self.note_control(control),
+                None => self.note_all_seen(),
+            }
+            if self.judge.monitor().has_event() {
+                break;
+            }
+        }
+        None
+    }
+
+    /// A frame, if a whole one is next, as long as frames are of interest.
+    #[inline]
+    pub(super) fn next_frame(&mut self) -> Option<Frame<C::Message>> {
+        while self.receiving.decoder != Decoder::Stopped {
+            match self.transport.next_frame() {
+                Ok(Some(Frame::Data(message))) => return Some(Frame::Data(message)),
+                // After the end only messages are.
+                Ok(Some(_)) if self.has_ended() => {}
+                Ok(frame) => return frame,
+                Err(broken) => self.refuse(broken),
+            }
+        }
+        None
+    }
+
+    /// What arrived ends the connection.
+    #[cold]
+    fn refuse(&mut self, Broken { error, words }: Broken) {
+        self.receiving.stop_decoding();
+        self.ending.refuse(&error, words);
+        self.end(End::Protocol(error));
+    }
+
+    /// A message was taken out. If it proves something, that is told before it.
+    #[inline(always)]
+    fn note_message(&mut self, message: C::Message) -> Option<C::Message> {
+        if self.note_sign() {
+            self.receiving.arrivals.begin_message();
+            // Our application may take its time before it comes back for more.
+            if self.transport.may_hold_more() {
+                let since = self.receiving.last_arrival();
+                if let Some(deadline) = self.judge.monitor().backlog_deadline(since) {
+                    self.judge.advance(deadline);
+                }
+            }
+        }
+        if self.transport.unread() == 0 {
+            self.receiving.note_emptied();
+        }
+        if self.judge.is_due() && self.judge.monitor().has_event() {
+            self.keep_behind_events(message);
+            return None;
+        }
+        Some(message)
+    }
+
+    #[cold]
+    fn keep_behind_events(&mut self, message: C::Message) {
+        while let Some(event) = self.next_event() {
+            self.keep(event);
+        }
+        self.keep(PeerEvent::Message(message));
+    }
+
+    /// A sign of life was taken out that asks nothing, such as a part of a message. One
+    /// for each read is enough to know of; says whether this is that one.
+    #[inline]
+    fn note_sign(&mut self) -> bool {
+        self.receiving.arrivals.note_message();
+        let is_first = self.receiving.take_news();
+        if is_first {
+            let at = self.receiving.last_arrival();
+            self.judge.tell_at(at, Monitor::handle_message);
+        }
+        is_first
+    }
+
+    /// A frame was taken out that isn't a message.
+    fn note_control(&mut self, frame: Frame<C::Message>) {
+        self.judge.note_news(); // a pong, perhaps
+        self.settle_arrivals();
+        let at = self.receiving.last_arrival();
+        // In a protocol whose pings carry nothing, so do the pongs.
+        let or_empty = |nonce: Option<Nonce>| nonce.unwrap_or(Nonce([0; 8]));
+        let control = match frame {
+            Frame::Hello(hello) => Control::Hello(hello),
+            Frame::Ping(nonce) => Control::Ping(or_empty(nonce)),
+            Frame::Pong(Some(nonce)) => Control::Pong(nonce),
+            Frame::Pong(None) => {
+                return self.judge.tell_at(at, Monitor::handle_unnumbered_pong);
+            }
+            Frame::Alive => Control::Alive,
+            Frame::Fin => Control::Fin,
+            Frame::Goodbye { code, detail } => {
+                // What confirms our own goodbye isn't the peer's.
+                let is_ours = self.judge.monitor().leaves_until().is_some();
+                if code != GoodbyeCode::RECEIVED || !is_ours {
+                    self.ending.note_goodbye(detail);
+                }
+                Control::Goodbye(code)
+            }
+            Frame::Data(_) | Frame::Other => {
+                return self.judge.tell_at(at, Monitor::handle_message);
+            }
+        };
+        self.judge
+            .tell_at(at, |monitor, at| monitor.handle_frame(control, at));
+        if let (Control::Hello(hello), true) = (control, self.judge.monitor().has_ended()) {
+            // It was refused, or is our own.
+            match self.judge.config().refusal(&hello) {
+                Some(refusal) => self.ending.refuse(&refusal, None),
+                None => self.ending.refuse(&ProtocolError::Loop, None),
+            }
+        }
+    }
+
+    /// Every whole frame was taken out.
+    fn note_all_seen(&mut self) {
+        let Decoder::Unseen { is_large, .. } = self.receiving.decoder else {
+            return;
+        };
+        self.receiving.decoder = Decoder::Idle;
+        if self.receiving.is_read_out {
+            return self.note_half_close();
+        }
+        if !self.receiving.is_relaxed() {
+            self.note_incomplete();
+        }
+        if is_large || self.transport.is_in_message() || self.transport.unread() > 0 {
+            let at = self.receiving.last_arrival();
+            self.judge.tell_at(at, Monitor::handle_backlog);
+        }
+    }
+
+    /// The peer's direction has ended, which isn't the end. Nothing comes any more,
+    /// so nothing is judged.
+    fn note_half_close(&mut self) {
+        if C::HALF_CLOSE && !self.has_ended() {
+            self.judge.tell(Monitor::handle_half_close);
+        }
+    }
+
+    // ---- arrivals --------------------------------------------------------
+
+    /// From here on arrivals are to be known exactly.
+    pub(super) fn settle_arrivals(&mut self) {
+        if self.receiving.is_relaxed() {
+            let now = self.judge.now();
+            let arrivals = &mut self.receiving.arrivals;
+            if let Some(at) = arrivals.settle(self.judge.config(), now) {
+                self.judge.tell_at(at, Monitor::handle_bytes);
+                self.count_incomplete();
+            }
+            if let Decoder::Unseen { is_news, .. } = &mut self.receiving.decoder {
+                *is_news = true;
+            }
+        }
+    }
+
+    /// The bytes of an incomplete message that are here count as seen from now on.
+    pub(super) fn count_incomplete(&mut self) {
+        self.receiving.arrivals.count(self.transport.incomplete());
+    }
+
+    /// Every whole frame was taken out. What there is of another one is evidence if
+    /// it came fast enough.
+    fn note_incomplete(&mut self) {
+        let at = self.receiving.last_arrival();
+        let monitor = self.judge.monitor();
+        if monitor.last_heard() >= at {
+            return self.count_incomplete();
+        }
+        let incomplete = self.transport.incomplete();
+        let since = self.receiving.arrivals.since_evidence(incomplete);
+        if since > 0 && since >= monitor.bytes_wanted(at) {
+            self.receiving.arrivals.count(incomplete);
+            self.judge.tell_at(at, Monitor::handle_bytes);
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The turns of a connection.
+//!
+//! This module decides the order in which a connection is served: what the monitor has to
+//! send and to tell, frames that were read, the verdict, the terminal event, reading,
+//! writing, and the timer when there is nothing else. The clock is compared with the
+//! deadline before the timer is polled, and the peer is judged when what had arrived was
+//! read. It has no state of its own, and asks the parts in turn.
+
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    task::{Context, Poll},
+};
+
+use futures_core::{FusedStream, Stream};
+use tokio::task::yield_now;
+
+use super::{Heartbeat, READS_AT_ONCE};
+use crate::{PeerEvent, transport::Transport};
+
+/// What one turn has come to.
+enum Turn<M> {
+    /// This is to be told.
+    Give(PeerEvent<M>),
+    /// Something was read, and nothing of it was taken out yet.
+    Read,
+    /// Something has changed, and another turn follows.
+    Again,
+    /// Nothing is to be done until the stream or the timer wakes the task.
+    Wait,
+    /// Everything was told.
+    Done,
+}
+
+impl<S, C: Transport<S>> Heartbeat<S, C> {
+    /// What there is most often: a message that lies there, and nothing else to
+    /// see to.
+    #[inline(always)] // so that the message is moved once
+    pub(crate) fn next_message(&mut self) -> Option<C::Message> {
+        if !self.has_unseen() || !self.judge.is_quiet() || self.has_events() {
+            return None;
+        }
+        self.take_message()
+    }
+
+    /// The next event, straight from the connection.
+    pub(super) fn poll_event(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<PeerEvent<C::Message>>> {
+        let is_refused = self.receiving.is_refused();
+        let event = self.poll_turns(cx);
+        if event.is_pending() {
+            self.receiving.end_turn();
+            if is_refused {
+                // Others in this task used its budget up, and so nothing could be read or
+                // written. The runtime wakes us later, of which whoever polls many in one
+                // task learns nothing, and so polls all the others in vain.
+                cx.waker().wake_by_ref();
+            }
+        }
+        event
+    }
+
+    fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<Option<PeerEvent<C::Message>>> {
+        for _ in 0..READS_AT_ONCE {
+            loop {
+                match self.turn(cx) {
+                    Turn::Give(event) => return Poll::Ready(Some(event)),
+                    Turn::Read => break,
+                    Turn::Again => {}
+                    Turn::Wait => return Poll::Pending,
+                    Turn::Done => return Poll::Ready(None),
+                }
+            }
+        }
+        self.yield_to_others(cx);
+        Poll::Pending
+    }
+
+    /// Most often there is nothing to do until bytes arrive, and then there is a message.
+    #[inline]
+    fn turn(&mut self, cx: &mut Context<'_>) -> Turn<C::Message> {
+        if self.judge.is_quiet() && !self.intake.is_paused() {
+            if self.receiving.has_unseen() {
+                if let Some(message) = self.take_message() {
+                    return self.give(message, cx);
+                }
+            } else if self.receiving.is_idle() && self.sending.is_idle() && self.ending.is_open() {
+                if self.poll_read(cx).is_ready() {
+                    return Turn::Read;
+                }
+                if self.is_waiting(cx) {
+                    return Turn::Wait;
+                }
+            }
+        }
+        self.turn_fully(cx)
+    }
+
+    /// A message is given. The application may take its time, so what is owed for what
+    /// came before it is written first.
+    #[inline]
+    fn give(&mut self, message: C::Message, cx: &mut Context<'_>) -> Turn<C::Message> {
+        if self.has_outputs() {
+            self.write_outputs(cx);
+        }
+        Turn::Give(PeerEvent::Message(message))
+    }
+
+    /// Everything there may be to do.
+    fn turn_fully(&mut self, cx: &mut Context<'_>) -> Turn<C::Message> {
+        if self.has_finished() {
+            return Turn::Done;
+        }
+        if self.has_outputs() {
+            self.write_outputs(cx);
+            if let Some(event) = self.next_event() {
+                return Turn::Give(event);
+            }
+        }
+        if self.is_time_to_judge() {
+            self.read_before_judging(cx);
+            return Turn::Again;
+        }
+        if self.has_unseen() {
+            if let Some(message) = self.take_message() {
+                return self.give(message, cx);
+            }
+            // There may always be more to read.
+            if self.has_outputs() || self.is_time_to_judge() {
+                return Turn::Again;
+            }
+        }
+        if self.judge_if_due(cx) {
+            return Turn::Again;
+        }
+        if self.has_ended() {
+            return self.turn_to_the_end(cx);
+        }
+        if !self.intake.is_paused() && self.poll_read(cx).is_ready() {
+            return Turn::Read;
+        }
+        if self.sending.is_due() {
+            self.write(cx);
+        }
+        self.end_after_reading(cx);
+        if self.has_unseen() {
+            return Turn::Read;
+        }
+        if self.has_outputs() || !self.arm(cx) {
+            return Turn::Again;
+        }
+        self.wait();
+        Turn::Wait
+    }
+
+    /// The connection has ended: that is told when nothing is left to do with its stream.
+    fn turn_to_the_end(&mut self, cx: &mut Context<'_>) -> Turn<C::Message> {
+        if self.poll_part(cx).is_pending() {
+            return Turn::Wait;
+        }
+        match self.ending.tell() {
+            Some(ended) => Turn::Give(ended.into()),
+            None => Turn::Done,
+        }
+    }
+
+    /// There was always more to read. What waits to be written may leave all the
+    /// same.
+    #[cold]
+    pub(super) fn yield_to_others(&mut self, cx: &mut Context<'_>) {
+        if self.sending.is_due() {
+            self.write(cx);
+        }
+        if !self.has_ended() {
+            // If that is over already, this task is polled again anyway.
+            self.arm(cx);
+        }
+        // Wakes this task when all others had a turn.
+        let _ = pin!(yield_now()).poll(cx);
+    }
+
+    /// While a sender waits the connection is served all the same; what arrives is kept
+    /// for whoever reads.
+    pub(super) fn serve(&mut self, cx: &mut Context<'_>) {
+        self.take_in(cx, |_| true);
+        let has_events = self.has_events();
+        self.wakers.hand_over(has_events, cx);
+    }
+
+    /// Messages wait that were read, and the timer has fired: what our application left
+    /// alone for so long is seen to before the next of them is handed out.
+    #[inline]
+    fn is_overdue(&self) -> bool {
+        self.judge.has_fired()
+            && !self.has_ended()
+            && (self.has_events() || self.receiving.has_unseen())
+    }
+
+    /// Whether the monitor wants something, or the end has come.
+    pub(crate) fn is_disturbed(&self) -> bool {
+        self.has_outputs() || !self.ending.is_open()
+    }
+}
+
+impl<S, C> Stream for Heartbeat<S, C>
+where
+    C: Transport<S>,
+{
+    type Item = PeerEvent<C::Message>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if let Some(message) = this.next_message() {
+            if this.has_outputs() {
+                this.write_outputs(cx);
+            }
+            return Poll::Ready(Some(PeerEvent::Message(message)));
+        }
+        if this.is_overdue() {
+            this.take_in(cx, Self::is_overdue);
+        }
+        if this.has_events() {
+            return Poll::Ready(this.take_from_inbox());
+        }
+        let event = this.poll_event(cx);
+        if this.has_events() {
+            if let Poll::Ready(Some(event)) = event {
+                this.keep(event);
+            }
+            return Poll::Ready(this.take_from_inbox());
+        }
+        match &event {
+            Poll::Ready(Some(event)) => this.intake.note_taken(event),
+            Poll::Ready(None) => {}
+            Poll::Pending => this.wakers.note_reader(cx),
+        }
+        event
+    }
+}
+
+impl<S, C> FusedStream for Heartbeat<S, C>
+where
+    C: Transport<S>,
+{
+    fn is_terminated(&self) -> bool {
+        self.has_finished() && !self.has_events()
+    }
+}

@@ -57,6 +57,6 @@ pub fn refuse(program: &TcpStream) -> io::Result<()> {
 async fn death<M>(sender: &Sender<M>) -> io::Error {
     match sender.closed().await {
         Err(death) => death.into(),
-        Ok(_) => pending().await, // whoever reads and writes sees to it
+        Ok(_) => pending().await, // the copy sees that end itself
     }
 }

@@ -14,7 +14,7 @@
 //!
 //! | file | what it decides |
 //! |---|---|
-//! | `main.rs` | who connects where |
+//! | `main.rs` | which connections are made |
 //! | `carry.rs` | what becomes of one connection |
 //!
 //! The tunnel is neither encrypted nor are its ends authenticated: put TLS between
@@ -92,7 +92,7 @@ where
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                // There may be no file descriptors left; somebody will give one back.
+                // File descriptors may have run out; others will be closed.
                 eprintln!("{error}");
                 sleep(Duration::from_millis(200)).await;
                 continue;

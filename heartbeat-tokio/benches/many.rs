@@ -115,7 +115,7 @@ mod linux {
         let memory = ALLOCATED.load(Relaxed).saturating_sub(before.0) / connections;
         let dead = DEAD.load(Relaxed) - before.1;
         println!("{name:<12} {memory:>10} {each:>12.1} {dead:>6}");
-        // Before the peers go: nobody sees that.
+        // Before the peers end, which would count as deaths.
         runtime.shutdown_timeout(Duration::from_secs(30));
         child.kill()?;
         child.wait().map(drop)
@@ -195,7 +195,7 @@ mod linux {
         streams.collect::<StreamMap<_, _>>()
     }
 
-    /// Answers on so many connections until its parent is gone.
+    /// Answers on all connections until its parent is gone.
     fn be_the_peers(address: SocketAddr, connections: usize) -> io::Result<()> {
         let runtime = runtime()?;
         for _ in 0..connections {

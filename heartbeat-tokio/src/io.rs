@@ -1,7 +1,7 @@
 //! Bytes over a heartbeat, for protocols that want a plain stream.
 //!
 //! This module decides how bytes become messages, and which ends of the connection are
-//! the end of the bytes and which are errors. Who is alive is decided below.
+//! the end of the bytes and which are errors. Liveness is decided below.
 
 use std::{
     fmt,
@@ -41,8 +41,8 @@ const AT_ONCE: usize = 64 * 1024;
 /// TCP stream would just end.
 ///
 /// A write takes up to 64 KiB, or as much as the peer accepts in one message, and waits
-/// while as much is queued as with any [`Sender`]. Reads and writes wait for nothing of
-/// each other. Beats go on however long nobody reads or writes.
+/// while as much is queued as with any [`Sender`]. Reads and writes don't wait
+/// for each other. Beats go on while the application does neither.
 ///
 /// To split it, use [`tokio::io::split`].
 pub struct Io {
@@ -132,7 +132,7 @@ fn end_of_bytes(reason: CloseReason) -> Result<(), SendError> {
     }
 }
 
-/// Whoever reads or flushes lost something, unlike one who writes too late.
+/// An error of a read or a flush: bytes were lost. A late write loses none.
 fn lost(error: SendError) -> io::Error {
     match error {
         SendError::Closed(_) => io::Error::new(ErrorKind::ConnectionAborted, error),
@@ -140,7 +140,7 @@ fn lost(error: SendError) -> io::Error {
     }
 }
 
-/// A peer that left in order wants nothing more: that is no error of what was written.
+/// A peer that left in order wants nothing more, so a flush has nothing left to do.
 fn written(result: Result<(), SendError>) -> io::Result<()> {
     match result {
         Err(SendError::Closed(reason)) => end_of_bytes(reason).map_err(lost),

@@ -25,7 +25,7 @@ const NOTICED: Duration = Duration::from_millis(100);
 /// How often the clocks are compared where the system doesn't tell that it woke up.
 const TICK: Duration = Duration::from_secs(1);
 
-/// A machine, and those whom it wakes.
+/// A machine, and the tasks that it wakes.
 pub(crate) struct Machine {
     /// For how long it has slept in all, as far as was noticed. Microseconds.
     slept: AtomicU64,
@@ -35,7 +35,7 @@ pub(crate) struct Machine {
 #[derive(Default)]
 struct Alarms {
     places: Vec<Option<Waker>>,
-    /// Which of them nobody has.
+    /// Places that aren't taken.
     free: Vec<usize>,
 }
 
@@ -80,10 +80,10 @@ impl Machine {
     /// It slept for so long, and woke up just now.
     pub(crate) fn wake_up(&self, slept: Duration) {
         let micros = u64::try_from(slept.as_micros()).unwrap_or(u64::MAX);
-        // Never nothing: it is by a change that those who are woken know why.
+        // Never zero: a task that is woken sees the reason by the change.
         let add = |before: u64| Some(before.saturating_add(micros.max(1)));
         let _ = self.slept.fetch_update(Relaxed, Relaxed, add);
-        // What was stored is visible to whoever is woken, by the lock.
+        // The lock makes what was stored visible to the tasks that are woken.
         let wakers: Vec<_> = self.lock().places.iter().flatten().cloned().collect();
         wakers.into_iter().for_each(Waker::wake);
     }
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_an_alarm_is_woken_each_time_and_a_place_is_used_again() {
+    fn every_alarm_wakes_its_task_each_time_and_a_place_is_used_again() {
         let machine: &'static Machine = Box::leak(Box::new(Machine::new()));
         let counts: [Arc<Count>; 3] = Default::default();
         let woken = || counts.each_ref().map(|count| count.0.load(Relaxed));

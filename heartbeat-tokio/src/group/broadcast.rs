@@ -1,6 +1,6 @@
-//! One message to all.
+//! One message to all members.
 //!
-//! This module decides what becomes of those who have no room for it.
+//! This module decides what happens to a member that has no room for it.
 
 use std::{future::poll_fn, hash::Hash, pin::Pin, sync::Arc, task::Context, task::Poll};
 
@@ -10,34 +10,35 @@ use heartbeat_core::GoodbyeCode;
 use super::{Group, ready::Ready};
 use crate::{SendError, Sender, TrySendError};
 
-/// What becomes of a member that has no room for a message: its peer reads more slowly
-/// than we send.
+/// What a [broadcast](Group::broadcast) does with a member that has no room for the
+/// message: its peer reads more slowly than we send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive] // there may be other ways
 pub enum Slow {
-    /// It misses the message.
+    /// The member misses the message.
     Drop,
-    /// It is left with this code: a goodbye behind everything that is queued for it. It
-    /// has [`linger`](heartbeat_core::ConfigBuilder::linger) to take that.
+    /// The member is closed with this code: a goodbye follows everything that is queued
+    /// for it. Its peer has [`linger`](heartbeat_core::ConfigBuilder::linger) to take that.
     Disconnect(GoodbyeCode),
-    /// It is waited for. All others get the message meanwhile.
+    /// The broadcast waits for the member. All others get the message meanwhile.
     ///
-    /// A peer that lives and never reads is waited for for ever: limit that with
-    /// [`write_stall`](heartbeat_core::ConfigBuilder::write_stall), or the waiting with
+    /// A peer that dies ends the wait within its detection time. A peer that lives and
+    /// never reads doesn't end it: set
+    /// [`write_stall`](heartbeat_core::ConfigBuilder::write_stall), or use
     /// [`tokio::time::timeout`].
     Wait,
 }
 
-/// Who got a [broadcast](Group::broadcast) message.
+/// What became of a [broadcast](Group::broadcast) message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive] // later versions may tell more
 pub struct Broadcast<K> {
-    /// For so many it was queued.
+    /// The number of members for which it was queued.
     pub sent: usize,
-    /// These had no room, and missed it or were left.
+    /// The members that had no room: they missed it, or were closed.
     pub slow: Vec<K>,
-    /// These couldn't be sent it at all. Those whose connection has ended tell so by
-    /// their last event.
+    /// The members to which it can't be sent. One whose connection has ended has its
+    /// terminal event waiting.
     pub failed: Vec<(K, SendError)>,
 }
 
@@ -46,12 +47,12 @@ where
     K: Clone + Eq + Hash + Send + Sync + 'static,
     M: Clone,
 {
-    /// Sends a message to all members. Only with [`Slow::Wait`] this waits for anything.
+    /// Sends a message to all members. It waits for nothing, except with [`Slow::Wait`].
     ///
-    /// A message that is cheap to clone, such as [`Bytes`](bytes::Bytes), is one buffer for
-    /// all of them.
+    /// The message is cloned for each member. Clones of [`Bytes`](bytes::Bytes) share one
+    /// buffer.
     ///
-    /// Cancel safe as far as each member gets the message once or not at all.
+    /// Cancel safe: each member gets the message once or not at all.
     pub async fn broadcast(&self, message: M, slow: Slow) -> Broadcast<K> {
         let mut result = Broadcast {
             sent: 0,
@@ -79,14 +80,14 @@ where
     }
 }
 
-/// Each gets the message as soon as it has room.
+/// Sends the message to each as soon as it has room.
 async fn wait<K, M: Clone>(
     mut waiting: Vec<Option<(K, Sender<M>)>>,
     message: M,
     result: &mut Broadcast<K>,
 ) {
     let ready = Ready::new();
-    // Kept, or nobody could call.
+    // Kept alive, since wakers are dropped with what they wait for.
     let turns: Vec<_> = (0..waiting.len()).map(|place| ready.add(place)).collect();
     let mut left = turns.len();
     poll_fn(|cx| {

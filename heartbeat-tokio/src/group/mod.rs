@@ -1,8 +1,8 @@
 //! Many connections as one stream.
 //!
-//! This module decides what a group offers and when a connection belongs to it. Each is
-//! served by its own task, and what arrives waits in its own inbox; which has something
-//! to take is in `ready`, and what is sent to all in `broadcast`.
+//! This module decides what a group offers and when a connection is a member. Each member
+//! is served by its own task, and what arrives waits in its own inbox. The order in which
+//! they are polled is in `ready`, and what is sent to all of them in `broadcast`.
 
 mod broadcast;
 mod ready;
@@ -28,13 +28,13 @@ use crate::{Detail, Driver, PeerEvent, Sender, State, safety_net::Liveness};
 
 /// Many connections as one [`Stream`] of `(key, event)`.
 ///
-/// Each connection is served by the task of its [`spawn`](crate::Heartbeat::spawn), on
-/// whichever thread of the runtime has time. Whoever polls the group takes what those
-/// tasks took in. So beats go on while the application works on an event, and a member
-/// whose peer floods us fills its own inbox and nobody else's.
+/// Each connection is served by the task of its [`spawn`](crate::Heartbeat::spawn), on any
+/// thread of the runtime. The group takes what those tasks took in. So beats go on while
+/// the application works on an event, and a peer that floods us fills the inbox of its own
+/// connection only.
 ///
-/// The events of one member come in their order, the terminal one last; then it isn't a
-/// member any more. Members take turns, one event each.
+/// The events of one member are those of its [`Receiver`](crate::Receiver), in their order.
+/// The terminal event ends the membership. Members take turns, one event each.
 ///
 /// The stream gives `None` when the group is empty, and goes on after the next
 /// [`insert`](Self::insert).
@@ -62,7 +62,7 @@ use crate::{Detail, Driver, PeerEvent, Sender, State, safety_net::Liveness};
 ///             members.insert(address, Heartbeat::new(stream, Config::default()).spawn());
 ///         }
 ///         Some((address, event)) = members.recv() => match event {
-///             // A chat: what one says is told to all who can follow.
+///             // A chat: each line goes to all members that have room.
 ///             PeerEvent::Message(line) => drop(members.broadcast(line, Slow::Drop).await),
 ///             event if event.is_terminal() => {
 ///                 println!("{address}: {event}");
@@ -77,9 +77,9 @@ use crate::{Detail, Driver, PeerEvent, Sender, State, safety_net::Liveness};
 ///
 /// # Limits
 ///
-/// Each member's inbox holds up to 256 KiB of messages; a group that nobody polls holds
-/// as much for each. Then its peers wait ([`State::Paused`]), and with
-/// [`max_pause`](heartbeat_core::ConfigBuilder::max_pause) are given up.
+/// The inbox of each member holds up to 256 KiB of messages. While it is full, its peer has
+/// to wait ([`State::Paused`]); with
+/// [`max_pause`](heartbeat_core::ConfigBuilder::max_pause) it is given up in the end.
 #[must_use = "nothing is received unless it is polled"]
 pub struct Group<K, M> {
     members: HashMap<K, Member<K, M>>,
@@ -103,8 +103,8 @@ where
         }
     }
 
-    /// Adds a connection. One that had the same key is given back, with the events that
-    /// nobody took; dropping it says goodbye.
+    /// Adds a connection. Returns the one that had this key, with the events that weren't
+    /// taken; dropping it says goodbye.
     pub fn insert(&mut self, key: K, connection: Driver<M>) -> Option<Driver<M>> {
         connection.receiver.leave_serving_to_the_task(true);
         let turn = self.ready.add(key.clone());
@@ -112,7 +112,7 @@ where
         before.map(Member::into_connection)
     }
 
-    /// Takes a member out, with the events that nobody took. Dropping it says goodbye.
+    /// Takes a member out, with the events that weren't taken. Dropping it says goodbye.
     pub fn remove(&mut self, key: &K) -> Option<Driver<M>> {
         self.members.remove(key).map(Member::into_connection)
     }
@@ -150,8 +150,9 @@ where
         self.members.is_empty()
     }
 
-    /// How many members are in each state; a state that none is in is left out. Each is
-    /// asked: a microsecond or less a member.
+    /// The number of members in each state. A state without members is left out.
+    ///
+    /// Every member is asked, which takes its lock.
     #[must_use]
     pub fn counts(&self) -> HashMap<State, usize> {
         let mut counts = HashMap::new();
@@ -161,11 +162,12 @@ where
         counts
     }
 
-    /// Looks at all sockets at once: whose peers are [gone](Liveness::is_gone), and how.
+    /// Looks at all sockets: the members whose peers are [gone](Liveness::is_gone), and
+    /// why.
     ///
-    /// Never waits, and takes nothing: each member's own end follows by itself. It finds
-    /// those first whose inboxes are full, from which nothing is read. Members without a
-    /// known socket are passed over, and so are those that have ended.
+    /// Never waits, and takes nothing: the terminal events follow by themselves. It finds
+    /// a peer that is gone behind a full inbox, from which nothing is read. Members
+    /// without a known socket are passed over.
     ///
     /// # Errors
     ///
@@ -180,9 +182,9 @@ where
         Ok(gone)
     }
 
-    /// Says goodbye to all members, behind everything that is queued for them, and waits
-    /// for nothing: their last events tell how each took it. Take events until the group
-    /// is empty.
+    /// Says goodbye to all members, behind everything that is queued for them, and doesn't
+    /// wait. Take events until the group is empty: the terminal event of each says how it
+    /// went.
     ///
     /// ```
     /// # async fn example(mut members: heartbeat_tokio::Group<u32, bytes::Bytes>) {

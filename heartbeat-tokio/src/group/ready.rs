@@ -1,7 +1,7 @@
-//! Which of many have something to do.
+//! The order in which many things that were woken are polled.
 //!
-//! This module decides in which order their owner polls them: in the order in which they
-//! called, each at most once in a round. It knows nothing of what they are.
+//! This module decides it: first woken, first polled, each at most once in the queue. It
+//! doesn't know what is polled.
 
 use std::{
     collections::VecDeque,
@@ -14,19 +14,19 @@ use std::{
 
 use atomic_waker::AtomicWaker;
 
-/// Those who called, and whose they are.
+/// The queue, and the task that polls.
 #[derive(Debug)]
 pub(super) struct Ready<K> {
     queue: Mutex<VecDeque<Arc<Turn<K>>>>,
     owner: AtomicWaker,
 }
 
-/// One of them, as the waker that it is polled with.
+/// One thing to poll, and the waker that it is polled with.
 #[derive(Debug)]
 pub(super) struct Turn<K> {
     pub(super) key: K,
     is_queued: AtomicBool,
-    /// Weak, or a queue would keep itself alive.
+    /// Weak: a turn in the queue must not keep the queue alive.
     ready: Weak<Ready<K>>,
 }
 
@@ -38,7 +38,7 @@ impl<K> Ready<K> {
         })
     }
 
-    /// One more, which has something to do.
+    /// Adds one, which is due at once.
     pub(super) fn add(self: &Arc<Self>, key: K) -> Arc<Turn<K>>
     where
         K: Send + Sync,
@@ -52,7 +52,7 @@ impl<K> Ready<K> {
         turn
     }
 
-    /// The next one to be polled. If that finds something, it has to be called again.
+    /// The next one to poll. If there may be more behind what it gives, wake it again.
     pub(super) fn poll_next(&self, cx: &Context<'_>) -> Poll<Arc<Turn<K>>> {
         self.owner.register(cx.waker());
         let Some(turn) = self.lock().pop_front() else {

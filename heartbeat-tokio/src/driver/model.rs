@@ -213,13 +213,13 @@ fn what_arrives_reaches_a_receiver_that_waits() {
 #[test]
 fn what_arrives_reaches_a_receiver_that_leaves_serving_to_the_task() {
     in_every_order(1, Connection::arrive, |connection| {
-        connection.turns.leave_serving_to_the_task(true);
+        connection.turns.leave_serving_to_the_task();
         block_on(poll_fn(|cx| connection.poll_taken_in(cx)));
     });
     // One that begins with that when it has served before.
     in_every_order(2, both, |connection| {
         polls_once(connection);
-        connection.turns.leave_serving_to_the_task(true);
+        connection.turns.leave_serving_to_the_task();
         block_on(poll_fn(|cx| connection.poll_taken_in(cx)));
     });
 }

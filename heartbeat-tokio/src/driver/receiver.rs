@@ -62,10 +62,10 @@ impl<M> Receiver<M> {
         self.connection.poll_taken_in(more, cx)
     }
 
-    /// Whether the connection is served by its task only. Then this is woken for what
-    /// that took in, and not for each byte.
-    pub(crate) fn leave_serving_to_the_task(&self, leaves: bool) {
-        self.connection.leave_serving_to_the_task(leaves);
+    /// The connection is served by its task from now on. This is woken for what the task
+    /// took in, and not for each byte.
+    pub(crate) fn leave_serving_to_the_task(&self) {
+        self.connection.leave_serving_to_the_task();
     }
 
     /// What is known about the connection right now.

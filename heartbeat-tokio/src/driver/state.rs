@@ -277,8 +277,8 @@ where
         event.map_or(Poll::Pending, |event| Poll::Ready(Some(event)))
     }
 
-    fn leave_serving_to_the_task(&self, leaves: bool) {
-        self.turns.leave_serving_to_the_task(leaves);
+    fn leave_serving_to_the_task(&self) {
+        self.turns.leave_serving_to_the_task();
     }
 
     fn poll_until(

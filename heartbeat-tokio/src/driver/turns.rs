@@ -29,7 +29,7 @@ pub(super) struct Turns {
     receiver: AtomicWaker,
     task: AtomicWaker,
     next: AtomicU8,
-    /// The receiver takes what the task took in, and never serves.
+    /// The stream and the timer don't call the receiver.
     by_task: AtomicBool,
 }
 
@@ -85,10 +85,10 @@ impl Turns {
         self.receiver.wake();
     }
 
-    /// Whether the stream and the timer call the task only. What they called before
-    /// isn't lost: the task serves in any case, if nobody else does.
-    pub(super) fn leave_serving_to_the_task(&self, leaves: bool) {
-        self.by_task.store(leaves, Relaxed);
+    /// The stream and the timer call the task only, from now on. An earlier call isn't
+    /// lost: the task serves it unless the receiver does.
+    pub(super) fn leave_serving_to_the_task(&self) {
+        self.by_task.store(true, Relaxed);
     }
 
     /// What the stream and the timer wake.

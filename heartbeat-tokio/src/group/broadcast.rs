@@ -61,7 +61,7 @@ where
         };
         let mut waiting = Vec::new();
         for (key, member) in &self.members {
-            let sender = &member.connection.sender;
+            let sender = &member.sender;
             match (sender.try_send(message.clone()), slow) {
                 (Ok(()), _) => result.sent += 1,
                 (Err(TrySendError::Failed(error)), _) => result.failed.push((key.clone(), error)),
@@ -87,9 +87,8 @@ async fn wait<K, M: Clone>(
     result: &mut Broadcast<K>,
 ) {
     let ready = Ready::new();
-    // Kept alive, since wakers are dropped with what they wait for.
-    let turns: Vec<_> = (0..waiting.len()).map(|place| ready.add(place)).collect();
-    let mut left = turns.len();
+    (0..waiting.len()).for_each(|place| ready.add(place));
+    let mut left = waiting.len();
     poll_fn(|cx| {
         while left > 0 {
             let turn = std::task::ready!(ready.poll_next(cx));

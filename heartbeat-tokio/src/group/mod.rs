@@ -23,7 +23,7 @@ use heartbeat_core::GoodbyeCode;
 use tokio::task::consume_budget;
 
 pub use self::broadcast::{Broadcast, Slow};
-use self::ready::{Ready, Turn};
+use self::ready::Ready;
 use crate::{Detail, Driver, PeerEvent, Sender, State, safety_net::Liveness};
 
 /// Many connections as one [`Stream`] of `(key, event)`.
@@ -82,13 +82,8 @@ use crate::{Detail, Driver, PeerEvent, Sender, State, safety_net::Liveness};
 /// [`max_pause`](heartbeat_core::ConfigBuilder::max_pause) it is given up in the end.
 #[must_use = "nothing is received unless it is polled"]
 pub struct Group<K, M> {
-    members: HashMap<K, Member<K, M>>,
+    members: HashMap<K, Driver<M>>,
     ready: Arc<Ready<K>>,
-}
-
-struct Member<K, M> {
-    connection: Driver<M>,
-    turn: Arc<Turn<K>>,
 }
 
 impl<K, M> Group<K, M>
@@ -106,15 +101,14 @@ where
     /// Adds a connection. Returns the one that had this key, with the events that weren't
     /// taken; dropping it says goodbye.
     pub fn insert(&mut self, key: K, connection: Driver<M>) -> Option<Driver<M>> {
-        connection.receiver.leave_serving_to_the_task(true);
-        let turn = self.ready.add(key.clone());
-        let before = self.members.insert(key, Member { connection, turn });
-        before.map(Member::into_connection)
+        connection.receiver.leave_serving_to_the_task();
+        self.ready.add(key.clone());
+        self.members.insert(key, connection)
     }
 
     /// Takes a member out, with the events that weren't taken. Dropping it says goodbye.
     pub fn remove(&mut self, key: &K) -> Option<Driver<M>> {
-        self.members.remove(key).map(Member::into_connection)
+        self.members.remove(key)
     }
 
     /// The next event of any member; `None` if there is no member.
@@ -127,15 +121,13 @@ where
     /// A member's sender.
     #[must_use]
     pub fn get(&self, key: &K) -> Option<&Sender<M>> {
-        self.members
-            .get(key)
-            .map(|member| &member.connection.sender)
+        self.members.get(key).map(|member| &member.sender)
     }
 
     /// All members, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &Sender<M>)> {
         let members = self.members.iter();
-        members.map(|(key, member)| (key, &member.connection.sender))
+        members.map(|(key, member)| (key, &member.sender))
     }
 
     /// How many members there are.
@@ -209,15 +201,11 @@ where
             ready!(pin!(consume_budget()).poll(cx));
             let turn = ready!(self.ready.poll_next(cx));
             let Some(member) = self.members.get_mut(&turn.key) else {
-                continue; // it isn't one any more
+                continue; // it was removed
             };
-            if !Arc::ptr_eq(&member.turn, &turn) {
-                continue; // another has its key
-            }
             let (waker, mut more) = (turn.clone().into(), false);
             let cx = Context::from_waker(&waker);
-            let receiver = &mut member.connection.receiver;
-            let Poll::Ready(event) = receiver.poll_taken_in(&mut more, &cx) else {
+            let Poll::Ready(event) = member.receiver.poll_taken_in(&mut more, &cx) else {
                 continue;
             };
             if event.as_ref().is_none_or(PeerEvent::is_terminal) {
@@ -230,13 +218,6 @@ where
             }
         }
         Poll::Ready(None)
-    }
-}
-
-impl<K, M> Member<K, M> {
-    fn into_connection(self) -> Driver<M> {
-        self.connection.receiver.leave_serving_to_the_task(false);
-        self.connection
     }
 }
 

@@ -39,7 +39,7 @@ impl<K> Ready<K> {
     }
 
     /// Adds one, which is due at once.
-    pub(super) fn add(self: &Arc<Self>, key: K) -> Arc<Turn<K>>
+    pub(super) fn add(self: &Arc<Self>, key: K)
     where
         K: Send + Sync,
     {
@@ -48,8 +48,7 @@ impl<K> Ready<K> {
             is_queued: AtomicBool::new(false),
             ready: Arc::downgrade(self),
         });
-        turn.wake_by_ref();
-        turn
+        turn.wake();
     }
 
     /// The next one to poll. If there may be more behind what it gives, wake it again.

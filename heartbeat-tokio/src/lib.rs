@@ -56,6 +56,8 @@
 //!   [whole frames](Heartbeat::with_frames).
 //! * [`Heartbeat::spawn`]: for an application that works for long between two
 //!   reads.
+//! * [`Group`]: many connections as one stream of events.
+//! * [`Heartbeat::into_io`]: a stream of bytes, for a protocol that wants one.
 //! * [`Reconnect`]: another connection when one has died.
 //! * [`Learner`]: the longest interval that a network keeps an idle connection for.
 //! * [`Config`]: the timings, by preset, by budget or one by one.
@@ -76,14 +78,17 @@ mod driver;
 mod error;
 mod event;
 mod frames;
+mod group;
 mod heartbeat;
 mod inbox;
+mod io;
 mod learning;
 mod net;
 mod observe;
 mod pool;
 mod reconnect;
 pub mod safety_net;
+mod suspend;
 #[cfg(feature = "testkit")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testkit")))]
 pub mod testkit;
@@ -98,6 +103,7 @@ pub use driver::{Driver, Receiver, Sender, WeakSender};
 pub use error::{CloseError, EncodeError, ProbeError, SendError, TrySendError};
 pub use event::{Cause, CloseReason, Death, Detail, PeerEvent};
 pub use frames::Frames;
+pub use group::{Broadcast, Group, Slow};
 pub use heartbeat::{Heartbeat, Parts, Status};
 pub use heartbeat_core;
 #[cfg(feature = "serde")]
@@ -107,6 +113,7 @@ pub use heartbeat_core::{
     Config, ConfigBuilder, ConfigError, Diagnosis, Evidence, GoodbyeCode, Hello, Nonce,
     ProtocolError, Role, State,
 };
+pub use io::Io;
 pub use learning::{IdleMeter, Learner, Metered, Probe, Prober};
 #[cfg(feature = "interval-file")]
 #[cfg_attr(docsrs, doc(cfg(feature = "interval-file")))]

@@ -20,3 +20,4 @@ mod stranger;
 mod swarm;
 mod tls;
 mod told;
+mod tunnel;

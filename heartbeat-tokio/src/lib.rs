@@ -60,8 +60,10 @@
 //! | the same in a `Framed`, after a login | [`Heartbeat::from_framed`] |
 //! | another `Stream` and `Sink` of whole frames | [`Heartbeat::with_frames`] |
 //! | an application that works for long between two reads | [`spawn`](Heartbeat::spawn), on any of these |
+//! | many connections in one loop | [`Group`] |
+//! | a byte protocol | [`Heartbeat::into_io`] |
 //! | a client that has to come back | [`Reconnect`] |
-//! | a network that forgets idle connections, and a battery | [`Learner`] |
+//! | a client on a battery, behind a NAT | [`Learner`] |
 //! | no tokio | [`heartbeat_core`], which is the judgement alone |
 //!
 //! [`Config`] is the timings: by preset, by budget or one by one. [`PeerEvent`] is what you
@@ -96,16 +98,19 @@ mod driver;
 mod error;
 mod event;
 mod frames;
+mod group;
 #[cfg(all(doc, not(doctest)))]
 pub mod guide;
 mod heartbeat;
 mod inbox;
+mod io;
 mod learning;
 mod net;
 mod observe;
 mod pool;
 mod reconnect;
 pub mod safety_net;
+mod suspend;
 #[cfg(feature = "testkit")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testkit")))]
 pub mod testkit;
@@ -123,6 +128,7 @@ pub use driver::{Driver, Receiver, Sender, WeakSender};
 pub use error::{CloseError, EncodeError, ProbeError, SendError, TrySendError};
 pub use event::{Cause, CloseReason, Death, Detail, PeerEvent};
 pub use frames::Frames;
+pub use group::{Broadcast, Group, Slow};
 pub use heartbeat::{Heartbeat, Parts, Status};
 pub use heartbeat_core;
 #[cfg(feature = "serde")]
@@ -132,6 +138,7 @@ pub use heartbeat_core::{
     Config, ConfigBuilder, ConfigError, Diagnosis, End, Evidence, GoodbyeCode, Hello, Nonce,
     ProtocolError, Role, State,
 };
+pub use io::Io;
 pub use learning::{IdleMeter, Learner, Metered, Probe, Prober};
 #[cfg(feature = "interval-file")]
 #[cfg_attr(docsrs, doc(cfg(feature = "interval-file")))]

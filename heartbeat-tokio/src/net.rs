@@ -6,13 +6,13 @@
 
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 use std::net::SocketAddr;
-use std::{any::Any, time::Duration};
+use std::{any::Any, io, time::Duration};
 
 use heartbeat_core::{Config, Death, Diagnosis, Instant};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-use crate::safety_net::{self, Pace, SafetyNet, Switches, TcpInfo};
+use crate::safety_net::{self, Liveness, Pace, SafetyNet, Switches, TcpInfo};
 
 /// From a stream to the socket below it.
 pub(crate) type SocketOf<S> = fn(&S) -> Option<&TcpStream>;
@@ -152,6 +152,11 @@ impl<S> Net<S> {
 
     pub(crate) fn status(&self) -> NetStatus {
         self.status
+    }
+
+    /// What a look at the socket shows, if there is one.
+    pub(crate) fn check(&self, stream: &S) -> io::Result<Option<Liveness>> {
+        (self.socket)(stream).map(safety_net::check).transpose()
     }
 
     /// Nobody reads from `now` on.

@@ -23,7 +23,9 @@ use crate::{
 
 /// The transport of [`Heartbeat::typed`](crate::Heartbeat::typed): messages
 /// are `T`, in [postcard](https://postcard.jamesmunns.com/wire-format), framed
-/// as `docs/protocol.md` says.
+/// as [`docs/protocol.md`] says.
+///
+#[doc = concat!("[`docs/protocol.md`]: ", env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/protocol.md")]
 pub struct Postcard<T> {
     wire: Wire,
     messages: PhantomData<fn(T) -> T>,

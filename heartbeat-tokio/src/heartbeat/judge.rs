@@ -226,6 +226,13 @@ impl Judge {
         self.timer.served();
     }
 
+    /// It is on another machine from now on.
+    #[cfg(feature = "testkit")]
+    pub(super) fn move_to(&mut self, machine: &'static crate::suspend::Machine) {
+        self.clock.move_to(machine);
+        self.timer.move_to(machine);
+    }
+
     /// The timer belongs to this runtime from now on.
     pub(super) fn move_here(&mut self) {
         self.timer.move_here();

@@ -10,6 +10,7 @@
 use std::{
     fs, io,
     pin::Pin,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -20,7 +21,7 @@ use std::{
 
 use futures::StreamExt;
 use heartbeat_core::{IntervalSearch, SearchOutcome};
-use heartbeat_tests::{ms, secs};
+use heartbeat_tests::{example, ms, secs};
 use heartbeat_tokio::{
     Backoff, Config, Heartbeat, IntervalFile, IntervalFileError, Learner, PeerEvent, Prober,
     Reconnect, Role,
@@ -439,4 +440,29 @@ fn a_file_of_another_version_or_without_end_is_refused() {
     assert!(matches!(error, IntervalFileError::Corrupt { .. }));
     let error = IntervalFile::read(folder.path()).unwrap_err();
     assert!(matches!(error, IntervalFileError::Io { .. }));
+}
+
+// ---- the example --------------------------------------------------------------
+
+#[test]
+fn the_example_prints_a_line_for_each_attempt_and_draws_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let picture = folder.path().join("learned.svg");
+    let mut learn = Command::new(example("learn"));
+    learn.args(["simulate", "--nat-timeout", "5m", "--svg"]);
+    let output = learn.arg(&picture).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let guide = include_str!("../../docs/guide/batteries.md");
+    assert!(guide.contains(&format!("```text\n{text}```")), "{text}");
+    let svg = fs::read_to_string(picture).unwrap();
+    let circles = svg.lines().filter(|line| line.starts_with("<circle"));
+    let colors = circles
+        .map(|line| line.contains("#FF0000"))
+        .collect::<Vec<_>>();
+    // Eight attempts, of which the fourth to the sixth were lost.
+    assert_eq!(
+        colors,
+        [false, false, false, true, true, true, false, false]
+    );
 }

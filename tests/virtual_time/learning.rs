@@ -23,8 +23,8 @@ use futures::StreamExt;
 use heartbeat_core::{IntervalSearch, SearchOutcome};
 use heartbeat_tests::{example, ms, secs};
 use heartbeat_tokio::{
-    Backoff, Config, Heartbeat, IntervalFile, IntervalFileError, Learner, PeerEvent, Prober,
-    Reconnect, Role,
+    Backoff, Cause, Config, Death, Heartbeat, IntervalFile, IntervalFileError, Learner, PeerEvent,
+    Prober, Reconnect, Role,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex},
@@ -265,6 +265,21 @@ async fn an_outage_is_no_sign_of_a_shorter_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_attempt_in_an_outage_proves_nothing() {
+    let world = World::new(17 * MINUTE);
+    let learner = Learner::new(search());
+    let prober = tokio::spawn(probing(world.clone(), learner.clone()));
+    sleep(secs(10)).await;
+    world.0.is_down.store(true, Relaxed);
+    sleep(5 * MINUTE).await;
+    assert_eq!(learner.search(), search());
+    world.0.is_down.store(false, Relaxed);
+    sleep(180 * MINUTE).await;
+    assert_learned(&learner, 17 * MINUTE);
+    prober.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_ends_early_is_no_sign_of_a_shorter_timeout() {
     let learner = Learner::new(search());
     learner.learn(SearchOutcome::Answered { idle: 10 * MINUTE });
@@ -297,6 +312,26 @@ async fn a_peer_that_asks_more_often_proves_nothing_about_longer_times() {
     assert!(learner.interval() <= secs(30), "{:?}", learner.search());
     assert_eq!(learner.search().lost(), None);
     prober.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_time_in_which_we_slept_is_not_counted() {
+    for slept in [true, false] {
+        let learner = Learner::new(search());
+        learner.learn(SearchOutcome::Answered { idle: 10 * MINUTE });
+        let before = learner.search();
+        let _stream = learner.meter().over(duplex(1).0);
+        sleep(20 * MINUTE).await;
+        if slept {
+            learner.note(&PeerEvent::<()>::LocalStall { late: MINUTE });
+        }
+        learner.note(&PeerEvent::<()>::Dead(Death::new(Cause::Silent)));
+        // The next connection begins before the reason is known.
+        assert_eq!(learner.search(), before);
+        assert_eq!(learner.interval() == before.safe(), slept);
+        learner.note_attempt(true);
+        assert_eq!(learner.search() == before, slept);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -49,7 +49,7 @@ use crate::{
     arrivals::Arrivals,
     inbox::Inbox,
     net::{Net, SocketOf},
-    safety_net::SafetyNet,
+    safety_net::{Liveness, SafetyNet},
     transport::{Protocol, Transport},
     wire::Wire,
 };
@@ -298,6 +298,25 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     #[must_use]
     pub fn get_ref(&self) -> Option<&S> {
         self.stream.as_ref()
+    }
+
+    /// Runs on this machine, which sleeps when a test says so.
+    #[cfg(feature = "testkit")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "testkit")))]
+    pub fn on_machine(mut self, machine: crate::testkit::Machine) -> Self {
+        self.judge.move_to(machine.inner());
+        self
+    }
+
+    /// Looks at the socket, if it is known.
+    pub(crate) fn check(&self) -> io::Result<Option<Liveness>> {
+        let stream = self.stream.as_ref();
+        stream.map_or(Ok(None), |stream| self.net.check(stream))
+    }
+
+    /// Whether we don't read, because the inbox is full.
+    pub(crate) const fn is_paused(&self) -> bool {
+        self.inbox.is_paused()
     }
 
     pub(crate) fn move_net(&mut self, socket: SocketOf<S>) {

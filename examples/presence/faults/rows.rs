@@ -150,9 +150,10 @@ async fn clients_go(fault: &'static str, options: Options) -> Outcome<Row> {
     let leaving = stage.add_clients(&[2, 0, 1], "leaving", 1)?;
     let moving = stage.add_clients(&[0, 1, 2], "moving", 10)?;
     let shared = stage.add_clients(&[1], "shared", 1)?;
-    let _other = stage.add_clients(&[2], "shared", 1)?;
     stage.add_clients(&[0, 1, 2], "user", 10)?;
-    sleep(Duration::from_secs(1)).await;
+    stage.settle(24).await?;
+    let other = stage.add_clients(&[2], "shared", 1)?;
+    stage.until_connected(other).await?;
     let terms = options.timings().terms();
     let begun = Instant::now();
     stage.clients[frozen].stop()?;

@@ -3,6 +3,7 @@
 
 mod address_space;
 mod any_stream;
+mod axum;
 mod driver;
 mod eight_situations;
 mod getting_started;
@@ -20,3 +21,4 @@ mod stranger;
 mod swarm;
 mod tls;
 mod told;
+mod tunnel;

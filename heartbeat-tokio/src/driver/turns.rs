@@ -10,7 +10,10 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-use super::atomics::{AtomicU8, AtomicWaker, Ordering::AcqRel, Ordering::Acquire};
+use super::atomics::{
+    AtomicBool, AtomicU8, AtomicWaker,
+    Ordering::{AcqRel, Acquire, Relaxed},
+};
 
 /// Nothing is to be done, as far as anybody has called.
 const IDLE: u8 = 0;
@@ -26,6 +29,8 @@ pub(super) struct Turns {
     receiver: AtomicWaker,
     task: AtomicWaker,
     next: AtomicU8,
+    /// The stream and the timer don't call the receiver.
+    by_task: AtomicBool,
 }
 
 impl Turns {
@@ -35,6 +40,7 @@ impl Turns {
             receiver: AtomicWaker::new(),
             task: AtomicWaker::new(),
             next: AtomicU8::new(DUE),
+            by_task: AtomicBool::new(false),
         })
     }
 
@@ -79,6 +85,12 @@ impl Turns {
         self.receiver.wake();
     }
 
+    /// The stream and the timer call the task only, from now on. An earlier call isn't
+    /// lost: the task serves it unless the receiver does.
+    pub(super) fn leave_serving_to_the_task(&self) {
+        self.by_task.store(true, Relaxed);
+    }
+
     /// What the stream and the timer wake.
     pub(super) fn waker(self: &Arc<Self>) -> Waker {
         self.clone().into()
@@ -91,6 +103,12 @@ impl Wake for Turns {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
+        if self.by_task.load(Relaxed) {
+            if self.next.fetch_max(DUE, AcqRel) == IDLE {
+                self.task.wake();
+            }
+            return;
+        }
         self.next.swap(CALLED, AcqRel);
         self.receiver.wake();
         self.task.wake();

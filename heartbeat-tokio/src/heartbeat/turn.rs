@@ -64,6 +64,17 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<Option<PeerEvent<C::Message>>> {
         for _ in 0..READS_AT_ONCE {
+            // Most often there is nothing to do until bytes arrive, and then a message.
+            if self.is_at_rest() {
+                if self.poll_read(cx).is_ready() {
+                    if let Some(message) = self.next_message() {
+                        self.write_before_giving(cx);
+                        return Poll::Ready(Some(PeerEvent::Message(message)));
+                    }
+                } else if self.wait(cx) {
+                    return Poll::Pending;
+                }
+            }
             loop {
                 match self.turn(cx) {
                     Turn::Give(event) => return Poll::Ready(Some(event)),
@@ -78,23 +89,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         Poll::Pending
     }
 
-    /// Most often there is nothing to do until bytes arrive, and then there is a message.
-    #[inline(always)] // so that the message is moved once
-    fn turn(&mut self, cx: &mut Context<'_>) -> Turn<C::Message> {
-        if self.is_at_rest() {
-            if self.poll_read(cx).is_ready() {
-                return match self.next_message() {
-                    Some(message) => self.give(message, cx),
-                    None => Turn::Read,
-                };
-            }
-            if self.wait(cx) {
-                return Turn::Wait;
-            }
-        }
-        self.turn_fully(cx)
-    }
-
     /// Whether only bytes can bring something to do.
     #[inline(always)]
     fn is_at_rest(&self) -> bool {
@@ -105,19 +99,18 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             && !self.inbox.is_paused()
     }
 
-    /// A message is given. The application may take its time, so what is owed for what
-    /// came before it is written first.
-    #[inline(always)]
-    fn give(&mut self, message: C::Message, cx: &mut Context<'_>) -> Turn<C::Message> {
+    /// A message is about to be given, and the application may take its time. What is owed
+    /// for what came before it is written first.
+    #[inline]
+    fn write_before_giving(&mut self, cx: &mut Context<'_>) {
         if self.has_outputs() {
             self.write_outputs(cx);
         }
-        Turn::Give(PeerEvent::Message(message))
     }
 
     /// Everything there may be to do.
     #[inline(never)]
-    fn turn_fully(&mut self, cx: &mut Context<'_>) -> Turn<C::Message> {
+    fn turn(&mut self, cx: &mut Context<'_>) -> Turn<C::Message> {
         if self.has_finished() {
             return Turn::Done;
         }
@@ -133,7 +126,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
         if self.has_unseen() {
             if let Some(message) = self.take_message() {
-                return self.give(message, cx);
+                self.write_before_giving(cx);
+                return Turn::Give(PeerEvent::Message(message));
             }
             // There may always be more to read.
             if self.has_outputs() || self.is_time_to_judge() {
@@ -220,9 +214,7 @@ where
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         if let Some(message) = this.next_message() {
-            if this.has_outputs() {
-                this.write_outputs(cx);
-            }
+            this.write_before_giving(cx);
             return Poll::Ready(Some(PeerEvent::Message(message)));
         }
         if this.is_overdue() {

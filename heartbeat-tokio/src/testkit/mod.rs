@@ -50,9 +50,11 @@ use tokio::{
 };
 
 mod lane;
+mod machine;
 mod state;
 
 use lane::Ending;
+pub use machine::Machine;
 use state::State;
 
 /// How many bytes may be on the way in one direction, unless the test says

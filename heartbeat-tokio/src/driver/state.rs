@@ -1,8 +1,10 @@
 //! What the task and the handles of a connection share.
 //!
 //! This module decides what one turn does. Whose turn it is is in `turns.rs`, and who
-//! waits for what in `waiting.rs`. Nobody is woken, and no waker is dropped, while the
-//! lock is held; only `watch` is told within it, so that what it shows is the latest.
+//! waits for what in `waiting.rs`. Nobody of the application's is woken, and no waker is
+//! dropped, while the lock is held: what the stream and the timer wake is `turns`, which
+//! passes it on afterwards. Only `watch` is told within it, so that what it shows is the
+//! latest.
 
 use std::{
     future::Future,
@@ -103,20 +105,26 @@ impl<S, C: Transport<S>> Shared<S, C> {
     }
 
     fn lock(&self) -> MutexGuard<'_, State<S, C>> {
-        // A codec that panics leaves nothing half done that matters here.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        // Code of the application's that panics leaves nothing half done that matters here.
+        self.state.lock().unwrap_or_else(|poisoned| {
+            self.turns.release();
+            PoisonError::into_inner(poisoned)
+        })
     }
 
     /// Something was done: `watch` is told, and those who waited for it are woken.
     fn settle(&self, mut state: MutexGuard<'_, State<S, C>>) {
         let woken = state.settle();
+        let called = self.turns.release();
         drop(state);
         woken.into_iter().for_each(Waker::wake);
+        self.turns.pass_on(called);
     }
 
     fn poll_serve(&self, cx: &Context<'_>) -> Poll<()> {
         ready!(self.turns.poll_task(cx));
         let mut state = self.lock();
+        self.turns.serve();
         let served = state.serve(&mut Context::from_waker(&self.waker));
         let has_events = state.has_events();
         self.settle(state);
@@ -233,7 +241,7 @@ where
             Stage::Served(heartbeat) => heartbeat,
             Stage::Over(remains) => return Poll::Ready(remains.inbox.pop()),
         };
-        self.turns.receiver_serves();
+        self.turns.serve();
         let event = Pin::new(&mut *heartbeat).poll_next(&mut Context::from_waker(&self.waker));
         *more = event.is_ready() && heartbeat.has_unread();
         self.settle(state);
@@ -260,6 +268,7 @@ where
         match (&mut state.stage, wanted) {
             (Stage::Served(heartbeat), Wanted::Flushed) if !heartbeat.is_flushed() => {
                 // The sender that waits writes itself. The task's turn may be far off.
+                self.turns.hold();
                 heartbeat.write_now(&mut Context::from_waker(&self.waker));
                 calls_task = heartbeat.is_disturbed();
             }

@@ -333,10 +333,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// nothing is sent, nothing has moved the deadline.
     #[inline]
     pub(super) fn wait(&mut self, cx: &mut Context<'_>) -> bool {
-        let timer = &self.judge.timer;
-        let is_armed = timer.wakes(cx) && !timer.has_fired();
-        if is_armed && self.arrivals.are_relaxed() && self.sending.is_idle() {
-            return true;
+        if self.arrivals.are_relaxed() && self.sending.is_idle() {
+            let timer = &self.judge.timer;
+            if timer.wakes(cx) && !timer.has_fired() {
+                return true;
+            }
         }
         let is_armed = self.arm(cx);
         if is_armed && self.untimed_until().is_some() {

@@ -62,6 +62,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         event
     }
 
+    #[inline]
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<Option<PeerEvent<C::Message>>> {
         for _ in 0..READS_AT_ONCE {
             // Most often there is nothing to do until bytes arrive, and then a message.

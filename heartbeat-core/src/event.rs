@@ -111,7 +111,7 @@ impl fmt::Display for Event {
     }
 }
 
-/// The place of a goodbye's detail where nobody keeps details.
+/// Stands for a goodbye's detail where details aren't kept.
 ///
 /// A monitor allocates nothing, so it tells the code of a goodbye and leaves
 /// the detail to its driver: see [`Goodbye`](crate::Goodbye).
@@ -272,7 +272,7 @@ fn rounded(time: Duration) -> Duration {
 
 impl<D: AsRef<str> + fmt::Debug> core::error::Error for Death<D> {}
 
-/// What ended a connection that nobody left in order. `D` is what keeps the
+/// The cause of an end that wasn't orderly. `D` is what keeps the
 /// detail of a goodbye.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive] // later versions may tell more causes apart

@@ -17,7 +17,7 @@
 //! pings, and one `min_interval` more is allowed for clocks that differ. All of
 //! that may arrive at once, so credit never expires. N is the most that the peer
 //! ever announced: when it announced less, its Hello may have been held back as
-//! long as its pings, so nobody knows since when it counts. It costs nothing to be
+//! long as its pings, so its start is unknown. It costs nothing to be
 //! so patient: at most one pong is pending, whatever arrives.
 
 use core::num::NonZeroU8;

@@ -1,7 +1,7 @@
 //! Nonces that a peer can't foresee, and the dice for jitter.
 //!
 //! This module decides one number for each (seed, count): SipHash-2-4
-//! (Aumasson and Bernstein 2012), a keyed pseudorandom function. Who doesn't
+//! (Aumasson and Bernstein 2012), a keyed pseudorandom function. A reader that doesn't
 //! know the seed can't tell the next nonce from the former ones. The same
 //! seed gives the same numbers, which is what makes runs repeatable.
 

@@ -12,10 +12,10 @@
 
 use heartbeat_core::{Config, Instant};
 
-/// After so many reads in a row, close to each other, a connection is busy.
+/// Reads in a row, close to each other, that make a connection busy.
 const BUSY: u8 = 16;
 
-/// Reads are close to each other if so many would fit into the slack: then the
+/// Reads are close to each other if this number of them would fit into the slack: then the
 /// timer is no more than one in as many reads.
 const FIT: u32 = 16;
 

@@ -1,7 +1,7 @@
 //! Why a message couldn't be sent.
 //!
 //! This module decides nothing. What happens to a *connection* is told by
-//! events; these errors only answer whoever tried to send.
+//! events; these errors only answer a call to send.
 
 use std::{
     error::Error,
@@ -90,7 +90,7 @@ pub enum TrySendError<M> {
 #[non_exhaustive] // later versions may tell more apart
 pub enum CloseError {
     /// The connection ended in another way than by our goodbye. What the peer took in
-    /// before, nobody knows.
+    /// before is unknown.
     #[error("the peer is dead: {death}; {unwritten} bytes were never written")]
     Dead {
         /// How it ended.

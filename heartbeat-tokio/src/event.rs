@@ -7,7 +7,7 @@ use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
 use heartbeat_core::{Event, Goodbye, GoodbyeCode, Hello};
 
-/// What ended a connection that nobody left in order.
+/// The cause of an end that wasn't orderly.
 pub type Cause = heartbeat_core::Cause<Detail>;
 
 /// How a connection ended in order.

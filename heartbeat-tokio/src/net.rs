@@ -6,13 +6,13 @@
 
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 use std::net::SocketAddr;
-use std::{any::Any, time::Duration};
+use std::{any::Any, io, time::Duration};
 
 use heartbeat_core::{Config, Death, Diagnosis, Instant};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-use crate::safety_net::{self, Pace, SafetyNet, Switches, TcpInfo};
+use crate::safety_net::{self, Liveness, Pace, SafetyNet, Switches, TcpInfo};
 
 /// From a stream to the socket below it.
 pub(crate) type SocketOf<S> = fn(&S) -> Option<&TcpStream>;
@@ -154,6 +154,11 @@ impl<S> Net<S> {
         self.status
     }
 
+    /// What a look at the socket shows, if there is one.
+    pub(crate) fn check(&self, stream: &S) -> io::Result<Option<Liveness>> {
+        (self.socket)(stream).map(safety_net::check).transpose()
+    }
+
     /// Nobody reads from `now` on.
     pub(crate) fn begin_looking(&mut self, stream: &S, now: Instant) {
         if (self.socket)(stream).is_some() {
@@ -205,6 +210,19 @@ impl<S> Net<S> {
         // the peer's own repetition, by a path that is cut in one direction.
         let fresh = ago + TICKS < silence && info.retransmits == 0;
         fresh.then(|| heard_at + (silence - ago))
+    }
+
+    /// When data last reached our kernel, if that is news to one who heard the peer at
+    /// `heard_at`.
+    pub(crate) fn received_at(
+        &self,
+        stream: &S,
+        heard_at: Instant,
+        now: Instant,
+    ) -> Option<Instant> {
+        let ago = TcpInfo::of((self.socket)(stream)?).ok()?.last_data_received;
+        let silence = now.saturating_duration_since(heard_at);
+        (ago + TICKS < silence).then(|| heard_at + (silence - ago))
     }
 
     /// Who is at the other end of the socket, if there is one.

@@ -8,7 +8,7 @@ use std::{cell::RefCell, collections::VecDeque};
 
 use bytes::BytesMut;
 
-/// The size of every buffer that is lent, in bytes: 64 KiB of somebody's data,
+/// The size of every buffer that is lent, in bytes: 64 KiB of data,
 /// and what is around it.
 pub(crate) const CHUNK: usize = 68 * 1024;
 

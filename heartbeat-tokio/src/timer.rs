@@ -4,7 +4,7 @@
 //! is, and when that is touched: only when a deadline comes closer than it is
 //! set to, or after it has fired. Receiving a message costs no timer
 //! operation, and a beat none but that which keeps it from firing in vain. It
-//! doesn't decide any deadline.
+//! doesn't decide any deadline. Time goes on while the machine sleeps, on every system.
 
 use std::{
     future::Future,
@@ -17,12 +17,16 @@ use std::{
 use heartbeat_core::Instant;
 use tokio::{runtime::Handle, task::unconstrained, time::Sleep};
 
+use crate::suspend::{Alarm, Machine};
+
 /// Core instants are microseconds since a moment before this connection was
 /// wrapped. The moments of two connections are a multiple of [`GRID`] apart, so
 /// that their monitors round deadlines to the same grid.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     origin: tokio::time::Instant,
+    /// Adds the time for which it slept, in which tokio's clock may stand still.
+    machine: &'static Machine,
 }
 
 /// Some 17 s: no monitor's grid is wider with intervals of up to 9 minutes, and
@@ -41,17 +45,25 @@ impl Clock {
         };
         Self {
             origin: now.checked_sub(since).unwrap_or(now),
+            machine: Machine::local(),
         }
+    }
+
+    /// It is on another machine from now on.
+    #[cfg(feature = "testkit")]
+    pub(crate) fn move_to(&mut self, machine: &'static Machine) {
+        self.machine = machine;
     }
 
     pub(crate) fn now(self) -> Instant {
         let elapsed = self.origin.elapsed().as_micros();
-        Instant::from_micros(u64::try_from(elapsed).unwrap_or(u64::MAX))
+        let elapsed = u64::try_from(elapsed).unwrap_or(u64::MAX);
+        Instant::from_micros(elapsed.saturating_add(self.machine.slept()))
     }
 
     fn at(self, instant: Instant) -> Option<tokio::time::Instant> {
-        let offset = instant.saturating_duration_since(Instant::ORIGIN);
-        self.origin.checked_add(offset)
+        let awake = instant.as_micros().saturating_sub(self.machine.slept());
+        self.origin.checked_add(Duration::from_micros(awake))
     }
 }
 
@@ -77,17 +89,34 @@ pub(crate) struct Timer {
     armed: Option<Instant>,
     /// Whom it wakes.
     waker: Option<Waker>,
+    /// The same, when the machine has slept.
+    alarm: Option<Alarm>,
+    /// For how long that had slept when this was served last. Microseconds.
+    slept: u64,
+    machine: &'static Machine,
 }
 
 impl Timer {
     pub(crate) fn with_step(step: Duration) -> Self {
+        let machine = Machine::local();
         Self {
             step: u64::try_from(step.as_micros()).unwrap_or(u64::MAX),
             runtime: Handle::try_current().ok(),
             sleep: None,
             armed: None,
             waker: None,
+            alarm: None,
+            slept: machine.slept(),
+            machine,
         }
+    }
+
+    /// It is on another machine from now on.
+    #[cfg(feature = "testkit")]
+    pub(crate) fn move_to(&mut self, machine: &'static Machine) {
+        debug_assert!(self.alarm.is_none(), "it is new");
+        self.machine = machine;
+        self.served();
     }
 
     /// It is this runtime's from now on, and has to be armed anew.
@@ -98,12 +127,20 @@ impl Timer {
         self.waker = None;
     }
 
-    /// Whether it has fired since it was armed. Asks no clock, and isn't
-    /// fooled by tokio's cooperative budget, under which a timer that has
+    /// Whether it has fired since it was armed, or the machine has slept. Asks no clock,
+    /// and isn't fooled by tokio's cooperative budget, under which a timer that has
     /// fired may poll as pending.
     #[inline]
     pub(crate) fn has_fired(&self) -> bool {
-        self.armed.is_some() && self.sleep.as_ref().is_some_and(|sleep| sleep.is_elapsed())
+        let is_elapsed = |sleep: &Pin<Box<Sleep>>| sleep.is_elapsed();
+        self.armed.is_some() && (self.sleep.as_ref().is_some_and(is_elapsed) || self.has_slept())
+    }
+
+    /// Whether the machine has slept since this was served: then it is set to fire too
+    /// late.
+    #[inline]
+    fn has_slept(&self) -> bool {
+        self.machine.slept() != self.slept
     }
 
     /// Whether it fires at `deadline` or a little earlier, and wakes this task.
@@ -144,7 +181,7 @@ impl Timer {
         if self.is_armed(Some(deadline), cx) {
             return true;
         }
-        let early_enough = self.is_armed_before(deadline);
+        let early_enough = self.is_armed_before(deadline) && !self.has_slept();
         let same_waker = self.wakes(cx);
         // A deadline beyond the runtime's clock is never.
         let Some(at) = clock.at(deadline) else {
@@ -166,6 +203,10 @@ impl Timer {
         };
         if !same_waker {
             self.waker = Some(cx.waker().clone());
+            match &mut self.alarm {
+                Some(alarm) => alarm.set(cx.waker().clone()),
+                none => *none = Some(self.machine.alarm(cx.waker().clone())),
+            }
         }
         // Without the cooperative budget: a poll that it refused would leave
         // no waker behind.
@@ -194,6 +235,7 @@ impl Timer {
     /// The timer was served; its next deadline is a new one.
     pub(crate) fn served(&mut self) {
         self.armed = None;
+        self.slept = self.machine.slept();
     }
 }
 

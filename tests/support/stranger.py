@@ -7,6 +7,7 @@ be `--rude`; what it reads from standard input and writes to standard output is
 for tests.
 
     stranger.py --self-test docs/protocol.md
+    stranger.py --differ                              judges the streams of standard input
     stranger.py --connect 127.0.0.1:PORT [times]      or --listen
     stranger.py --connect 127.0.0.1:PORT --rude flood
 
@@ -831,6 +832,47 @@ def self_test(page):
         raise SystemExit(f"{failed} vectors aren't understood")
 
 
+# Streams that another implementation reads too
+
+
+def differ():
+    """Each line is a largest message and the pieces of a stream, in hexadecimal.
+
+    For each it writes what the application is told, and the pings of each piece.
+    """
+    for line in sys.stdin:
+        max_frame, *pieces = line.split(" ")
+        told, pings = [], []
+        try:
+            reader = Reader(int(max_frame))
+            for piece in pieces:
+                pings.append([])
+                if read_piece(reader, bytes.fromhex(piece), told, pings[-1]):
+                    break
+        except Refused as error:
+            told.append(str(error))
+        print("; ".join(told), "|", " ".join(",".join(piece) or "-" for piece in pings))
+
+
+def read_piece(reader, piece, told, pings):
+    """Whether the connection has ended."""
+    for tag, what in reader.frames(piece):
+        if tag == HELLO and refuses(what):
+            raise Refused("Refused")
+        if tag == PING:
+            pings.append(what.hex())
+        if tag in (DATA, GOODBYE) or tag == FIN and "fin" not in told:
+            told.append(describe(tag, what))
+        if tag == GOODBYE:
+            return True
+    return False
+
+
+def refuses(hello):
+    """With an interval of 5 s and three timeouts of 3 s, stretched up to four times."""
+    return hello.detection < 100_000 or max(5_000_000, hello.min) + 9_000_000 > 4 * 14_000_000
+
+
 def read_bytes(words):
     """`61*3` stands for `61 61 61`."""
     runs = (word.partition("*") for word in words.split())
@@ -901,6 +943,7 @@ def end_with_parent():
 def main():
     parser = argparse.ArgumentParser(description="a peer written from the page alone")
     parser.add_argument("--self-test", metavar="PAGE")
+    parser.add_argument("--differ", action="store_true")
     parser.add_argument("--connect", metavar="HOST:PORT")
     parser.add_argument("--listen", action="store_true")
     parser.add_argument("--interval", type=float, default=5.0, help="seconds")
@@ -914,6 +957,8 @@ def main():
     if options.self_test:
         return self_test(options.self_test)
     end_with_parent()
+    if options.differ:
+        return differ()
     if options.connect:
         host, port = options.connect.rsplit(":", 1)
         stream = socket.create_connection((host, int(port)))

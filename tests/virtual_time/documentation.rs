@@ -53,25 +53,36 @@ fn every_link_leads_to_something_that_is_there() {
     assert!(followed > 100, "{followed}");
 }
 
+/// `.ci/book.py` builds the book and follows its links.
 #[test]
-fn the_summary_lists_every_chapter_and_no_other() {
-    let mut chapters: BTreeSet<_> = fs::read_dir(root().join(GUIDE))
-        .unwrap()
-        .map(|file| file.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.ends_with(".md"))
-        .collect();
-    chapters.remove("SUMMARY.md");
+fn the_book_has_every_page_of_docs_and_no_other() {
     let pages = pages();
-    let links = |page| &pages[&Path::new(GUIDE).join(page)].links;
-    let listed: Vec<_> = links("SUMMARY.md").clone();
-    assert_eq!(listed.iter().cloned().collect::<BTreeSet<_>>(), chapters);
-    // The first page has a row for each, in the same order.
-    let listed = listed.iter().filter(|chapter| *chapter != "README.md");
-    let rows = links("README.md").iter();
-    let rows = rows.filter(|link| !link.contains("/") && chapters.contains(*link));
-    assert_eq!(rows.collect::<Vec<_>>(), listed.collect::<Vec<_>>());
+    let mut written: BTreeSet<_> = pages
+        .keys()
+        .filter(|page| page.starts_with("docs"))
+        .collect();
+    let summary = Path::new("docs/SUMMARY.md");
+    assert!(written.remove(&summary.to_owned()), "{written:?}");
+    let listed: Vec<_> = pages[summary]
+        .links
+        .iter()
+        .map(|link| Path::new("docs").join(link))
+        .collect();
+    assert_eq!(listed.iter().collect::<BTreeSet<_>>(), written);
 
-    let book: toml::Table = toml::from_str(&read(&Path::new(GUIDE).join("book.toml"))).unwrap();
+    // The guide's first page has a row for each chapter, in the same order.
+    let first = Path::new(GUIDE).join("README.md");
+    let chapters = listed
+        .iter()
+        .filter(|page| page.starts_with(GUIDE) && **page != first);
+    let rows = pages[&first]
+        .links
+        .iter()
+        .map(|link| Path::new(GUIDE).join(link));
+    let rows: Vec<_> = rows.filter(|page| listed.contains(page)).collect();
+    assert_eq!(rows, chapters.cloned().collect::<Vec<_>>());
+
+    let book: toml::Table = toml::from_str(&read(Path::new("docs/book.toml"))).unwrap();
     assert_eq!(book["book"]["src"].as_str(), Some("."));
 }
 
@@ -87,17 +98,83 @@ fn every_block_of_code_in_the_guide_is_compiled_or_is_none() {
         if !page.starts_with(GUIDE) {
             continue;
         }
-        let include = format!("include_str!(\"../../{}\")", page.display());
+        // As a page is written, whatever the system puts between folders.
+        let page = page.display().to_string().replace('\\', "/");
+        let include = format!("include_str!(\"../../{page}\")");
         for (language, block) in blocks {
             match &*language {
                 "rust" | "rust,no_run" => assert!(compiled.contains(&include), "{page:?}"),
-                "js" => assert!(javascript.contains(&page.display().to_string()), "{page:?}"),
+                "js" => assert!(javascript.contains(&page), "{page:?}"),
                 "toml" => drop(toml::from_str::<toml::Table>(&block).expect("valid TOML")),
                 "text" | "console" | "sh" => {}
                 other => panic!("{page:?}: {other:?}"),
             }
         }
     }
+}
+
+// ---- tests --------------------------------------------------------------------
+
+/// Each line of what a hostile peer can cost has a test, and each test that a page names
+/// is there.
+#[test]
+fn each_test_that_a_page_names_is_there() {
+    let tests = names_of_tests();
+    let (mut named, mut missing) = (0, Vec::new());
+    for page in ["SECURITY.md", "docs/testing.md"] {
+        for row in read(Path::new(page))
+            .lines()
+            .filter(|line| line.starts_with("| "))
+        {
+            let spans = row.split('`').skip(1).step_by(2);
+            let words = |span: &&str| {
+                let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+                span.chars().all(is_word) && span.matches('_').count() > 1
+            };
+            let named_here: Vec<_> = spans.filter(words).collect();
+            named += named_here.len();
+            missing.extend(
+                named_here
+                    .iter()
+                    .filter(|test| !tests.contains(**test))
+                    .map(|test| format!("{page}: {test}")),
+            );
+            if page == "SECURITY.md" {
+                let head = row.starts_with("| it tries");
+                assert!(head || !named_here.is_empty(), "no test: {row}");
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+    assert!(named > 200, "{named}");
+}
+
+/// Of every function and module in the tests, and beside the code.
+fn names_of_tests() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let folders = ["tests", "heartbeat-core", "heartbeat-tokio", "examples"];
+    let mut folders: Vec<_> = folders
+        .into_iter()
+        .map(|folder| root().join(folder))
+        .collect();
+    while let Some(folder) = folders.pop() {
+        for file in fs::read_dir(folder).unwrap() {
+            let path = file.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                names.extend(
+                    path.file_stem()
+                        .map(|stem| stem.to_string_lossy().into_owned()),
+                );
+                let source = fs::read_to_string(path).unwrap();
+                let functions = source.split("fn ").skip(1);
+                let name = |rest: &str| rest.split(['(', '<']).next().map(str::to_owned);
+                names.extend(functions.filter_map(name));
+            }
+        }
+    }
+    names
 }
 
 // ---- the FAQ ------------------------------------------------------------------

@@ -1,6 +1,7 @@
 //! The adapter in virtual time, and whatever else neither waits nor measures: it
 //! may run beside anything.
 
+mod after_the_end;
 mod alive;
 mod allocations;
 mod bad_input;
@@ -9,16 +10,23 @@ mod busy_then_silent;
 mod cancel_safety;
 mod configuration;
 mod delivered_before_the_end;
+mod differential;
 mod documentation;
 mod driver;
 mod driver_cancel_safety;
+mod end_of;
 mod evidence;
 mod fairness;
+mod from_framed;
+mod group;
 mod handles;
 mod hostile;
 mod inbox;
+mod io;
+mod learning;
 mod leaving;
 mod line;
+mod long_runs;
 mod memory;
 mod own_frames;
 mod own_protocol;
@@ -36,8 +44,10 @@ mod split_reads;
 mod stalled_writes;
 mod stalls;
 mod strangers;
+mod suspend;
 mod tune;
 mod turn;
 mod typed;
 mod verdict;
+mod websocket;
 mod your_program;

@@ -95,7 +95,7 @@ async fn the_adapter_understands_streams_as_the_page_says() {
 }
 
 /// What an event says in the words of the page.
-fn told(event: &PeerEvent<bytes::Bytes>) -> Option<String> {
+pub(crate) fn told(event: &PeerEvent<bytes::Bytes>) -> Option<String> {
     Some(match event {
         PeerEvent::Message(message) => data_words(message),
         PeerEvent::Finished => "fin".into(),
@@ -106,6 +106,8 @@ fn told(event: &PeerEvent<bytes::Bytes>) -> Option<String> {
         PeerEvent::Dead(death) => match &death.cause {
             Cause::Protocol(error) => error_words(*error),
             Cause::Eof => return None,
+            Cause::GivenUp { code, detail } => goodbye_words(*code, detail),
+            Cause::Refused => "Refused".into(),
             cause => cause.to_string(),
         },
         event => event.to_string(),
@@ -312,7 +314,7 @@ fn parse(line: &'static str) -> Vector {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut words, byte| {
         let _ = write!(words, "{byte:02x}");
         words

@@ -145,7 +145,7 @@ impl ConfigBuilder {
     /// How late a wake-up may be before it is our own stall. Default
     /// `timeout`; from 1 µs to 365 days.
     ///
-    /// After a stall the peer isn't blamed for silence that nobody listened
+    /// After a stall the peer isn't blamed for silence that we didn't listen
     /// to: it is pinged afresh. A lateness up to this adds to the detection
     /// time instead. A lateness of `max_missed · timeout` or more is always a
     /// stall.
@@ -319,7 +319,7 @@ fn checked_min_interval(
 }
 
 /// The microseconds of a duration that every timer can live with.
-pub(super) fn checked(field: &'static str, value: Duration) -> Result<u64, ConfigError> {
+pub(crate) fn checked(field: &'static str, value: Duration) -> Result<u64, ConfigError> {
     if value > MAX_DURATION {
         return Err(ConfigError::new(field, value, Rule::AtMostAYear));
     }

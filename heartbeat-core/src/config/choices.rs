@@ -18,7 +18,7 @@ pub enum Evidence {
     /// As [`AnyBytes`](Self::AnyBytes), and also a fresh acknowledgement of the peer's kernel: that
     /// its host and the network are there. It says nothing of its application:
     /// a process that is stopped or hangs is never found, as long as its
-    /// kernel acknowledges. For those who serve slow readers that send
+    /// kernel acknowledges. For servers of slow readers that send
     /// nothing; only adapters that can ask the kernel know it
     /// ([`Monitor::handle_acknowledged`](crate::Monitor::handle_acknowledged)).
     Acknowledgement,

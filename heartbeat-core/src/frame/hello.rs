@@ -117,7 +117,7 @@ impl TryFrom<Fields> for Hello {
             max_frame: fields.max_frame,
             instance: fields.instance,
         };
-        // The longest that any configuration with so many misses has.
+        // The longest of any configuration with this number of misses.
         let longest = MAX_DURATION.saturating_mul(fields.max_missed.saturating_add(1));
         let possible = !hello.interval.is_zero()
             && hello.interval <= MAX_DURATION

@@ -138,7 +138,7 @@ fn encoded<'b>(frame: &impl Serialize, buffer: &'b mut [u8]) -> Result<&'b [u8],
 
 /// What makes one ping different from every other.
 ///
-/// Eight bytes that the other side can't foresee: only who has read the ping
+/// Eight bytes that the peer can't predict: only a reader of the ping
 /// can answer it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[expect(

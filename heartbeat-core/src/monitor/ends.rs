@@ -47,7 +47,7 @@ impl Monitor {
     /// - with [`CloseReason::Finished`](crate::CloseReason::Finished) if both sides
     ///   turn out to have finished before.
     ///
-    /// In a protocol [without a Hello](Self::without_hello) nobody confirms. There it
+    /// In a protocol [without a Hello](Self::without_hello) there is no confirmation. There it
     /// comes when the goodbye has left.
     pub fn close(&mut self, reason: GoodbyeCode, now: Instant) {
         let at = self.observe(now);

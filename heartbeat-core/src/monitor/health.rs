@@ -22,7 +22,7 @@ impl Health {
         }
     }
 
-    /// An input came so many microseconds after the deadline.
+    /// An input came this number of microseconds after the deadline.
     pub(super) fn was_late(&mut self, micros: u64) {
         self.late = PackedMicros::new(self.late.get().max(micros));
     }
@@ -35,7 +35,7 @@ impl Health {
         self.was_late(late.min(before));
     }
 
-    /// An answer may take so many microseconds. The peer may be as late as we are, and
+    /// The longest time of an answer, in microseconds. The peer may be as late as we are, and
     /// next time both may be later.
     pub(super) const fn patience(self) -> u64 {
         self.late.get().saturating_mul(8)

@@ -182,7 +182,7 @@ impl Ledger {
         self.sent.wrapping_sub(self.answered).min(window)
     }
 
-    /// As if so many pings had been sent and answered.
+    /// As if this number of pings had been sent and answered.
     #[cfg(feature = "testkit")]
     pub(super) const fn set_sent(&mut self, pings: u32) {
         self.sent = pings;

@@ -171,7 +171,7 @@ impl Paused {
         self.probe_waits
     }
 
-    /// A probe waits until we read again: before, nobody would see the answer.
+    /// A probe waits until we read again: before that, the answer wouldn't be read.
     pub(super) const fn let_probe_wait(&mut self) {
         self.probe_waits = true;
     }

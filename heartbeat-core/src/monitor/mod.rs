@@ -14,7 +14,7 @@
 //! | `leaving` | what each side has said about its messages; what it is owed |
 //! | `health` | how punctual our driver is, and what the peer is allowed for that |
 //!
-//! No part touches the fields of another. `inputs`, `rounds` and `ends` connect them.
+//! No part touches the fields of another. `inputs`, `interval`, `rounds` and `ends` connect them.
 //! Nothing here does I/O or reads a clock: the caller tells what happened and
 //! when, and carries out what is asked for.
 
@@ -28,6 +28,7 @@ use crate::{
 mod ends;
 mod health;
 mod inputs;
+mod interval;
 mod leaving;
 mod ledger;
 mod life;
@@ -86,7 +87,9 @@ use writes::Writes;
 /// after that one had left if nothing came, and so on; N·W after it began the
 /// peer is dead. Any [`Evidence`](crate::Evidence) ends the round. So the verdict comes after
 /// I + N·W of silence at the latest, and pings that couldn't leave use up the
-/// same N·W. `docs/state-machine.md` has each input in each state.
+/// same N·W. [`docs/state-machine.md`] has each input in each state.
+///
+#[doc = concat!("[`docs/state-machine.md`]: ", env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/state-machine.md")]
 #[derive(Clone, Debug)]
 pub struct Monitor {
     timing: Timing,
@@ -148,7 +151,8 @@ impl Monitor {
 
     // ---- what is known -------------------------------------------------
 
-    /// The timings that this monitor was made with.
+    /// The timings that this monitor was made with, and the interval that was
+    /// [set](Self::set_interval) since.
     #[must_use]
     pub const fn config(&self) -> &Config {
         self.timing.config()
@@ -316,7 +320,7 @@ impl Monitor {
             .min(self.leaving.until())
     }
 
-    /// As if so many pings had been sent and answered: their count wraps at
+    /// As if this number of pings had been sent and answered: their count wraps at
     /// 2³².
     #[cfg(feature = "testkit")]
     #[doc(hidden)]

@@ -1,7 +1,7 @@
-//! The events that nobody took yet.
+//! The events that weren't taken yet.
 //!
 //! This module decides in which order events are given and how they merge
-//! while nobody asks. Each of them has values of its own. It doesn't decide
+//! until they are taken. Each of them has values of its own. It doesn't decide
 //! what is worth an event.
 
 use core::{

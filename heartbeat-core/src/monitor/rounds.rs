@@ -162,7 +162,7 @@ impl Monitor {
         }
     }
 
-    /// Whether the latest ping left less than so many microseconds ago.
+    /// Whether the latest ping left less than this number of microseconds ago.
     fn left_within(&self, micros: u64, now: Instant) -> bool {
         let left = self.ledger.last_left();
         left.is_some_and(|left| now.micros_since(left) < micros)

@@ -105,7 +105,7 @@ impl Pipe {
     }
 
     /// There is room again for what is known to have been read by `now`, if
-    /// `acknowledged` so many segments are known to have arrived.
+    /// `acknowledged` segments are known to have arrived.
     pub(super) fn free(&mut self, now: u64, acknowledged: u64) {
         while let Some((_, bytes, _)) = pop_front_if(&mut self.freed, |&(at, _, number)| {
             at <= now && number <= acknowledged
@@ -115,12 +115,12 @@ impl Pipe {
     }
 
     /// Whether there is something for the other side to read, of which the
-    /// kernel has `delivered` so many segments.
+    /// kernel has `delivered` this number of segments.
     pub(super) fn is_readable(&self, delivered: u64) -> bool {
         self.taken < delivered && !self.segments.is_empty()
     }
 
-    /// When there is room again, if `acknowledged` so many segments are known
+    /// When there is room again, if `acknowledged` segments are known
     /// to have arrived.
     pub(super) fn next_freed(&self, acknowledged: u64) -> u64 {
         match self.freed.front() {

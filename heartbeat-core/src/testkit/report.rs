@@ -135,7 +135,7 @@ impl Report {
         }
     }
 
-    /// The first verdict on a peer that was alive: who gave it, and what it
+    /// The first verdict on a living peer: which side gave it, and what it
     /// said.
     #[must_use]
     pub fn mistake(&self) -> Option<(Side, Death)> {

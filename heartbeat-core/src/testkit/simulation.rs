@@ -28,7 +28,7 @@ pub enum Side {
 }
 
 impl Side {
-    /// Who is at the other end.
+    /// The kind of peer.
     #[must_use]
     pub const fn other(self) -> Self {
         match self {
@@ -124,7 +124,7 @@ impl Simulation {
 
     // ---- what the two of them live through -----------------------------
 
-    /// `side` writes a message of so many bytes as often as this (at most
+    /// `side` writes a message of this size at this interval (at most
     /// once a millisecond), unless its last ones are still to be written.
     pub fn messages(self, side: Side, every: Duration, bytes: u32) -> Self {
         let every = micros(every).max(1000);
@@ -279,7 +279,7 @@ fn drive(
         }
         // A deadline in the past is due now.
         now = next.max(now);
-        // Who has something to read reads it before it looks at the clock.
+        // A side reads before it looks at the clock.
         network.step(now);
         if a_at <= now {
             a.step(now, from_a, from_b, network, timeline);

@@ -26,7 +26,7 @@ use crate::{
 pub struct Snapshot {
     config: Config,
     facts: Vec<i64>,
-    /// Of a death that nobody was told yet.
+    /// Of a death that wasn't taken yet.
     cause: Option<Cause>,
 }
 

@@ -75,7 +75,7 @@ struct Arrivals {
     count: usize,
     /// Whether the first that was on its way is among them.
     advanced: bool,
-    /// The round trip of one that was sent once, which nobody doubts.
+    /// The round trip of a segment that was sent once (Karn's algorithm).
     certain: Option<u64>,
     /// That of one that was sent again.
     doubtful: Option<u64>,

@@ -186,7 +186,6 @@ impl Facts {
             let paused = (paused || op == Op::Paused) && op != Op::Resumed;
             self.paused = paused || self.half_closed;
         }
-        world.paused = [paused, self.paused];
         world.terms = self.terms;
         world.last = self.last;
         if op == Op::Flushed && self.in_flight {
@@ -197,6 +196,7 @@ impl Facts {
             self.untime();
             (self.half_closed, self.paused) = (true, true);
         }
+        world.paused = [paused, self.paused];
         world.left = self.left;
         world.settled = self.unanswered() == 0;
         // Beside that, the peer may be late as we are.

@@ -349,6 +349,20 @@ fn row_20() -> Played {
     Ok(())
 }
 
+/// In a foreign protocol our Fin ends our direction: nothing is asked or judged behind
+/// it, and only `linger` ends what `close` waits for.
+fn half_closed() -> Played {
+    let mut stage = foreign(usual());
+    stage.call(0, Op::Finish)?;
+    stage.side.hand_out(0, &mut stage.tally)?;
+    stage.call(1, Op::Close(0))?;
+    stage.call(1, Op::Flushed)?;
+    stage.is(
+        stage.side.judge.seen.deadline == Some(30_001_000),
+        "only linger is left",
+    )
+}
+
 type Scene = (&'static str, fn() -> Played);
 
 const SCENES: &[Scene] = &[
@@ -378,6 +392,7 @@ const SCENES: &[Scene] = &[
     ("19: a Hello taken back", row_19),
     ("20: min_interval above its bounds", row_20),
     ("21: a Hello that stretches our detection time", row_21),
+    ("a goodbye behind a Fin that is on its way", half_closed),
 ];
 
 #[test]

@@ -7,19 +7,27 @@ use std::{
     io,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
-use heartbeat_core::{Config, GoodbyeCode};
+use heartbeat_core::{Config, ConfigError, GoodbyeCode};
 use tokio::sync::watch;
 
 use super::waiting::{Ticket, Wanted};
-use crate::{CloseError, CloseReason, Detail, PeerEvent, SendError, Status, error::Ended};
+use crate::{
+    CloseError, CloseReason, Detail, PeerEvent, SendError, Status, error::Ended,
+    safety_net::Liveness,
+};
 
 /// What the handles do with a connection, whatever carries it.
 pub(super) trait Connection<M>: Send + Sync {
     /// The next event. `more` says of the last call whether messages lay there behind
     /// what it gave, and is told of this one.
     fn poll_event(&self, more: &mut bool, cx: &mut Context<'_>) -> Poll<Option<PeerEvent<M>>>;
+    /// The next event of those that the task took in, and whether there may be more.
+    fn poll_taken_in(&self, more: &mut bool, cx: &Context<'_>) -> Poll<Option<PeerEvent<M>>>;
+    /// The stream and the timer call the task only, from now on.
+    fn leave_serving_to_the_task(&self);
     /// Waits for something. Until it is so, or `ticket` is given back, the task of `cx`
     /// is woken when it is.
     fn poll_until(
@@ -33,8 +41,11 @@ pub(super) trait Connection<M>: Send + Sync {
     fn post(&self, message: M, room: Room<'_>) -> Result<Option<M>, SendError>;
     /// Asks, and gives the status of before.
     fn probe(&self) -> Status;
+    fn set_interval(&self, interval: Duration) -> Result<(), ConfigError>;
     fn leave(&self, code: GoodbyeCode, detail: Detail);
     fn snapshot(&self) -> Snapshot;
+    /// Looks at the socket; `None` without one.
+    fn check(&self) -> io::Result<Option<Liveness>>;
     fn watch(&self) -> watch::Receiver<Status>;
     /// One more sender. Not if no handle is left.
     fn add_sender(&self) -> bool;

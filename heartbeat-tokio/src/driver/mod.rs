@@ -28,7 +28,7 @@ use crate::{Heartbeat, transport::Transport};
 
 /// What `turns` is made of; `model` has loom's.
 mod atomics {
-    pub(super) use std::sync::atomic::{AtomicU8, Ordering};
+    pub(super) use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
     pub(super) use atomic_waker::AtomicWaker;
 }

@@ -27,7 +27,7 @@ use self::turns::Turns;
 mod turns;
 
 mod atomics {
-    pub(super) use loom::sync::atomic::{AtomicU8, Ordering};
+    pub(super) use loom::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
     /// What the crate `atomic-waker` does, with a lock.
     #[derive(Debug, Default)]
@@ -157,6 +157,19 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// As `state.rs` does it, but that reading on never needs the task.
+    fn poll_taken_in(&self, cx: &Context<'_>) -> Poll<()> {
+        self.turns.await_events(cx);
+        let mut state = self.state.lock().unwrap();
+        if state.inbox == 0 {
+            return Poll::Pending;
+        }
+        state.inbox -= 1;
+        Poll::Ready(())
+    }
+}
+
 /// Lets `outside` happen while a task serves and `receiver` polls, in every order.
 /// `expected` things have to be dealt with.
 fn in_every_order(expected: usize, outside: fn(&Connection), receiver: fn(&Connection)) {
@@ -193,6 +206,11 @@ fn polls_once(connection: &Connection) {
     let _ = connection.poll_event(&Context::from_waker(Waker::noop()));
 }
 
+fn both(connection: &Connection) {
+    connection.post();
+    connection.arrive();
+}
+
 fn takes<const EVENTS: usize>(connection: &Connection) {
     for _ in 0..EVENTS {
         block_on(poll_fn(|cx| connection.poll_event(cx)));
@@ -225,10 +243,20 @@ fn what_arrives_reaches_a_receiver_that_waits() {
 }
 
 #[test]
+fn what_arrives_reaches_a_receiver_that_leaves_serving_to_the_task() {
+    in_every_order(1, Connection::arrive, |connection| {
+        connection.turns.leave_serving_to_the_task();
+        block_on(poll_fn(|cx| connection.poll_taken_in(cx)));
+    });
+    // One that begins with that when it has served before.
+    in_every_order(2, both, |connection| {
+        polls_once(connection);
+        connection.turns.leave_serving_to_the_task();
+        block_on(poll_fn(|cx| connection.poll_taken_in(cx)));
+    });
+}
+
+#[test]
 fn both_directions_at_once_hold_nobody_up() {
-    let both = |connection: &Connection| {
-        connection.post();
-        connection.arrive();
-    };
     in_every_order(2, both, takes::<1>);
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use futures_sink::Sink;
-use heartbeat_core::{Config, GoodbyeCode};
+use heartbeat_core::{Config, ConfigError, GoodbyeCode};
 use tokio::{sync::watch, time::timeout};
 
 use super::{
@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     CloseError, CloseReason, Death, Detail, ProbeError, SendError, State, Status, TrySendError,
+    safety_net::Liveness,
 };
 
 /// The sending side of a connection that a [`Driver`](crate::Driver) serves.
@@ -133,6 +134,27 @@ impl<M> Sender<M> {
         }
     }
 
+    /// Sets another interval. See [`Heartbeat::set_interval`](crate::Heartbeat::set_interval).
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] if a configuration can't have it, or if the peer would be refused
+    /// with it. Nothing has changed then.
+    pub fn set_interval(&self, interval: Duration) -> Result<(), ConfigError> {
+        self.connection.set_interval(interval)
+    }
+
+    /// Looks at the socket below the connection, as
+    /// [`safety_net::check`](crate::safety_net::check) does. `None` if it isn't known
+    /// ([`NetStatus::NoSocket`](crate::NetStatus::NoSocket)), or the stream is closed.
+    ///
+    /// # Errors
+    ///
+    /// If the socket can't be asked.
+    pub fn check(&self) -> io::Result<Option<Liveness>> {
+        self.connection.check()
+    }
+
     /// What is known about the connection right now.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -175,6 +197,12 @@ impl<M> Sender<M> {
         Waiter::new(self).until(Wanted::Finished).await
     }
 
+    /// The same, for a handle that is polled as a sink is.
+    pub(crate) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        self.connection
+            .poll_until(Wanted::Finished, &mut self.ticket, cx)
+    }
+
     /// Leaves: says goodbye behind everything that was queued, and waits until the
     /// peer has taken everything in and said so. See
     /// [`Heartbeat::close`](crate::Heartbeat::close).
@@ -203,7 +231,7 @@ impl<M> Sender<M> {
         code: GoodbyeCode,
         detail: Detail,
     ) -> Result<CloseReason, CloseError> {
-        self.connection.leave(code, detail);
+        self.leave(code, detail);
         let mut waiter = Waiter::new(self);
         loop {
             if let Some(closed) = self.connection.snapshot().close_result {
@@ -212,6 +240,11 @@ impl<M> Sender<M> {
             // There is no error but that it is over.
             let _ = waiter.until(Wanted::Over).await;
         }
+    }
+
+    /// The same without waiting for the peer.
+    pub(crate) fn leave(&self, code: GoodbyeCode, detail: Detail) {
+        self.connection.leave(code, detail);
     }
 
     /// Waits until the connection has ended, and says how.

@@ -8,14 +8,15 @@
 
 use std::{
     future::Future,
-    mem,
+    io, mem,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use futures_core::Stream;
-use heartbeat_core::{Config, GoodbyeCode};
+use heartbeat_core::{Config, ConfigError, GoodbyeCode};
 use tokio::sync::watch;
 
 use super::{
@@ -26,6 +27,7 @@ use super::{
 use crate::{
     Detail, Heartbeat, PeerEvent, SendError, Status,
     heartbeat::Remains,
+    safety_net::Liveness,
     transport::{Protocol, Transport},
 };
 
@@ -44,9 +46,14 @@ struct State<S, C: Protocol> {
     senders: usize,
     has_receiver: bool,
     waiting: Waiting,
-    /// The last news that were told to `watch`.
+    watched: Option<Watched>,
+}
+
+/// Somebody wants to know of each change. Few do, and it takes half a kilobyte.
+struct Watched {
+    /// The last news that were told.
     told: u32,
-    watch: watch::Sender<Status>,
+    status: watch::Sender<Status>,
 }
 
 #[expect(
@@ -92,8 +99,7 @@ impl<S, C: Transport<S>> Shared<S, C> {
         Arc::new(Self {
             config: *heartbeat.config(),
             state: Mutex::new(State {
-                told: heartbeat.news(),
-                watch: watch::Sender::new(heartbeat.status()),
+                watched: None,
                 stage: Stage::Served(heartbeat),
                 senders: 1,
                 has_receiver: true,
@@ -162,17 +168,19 @@ impl<S, C: Transport<S>> State<S, C> {
     fn finish(&mut self) {
         if let Stage::Served(heartbeat) = &mut self.stage {
             let remains = heartbeat.take_remains();
-            self.watch.send_replace(remains.status);
+            if let Some(watched) = &self.watched {
+                watched.status.send_replace(remains.status);
+            }
             self.stage = Stage::Over(remains);
         }
     }
 
     /// Tells `watch` what is new, and takes out those who waited for what is so now.
     fn settle(&mut self) -> Vec<Waker> {
-        if let Stage::Served(heartbeat) = &self.stage {
-            if heartbeat.news() != self.told {
-                self.told = heartbeat.news();
-                self.watch.send_replace(heartbeat.status());
+        if let (Stage::Served(heartbeat), Some(watched)) = (&self.stage, &mut self.watched) {
+            if heartbeat.news() != watched.told {
+                watched.told = heartbeat.news();
+                watched.status.send_replace(heartbeat.status());
             }
         }
         let stage = &self.stage;
@@ -252,6 +260,35 @@ where
         event
     }
 
+    fn poll_taken_in(
+        &self,
+        more: &mut bool,
+        cx: &Context<'_>,
+    ) -> Poll<Option<PeerEvent<C::Message>>> {
+        self.turns.await_events(cx);
+        let mut state = self.lock();
+        let heartbeat = match &mut state.stage {
+            Stage::Served(heartbeat) => heartbeat,
+            Stage::Over(remains) => {
+                *more = true; // if only to learn that there isn't
+                return Poll::Ready(remains.inbox.pop());
+            }
+        };
+        let was_full = heartbeat.is_paused();
+        let event = heartbeat.take_from_inbox();
+        let reads_on = was_full && !heartbeat.is_paused();
+        *more = heartbeat.has_events();
+        drop(state);
+        if reads_on {
+            self.turns.call_task();
+        }
+        event.map_or(Poll::Pending, |event| Poll::Ready(Some(event)))
+    }
+
+    fn leave_serving_to_the_task(&self) {
+        self.turns.leave_serving_to_the_task();
+    }
+
     fn poll_until(
         &self,
         wanted: Wanted,
@@ -318,6 +355,16 @@ where
         posted.map(|()| None)
     }
 
+    fn set_interval(&self, interval: Duration) -> Result<(), ConfigError> {
+        let mut state = self.lock();
+        if let Stage::Served(heartbeat) = &mut state.stage {
+            heartbeat.set_interval(interval)?;
+        }
+        drop(state);
+        self.turns.call_task();
+        Ok(())
+    }
+
     fn probe(&self) -> Status {
         let mut state = self.lock();
         let heartbeat = match &mut state.stage {
@@ -369,8 +416,26 @@ where
         }
     }
 
+    fn check(&self) -> io::Result<Option<Liveness>> {
+        match &self.lock().stage {
+            Stage::Served(heartbeat) => heartbeat.check(),
+            Stage::Over(_) => Ok(None),
+        }
+    }
+
     fn watch(&self) -> watch::Receiver<Status> {
-        self.lock().watch.subscribe()
+        let state = &mut *self.lock();
+        let watched = state.watched.get_or_insert_with(|| match &state.stage {
+            Stage::Served(heartbeat) => Watched {
+                told: heartbeat.news(),
+                status: watch::Sender::new(heartbeat.status()),
+            },
+            Stage::Over(remains) => Watched {
+                told: 0, // and nothing more will be
+                status: watch::Sender::new(remains.status),
+            },
+        });
+        watched.status.subscribe()
     }
 
     fn add_sender(&self) -> bool {

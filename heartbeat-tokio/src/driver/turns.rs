@@ -10,7 +10,10 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-use super::atomics::{AtomicU8, AtomicWaker, Ordering::AcqRel, Ordering::Acquire};
+use super::atomics::{
+    AtomicBool, AtomicU8, AtomicWaker,
+    Ordering::{AcqRel, Acquire, Relaxed},
+};
 
 /// The task is to serve, unless the receiver does it first.
 const DUE: u8 = 1;
@@ -28,6 +31,8 @@ pub(super) struct Turns {
     task: AtomicWaker,
     /// Of the bits above those that are so.
     next: AtomicU8,
+    /// The stream and the timer don't call the receiver.
+    by_task: AtomicBool,
 }
 
 impl Turns {
@@ -37,6 +42,7 @@ impl Turns {
             receiver: AtomicWaker::new(),
             task: AtomicWaker::new(),
             next: AtomicU8::new(DUE),
+            by_task: AtomicBool::new(false),
         })
     }
 
@@ -96,7 +102,13 @@ impl Turns {
     /// after the lock was held in which that something was put.
     pub(super) fn call_task(&self) {
         // If it was called before, it is about to take the lock, and sees it then.
-        if self.next.load(Acquire) & (CALLED | DUE) == 0 && self.next.fetch_or(DUE, AcqRel) == 0 {
+        if self.next.load(Acquire) & (CALLED | DUE) == 0 {
+            self.call_task_now();
+        }
+    }
+
+    fn call_task_now(&self) {
+        if self.next.fetch_or(DUE, AcqRel) == 0 {
             self.task.wake();
         }
     }
@@ -104,6 +116,12 @@ impl Turns {
     /// The receiver has something to take.
     pub(super) fn call_receiver(&self) {
         self.receiver.wake();
+    }
+
+    /// The stream and the timer call the task only, from now on. An earlier call isn't
+    /// lost: the task serves it unless the receiver does.
+    pub(super) fn leave_serving_to_the_task(&self) {
+        self.by_task.store(true, Relaxed);
     }
 
     /// What the stream and the timer wake.
@@ -118,7 +136,9 @@ impl Wake for Turns {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if self.next.fetch_or(CALLED, AcqRel) & HELD == 0 {
+        if self.by_task.load(Relaxed) {
+            self.call_task_now();
+        } else if self.next.fetch_or(CALLED, AcqRel) & HELD == 0 {
             self.receiver.wake();
             self.task.wake();
         }

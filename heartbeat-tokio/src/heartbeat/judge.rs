@@ -8,9 +8,10 @@
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
     task::Context,
+    time::Duration,
 };
 
-use heartbeat_core::{Config, Control, Event, Evidence, Instant, Monitor};
+use heartbeat_core::{Config, ConfigError, Control, Event, Evidence, Instant, Monitor};
 
 use super::Heartbeat;
 use crate::{
@@ -121,6 +122,17 @@ impl Judge {
         self.tell(Monitor::probe);
     }
 
+    /// Sets another interval.
+    pub(super) fn set_interval(&mut self, interval: Duration) -> Result<(), ConfigError> {
+        let quiet = self.quiet.as_deref();
+        let quiet = quiet.map(|config| config.with_interval(interval));
+        let quiet = quiet.transpose()?;
+        self.monitor.set_interval(interval, self.clock.now())?;
+        self.note_outputs();
+        self.quiet = quiet.map(Box::new);
+        Ok(())
+    }
+
     /// Asks again if the answer that somebody waits for is worth nothing.
     pub(super) fn probe_again(&mut self) {
         if self.is_probing {
@@ -214,6 +226,13 @@ impl Judge {
         self.timer.served();
     }
 
+    /// It is on another machine from now on.
+    #[cfg(feature = "testkit")]
+    pub(super) fn move_to(&mut self, machine: &'static crate::suspend::Machine) {
+        self.clock.move_to(machine);
+        self.timer.move_to(machine);
+    }
+
     /// The timer belongs to this runtime from now on.
     pub(super) fn move_here(&mut self) {
         self.timer.move_here();
@@ -276,20 +295,29 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         is_due
     }
 
-    /// An acknowledgement of the peer's kernel counts, if that was asked for.
+    /// An acknowledgement of the peer's kernel counts, if that was asked for. So does data
+    /// in our own kernel, where the transport shows a message when it is whole.
     fn ask_the_kernel(&mut self) {
+        let Some(stream) = self.stream.as_ref().filter(|_| !self.inbox.is_paused()) else {
+            return;
+        };
         let status = self.judge.monitor.status();
         let is_met = !C::HELLO || status.peer.is_some();
-        let counts = self.config().evidence() == Evidence::Acknowledgement && is_met;
-        if counts && !self.inbox.is_paused() {
-            let (now, heard_at) = (self.judge.now(), status.last_heard);
-            let stream = self.stream.as_ref();
-            let at = stream.and_then(|stream| self.net.acknowledged_at(stream, heard_at, now));
-            if let Some(at) = at {
-                self.judge
-                    .tell_at(now, |monitor, now| monitor.handle_acknowledged(at, now));
-                self.count_incomplete();
+        let (now, heard_at) = (self.judge.now(), status.last_heard);
+        match self.config().evidence() {
+            Evidence::Acknowledgement if is_met => {
+                if let Some(at) = self.net.acknowledged_at(stream, heard_at, now) {
+                    self.judge
+                        .tell_at(now, |monitor, now| monitor.handle_acknowledged(at, now));
+                    self.count_incomplete();
+                }
             }
+            Evidence::AnyBytes if C::WHOLE_FRAMES => {
+                if let Some(at) = self.net.received_at(stream, heard_at, now) {
+                    self.judge.tell_at(at, Monitor::handle_bytes);
+                }
+            }
+            _ => {}
         }
     }
 

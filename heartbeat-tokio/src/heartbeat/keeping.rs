@@ -63,7 +63,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     }
 
     /// The next event out of the inbox. Reading goes on when it is empty.
-    pub(super) fn take_from_inbox(&mut self) -> Option<PeerEvent<C::Message>> {
+    pub(crate) fn take_from_inbox(&mut self) -> Option<PeerEvent<C::Message>> {
         let event = self.inbox.pop();
         if self.inbox.is_empty() {
             self.go_on(None);

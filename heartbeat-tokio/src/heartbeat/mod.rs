@@ -39,7 +39,7 @@ use std::{
 };
 
 use futures_sink::Sink;
-use heartbeat_core::{Config, GoodbyeCode};
+use heartbeat_core::{Config, ConfigError, GoodbyeCode};
 
 pub(crate) use self::parts::Remains;
 use self::{ending::Ending, judge::Judge, receiving::Receiving, sending::Sending, wakers::Wakers};
@@ -49,7 +49,7 @@ use crate::{
     arrivals::Arrivals,
     inbox::Inbox,
     net::{Net, SocketOf},
-    safety_net::SafetyNet,
+    safety_net::{Liveness, SafetyNet},
     transport::{Protocol, Transport},
     wire::Wire,
 };
@@ -178,6 +178,30 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.wakers.wake_reader();
     }
 
+    /// Sets another [`interval`](heartbeat_core::ConfigBuilder::interval) from now on,
+    /// which the peer is told with another Hello, where the protocol has one. The
+    /// detection time changes by as much, and the safety net follows. See
+    /// [`Monitor::set_interval`](heartbeat_core::Monitor::set_interval). The interval that
+    /// it has already costs nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] if a configuration can't have it, or if the peer would be refused
+    /// with it. Nothing has changed then.
+    pub fn set_interval(&mut self, interval: Duration) -> Result<(), ConfigError> {
+        if interval == self.config().interval() {
+            return Ok(());
+        }
+        self.judge.set_interval(interval)?;
+        if let Some(stream) = &self.stream {
+            let monitor = self.judge.monitor();
+            let interval = monitor.status().interval;
+            self.net.adapt(stream, monitor.config(), interval);
+        }
+        self.wakers.wake_reader();
+        Ok(())
+    }
+
     /// Says behind everything that was queued that no more messages follow, and waits
     /// until that has left. The peer is told with
     /// [`PeerEvent::Finished`](crate::PeerEvent::Finished), and can go on sending.
@@ -254,7 +278,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.judge.monitor().status().detection_time
     }
 
-    /// The configuration that this was made with.
+    /// The configuration that this was made with, and the interval that was
+    /// [set](Self::set_interval) since.
     #[must_use]
     pub fn config(&self) -> &Config {
         self.judge.config()
@@ -273,6 +298,25 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     #[must_use]
     pub fn get_ref(&self) -> Option<&S> {
         self.stream.as_ref()
+    }
+
+    /// Runs on this machine, which sleeps when a test says so.
+    #[cfg(feature = "testkit")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "testkit")))]
+    pub fn on_machine(mut self, machine: crate::testkit::Machine) -> Self {
+        self.judge.move_to(machine.inner());
+        self
+    }
+
+    /// Looks at the socket, if it is known.
+    pub(crate) fn check(&self) -> io::Result<Option<Liveness>> {
+        let stream = self.stream.as_ref();
+        stream.map_or(Ok(None), |stream| self.net.check(stream))
+    }
+
+    /// Whether we don't read, because the inbox is full.
+    pub(crate) const fn is_paused(&self) -> bool {
+        self.inbox.is_paused()
     }
 
     pub(crate) fn move_net(&mut self, socket: SocketOf<S>) {

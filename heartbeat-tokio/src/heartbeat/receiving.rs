@@ -306,7 +306,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             Frame::Alive => Control::Alive,
             Frame::Fin => Control::Fin,
             Frame::Goodbye { code, detail } => {
-                if code != GoodbyeCode::RECEIVED {
+                // What confirms our own goodbye isn't the peer's.
+                let is_ours = self.judge.monitor().leaves_until().is_some();
+                if code != GoodbyeCode::RECEIVED || !is_ours {
                     self.ending.note_goodbye(detail);
                 }
                 Control::Goodbye(code)

@@ -92,7 +92,7 @@ async fn only_a_suspect_is_asked_more_often() {
     net.forget_suspicion(&stream);
     assert_eq!(limit(), own);
 
-    // Nor one that nobody listens to.
+    // Nor one without a listener.
     net.note_suspicion(&stream);
     assert_eq!(limit(), 3000);
     net.begin_looking(&stream, Instant::ORIGIN);

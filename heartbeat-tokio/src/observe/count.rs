@@ -22,8 +22,10 @@ use crate::safety_net::Applied;
 /// every counter and gauge at zero, so that a monitoring system sees the first
 /// step too. Call it once, after the recorder was installed.
 ///
-/// What isn't described is measured all the same. `docs/observability.md` in
-/// the repository has the list, with what to be alarmed at.
+/// What isn't described is measured all the same. [`docs/observability.md`] has the
+/// list, with what to be alarmed at.
+///
+#[doc = concat!("[`docs/observability.md`]: ", env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/observability.md")]
 ///
 /// ```
 /// use metrics::NoopRecorder; // yours
@@ -63,7 +65,7 @@ fn describe_connections() {
     describe_counter!(
         "heartbeat_closed_total",
         Unit::Count,
-        "Connections that ended with a goodbye, by who said it."
+        "Connections that ended with a goodbye, by the side that said it."
     );
     let (code, detail) = (GoodbyeCode::LEAVING, NoDetail);
     closed(CloseReason::Peer { code, detail }).increment(0);
@@ -77,7 +79,7 @@ fn describe_connections() {
     describe_counter!(
         "heartbeat_deaths_total",
         Unit::Count,
-        "Peers that were declared dead, by cause and by who is to blame."
+        "Peers that were declared dead, by cause and diagnosis."
     );
     for cause in [
         Cause::GivenUp { code, detail },
@@ -283,7 +285,7 @@ impl fmt::Debug for Count {
 }
 
 /// Each with labels that are known when this is compiled, which makes a key
-/// that nobody has to allocate.
+/// without an allocation.
 fn connections(state: State) -> Gauge {
     match state {
         State::Alive => gauge!("heartbeat_connections", "state" => "alive"),

@@ -1,4 +1,4 @@
-//! What a connection tells whoever watches all of them: a log, and monitoring.
+//! Observers of all connections: the log, and metrics.
 //!
 //! This module decides what is worth telling and when: what the monitor says
 //! anyway, and what became of its state since the last look. It is never asked
@@ -40,11 +40,11 @@ mod on {
     #[cfg(not(feature = "tracing"))]
     type Log = Nobody;
 
-    /// Who is told. What it isn't interested in it leaves out.
+    /// An observer; every hook defaults to a no-op.
     pub(super) trait Told: Sized {
         /// A connection was made.
         fn opened() -> Self;
-        /// Whether it is worth to ask the kernel who the peer is.
+        /// Whether this observer needs the peer's address.
         fn wants_peer(&self) -> bool {
             false
         }

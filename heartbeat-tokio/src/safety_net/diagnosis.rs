@@ -12,7 +12,7 @@ use super::{AsSocketHandle, TcpInfo};
 /// Look right after the verdict, before the socket is closed.
 ///
 /// A [`Heartbeat`](crate::Heartbeat) over a socket does so by itself, and
-/// [`Death::diagnosis`] has the answer. This is for those who drive a
+/// [`Death::diagnosis`] has the answer. This function is for programs that drive a
 /// [`Monitor`](heartbeat_core::Monitor) themselves.
 ///
 /// [`Unknown`](Diagnosis::Unknown) if the cause isn't silence
@@ -57,7 +57,7 @@ pub(crate) fn diagnose_since<D>(
 /// is lost as often.
 const REPEATS_WHERE_PACKETS_GET_LOST: u8 = 6;
 
-/// A path that lost less than one in so many segments counts as one that loses
+/// A path that lost less than one in this number of segments counts as one that loses
 /// none.
 const ONE_IN: u32 = 100;
 
@@ -166,7 +166,7 @@ impl TcpInfo {
             && then.bytes_acknowledged.is_some_and(|then| then < acknowledged)
     }
 
-    /// Whether so many are one in a hundred or more of the segments sent.
+    /// Whether `segments` is a hundredth or more of the segments sent.
     fn is_many(&self, segments: u32) -> bool {
         let sent = self.data_segments_sent.unwrap_or(0);
         segments > sent / ONE_IN

@@ -29,7 +29,7 @@ use heartbeat_core::End;
 /// write and for its own giving up.
 ///
 /// The same cut cable shows as `ETIMEDOUT`, `EHOSTUNREACH` or `ENETUNREACH`,
-/// depending on who noticed first: don't read too much into the difference.
+/// depending on which side noticed first: don't read too much into the difference.
 ///
 /// ```
 /// use std::io;

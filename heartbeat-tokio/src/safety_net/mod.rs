@@ -11,7 +11,7 @@
 //! # Why both a heartbeat and a net
 //!
 //! The net sees the *kernel* of the peer, never its application. A process
-//! that hangs or is stopped looks healthy for ever, because its kernel goes on
+//! that hangs or is stopped looks healthy forever, because its kernel goes on
 //! acknowledging; only a heartbeat finds it. The heartbeat in turn is blind
 //! while our own application has stopped reading; the kernel isn't.
 //!

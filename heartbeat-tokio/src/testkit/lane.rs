@@ -107,7 +107,7 @@ impl Lane {
         }
     }
 
-    /// Something has changed: whoever waits looks again.
+    /// Something has changed: wakes every waiting task.
     pub(super) fn wake(&mut self) {
         for waker in [self.reader.take(), self.writer.take()] {
             waker.into_iter().for_each(Waker::wake);
@@ -179,7 +179,10 @@ impl Lane {
             left -= *bytes;
             self.arrivals.pop_front();
         }
-        debug_assert_eq!(self.bytes.len(), self.arrivals.iter().map(|(_, n)| n).sum());
+        debug_assert_eq!(
+            self.bytes.len(),
+            self.arrivals.iter().map(|(_, n)| n).sum::<usize>()
+        );
     }
 
     /// How many of these fit.

@@ -50,9 +50,11 @@ use tokio::{
 };
 
 mod lane;
+mod machine;
 mod state;
 
 use lane::Ending;
+pub use machine::Machine;
 use state::State;
 
 /// How many bytes may be on the way in one direction, unless the test says
@@ -115,7 +117,7 @@ impl Line {
         Self::with_room(ROOM)
     }
 
-    /// The same with room for so many bytes, at least 1: what was written and
+    /// The same with room for `bytes` bytes, at least 1: what was written and
     /// hasn't been read. A write that finds no room waits, as for TCP's windows and
     /// buffers.
     #[must_use]

@@ -41,7 +41,7 @@ enum Life {
 }
 
 impl State {
-    /// With room for so many bytes in each direction.
+    /// With room for this number of bytes in each direction.
     pub(super) fn new(room: usize) -> Self {
         let end = || End {
             sends: Lane::new(room),

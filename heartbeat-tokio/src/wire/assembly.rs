@@ -19,7 +19,7 @@ use tokio_util::io::poll_read_buf;
 use super::{HEADER, VARINT, put_part_header};
 use crate::pool;
 
-/// A buffer that has to grow begins with at least half of so many bytes.
+/// A buffer that has to grow begins with at least half of this size.
 const BEGINNING: usize = 64 * 1024;
 
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(super) struct Assembly {
     /// What the first part announced.
     length: usize,
     part: Part,
-    /// A part is whole, which nobody knows yet.
+    /// A part is whole, which wasn't reported yet.
     untold: bool,
     /// A whole part was read at once, and more was there.
     plenty: bool,
@@ -50,7 +50,7 @@ const NEXT: usize = HEADER + VARINT as usize;
 /// headers between them. Fewer reads cost the kernel fewer acknowledgements.
 const FURTHER: usize = 7;
 
-/// After so many bytes the next read isn't at once.
+/// Bytes after which the next read waits for another turn.
 const AT_ONCE: usize = 192 * 1024;
 
 impl Assembly {
@@ -71,7 +71,7 @@ impl Assembly {
         })
     }
 
-    /// Another part begins, of so many bytes.
+    /// Another part of `bytes` bytes begins.
     pub(super) fn begin_part(&mut self, bytes: usize) -> Result<(), ProtocolError> {
         debug_assert_eq!(self.part, Part::None);
         if bytes == 0 || bytes > self.length - self.buffer.len() {

@@ -8,14 +8,14 @@ use std::{future::Future, pin::pin, task::Context};
 
 use tokio::task::yield_now;
 
-/// After so many bytes that the stream took at once a burst is over.
+/// Bytes that the stream takes at once before a burst is over.
 const BURST: u32 = 192 * 1024;
 
 /// A message that is longer than that is written in longer bursts, but in none longer
 /// than this: a megabyte at once is too much again.
 const LONGEST: u32 = 640 * 1024;
 
-/// What was written since the stream was last full, or somebody else had a turn.
+/// What was written since the stream was last full, or another task had a turn.
 #[derive(Debug)]
 pub(super) struct Burst {
     /// In bytes.
@@ -85,7 +85,7 @@ impl Burst {
     }
 }
 
-/// How long a burst may be with so many bytes queued: longer with a long message
+/// The length of a burst with this number of bytes queued: longer with a long message
 /// among them, as not much else is queued behind each other.
 fn limit(queued: usize) -> u32 {
     u32::try_from(queued).map_or(LONGEST, |queued| queued.clamp(BURST, LONGEST))

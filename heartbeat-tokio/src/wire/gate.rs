@@ -45,7 +45,7 @@ impl Gate {
         }
     }
 
-    /// Whether a data frame may come, with a body of so many bytes.
+    /// Whether a data frame with a body of this size may come.
     #[inline]
     pub(super) fn admits_data(&self, body: u32) -> bool {
         self.peer == Peer::Speaks && body <= self.max_data()

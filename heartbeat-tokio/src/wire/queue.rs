@@ -13,7 +13,7 @@ use heartbeat_core::PART;
 use super::{HEADER, VARINT, frame_size, header, put_part_header};
 use crate::pool;
 
-/// A payload of at least so many bytes isn't copied.
+/// Payloads of this size or more are queued by reference.
 pub(super) const UNCOPIED: usize = 4 * 1024;
 
 /// So many bytes of copied payloads wait until they are written: with more,
@@ -150,7 +150,7 @@ impl Queue {
         self.lone.as_ref()
     }
 
-    /// The first bytes of what is queued, so many. No message may be alone.
+    /// The first `bytes` queued bytes. No message may be inline.
     pub(super) fn chunks_before(&self, bytes: usize) -> impl Iterator<Item = &[u8]> {
         self.chunks().scan(bytes, |left, chunk| {
             let some = chunk.get(..*left).unwrap_or(chunk);

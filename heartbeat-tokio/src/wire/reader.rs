@@ -24,17 +24,17 @@ use crate::{
     transport::Frame,
 };
 
-/// Frames out of a read of at most so many bytes are copied, so that a small
+/// Frames of a read of at most this size are copied, so that a small
 /// message, kept for long, doesn't keep a whole chunk.
 const COPIED: usize = HEADER + 1024;
 
-/// Where probably little is to be read, so much room is made for it, in bytes.
+/// Room for a read that is probably small, in bytes.
 const SMALL: usize = 2 * COPIED;
 
 /// With less room than this a chunk is as good as full.
 const ROOM: usize = 2048;
 
-/// A frame of at least so many bytes isn't begun where it doesn't fit: what was
+/// A frame of at least this size isn't begun where it doesn't fit: what was
 /// read of it would have to be moved.
 const MOVED: usize = 4 * 1024;
 
@@ -179,7 +179,7 @@ impl Reader {
     fn make_room(&mut self) -> usize {
         let in_message = self.assembly.is_some();
         let missing = match self.header() {
-            // A frame that is too long is refused as soon as somebody takes it
+            // A frame that is too long is refused when it is taken
             // out, which isn't always before the next read.
             Some((length, tag)) if self.gate.check(length, tag, in_message).is_ok() => {
                 frame_size(length).saturating_sub(self.buffer.len())
@@ -238,7 +238,7 @@ impl Reader {
             pool::give_back(&mut self.buffer);
             self.buffer = chunk;
         } else {
-            // Several whole frames that nobody takes out.
+            // Several whole frames that aren't taken out.
             self.buffer.reserve(CHUNK);
         }
         if !is_chunk {
@@ -324,7 +324,7 @@ impl Reader {
         Ok(frame)
     }
 
-    /// Takes what there is of a part that was begun: something, if that is all of it.
+    /// Takes the bytes of a part that was begun: something, if that is all of it.
     fn take_part(&mut self) -> Option<Frame<Bytes>> {
         let message = self.assembly.as_mut()?;
         message.take_from(&mut self.buffer);

@@ -1,0 +1,84 @@
+//! The order in which many things that were woken are polled.
+//!
+//! This module decides it: first woken, first polled, each at most once in the queue. It
+//! doesn't know what is polled.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering::AcqRel},
+    },
+    task::{Context, Poll, Wake},
+};
+
+use atomic_waker::AtomicWaker;
+
+/// The queue, and the task that polls.
+#[derive(Debug)]
+pub(super) struct Ready<K> {
+    queue: Mutex<VecDeque<Arc<Turn<K>>>>,
+    owner: AtomicWaker,
+}
+
+/// One thing to poll, and the waker that it is polled with.
+#[derive(Debug)]
+pub(super) struct Turn<K> {
+    pub(super) key: K,
+    is_queued: AtomicBool,
+    /// Weak: a turn in the queue must not keep the queue alive.
+    ready: Weak<Ready<K>>,
+}
+
+impl<K> Ready<K> {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            queue: Mutex::default(),
+            owner: AtomicWaker::new(),
+        })
+    }
+
+    /// Adds one, which is due at once.
+    pub(super) fn add(self: &Arc<Self>, key: K)
+    where
+        K: Send + Sync,
+    {
+        let turn = Arc::new(Turn {
+            key,
+            is_queued: AtomicBool::new(false),
+            ready: Arc::downgrade(self),
+        });
+        turn.wake();
+    }
+
+    /// The next one to poll. If there may be more behind what it gives, wake it again.
+    pub(super) fn poll_next(&self, cx: &Context<'_>) -> Poll<Arc<Turn<K>>> {
+        self.owner.register(cx.waker());
+        let Some(turn) = self.lock().pop_front() else {
+            return Poll::Pending;
+        };
+        let was_queued = turn.is_queued.swap(false, AcqRel);
+        debug_assert!(was_queued, "it is in the queue once");
+        Poll::Ready(turn)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Turn<K>>>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Send + Sync> Wake for Turn<K> {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.is_queued.swap(true, AcqRel) {
+            return;
+        }
+        if let Some(ready) = self.ready.upgrade() {
+            ready.lock().push_back(self.clone());
+            ready.owner.wake();
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Bytes over a heartbeat, for protocols that want a plain stream.
+//!
+//! This module decides how bytes become messages, and which ends of the connection are
+//! the end of the bytes and which are errors. Liveness is decided below.
+
+use std::{
+    fmt,
+    io::{self, ErrorKind},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use futures_core::Stream;
+use futures_sink::Sink;
+use heartbeat_core::GoodbyeCode;
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::{
+    CloseReason, Driver, Heartbeat, PeerEvent, Receiver, SendError, Sender, transport::Transport,
+};
+
+/// The most bytes that a write takes: the longest message that travels in one frame.
+const AT_ONCE: usize = 64 * 1024;
+
+/// A stream of bytes over a [`Heartbeat`], served by a task of its own.
+///
+/// It is what [`Heartbeat::into_io`] gives: [`AsyncRead`], [`AsyncBufRead`] and
+/// [`AsyncWrite`]. Both ends need one. Any protocol over it gains the bound of the
+/// heartbeat, and doesn't change.
+///
+/// | the connection | the bytes |
+/// |---|---|
+/// | the peer has [finished](PeerEvent::Finished), or left with [`LEAVING`](GoodbyeCode::LEAVING) | reads give 0, behind all that it sent |
+/// | the peer left with another code | reads, and flushes of what was written, are [`ConnectionAborted`](ErrorKind::ConnectionAborted) |
+/// | the verdict: the peer is [dead](PeerEvent::Dead) | reads and writes are an error whose kind is the cause's, such as [`TimedOut`](ErrorKind::TimedOut) for a silent peer; its [`source`](std::error::Error::source) is the [`Death`](crate::Death) |
+/// | [`shutdown`](tokio::io::AsyncWriteExt::shutdown) | everything is written, and then [`finish`](Sender::finish)ed. Reads go on |
+/// | dropped | a goodbye behind everything that was written; what the peer sends is thrown away |
+///
+/// So a peer that is killed is an [`UnexpectedEof`](ErrorKind::UnexpectedEof), where a
+/// TCP stream would just end.
+///
+/// A write takes up to 64 KiB, or as much as the peer accepts in one message, and waits
+/// while as much is queued as with any [`Sender`]. Reads and writes don't wait
+/// for each other. Beats go on while the application does neither.
+///
+/// To split it, use [`tokio::io::split`].
+pub struct Io {
+    sender: Sender<Bytes>,
+    receiver: Receiver<Bytes>,
+    /// What wasn't read yet of the last message.
+    rest: Bytes,
+    /// What is behind it, once nothing more follows.
+    end: Option<Result<(), SendError>>,
+    /// The longest message that the peer accepts, as far as we know.
+    at_once: usize,
+}
+
+impl<S, C> Heartbeat<S, C>
+where
+    S: Send + 'static,
+    C: Transport<S, Message = Bytes> + Send + 'static,
+{
+    /// A stream of bytes over the connection, served as by [`spawn`](Self::spawn).
+    ///
+    /// The protocol has to be able to [`finish`](Self::finish) one direction, as that of
+    /// [`new`](Heartbeat::new) is: without, `shutdown` is
+    /// [`Unsupported`](ErrorKind::Unsupported).
+    ///
+    /// ```
+    /// use heartbeat_tokio::{Config, Heartbeat};
+    /// use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (ours, theirs) = tokio::io::duplex(1024);
+    /// let mut peer = Heartbeat::new(ours, Config::default()).into_io();
+    /// tokio::spawn(async move {
+    ///     let mut echo = Heartbeat::new(theirs, Config::default()).into_io();
+    ///     let (mut reader, mut writer) = tokio::io::split(&mut echo);
+    ///     tokio::io::copy(&mut reader, &mut writer).await?;
+    ///     writer.shutdown().await
+    /// });
+    ///
+    /// peer.write_all(b"hello").await?;
+    /// peer.shutdown().await?;
+    /// let mut answer = String::new();
+    /// peer.read_to_string(&mut answer).await?;
+    /// assert_eq!(answer, "hello");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime, as [`tokio::spawn`] does.
+    pub fn into_io(self) -> Io {
+        let Driver {
+            sender, receiver, ..
+        } = self.spawn();
+        Io {
+            sender,
+            receiver,
+            rest: Bytes::new(),
+            end: None,
+            at_once: AT_ONCE,
+        }
+    }
+}
+
+impl Io {
+    /// The connection's sender: it probes, watches, and closes with a reason.
+    ///
+    /// A clone keeps the connection alive when this is dropped; a
+    /// [weak](Sender::downgrade) one doesn't. Bytes that it sends go between those that
+    /// are written here.
+    #[must_use]
+    pub fn sender(&self) -> &Sender<Bytes> {
+        &self.sender
+    }
+}
+
+/// What the end of a connection is for its bytes.
+fn end_of_bytes(reason: CloseReason) -> Result<(), SendError> {
+    match reason {
+        CloseReason::Peer {
+            code: GoodbyeCode::LEAVING,
+            ..
+        }
+        | CloseReason::Local
+        | CloseReason::Finished => Ok(()),
+        reason => Err(SendError::Closed(reason)),
+    }
+}
+
+/// An error of a read or a flush: bytes were lost. A late write loses none.
+fn lost(error: SendError) -> io::Error {
+    match error {
+        SendError::Closed(_) => io::Error::new(ErrorKind::ConnectionAborted, error),
+        error => error.into(),
+    }
+}
+
+/// A peer that left in order wants nothing more, so a flush has nothing left to do.
+fn written(result: Result<(), SendError>) -> io::Result<()> {
+    match result {
+        Err(SendError::Closed(reason)) => end_of_bytes(reason).map_err(lost),
+        result => result.map_err(lost),
+    }
+}
+
+impl AsyncBufRead for Io {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        let this = self.get_mut();
+        while this.rest.is_empty() && this.end.is_none() {
+            match ready!(Pin::new(&mut this.receiver).poll_next(cx)) {
+                Some(PeerEvent::Message(bytes)) => this.rest = bytes,
+                Some(PeerEvent::Finished) | None => this.end = Some(Ok(())),
+                Some(PeerEvent::Closed { reason }) => this.end = Some(end_of_bytes(reason)),
+                Some(PeerEvent::Dead(death)) => this.end = Some(Err(SendError::Dead(death))),
+                Some(_) => {}
+            }
+        }
+        Poll::Ready(match &this.end {
+            Some(Err(error)) if this.rest.is_empty() => Err(lost(error.clone())),
+            _ => Ok(&this.rest),
+        })
+    }
+
+    fn consume(self: Pin<&mut Self>, amount: usize) {
+        let rest = &mut self.get_mut().rest;
+        rest.advance(amount.min(rest.len()));
+    }
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let bytes = ready!(self.as_mut().poll_fill_buf(cx))?;
+        let fitting = bytes.get(..buffer.remaining()).unwrap_or(bytes);
+        buffer.put_slice(fitting);
+        let read = fitting.len();
+        self.consume(read);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        loop {
+            ready!(Pin::new(&mut this.sender).poll_ready(cx))?;
+            let message = bytes.get(..this.at_once).unwrap_or(bytes);
+            let sent = Pin::new(&mut this.sender).start_send(Bytes::copy_from_slice(message));
+            match sent {
+                Ok(()) => return Poll::Ready(Ok(message.len())),
+                Err(SendError::TooLong { max, .. }) if (1..message.len()).contains(&max) => {
+                    this.at_once = max;
+                }
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = ready!(Pin::new(&mut self.get_mut().sender).poll_flush(cx));
+        Poll::Ready(written(flushed))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let finished = ready!(self.get_mut().sender.poll_finish(cx));
+        Poll::Ready(written(finished))
+    }
+}
+
+impl fmt::Debug for Io {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let status = self.sender.status();
+        f.debug_struct("Io").field("status", &status).finish()
+    }
+}

@@ -1,0 +1,392 @@
+//! Sleep of the whole machine, in which the monotonic clock stands still.
+//!
+//! This module decides that the machine has slept, for how long, and that every
+//! connection is polled then. On Linux and Apple's systems the clock behind tokio's timers
+//! stands still in suspend: after an hour of sleep no timer is late, and a peer that is
+//! long gone would have its whole detection time again. So it is compared with a clock
+//! that goes on. What a connection does with the difference is its own stall, judged as
+//! any other.
+
+use std::{
+    fmt,
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::Waker,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Less than this is noise of two clocks that aren't read at the same moment, or are
+/// being set right.
+const NOTICED: Duration = Duration::from_millis(100);
+
+/// How often the clocks are compared where the system doesn't tell that it woke up.
+const TICK: Duration = Duration::from_secs(1);
+
+/// A machine, and the tasks that it wakes.
+pub(crate) struct Machine {
+    /// For how long it has slept in all, as far as was noticed. Microseconds.
+    slept: AtomicU64,
+    alarms: Mutex<Alarms>,
+}
+
+#[derive(Default)]
+struct Alarms {
+    places: Vec<Option<Waker>>,
+    /// Places that aren't taken.
+    free: Vec<usize>,
+}
+
+/// A task that is woken when the machine has slept, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Alarm {
+    machine: &'static Machine,
+    place: usize,
+}
+
+impl Machine {
+    pub(crate) const fn new() -> Self {
+        Self {
+            slept: AtomicU64::new(0),
+            alarms: Mutex::new(Alarms {
+                places: Vec::new(),
+                free: Vec::new(),
+            }),
+        }
+    }
+
+    /// The one that this runs on, watched by a thread.
+    pub(crate) fn local() -> &'static Self {
+        static LOCAL: Machine = Machine::new();
+        static WATCHED: OnceLock<bool> = OnceLock::new();
+        WATCHED.get_or_init(|| {
+            let thread = thread::Builder::new()
+                .name("heartbeat-wake".into())
+                .stack_size(64 * 1024);
+            // Without, a sleep is noticed as late as if there were no such module.
+            thread.spawn(|| watch(&LOCAL)).is_ok()
+        });
+        &LOCAL
+    }
+
+    /// For how long it has slept in all. Microseconds.
+    #[inline]
+    pub(crate) fn slept(&self) -> u64 {
+        self.slept.load(Relaxed)
+    }
+
+    /// It slept for so long, and woke up just now.
+    pub(crate) fn wake_up(&self, slept: Duration) {
+        let micros = u64::try_from(slept.as_micros()).unwrap_or(u64::MAX);
+        // Never zero: a task that is woken sees the reason by the change.
+        let add = |before: u64| Some(before.saturating_add(micros.max(1)));
+        let _ = self.slept.fetch_update(Relaxed, Relaxed, add);
+        // The lock makes what was stored visible to the tasks that are woken.
+        let wakers: Vec<_> = self.lock().places.iter().flatten().cloned().collect();
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// A task that is to be woken.
+    pub(crate) fn alarm(&'static self, waker: Waker) -> Alarm {
+        let mut alarms = self.lock();
+        let place = match alarms.free.pop() {
+            Some(place) => place,
+            None => {
+                alarms.places.push(None);
+                alarms.places.len() - 1
+            }
+        };
+        drop(alarms);
+        let mut alarm = Alarm {
+            machine: self,
+            place,
+        };
+        alarm.set(waker);
+        alarm
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Alarms> {
+        self.alarms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Alarm {
+    /// Another task is to be woken.
+    pub(crate) fn set(&mut self, waker: Waker) {
+        drop(self.replace(Some(waker)));
+    }
+
+    /// Gives what was there, so that no waker is dropped while the lock is held.
+    fn replace(&self, waker: Option<Waker>) -> Option<Waker> {
+        let mut alarms = self.machine.lock();
+        let place = alarms.places.get_mut(self.place)?;
+        std::mem::replace(place, waker)
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        drop(self.replace(None));
+        self.machine.lock().free.push(self.place);
+    }
+}
+
+impl fmt::Debug for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let slept = Duration::from_micros(self.slept());
+        f.debug_struct("Machine").field("slept", &slept).finish()
+    }
+}
+
+// ---- the watch -----------------------------------------------------------------
+
+/// Two clocks at one moment.
+#[derive(Clone, Copy, Debug)]
+struct Clocks {
+    /// That of tokio's timers.
+    standing: Instant,
+    /// One that goes on in suspend, since any moment.
+    continuing: Duration,
+}
+
+impl Clocks {
+    fn now() -> Self {
+        Self {
+            standing: Instant::now(),
+            continuing: continuing(),
+        }
+    }
+
+    /// For how long the machine slept since `before`, if it did, by the difference of the
+    /// clocks. Where both go on, a `tick` that comes far too late tells it: timers wait
+    /// for the rest of their time, counted in waking hours.
+    fn slept_since(&self, before: &Self, tick: Option<Duration>) -> Option<Duration> {
+        let standing = self.standing.saturating_duration_since(before.standing);
+        let continuing = self.continuing.saturating_sub(before.continuing);
+        let slept = continuing.saturating_sub(standing);
+        let is_late = tick.is_some_and(|tick| standing > tick + TICK);
+        (slept >= NOTICED || is_late).then_some(slept)
+    }
+}
+
+/// Notices each sleep. Never returns.
+fn watch(machine: &Machine) {
+    let mut wake_ups = system::WakeUps::new();
+    let mut before = Clocks::now();
+    loop {
+        let tick = wake_ups.wait();
+        let now = Clocks::now();
+        if let Some(slept) = now.slept_since(&before, tick) {
+            machine.wake_up(slept);
+        }
+        before = now;
+    }
+}
+
+/// Linux and OpenBSD have a clock for it.
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "openbsd"))]
+fn continuing() -> Duration {
+    of(rustix::time::clock_gettime(rustix::time::ClockId::Boottime))
+}
+
+/// Here `CLOCK_MONOTONIC` goes on, and the standard library's clock isn't that one.
+#[cfg(target_vendor = "apple")]
+fn continuing() -> Duration {
+    of(rustix::time::clock_gettime(
+        rustix::time::ClockId::Monotonic,
+    ))
+}
+
+#[cfg(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "openbsd",
+    target_vendor = "apple"
+))]
+fn of(time: rustix::time::Timespec) -> Duration {
+    Duration::try_from(time).unwrap_or_default()
+}
+
+/// The calendar goes on everywhere. It is also set, which looks like a sleep and costs
+/// each connection a ping. Not on Windows, where the other clock goes on too.
+#[cfg(not(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "openbsd",
+    target_vendor = "apple",
+    windows
+)))]
+fn continuing() -> Duration {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.unwrap_or_default()
+}
+
+#[cfg(windows)]
+fn continuing() -> Duration {
+    Duration::ZERO
+}
+
+/// Where the kernel tells.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod system {
+    use std::{os::fd::OwnedFd, thread, time::Duration};
+
+    use rustix::{
+        io::{Errno, read},
+        time::{
+            Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+            timerfd_settime,
+        },
+    };
+
+    use super::TICK;
+
+    /// A timer of the calendar, far away. It is cancelled when the calendar jumps away
+    /// from the monotonic clock, as it does in suspend: timerfd_create(2),
+    /// `TFD_TIMER_CANCEL_ON_SET`. So nothing has to wake up meanwhile.
+    #[derive(Debug)]
+    pub(super) struct WakeUps {
+        timer: Option<OwnedFd>,
+    }
+
+    impl WakeUps {
+        pub(super) fn new() -> Self {
+            Self {
+                timer: far_timer().ok(),
+            }
+        }
+
+        /// Waits until the machine may have slept. Says how long that should have taken,
+        /// if it is known.
+        pub(super) fn wait(&mut self) -> Option<Duration> {
+            if let Some(timer) = &self.timer {
+                match read(timer, &mut [0; 8]) {
+                    Err(Errno::CANCELED | Errno::INTR) => return None,
+                    // It expired, in a far future, or isn't allowed here.
+                    _ => self.timer = None,
+                }
+            }
+            thread::sleep(TICK);
+            Some(TICK)
+        }
+    }
+
+    fn far_timer() -> rustix::io::Result<OwnedFd> {
+        let timer = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::CLOEXEC)?;
+        let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
+        let time = |seconds| Timespec {
+            tv_sec: seconds,
+            tv_nsec: 0,
+        };
+        let year_2242 = Itimerspec {
+            it_interval: time(0),
+            it_value: time(1 << 33),
+        };
+        timerfd_settime(&timer, flags, &year_2242)?;
+        Ok(timer)
+    }
+
+    #[cfg(test)]
+    #[test]
+    fn the_kernel_has_such_a_timer() {
+        assert!(WakeUps::new().timer.is_some());
+    }
+}
+
+/// Where it doesn't.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+mod system {
+    use std::{thread, time::Duration};
+
+    use super::TICK;
+
+    #[derive(Debug)]
+    pub(super) struct WakeUps;
+
+    impl WakeUps {
+        pub(super) fn new() -> Self {
+            Self
+        }
+
+        /// Waits for as long as it says.
+        #[expect(clippy::unused_self, reason = "elsewhere it waits for the kernel")]
+        pub(super) fn wait(&mut self) -> Option<Duration> {
+            thread::sleep(TICK);
+            Some(TICK)
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "how a test fails")]
+mod tests {
+    use std::{
+        sync::{Arc, atomic::AtomicUsize},
+        task::Wake,
+    };
+
+    use super::*;
+
+    const fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn a_sleep_is_what_the_continuing_clock_is_ahead_by() {
+        let before = Clocks::now();
+        let after = |standing, continuing| Clocks {
+            standing: before.standing + standing,
+            continuing: before.continuing + continuing,
+        };
+        let slept = |after: Clocks, tick| after.slept_since(&before, tick);
+        assert_eq!(slept(after(ms(10), ms(7_210)), None), Some(ms(7_200)));
+        assert_eq!(slept(after(ms(10), ms(110)), None), Some(NOTICED));
+        // Noise, and a calendar that was set back.
+        assert_eq!(slept(after(ms(10), ms(109)), None), None);
+        assert_eq!(slept(after(ms(5_000), ms(0)), None), None);
+        // A tick that is late, where no clock stands still.
+        assert_eq!(slept(after(ms(2_000), ms(2_000)), Some(TICK)), None);
+        let woke = slept(after(ms(2_001), ms(2_001)), Some(TICK));
+        assert_eq!(woke, Some(Duration::ZERO));
+        assert_eq!(slept(after(ms(9_000), ms(9_000)), None), None);
+    }
+
+    #[test]
+    fn the_clocks_of_this_system_agree_while_it_is_awake() {
+        let before = Clocks::now();
+        thread::sleep(ms(50));
+        assert_eq!(Clocks::now().slept_since(&before, None), None);
+        // And both go on.
+        let passed = Clocks::now().continuing - before.continuing;
+        assert!(passed >= ms(50) || cfg!(windows), "{passed:?}");
+    }
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    #[test]
+    fn every_alarm_wakes_its_task_each_time_and_a_place_is_used_again() {
+        let machine: &'static Machine = Box::leak(Box::new(Machine::new()));
+        let counts: [Arc<Count>; 3] = Default::default();
+        let woken = || counts.each_ref().map(|count| count.0.load(Relaxed));
+        let [a, b, c] = counts.clone().map(Waker::from);
+        let first = machine.alarm(a);
+        let mut second = machine.alarm(b);
+        machine.wake_up(ms(5));
+        assert_eq!((woken(), machine.slept()), ([1, 1, 0], 5_000));
+        drop(first);
+        second.set(c.clone());
+        machine.wake_up(Duration::ZERO);
+        assert_eq!((woken(), machine.slept()), ([1, 1, 1], 5_001));
+        let _third = machine.alarm(c);
+        assert_eq!(machine.lock().places.len(), 2);
+    }
+}

@@ -1,0 +1,68 @@
+//! A machine that sleeps when a test says so.
+//!
+//! This module decides nothing: what a connection does when it wakes up is decided as on
+//! a real one.
+
+use std::time::Duration;
+
+use crate::suspend;
+
+/// A machine that can be suspended, such as a laptop, for tests of what a program does
+/// when it wakes up.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), heartbeat_tokio::ConfigError> {
+/// use std::time::Duration;
+///
+/// use futures::StreamExt;
+/// use heartbeat_tokio::{
+///     Config, Heartbeat, PeerEvent,
+///     testkit::{Line, Machine},
+/// };
+///
+/// let (ours, theirs, _line) = Line::pair();
+/// let _peer = Heartbeat::new(theirs, Config::default()).spawn();
+/// let laptop = Machine::new();
+/// let mut program = Heartbeat::new(ours, Config::default()).on_machine(laptop);
+///
+/// let mut stalled = false;
+/// while let Some(event) = program.next().await {
+///     match event {
+///         PeerEvent::Connected { .. } => laptop.sleep(Duration::from_secs(3600)),
+///         PeerEvent::LocalStall { .. } => stalled = true,
+///         PeerEvent::Beat { .. } if stalled => break, // asked at once, and answered
+///         _ => {}
+///     }
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Machine(&'static suspend::Machine);
+
+impl Machine {
+    /// One that hasn't slept. Its few bytes are kept to the end of the process.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Box::leak(Box::new(suspend::Machine::new())))
+    }
+
+    /// Sleeps for so long, at once: tokio's clock stands still meanwhile, as on Linux
+    /// and Apple's systems, and so do connections that aren't on this machine.
+    ///
+    /// What their ends do while it sleeps is up to the test: it may cut the
+    /// [`Line`](super::Line) before.
+    pub fn sleep(&self, time: Duration) {
+        self.0.wake_up(time);
+    }
+
+    pub(crate) const fn inner(self) -> &'static suspend::Machine {
+        self.0
+    }
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,7 +1,7 @@
 //! Which configurations are tried, and which of them is recommended.
 //!
-//! Every candidate within the budget uses all of it: a verdict that comes sooner
-//! than it has to can only be wrong more often. They differ in how much of it is
+//! Every candidate within the budget uses all of it, unless the network keeps no such
+//! interval: a verdict that comes sooner than it has to can only be wrong more often. They differ in how much of it is
 //! the interval, and in how many misses share the rest.
 
 use std::time::Duration;
@@ -47,7 +47,7 @@ pub fn around(wishes: &Wishes, given: Option<Config>) -> Result<Vec<Candidate>, 
     shares.insert(0, least.clamp(0.3, LARGEST_SHARE));
     for share in shares {
         for misses in MISSES {
-            let config = split(wishes.budget, share, misses)?;
+            let config = split(wishes, wishes.budget, share, misses)?;
             let timeout_lasts = config.timeout() >= wishes.path.longest_round_trip();
             let waits = config.timeout() * config.max_missed();
             candidates.push(Candidate {
@@ -58,7 +58,7 @@ pub fn around(wishes: &Wishes, given: Option<Config>) -> Result<Vec<Candidate>, 
     }
     for factor in OTHER_BUDGETS {
         // Beyond what timings can be there is nothing to see.
-        if let Ok(config) = split(wishes.budget.mul_f64(factor), USUAL_SHARE, 3) {
+        if let Ok(config) = split(wishes, wishes.budget.mul_f64(factor), USUAL_SHARE, 3) {
             candidates.push(Candidate {
                 config,
                 is_possible: false,
@@ -91,8 +91,14 @@ pub fn recommended(candidates: &[Candidate], outcomes: &[Outcome]) -> Option<usi
     good.first().copied()
 }
 
-/// N·W takes this share of the budget, rounded to times that can be read.
-fn split(budget: Duration, share: f64, misses: u32) -> Result<Config, ConfigError> {
+/// N·W takes this share of the budget, rounded to times that can be read, and the
+/// interval what is left of it, as far as the network keeps a connection for it.
+fn split(
+    wishes: &Wishes,
+    budget: Duration,
+    share: f64,
+    misses: u32,
+) -> Result<Config, ConfigError> {
     let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let unit = match micros(budget) {
         1_000_000.. => 1_000,
@@ -101,8 +107,9 @@ fn split(budget: Duration, share: f64, misses: u32) -> Result<Config, ConfigErro
     };
     let timeout = micros(budget.mul_f64(share) / misses).div_ceil(unit).max(1) * unit;
     let timeout = Duration::from_micros(timeout);
+    let interval = budget.saturating_sub(timeout * misses);
     Config::builder()
-        .interval(budget.saturating_sub(timeout * misses))
+        .interval(interval.min(wishes.longest_interval.unwrap_or(interval)))
         .timeout(timeout)
         .max_missed(misses)
         .build()

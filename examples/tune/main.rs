@@ -38,11 +38,17 @@ mod statistics;
 mod trial;
 mod wishes;
 
-use std::{error::Error, fs, path::PathBuf, process::ExitCode};
+use std::{
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::Parser;
 use heartbeat_examples::arguments::duration;
-use heartbeat_tokio::Config;
+use heartbeat_tokio::{Config, IntervalFile};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
@@ -64,6 +70,18 @@ struct Options {
     /// Don't choose: judge the configuration in this file
     #[arg(long, value_name = "FILE", conflicts_with = "detect_within")]
     config: Option<PathBuf>,
+    /// Choose no longer interval than what `learn` found in a network and wrote to this
+    /// file
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "network",
+        conflicts_with = "config"
+    )]
+    learned: Option<PathBuf>,
+    /// The name of that network
+    #[arg(long, value_name = "NAME", requires = "learned")]
+    network: Option<String>,
     /// How many connections there will be
     #[arg(long, value_name = "COUNT", default_value_t = 1,
           value_parser = clap::value_parser!(u64).range(1..))]
@@ -115,7 +133,10 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
         (Some(config), _) => config.detection_time(),
         (None, within) => within.unwrap_or_default(),
     };
-    let wishes = Wishes::new(path, budget, options.connections)?;
+    let mut wishes = Wishes::new(path, budget, options.connections)?;
+    if let (Some(path), Some(network)) = (&options.learned, &options.network) {
+        wishes.longest_interval = Some(learned(path, network)?);
+    }
     if given.is_none() {
         let contradictions = wishes.contradictions();
         for contradiction in &contradictions {
@@ -158,6 +179,15 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
         picture::draw(path, &report).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The longest interval that this network keeps, as far as the file knows.
+fn learned(path: &Path, network: &str) -> Result<Duration, String> {
+    let file = IntervalFile::read(path).map_err(|error| error.to_string())?;
+    let unknown = || format!("{}: nothing was learned in {network:?}", path.display());
+    file.get(network)
+        .map(|search| search.safe())
+        .ok_or_else(unknown)
 }
 
 /// On all cores, behind a progress bar where somebody looks.

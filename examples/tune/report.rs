@@ -187,6 +187,7 @@ impl fmt::Display for Report {
             path,
             budget,
             connections,
+            longest_interval,
         } = self.wishes;
         write!(
             f,
@@ -205,6 +206,9 @@ impl fmt::Display for Report {
         }?;
         if let Some(samples) = path.samples {
             writeln!(f, "# (Measured: {samples} round trips.)")?;
+        }
+        if let Some(longest) = longest_interval {
+            writeln!(f, "# (Learned: an interval of {longest:?} is safe there.)")?;
         }
         writeln!(f, "\n{}", self.toml)?;
 

@@ -82,6 +82,8 @@ pub struct Wishes {
     pub path: Path,
     pub budget: Duration,
     pub connections: u64,
+    /// The longest interval that the network keeps a connection for, if it is known.
+    pub longest_interval: Option<Duration>,
 }
 
 impl PathOptions {
@@ -198,6 +200,7 @@ impl Wishes {
             path,
             budget,
             connections,
+            longest_interval: None,
         })
     }
 

@@ -105,6 +105,7 @@ mod monitor;
 mod packed;
 mod random;
 mod rtt;
+mod search;
 mod status;
 #[cfg(feature = "testkit")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testkit")))]
@@ -119,5 +120,6 @@ pub use frame::{
     BufferTooShort, Control, Goodbye, GoodbyeCode, Hello, Nonce, PART, ProtocolError, Tag,
 };
 pub use monitor::Monitor;
+pub use search::{IdleGauge, IntervalSearch, SearchMethod, SearchOutcome};
 pub use status::{State, Status};
 pub use time::Instant;

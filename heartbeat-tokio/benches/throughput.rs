@@ -16,7 +16,8 @@
 //!
 //! `--only` chooses the rows that begin with a text such as `feed tcp`.
 //! `--at-least 0.8` fails if a row in memory and on one thread is below 0.8 of
-//! its target, or of what is reached where the target is out of reach.
+//! its target, or of what is reached where the target is out of reach. With `--quick`
+//! the other rows then run only once.
 //! `--alone` compares nothing: it runs one of the two for five seconds, for a
 //! profiler to look at.
 

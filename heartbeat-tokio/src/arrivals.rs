@@ -103,6 +103,14 @@ impl Arrivals {
         self.at + config.arrival_slack()
     }
 
+    /// When what was taken out last came at the latest.
+    pub(crate) fn last_came(&self, config: &Config) -> Instant {
+        match self.relaxed {
+            true => self.deadline(config),
+            false => self.at,
+        }
+    }
+
     /// The timer has fired: whatever came before, there are few.
     pub(crate) fn calm(&mut self) {
         self.in_a_row = 0;

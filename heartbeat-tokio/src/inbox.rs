@@ -1,12 +1,12 @@
 //! Events that wait for an application that doesn't read at the moment.
 //!
 //! This module decides in which order they are handed out, which of them replace an
-//! earlier one, and when messages are too many to go on reading. Only messages count
+//! earlier one, and what becomes of messages when they are too many. Only messages count
 //! for that: everything else has a bounded number of places.
 
 use std::{collections::VecDeque, mem::discriminant};
 
-use heartbeat_core::Instant;
+use heartbeat_core::{Config, Instant};
 
 use crate::PeerEvent;
 
@@ -20,6 +20,27 @@ pub(crate) struct Inbox<M> {
     queue: Option<Box<Queue<M>>>,
     /// The application took a Suspect, and no Recovered since.
     suspects: bool,
+    excess: Excess,
+    /// Since when it is limited how long messages wait, if it is.
+    limited_from: Option<Instant>,
+}
+
+/// What becomes of messages for which the inbox has no room. Only `Open` and `Paused`
+/// take turns; otherwise it moves down this list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Excess {
+    /// They are left to the peer: a full inbox stops reading. If we leave, and it has done
+    /// so before, it does until then at most.
+    Open { until: Option<Instant> },
+    /// It has stopped reading.
+    Paused { until: Option<Instant> },
+    /// They are kept. Nothing can follow what has arrived: the connection has ended, or
+    /// writing has failed, or the kernel says that the peer is gone.
+    Kept,
+    /// They are thrown away, and the peer's goodbye isn't confirmed: we leave.
+    Discarded,
+    /// All messages are thrown away: nobody will take one.
+    Unheard,
 }
 
 /// There is at least one event in it.
@@ -48,6 +69,17 @@ impl<M> Inbox<M> {
         Self {
             queue: None,
             suspects: false,
+            excess: Excess::Open { until: None },
+            limited_from: None,
+        }
+    }
+
+    /// What waits. Nothing does from here on.
+    pub(crate) fn take(&mut self) -> Self {
+        let queue = self.queue.take();
+        Self {
+            queue,
+            ..Self::new()
         }
     }
 
@@ -88,17 +120,89 @@ impl<M> Inbox<M> {
         }
     }
 
-    /// Since when the oldest message waits, where that is limited.
-    #[inline]
-    pub(crate) fn waits_since(&self) -> Option<Instant> {
-        self.queue.as_ref()?.messages.front()?.since
-    }
+    // ---- how long messages wait ------------------------------------------
 
-    /// From `now` on it is limited, or counted anew, how long messages wait.
-    pub(crate) fn wait_from(&mut self, now: Instant) {
+    /// That is limited from now on, or counted anew.
+    pub(crate) fn limit_from(&mut self, now: Instant) {
+        self.limited_from = Some(now);
         for kept in self.queue.iter_mut().flat_map(|queue| &mut queue.messages) {
             kept.since = Some(now);
         }
+    }
+
+    /// Since when a message waits that came then, where that is limited.
+    pub(crate) fn since(&self, came: Instant) -> Option<Instant> {
+        Some(came.max(self.limited_from?))
+    }
+
+    /// When the oldest message has waited for as long as it may.
+    pub(crate) fn wait_ends(&self, config: &Config) -> Option<Instant> {
+        let oldest = self.queue.as_ref()?.messages.front()?;
+        Some(oldest.since? + config.max_pause()?)
+    }
+
+    // ---- what a full inbox means -----------------------------------------
+
+    /// Whether it has stopped reading.
+    #[inline]
+    pub(crate) const fn is_paused(&self) -> bool {
+        matches!(self.excess, Excess::Paused { .. })
+    }
+
+    /// Stops reading if it is full and may do that, until `until` at most. Says whether
+    /// that is news.
+    pub(crate) fn pause_if_full(&mut self, until: impl FnOnce() -> Option<Instant>) -> bool {
+        match self.excess {
+            Excess::Open { until: former } if self.is_full() => {
+                let until = former.or_else(until);
+                self.excess = Excess::Paused { until };
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// If it has stopped reading, it does until then at most.
+    pub(crate) fn limit_pause(&mut self, until: Instant) {
+        if let Excess::Paused { until: former } = &mut self.excess {
+            former.get_or_insert(until);
+        }
+    }
+
+    /// Until when it may stop reading, if it has.
+    pub(crate) const fn room_until(&self) -> Option<Instant> {
+        match self.excess {
+            Excess::Paused { until } => until,
+            _ => None,
+        }
+    }
+
+    /// Reads on, with this for messages that come then. Says whether reading had stopped.
+    pub(crate) fn go_on(&mut self, excess: Option<Excess>) -> bool {
+        let was_paused = self.is_paused();
+        self.excess = match (self.excess, excess) {
+            (before, Some(excess)) => before.max(excess),
+            (Excess::Paused { until }, None) => Excess::Open { until },
+            (before, None) => before,
+        };
+        debug_assert!(!self.is_paused(), "reading goes on");
+        was_paused
+    }
+
+    /// Whether this event is kept.
+    pub(crate) fn keeps(&self, event: &PeerEvent<M>) -> bool {
+        match self.excess {
+            Excess::Open { .. } | Excess::Paused { .. } | Excess::Kept => true,
+            Excess::Discarded => !matches!(event, PeerEvent::Message(_)) || !self.is_full(),
+            Excess::Unheard => event.is_terminal(),
+        }
+    }
+
+    /// When somebody has to look: a pause ends, or a message has waited for too long.
+    #[inline]
+    pub(crate) fn deadline(&self, config: &Config) -> Option<Instant> {
+        let ends = [self.room_until(), self.wait_ends(config)];
+        ends.into_iter().flatten().min()
     }
 
     pub(crate) const fn is_empty(&self) -> bool {
@@ -186,159 +290,4 @@ impl<M> Queue<M> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "how a test fails")]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::{Cause, Config, Death};
-
-    type Event = PeerEvent<u8>;
-
-    const fn ms(millis: u64) -> Duration {
-        Duration::from_millis(millis)
-    }
-
-    fn connected(instance: u8) -> Event {
-        let peer = Config::default().hello([instance; 8]);
-        Event::Connected { peer }
-    }
-
-    const fn beat(millis: u64) -> Event {
-        Event::Beat { rtt: ms(millis) }
-    }
-
-    const fn stall(millis: u64) -> Event {
-        Event::LocalStall { late: ms(millis) }
-    }
-
-    const fn suspect(missed: u32) -> Event {
-        Event::Suspect {
-            missed,
-            silent_for: ms(1),
-        }
-    }
-
-    const fn recovered(millis: u64) -> Event {
-        Event::Recovered {
-            silent_for: ms(millis),
-        }
-    }
-
-    fn dead() -> Event {
-        Event::Dead(Death::new(Cause::Silent))
-    }
-
-    fn filled(events: impl IntoIterator<Item = Event>) -> Inbox<u8> {
-        let mut inbox = Inbox::new();
-        for event in events {
-            inbox.push(event, 0, None);
-        }
-        inbox
-    }
-
-    fn order(events: impl IntoIterator<Item = Event>) -> Vec<Event> {
-        filled(events).into_events().collect()
-    }
-
-    #[test]
-    fn of_each_news_the_last_waits_ahead_of_messages_in_the_order_of_their_last_occurrence() {
-        let message = Event::Message;
-        let events = [
-            message(1),
-            beat(1),
-            stall(1),
-            message(2),
-            recovered(1),
-            suspect(1),
-            beat(2),
-            message(3),
-            stall(2),
-            suspect(2),
-        ];
-        let expected = [recovered(1), beat(2), stall(2), suspect(2)];
-        let expected = [&expected[..], &[message(1), message(2), message(3)]].concat();
-        assert_eq!(order(events), expected);
-    }
-
-    #[test]
-    fn connected_comes_first_and_a_later_one_replaces_one_that_was_not_taken() {
-        let message = Event::Message;
-        let events = [message(1), beat(1), connected(1), message(2), connected(2)];
-        let expected = [connected(2), beat(1), message(1), message(2)];
-        assert_eq!(order(events), expected);
-
-        let mut inbox = filled([message(1), connected(1), message(2)]);
-        assert_eq!(inbox.pop(), Some(connected(1)));
-        inbox.push(connected(2), 0, None);
-        let rest: Vec<_> = inbox.into_events().collect();
-        assert_eq!(rest, [connected(2), message(1), message(2)]);
-    }
-
-    #[test]
-    fn a_suspicion_that_nobody_heard_of_vanishes_with_its_recovery() {
-        assert_eq!(order([suspect(1), suspect(2), recovered(1)]), []);
-        // One that was heard of is ended.
-        let mut inbox = filled([suspect(1)]);
-        assert_eq!(inbox.pop(), Some(suspect(1)));
-        for event in [recovered(1), suspect(2), suspect(3), recovered(2)] {
-            inbox.push(event, 0, None);
-        }
-        assert_eq!(inbox.pop(), Some(recovered(1)));
-        assert!(inbox.is_empty());
-
-        // It may have been heard of for an earlier beat.
-        inbox.push(suspect(1), 0, None);
-        assert_eq!(inbox.pop(), Some(suspect(1)));
-        inbox.push(suspect(2), 0, None);
-        inbox.push(recovered(1), 0, None);
-        assert_eq!(inbox.pop(), Some(recovered(1)));
-        assert!(inbox.is_empty());
-    }
-
-    #[test]
-    fn finished_and_the_terminal_event_come_behind_all_messages() {
-        let message = Event::Message;
-        let events = [message(1), message(2), Event::Finished, beat(1), dead()];
-        let expected = [beat(1), message(1), message(2), Event::Finished, dead()];
-        assert_eq!(order(events), expected);
-    }
-
-    #[test]
-    fn only_messages_fill_it() {
-        let news = (0..100_000).flat_map(|nth| [beat(nth), stall(nth), suspect(1), connected(1)]);
-        let mut inbox = filled(news);
-        assert!(!inbox.is_full());
-        let mut messages = 0;
-        while !inbox.is_full() {
-            inbox.push(Event::Message(1), 1000, None);
-            messages += 1;
-        }
-        assert!(
-            (200..=READ_AHEAD / 1000 + 1).contains(&messages),
-            "{messages}"
-        );
-        for _ in 0..4 {
-            assert!(!matches!(inbox.pop(), Some(Event::Message(_))));
-            assert!(inbox.is_full());
-        }
-        inbox.pop();
-        assert!(!inbox.is_full());
-        assert_eq!(inbox.into_events().count(), messages - 1);
-    }
-
-    #[test]
-    fn the_oldest_message_says_since_when_they_wait() {
-        let at = |micros| Some(Instant::from_micros(micros));
-        let mut inbox = Inbox::new();
-        inbox.push(beat(1), 0, at(1));
-        assert_eq!(inbox.waits_since(), None);
-        inbox.push(Event::Message(1), 0, at(2));
-        inbox.push(Event::Message(2), 0, at(3));
-        assert_eq!(inbox.waits_since(), at(2));
-        inbox.pop().unwrap();
-        inbox.pop().unwrap();
-        assert_eq!(inbox.waits_since(), at(3));
-        inbox.wait_from(Instant::from_micros(9));
-        assert_eq!(inbox.waits_since(), at(9));
-    }
-}
+mod tests;

@@ -59,6 +59,7 @@
 //! * [`Group`]: many connections as one stream of events.
 //! * [`Heartbeat::into_io`]: a stream of bytes, for a protocol that wants one.
 //! * [`Reconnect`]: another connection when one has died.
+//! * [`Learner`]: the longest interval that a network keeps an idle connection for.
 //! * [`Config`]: the timings, by preset, by budget or one by one.
 //! * [`safety_net`]: what the kernel knows about the connection, as a second
 //!   line of defence. On a plain `TcpStream` it is on by itself.
@@ -81,6 +82,7 @@ mod group;
 mod heartbeat;
 mod inbox;
 mod io;
+mod learning;
 mod net;
 mod observe;
 mod pool;
@@ -112,6 +114,10 @@ pub use heartbeat_core::{
     ProtocolError, Role, State,
 };
 pub use io::Io;
+pub use learning::{IdleMeter, Learner, Metered, Probe, Prober};
+#[cfg(feature = "interval-file")]
+#[cfg_attr(docsrs, doc(cfg(feature = "interval-file")))]
+pub use learning::{IntervalFile, IntervalFileError};
 pub use net::NetStatus;
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]

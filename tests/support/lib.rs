@@ -89,6 +89,9 @@ mod guide {
     #[doc = include_str!("../../docs/guide/many-connections.md")]
     struct ManyConnections;
 
+    #[doc = include_str!("../../docs/guide/batteries.md")]
+    struct Batteries;
+
     #[doc = include_str!("../../docs/guide/reconnect.md")]
     struct ConnectingAgain;
 

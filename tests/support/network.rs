@@ -2,7 +2,7 @@
 //! made.
 
 use std::{
-    env,
+    env, fs,
     io::{self, Write},
     process::{Command, Stdio},
 };
@@ -73,6 +73,52 @@ impl Host {
 }
 
 impl Network {
+    /// Has the router hide the left host behind its own address. It forgets a connection
+    /// on which nothing passes for so many whole seconds, and tells nobody.
+    ///
+    /// # Errors
+    ///
+    /// If `nft` isn't installed, or what it says.
+    pub fn masquerade(&self, forgets_after: u64) -> io::Result<()> {
+        let rules = "table ip nat {\n\
+             chain out { type nat hook postrouting priority 100; ip saddr 10.77.0.0/24 masquerade; }\n\
+             chain forward { type filter hook forward priority 0; ct state invalid drop; }\n\
+             chain in { type filter hook input priority 0; ct state invalid drop; }\n}\n";
+        self.router.run("nft", &["-f", "-"], rules)?;
+        // What it has forgotten it doesn't take up in the middle.
+        self.router
+            .enter(|| fs::write("/proc/sys/net/netfilter/nf_conntrack_tcp_loose", "0"))?;
+        self.forget_after(forgets_after)
+    }
+
+    /// Has a router that [masquerades](Self::masquerade) forget connections after so many
+    /// seconds from the next packet on.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel has no connection tracking.
+    pub fn forget_after(&self, seconds: u64) -> io::Result<()> {
+        let knob = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established";
+        self.router.enter(|| fs::write(knob, seconds.to_string()))
+    }
+
+    /// As [`or_skip`](Self::or_skip), with a router that [masquerades](Self::masquerade).
+    ///
+    /// # Panics
+    ///
+    /// As [`or_skip`](Self::or_skip).
+    #[must_use]
+    pub fn masquerading_or_skip(test: &str, forgets_after: u64) -> Option<Self> {
+        let network = Self::or_skip(test)?;
+        match network.masquerade(forgets_after) {
+            Ok(()) => Some(network),
+            Err(error) => {
+                skip(test, &error);
+                None
+            }
+        }
+    }
+
     /// Has the router send 64 kbit/s to the right host, and keep all that waits. Small
     /// packets overtake it, as many routers let acknowledgements do.
     ///

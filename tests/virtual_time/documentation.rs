@@ -100,6 +100,70 @@ fn every_block_of_code_in_the_guide_is_compiled_or_is_none() {
     }
 }
 
+// ---- tests --------------------------------------------------------------------
+
+/// Each line of what a hostile peer can cost has a test, and each test that a page names
+/// is there.
+#[test]
+fn each_test_that_a_page_names_is_there() {
+    let tests = names_of_tests();
+    let (mut named, mut missing) = (0, Vec::new());
+    for page in ["SECURITY.md", "docs/testing.md"] {
+        for row in read(Path::new(page))
+            .lines()
+            .filter(|line| line.starts_with("| "))
+        {
+            let spans = row.split('`').skip(1).step_by(2);
+            let words = |span: &&str| {
+                let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+                span.chars().all(is_word) && span.matches('_').count() > 1
+            };
+            let named_here: Vec<_> = spans.filter(words).collect();
+            named += named_here.len();
+            missing.extend(
+                named_here
+                    .iter()
+                    .filter(|test| !tests.contains(**test))
+                    .map(|test| format!("{page}: {test}")),
+            );
+            if page == "SECURITY.md" {
+                let head = row.starts_with("| it tries");
+                assert!(head || !named_here.is_empty(), "no test: {row}");
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+    assert!(named > 200, "{named}");
+}
+
+/// Of every function and module in the tests, and beside the code.
+fn names_of_tests() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let folders = ["tests", "heartbeat-core", "heartbeat-tokio", "examples"];
+    let mut folders: Vec<_> = folders
+        .into_iter()
+        .map(|folder| root().join(folder))
+        .collect();
+    while let Some(folder) = folders.pop() {
+        for file in fs::read_dir(folder).unwrap() {
+            let path = file.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                names.extend(
+                    path.file_stem()
+                        .map(|stem| stem.to_string_lossy().into_owned()),
+                );
+                let source = fs::read_to_string(path).unwrap();
+                let functions = source.split("fn ").skip(1);
+                let name = |rest: &str| rest.split(['(', '<']).next().map(str::to_owned);
+                names.extend(functions.filter_map(name));
+            }
+        }
+    }
+    names
+}
+
 // ---- the FAQ ------------------------------------------------------------------
 
 /// To the letter, and no other.

@@ -1,6 +1,7 @@
 //! The adapter in virtual time, and whatever else neither waits nor measures: it
 //! may run beside anything.
 
+mod after_the_end;
 mod alive;
 mod allocations;
 mod bad_input;
@@ -20,8 +21,10 @@ mod handles;
 mod hostile;
 mod inbox;
 mod io;
+mod learning;
 mod leaving;
 mod line;
+mod long_runs;
 mod memory;
 mod own_frames;
 mod own_protocol;

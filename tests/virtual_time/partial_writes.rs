@@ -47,23 +47,23 @@ fn a_control_frame_leaves_at_the_next_boundary_wherever_the_stream_is_stuck() {
         &[3, 4096, 4097, 0, 2000, 5],
     ];
     for sizes in queues {
+        let queued: Vec<Bytes> = (sizes.iter().enumerate())
+            .map(|(nth, &size)| filler(nth, size))
+            .collect();
         let all: usize = sizes.iter().map(|size| 5 + size).sum();
         for kind in 0..4 {
             for stuck in 0..=all {
-                overtakes(sizes, stuck, kind & 1 != 0, kind & 2 != 0);
+                overtakes(&queued, stuck, kind & 1 != 0, kind & 2 != 0);
             }
         }
     }
 }
 
 /// After so many bytes a ping is to be sent.
-fn overtakes(sizes: &[usize], stuck: usize, vectored: bool, buffered: bool) {
+fn overtakes(queued: &[Bytes], stuck: usize, vectored: bool, buffered: bool) {
     thread_local! {
         static RUNTIME: tokio::runtime::Runtime = runtime();
     }
-    let queued: Vec<Bytes> = (sizes.iter().enumerate())
-        .map(|(nth, &size)| filler(nth, size))
-        .collect();
     let (begun, sent) = RUNTIME.with(|runtime| {
         runtime.block_on(async {
             let (mut heartbeat, script) = greeted(calm()).await;
@@ -71,7 +71,7 @@ fn overtakes(sizes: &[usize], stuck: usize, vectored: bool, buffered: bool) {
             script.set_vectored(vectored);
             script.set_buffered(buffered);
             let before = script.taken();
-            for message in &queued {
+            for message in queued {
                 heartbeat.feed(message.clone()).await.unwrap();
             }
             assert_eq!(script.taken(), before, "it was written at once");
@@ -96,7 +96,8 @@ fn overtakes(sizes: &[usize], stuck: usize, vectored: bool, buffered: bool) {
         })
     });
     let frames = frames(&sent);
-    assert!(messages(&frames) == queued, "{sizes:?}, {stuck}");
+    let sizes = || queued.iter().map(Bytes::len).collect::<Vec<_>>();
+    assert!(messages(&frames) == queued, "{:?}, {stuck}", sizes());
     let ping = (frames.iter())
         .find(|(_, frame)| matches!(frame, OnWire::Control(Control::Ping(_))))
         .map(|&(begin, _)| begin);
@@ -104,7 +105,7 @@ fn overtakes(sizes: &[usize], stuck: usize, vectored: bool, buffered: bool) {
     let boundary = (frames.iter().map(|&(begin, _)| begin))
         .find(|&begin| begin >= begun)
         .unwrap();
-    assert_eq!(ping, Some(boundary), "{sizes:?}, {stuck}: {frames:?}");
+    assert_eq!(ping, Some(boundary), "{:?}, {stuck}: {frames:?}", sizes());
 }
 
 // ---- a frame that waits for another ----------------------------------------------

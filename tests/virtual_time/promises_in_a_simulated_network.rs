@@ -816,11 +816,8 @@ fn message(session: u32, index: u32, filler: usize) -> Bytes {
 fn parse_message(message: &[u8]) -> (u32, usize) {
     let number = |at: usize| u32::from_be_bytes(message[at..at + 4].try_into().unwrap());
     let (session, index) = (number(0), number(4));
-    assert!(
-        message[8..]
-            .iter()
-            .all(|&byte| byte == (session ^ index) as u8)
-    );
+    let filler = &message[8..];
+    assert!(filler == vec![(session ^ index) as u8; filler.len()]);
     (session, index as usize)
 }
 

@@ -319,7 +319,7 @@ fn checked_min_interval(
 }
 
 /// The microseconds of a duration that every timer can live with.
-pub(super) fn checked(field: &'static str, value: Duration) -> Result<u64, ConfigError> {
+pub(crate) fn checked(field: &'static str, value: Duration) -> Result<u64, ConfigError> {
     if value > MAX_DURATION {
         return Err(ConfigError::new(field, value, Rule::AtMostAYear));
     }

@@ -2,6 +2,8 @@
 
 use core::{fmt, time::Duration};
 
+use super::Refusal;
+
 /// A knob was set to a value that makes no sense. Nothing was built.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[error("{field} = {value}: must be {rule}")]
@@ -12,7 +14,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    pub(super) fn new(field: &'static str, value: impl Into<Value>, rule: Rule) -> Self {
+    pub(crate) fn new(field: &'static str, value: impl Into<Value>, rule: Rule) -> Self {
         Self {
             field,
             value: value.into(),
@@ -40,7 +42,7 @@ impl ConfigError {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Time(Duration),
     Count(u64),
     Ratio(f64),
@@ -65,7 +67,7 @@ impl fmt::Display for Value {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Rule {
+pub(crate) enum Rule {
     #[error("at least 1µs")]
     AtLeastAMicrosecond,
     #[error("at most 365 days")]
@@ -82,6 +84,10 @@ pub(super) enum Rule {
     UpToInterval(Duration),
     #[error("at most max_missed · timeout, {0:?}")]
     UpToProbeBudget(Duration),
+    #[error("at most the largest interval, {0:?}")]
+    UpToLargest(Duration),
+    #[error("one with which the peer isn't refused for {0}")]
+    FitForPeer(Refusal),
     /// In a file, where both can be said.
     #[cfg(feature = "serde")]
     #[error("without {0}, because both set the timings")]

@@ -23,10 +23,10 @@ mod refusal;
 mod serialized;
 
 pub use builder::ConfigBuilder;
-use builder::checked;
+pub(crate) use builder::checked;
 pub use choices::{Evidence, Role};
 pub use error::ConfigError;
-use error::Rule;
+pub(crate) use error::Rule;
 use jitter::grid;
 #[cfg(feature = "serde")]
 pub use layer::ConfigLayer;
@@ -42,7 +42,7 @@ pub(crate) const MAX_MISSED: u32 = 255;
 pub(crate) const MAX_FRAME: u32 = u32::MAX - 1;
 
 /// One whole, in the unit that jitter is kept in.
-const MILLION: u32 = 1_000_000;
+pub(crate) const MILLION: u32 = 1_000_000;
 
 /// Validated timings.
 ///
@@ -211,6 +211,17 @@ impl Config {
             return Err(ConfigError::new(FIELD, budget, Rule::BudgetTooShort));
         }
         Ok(Self::timings(total - 3 * timeout, timeout, 3))
+    }
+
+    /// The same with another interval, and with a `min_interval` that isn't longer.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] if the interval isn't from 1 µs to 365 days.
+    pub fn with_interval(&self, interval: Duration) -> Result<Self, ConfigError> {
+        let min_interval = self.min_interval().min(interval);
+        let builder = self.to_builder().interval(interval);
+        builder.min_interval(min_interval).build()
     }
 
     /// A valid configuration from timings that are known to be valid.

@@ -190,17 +190,7 @@ impl Monitor {
         if let (Some(limiter), Some(count)) = (&mut self.limiter, self.timing.peer_max_missed()) {
             limiter.announce(count);
         }
-        match &mut self.life {
-            Life::Idle(idle) => {
-                idle.draw_again(&self.timing, self.random);
-                // What wasn't due by the former Hello is due now at the
-                // earliest.
-                self.begin_round_if_over(end.min(now), now);
-                self.serve(now);
-            }
-            Life::Paused(_) => self.plan_sign(now),
-            _ => {}
-        }
+        self.follow_timings(end, now);
     }
 
     // ---- writes --------------------------------------------------------

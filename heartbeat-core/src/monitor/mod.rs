@@ -14,7 +14,7 @@
 //! | `leaving` | what each side has said about its messages; what it is owed |
 //! | `health` | how punctual our driver is, and what the peer is allowed for that |
 //!
-//! No part touches the fields of another. `inputs`, `rounds` and `ends` connect them.
+//! No part touches the fields of another. `inputs`, `interval`, `rounds` and `ends` connect them.
 //! Nothing here does I/O or reads a clock: the caller tells what happened and
 //! when, and carries out what is asked for.
 
@@ -28,6 +28,7 @@ use crate::{
 mod ends;
 mod health;
 mod inputs;
+mod interval;
 mod leaving;
 mod ledger;
 mod life;
@@ -148,7 +149,8 @@ impl Monitor {
 
     // ---- what is known -------------------------------------------------
 
-    /// The timings that this monitor was made with.
+    /// The timings that this monitor was made with, and the interval that was
+    /// [set](Self::set_interval) since.
     #[must_use]
     pub const fn config(&self) -> &Config {
         self.timing.config()

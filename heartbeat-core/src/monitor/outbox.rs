@@ -88,6 +88,11 @@ impl Outbox {
 
     // ---- what is owed --------------------------------------------------
 
+    /// Wants a Hello, unless one is to be handed out.
+    pub(super) const fn want_hello(&mut self) {
+        self.hello_due = true;
+    }
+
     /// Owes the answer to a ping, in the place of one that is owed still.
     pub(super) const fn owe_pong(&mut self, nonce: Nonce) {
         self.pong = Some(nonce);

@@ -7,7 +7,7 @@
 use core::{num::NonZeroU8, time::Duration};
 
 use crate::{
-    config::{Config, Evidence, Role},
+    config::{Config, ConfigError, Evidence, Role, Rule},
     frame::Hello,
     packed::{Packed, PackedMicros},
     random::Random,
@@ -80,6 +80,26 @@ impl Timing {
         self.peer = Some(peer);
         debug_assert!(self.detection_time() <= self.longest_detection());
         Greeting::News
+    }
+
+    /// Our configuration with another interval, if the peer goes along with it.
+    pub(super) fn with_interval(&self, interval: Duration) -> Result<Config, ConfigError> {
+        let config = self.config.with_interval(interval)?;
+        match self.peer().and_then(|hello| config.refusal(&hello)) {
+            Some(refusal) => Err(ConfigError::new(
+                "interval",
+                interval,
+                Rule::FitForPeer(refusal),
+            )),
+            None => Ok(config),
+        }
+    }
+
+    /// Takes another configuration of ours. Says whether it is another one.
+    pub(super) fn replace_config(&mut self, config: Config) -> bool {
+        let former = core::mem::replace(&mut self.config, config);
+        debug_assert!(self.peer.is_none() || self.detection_time() <= self.longest_detection());
+        former != config
     }
 
     /// No peer makes our detection time longer than this.

@@ -16,8 +16,9 @@ use proptest::{
 use super::{Direction, Link, LinkStrategy, Side};
 use crate::{
     BufferTooShort, Cause, CloseReason, Config, ConfigBuilder, ConfigError, Control, Death,
-    Diagnosis, End, Event, Evidence, GoodbyeCode, Hello, Instant, Monitor, NoDetail, Nonce,
-    ProtocolError, Refusal, Role, State, Status, Tag,
+    Diagnosis, End, Event, Evidence, GoodbyeCode, Hello, IdleGauge, Instant, IntervalSearch,
+    Monitor, NoDetail, Nonce, ProtocolError, Refusal, Role, SearchMethod, SearchOutcome, State,
+    Status, Tag,
     config::{MAX_DURATION, MAX_MISSED},
     time::micros,
 };
@@ -49,6 +50,25 @@ arbitrary! {
         Just(Self::Echo),
     ];
     Role => prop_oneof![Just(Self::Both), Just(Self::Passive)];
+    SearchMethod => prop_oneof![
+        Just(Self::Binary),
+        Just(Self::Exponential),
+        Just(Self::Composite),
+        duration().prop_map(Self::Step),
+    ];
+    SearchOutcome => prop_oneof![
+        4 => duration().prop_map(|idle| Self::Answered { idle }),
+        4 => duration().prop_map(|idle| Self::Lost { idle }),
+        1 => Just(Self::Unrelated),
+        1 => Just(Self::NetworkChanged),
+    ];
+    IntervalSearch => (duration(), duration(), any::<(SearchMethod, f64, f64)>()).prop_filter_map(
+        "a range", |(smallest, largest, (method, margin, resolution))| {
+            let search = IntervalSearch::new(smallest..=largest).ok()?;
+            Some(search.method(method).margin(margin).resolution(resolution))
+        },
+    );
+    IdleGauge => any::<Instant>().prop_map(Self::new);
     ConfigBuilder => builder(prop_oneof![
         9 => duration(),
         1 => Just(Duration::ZERO),

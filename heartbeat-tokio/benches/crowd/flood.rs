@@ -5,6 +5,7 @@
 //! echo; the lag is how late that comes. The same bytes go to a plain `Framed`.
 
 use std::{
+    fs,
     io::{self, Write},
     net::SocketAddr,
     sync::{
@@ -17,15 +18,12 @@ use std::{
 
 use bytes::Bytes;
 use futures::{Sink, SinkExt, Stream, StreamExt};
-use heartbeat_core::{Control, Nonce};
 use heartbeat_tokio::{Config, Driver, Heartbeat, PeerEvent};
-use tokio::{
-    io::AsyncWriteExt,
-    net::{TcpListener, TcpStream},
-};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
 use crate::{
+    attack::{self, attack},
     process::{Arguments, Child, runtime, tell_parent},
     table::{Limit, Row},
 };
@@ -38,7 +36,7 @@ const EACH: Duration = Duration::from_millis(100);
 const MOST_LAG: f64 = 1.5;
 
 pub(crate) fn rows(arguments: &Arguments, found: &mut dyn FnMut(Row)) -> io::Result<()> {
-    let kinds: &[&str] = arguments.quick_or_full(&["pongs"], &["pongs", "hellos", "empty"]);
+    let kinds: &[&str] = arguments.quick_or_full(&["pongs"], attack::ALL);
     let subjects: &[&str] = arguments.quick_or_full(&["inline"], &["inline", "spawned"]);
     let lasts = Duration::from_secs(arguments.quick_or_full(4, 25));
     for kind in kinds {
@@ -60,19 +58,26 @@ pub(crate) fn rows(arguments: &Arguments, found: &mut dyn FnMut(Row)) -> io::Res
             found(row("lag, longest", "ms", plain.longest, ours.longest, most));
             let (theirs, dead) = (plain.dead as f64, ours.dead as f64);
             found(row("honest dead", "", theirs, dead, Limit::Figure(0.0)));
+            let most = Limit::Figure(f64::INFINITY);
+            found(row("processor", "s", plain.processor, ours.processor, most));
+            found(row("memory", "MB", plain.memory, ours.memory, most));
         }
     }
     Ok(())
 }
 
-/// Milliseconds, and how many were given up on either side.
-struct Lag {
+/// Milliseconds, how many were given up on either side, and what it cost the server.
+struct Figures {
     p99: f64,
     longest: f64,
     dead: usize,
+    /// Seconds of processor time.
+    processor: f64,
+    /// The most that was resident, in MB.
+    memory: f64,
 }
 
-fn measure(subject: &str, kind: &str, lasts: Duration) -> io::Result<Lag> {
+fn measure(subject: &str, kind: &str, lasts: Duration) -> io::Result<Figures> {
     let mut server = Child::start("flooded", &[("--subject", subject.to_owned())])?;
     let ports = server.numbers::<u16>()?;
     let &[honest, flooded] = ports.as_slice() else {
@@ -98,7 +103,10 @@ fn measure(subject: &str, kind: &str, lasts: Duration) -> io::Result<Lag> {
     seen.forget();
     thread::sleep(lasts);
     let (mut lags, dead) = seen.so_far();
-    let theirs = server.found::<usize>()?.into_iter().sum::<usize>();
+    let found = server.found::<f64>()?;
+    let &[theirs, processor, memory] = found.as_slice() else {
+        return Err(io::Error::other("three figures"));
+    };
     drop((flood, server, runtime));
     lags.sort_by(f64::total_cmp);
     let figure = |part: f64| {
@@ -107,10 +115,12 @@ fn measure(subject: &str, kind: &str, lasts: Duration) -> io::Result<Lag> {
             .copied()
             .unwrap_or(f64::NAN)
     };
-    Ok(Lag {
+    Ok(Figures {
         p99: figure(0.99),
         longest: figure(1.0),
-        dead: dead + theirs,
+        dead: dead + theirs as usize,
+        processor,
+        memory,
     })
 }
 
@@ -230,7 +240,23 @@ pub(crate) fn be_the_server(arguments: &Arguments) -> io::Result<()> {
     }
     println!("{}", ports.join(" "));
     io::stdout().flush()?;
-    tell_parent(|| DEAD.load(Relaxed).to_string())
+    tell_parent(|| {
+        let (processor, memory) = cost().unwrap_or((f64::NAN, f64::NAN));
+        format!("{} {processor} {memory}", DEAD.load(Relaxed))
+    })
+}
+
+/// Seconds of processor time and the most memory, in MB, of this process.
+fn cost() -> Option<(f64, f64)> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = |nth: usize| fields.get(nth)?.parse::<f64>().ok();
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = peak.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(((ticks(11)? + ticks(12)?) / 100.0, kib * 1024.0 / 1e6))
 }
 
 /// Echoes what isn't empty. Says whether the peer was found dead.
@@ -280,39 +306,17 @@ async fn serve(subject: &str, stream: TcpStream) -> bool {
 
 // ---- the flood ------------------------------------------------------------
 
-/// Writes frames of one kind to many connections, and reads none.
+/// Attacks from many connections.
 pub(crate) fn be_the_flood(arguments: &Arguments) -> io::Result<()> {
     let to: SocketAddr = arguments.get("--to");
-    let control = |control: Control| {
-        let mut memory = [0; Control::MAX_ENCODED];
-        framed(control.encode(&mut memory).expect("there is room"))
-    };
-    let hello = control(Control::Hello(Config::default().hello([7; 8])));
-    let frame = match arguments.get::<String>("--kind").as_str() {
-        "pongs" => control(Control::Pong(Nonce([9; 8]))),
-        "hellos" => hello.clone(),
-        _ => framed(&[0]),
-    };
-    let many = frame.repeat(64 * 1024 / frame.len());
+    let kind: String = arguments.get("--kind");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     for _ in 0..FLOODING {
-        let mut stream = runtime.block_on(TcpStream::connect(to))?;
-        let (hello, many) = (hello.clone(), many.clone());
-        drop(runtime.spawn(async move {
-            let mut result = stream.write_all(&hello).await;
-            while result.is_ok() {
-                result = stream.write_all(&many).await;
-            }
-        }));
+        let kind = kind.clone();
+        drop(runtime.spawn(async move { attack(&kind, to).await }));
     }
     thread::spawn(|| tell_parent(String::new));
     runtime.block_on(std::future::pending())
-}
-
-/// A frame behind its length.
-fn framed(frame: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(frame.len()).unwrap_or(u32::MAX);
-    [&length.to_be_bytes(), frame].concat()
 }

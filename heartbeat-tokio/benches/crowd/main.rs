@@ -12,7 +12,8 @@
 //!
 //! | module | what it shows |
 //! |---|---|
-//! | `flood` | how long honest peers wait beside others that flood the same program |
+//! | `flood` | how long honest peers wait beside 200 hostile ones, and what those cost |
+//! | `attack` | what the hostile ones do |
 //! | `unordered` | how many of the idle connections in one task are given up |
 //! | `starved` | how often the living are suspected on a machine that has other things to do |
 //!
@@ -30,6 +31,8 @@ fn main() {
     println!("It reads Linux' files about processes: there is nothing to see here.");
 }
 
+#[cfg(target_os = "linux")]
+mod attack;
 #[cfg(target_os = "linux")]
 mod flood;
 #[cfg(target_os = "linux")]

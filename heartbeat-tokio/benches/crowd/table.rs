@@ -79,10 +79,12 @@ impl Row {
             .plain
             .map_or("–".to_owned(), |plain| format!("{plain:.1}"));
         format!(
-            "{:<44} {plain:>10} {:>10.1} {:>9.1}  {}{missed}",
+            "{:<44} {plain:>10} {:>10.1} {:>9}  {}{missed}",
             self.input,
             self.ours,
-            self.limit(),
+            Some(self.limit())
+                .filter(|limit| limit.is_finite())
+                .map_or("–".to_owned(), |limit| format!("{limit:.1}")),
             self.unit
         )
     }
@@ -92,10 +94,12 @@ impl Row {
             .plain
             .map_or("null".to_owned(), |plain| format!("{plain:.3}"));
         format!(
-            r#"{{"input":"{}","plain":{plain},"ours":{:.3},"at_most":{:.3},"unit":"{}"}}"#,
+            r#"{{"input":"{}","plain":{plain},"ours":{:.3},"at_most":{},"unit":"{}"}}"#,
             self.input,
             self.ours,
-            self.limit(),
+            Some(self.limit())
+                .filter(|limit| limit.is_finite())
+                .map_or("null".to_owned(), |limit| format!("{limit:.3}")),
             self.unit
         )
     }

@@ -306,6 +306,22 @@ impl Arguments {
             at_least: value("--at-least").map_or(0.0, |part| part.parse().expect("a number")),
         }
     }
+
+    fn effort(&self, target: &Target) -> Effort {
+        match self.quick {
+            true if self.at_least > 0.0 && !target.is_steady() => Effort::Once,
+            true => Effort::Quick,
+            false => Effort::Exact,
+        }
+    }
+}
+
+/// How often a row is timed.
+enum Effort {
+    /// To see that it works. No limit applies to it.
+    Once,
+    Quick,
+    Exact,
 }
 
 /// Has the C library copy with a loop, whatever the size. For more than 4 KiB it takes an
@@ -360,12 +376,12 @@ pub fn table(targets: &[Target], arguments: &Arguments) -> io::Result<()> {
                 target.run_alone(bytes, alone);
                 continue;
             }
-            let mut row = target.measure(bytes, wanted, arguments.quick);
+            let mut row = target.measure(bytes, wanted, arguments.effort(target));
             println!("{}", row.line());
             io::stdout().flush()?;
             if target.is_steady() && arguments.at_least * reached > row.ratio() {
                 // Once more, and longer: something else may have had its turn.
-                row = target.measure(bytes, wanted, false);
+                row = target.measure(bytes, wanted, Effort::Exact);
                 println!("{}", row.line());
                 if arguments.at_least * reached > row.ratio() {
                     behind.push(format!("{} (usually {reached})", row.line()));
@@ -491,10 +507,11 @@ impl Target {
     }
 
     /// Times both, in turns.
-    fn measure(&self, bytes: usize, target: f64, quick: bool) -> Row {
-        let (turns, each) = match quick {
-            true => (7, Duration::from_millis(35)),
-            false => (11, Duration::from_millis(250)),
+    fn measure(&self, bytes: usize, target: f64, effort: Effort) -> Row {
+        let (turns, each) = match effort {
+            Effort::Once => (1, Duration::from_millis(35)),
+            Effort::Quick => (7, Duration::from_millis(35)),
+            Effort::Exact => (11, Duration::from_millis(250)),
         };
         let runtime = self.workers.runtime();
         let run = |subject: Subject, count| runtime.block_on((subject.run)(self.job(bytes, count)));

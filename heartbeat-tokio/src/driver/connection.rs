@@ -7,9 +7,10 @@ use std::{
     io,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
-use heartbeat_core::{Config, GoodbyeCode};
+use heartbeat_core::{Config, ConfigError, GoodbyeCode};
 use tokio::sync::watch;
 
 use super::waiting::{Ticket, Wanted};
@@ -40,6 +41,7 @@ pub(super) trait Connection<M>: Send + Sync {
     fn post(&self, message: M, room: Room<'_>) -> Result<Option<M>, SendError>;
     /// Asks, and gives the status of before.
     fn probe(&self) -> Status;
+    fn set_interval(&self, interval: Duration) -> Result<(), ConfigError>;
     fn leave(&self, code: GoodbyeCode, detail: Detail);
     fn snapshot(&self) -> Snapshot;
     /// Looks at the socket; `None` without one.

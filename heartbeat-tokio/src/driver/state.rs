@@ -10,21 +10,21 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use futures_core::Stream;
-use heartbeat_core::{Config, GoodbyeCode};
+use heartbeat_core::{Config, ConfigError, GoodbyeCode};
 use tokio::sync::watch;
 
 use super::{
     connection::{Connection, Room, Snapshot},
+    stage::{Stage, Watched},
     turns::Turns,
     waiting::{Ticket, Waiting, Wanted},
 };
 use crate::{
     Detail, Heartbeat, PeerEvent, SendError, Status,
-    heartbeat::Remains,
-    inbox::Inbox,
     safety_net::Liveness,
     transport::{Protocol, Transport},
 };
@@ -44,24 +44,7 @@ struct State<S, C: Protocol> {
     senders: usize,
     has_receiver: bool,
     waiting: Waiting,
-    watched: Option<Watched>,
-}
-
-/// Somebody wants to know of each change. Few do, and it takes half a kilobyte.
-struct Watched {
-    /// The last news that were told.
-    told: u32,
-    status: watch::Sender<Status>,
-}
-
-#[expect(
-    clippy::large_enum_variant,
-    reason = "each is in one allocation of its own, which a connection keeps to its end"
-)]
-enum Stage<S, C: Protocol> {
-    Served(Heartbeat<S, C>),
-    /// It is over. What is left of it.
-    Over(Remains<C::Message>),
+    watched: Watched,
 }
 
 /// The task: serves the connection whenever something happens on it.
@@ -97,7 +80,7 @@ impl<S, C: Transport<S>> Shared<S, C> {
         Arc::new(Self {
             config: *heartbeat.config(),
             state: Mutex::new(State {
-                watched: None,
+                watched: Watched::default(),
                 stage: Stage::Served(heartbeat),
                 senders: 1,
                 has_receiver: true,
@@ -160,21 +143,14 @@ impl<S, C: Transport<S>> State<S, C> {
     fn finish(&mut self) {
         if let Stage::Served(heartbeat) = &mut self.stage {
             let remains = heartbeat.take_remains();
-            if let Some(watched) = &self.watched {
-                watched.status.send_replace(remains.status);
-            }
             self.stage = Stage::Over(remains);
+            self.watched.tell(&self.stage);
         }
     }
 
     /// Tells `watch` what is new, and takes out those who waited for what is so now.
     fn settle(&mut self) -> Vec<Waker> {
-        if let (Stage::Served(heartbeat), Some(watched)) = (&self.stage, &mut self.watched) {
-            if heartbeat.news() != watched.told {
-                watched.told = heartbeat.news();
-                watched.status.send_replace(heartbeat.status());
-            }
-        }
+        self.watched.tell(&self.stage);
         let stage = &self.stage;
         self.waiting
             .satisfied(|wanted| stage.reached(wanted).is_some())
@@ -185,27 +161,6 @@ impl<S, C: Transport<S>> State<S, C> {
             Stage::Served(heartbeat) => heartbeat.has_events(),
             Stage::Over(_) => true,
         }
-    }
-}
-
-impl<S, C: Transport<S>> Stage<S, C> {
-    /// Whether nobody needs to wait for it any longer, and what came of it.
-    fn reached(&self, wanted: Wanted) -> Option<Result<(), SendError>> {
-        let heartbeat = match (self, wanted) {
-            (Self::Served(heartbeat), _) => heartbeat,
-            (Self::Over(_), Wanted::Over) => return Some(Ok(())),
-            (Self::Over(remains), _) => return Some(Err(remains.ended.clone().into())),
-        };
-        if let (Some(ended), true) = (heartbeat.ended(), wanted != Wanted::Over) {
-            return Some(Err(ended.clone().into()));
-        }
-        let is_so = match wanted {
-            Wanted::Room => heartbeat.has_room(),
-            Wanted::Flushed => heartbeat.is_flushed(),
-            Wanted::Finished => heartbeat.is_finished(),
-            Wanted::Over => false,
-        };
-        is_so.then_some(Ok(()))
     }
 }
 
@@ -346,6 +301,16 @@ where
         posted.map(|()| None)
     }
 
+    fn set_interval(&self, interval: Duration) -> Result<(), ConfigError> {
+        let mut state = self.lock();
+        if let Stage::Served(heartbeat) = &mut state.stage {
+            heartbeat.set_interval(interval)?;
+        }
+        drop(state);
+        self.turns.call_task();
+        Ok(())
+    }
+
     fn probe(&self) -> Status {
         let mut state = self.lock();
         let heartbeat = match &mut state.stage {
@@ -406,17 +371,7 @@ where
 
     fn watch(&self) -> watch::Receiver<Status> {
         let state = &mut *self.lock();
-        let watched = state.watched.get_or_insert_with(|| match &state.stage {
-            Stage::Served(heartbeat) => Watched {
-                told: heartbeat.news(),
-                status: watch::Sender::new(heartbeat.status()),
-            },
-            Stage::Over(remains) => Watched {
-                told: 0, // and nothing more will be
-                status: watch::Sender::new(remains.status),
-            },
-        });
-        watched.status.subscribe()
+        state.watched.subscribe(&state.stage)
     }
 
     fn add_sender(&self) -> bool {
@@ -442,7 +397,7 @@ where
         state.has_receiver = false;
         let unread = match &mut state.stage {
             Stage::Served(heartbeat) => heartbeat.discard(),
-            Stage::Over(remains) => mem::replace(&mut remains.inbox, Inbox::new()),
+            Stage::Over(remains) => remains.inbox.take(),
         };
         drop(state);
         drop(unread);

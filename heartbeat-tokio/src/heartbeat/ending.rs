@@ -58,37 +58,15 @@ struct Epilogue {
 
 #[derive(Debug, Default)]
 struct Words {
-    said: Said,
+    /// What the goodbye says that ends it, ours or the peer's.
+    said: Option<Detail>,
     /// What our goodbye is to say when we leave.
     farewell: Detail,
     /// The error behind the end.
     io_error: Option<Arc<io::Error>>,
-    unwritten: Unwritten,
-}
-
-/// What the goodbye that ends it says besides its code.
-#[derive(Debug, Default)]
-enum Said {
-    #[default]
-    Nothing,
-    /// Ours, which tells a verdict.
-    ByUs(Detail),
-    ByPeer(Detail),
-}
-
-/// The bytes that were queued, and that the stream never takes.
-#[derive(Clone, Copy, Debug)]
-enum Unwritten {
-    /// Those that are queued still, and these, for which there was no time.
-    Queued { given_up: usize },
-    /// These. We gave the peer up.
-    Known(usize),
-}
-
-impl Default for Unwritten {
-    fn default() -> Self {
-        Self::Queued { given_up: 0 }
-    }
+    /// The bytes of messages that were given up, less those of the last word instead of
+    /// them that weren't written; wraps.
+    given_up: usize,
 }
 
 impl Ending {
@@ -178,7 +156,7 @@ impl Ending {
     /// What arrived can't be accepted: this is why, and what a codec says of it.
     pub(super) fn refuse(&mut self, why: &impl Display, words: Option<io::Error>) {
         let notes = self.words();
-        notes.said = Said::ByUs(Detail::from(&*why.to_string()));
+        notes.said = Some(Detail::from(&*why.to_string()));
         if let (None, Some(words)) = (&notes.io_error, words) {
             notes.io_error = Some(Arc::new(words));
         }
@@ -186,18 +164,12 @@ impl Ending {
 
     /// The peer says goodbye. The first one counts.
     pub(super) fn note_goodbye(&mut self, detail: Detail) {
-        let words = self.words();
-        if !matches!(words.said, Said::ByPeer(_)) {
-            words.said = Said::ByPeer(detail);
-        }
+        self.words().said.get_or_insert(detail);
     }
 
     /// What the goodbye says that ends it, ours or the peer's.
-    fn detail(&self) -> Detail {
-        match self.words.as_ref().map(|words| &words.said) {
-            Some(Said::ByUs(detail) | Said::ByPeer(detail)) => detail.clone(),
-            Some(Said::Nothing) | None => Detail::default(),
-        }
+    fn said(&self) -> Option<Detail> {
+        self.words.as_ref()?.said.clone()
     }
 
     /// What our goodbye is to say.
@@ -295,7 +267,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<CloseReason, CloseError>> {
-        self.wakers.forget_writer();
+        self.wakers.set_writer(None);
         if !self.has_finished() {
             self.discard_excess();
             self.serve(cx);
@@ -303,17 +275,15 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if self.has_finished() {
             return Poll::Ready(self.close_result());
         }
-        self.wakers.note_writer(cx);
+        self.wakers.set_writer(Some(cx.waker()));
         Poll::Pending
     }
 
     /// What is known of what we sent, now that the connection is over.
     pub(crate) fn close_result(&self) -> Result<CloseReason, CloseError> {
         let words = self.ending.words.as_ref();
-        let unwritten = match words.map(|words| words.unwritten).unwrap_or_default() {
-            Unwritten::Queued { given_up } => given_up + self.transport.unwritten(),
-            Unwritten::Known(unwritten) => unwritten,
-        };
+        let given_up = words.map_or(0, |words| words.given_up);
+        let unwritten = self.transport.unwritten().wrapping_add(given_up);
         let (reason, parting) = match &self.ending.stage {
             Stage::Ended(epilogue) => match &epilogue.how {
                 Ended::Closed(reason) => (reason.clone(), epilogue.parting),
@@ -346,10 +316,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                     // The answer takes the place of what wasn't begun.
                     let queued = self.transport.unwritten();
                     self.transport.give_up();
-                    let given_up = queued.saturating_sub(self.transport.unwritten());
-                    if given_up > 0 {
-                        self.ending.words().unwritten = Unwritten::Queued { given_up };
-                    }
+                    self.note_given_up(queued);
                     self.transport.push_goodbye(code, Detail::default());
                 }
                 control => self.transport.push_control(control),
@@ -362,14 +329,21 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         let Some(stream) = &mut self.stream else {
             return;
         };
-        let detail = Some(self.ending.detail()).filter(|detail| !detail.is_empty());
+        let detail = self.ending.said().filter(|detail| !detail.is_empty());
         let detail =
             detail.unwrap_or_else(|| explain(code, self.judge.monitor(), self.judge.now()));
         self.net.prepare_end(stream);
-        self.ending.words().unwritten = Unwritten::Known(self.transport.unwritten());
+        let queued = self.transport.unwritten();
         self.transport.give_up();
         self.transport.push_goodbye(code, detail);
         let _ = self.transport.poll_write(stream, cx, Scope::Control);
+        self.note_given_up(queued);
+    }
+
+    /// These bytes were queued before messages were given up.
+    fn note_given_up(&mut self, queued: usize) {
+        let left = self.transport.unwritten();
+        self.ending.words().given_up = queued.wrapping_sub(left);
     }
 
     // ---- the end ---------------------------------------------------------
@@ -388,7 +362,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
         let error = self.ending.io_error().map(|error| &**error);
         self.judge.observe_end(&event, error);
-        let detail = self.ending.detail();
+        let detail = self.ending.said().unwrap_or_default();
         let (how, parting) = match event {
             Event::Closed { reason } => (
                 Ended::Closed(reason.with_detail(detail)),

@@ -8,9 +8,10 @@
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
     task::Context,
+    time::Duration,
 };
 
-use heartbeat_core::{Config, Control, Event, Evidence, Instant, Monitor};
+use heartbeat_core::{Config, ConfigError, Control, Event, Evidence, Instant, Monitor};
 
 use super::Heartbeat;
 use crate::{
@@ -33,22 +34,15 @@ pub(super) struct Judge {
     quiet: Option<Box<Config>>,
     /// The monitor has frames to send or events to tell, as of its last input or output.
     due: bool,
-    verdict: Verdict,
+    /// What had arrived before the timer fired was read. The peer is judged when all of it
+    /// is taken apart.
+    is_verdict_due: bool,
     /// The application asked, and no round trip was measured since.
     is_probing: bool,
     /// What there was to tell so far, messages aside; wraps.
     news: u32,
     /// Round trips that were measured; wraps.
     beats: u32,
-}
-
-/// What becomes of a timer that has fired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    /// It hasn't, or nobody has looked.
-    Waits,
-    /// What had arrived was read. The peer is judged when all of it is taken apart.
-    Due,
 }
 
 impl Judge {
@@ -73,7 +67,7 @@ impl Judge {
             timer: Timer::with_step(config.interval() * 5 / 8),
             observe: Observe::new(),
             quiet,
-            verdict: Verdict::Waits,
+            is_verdict_due: false,
             is_probing: false,
             news: 0,
             beats: 0,
@@ -90,10 +84,8 @@ impl Judge {
     /// The configuration that the connection was made with.
     #[inline]
     pub(super) fn config(&self) -> &Config {
-        match &self.quiet {
-            Some(config) => config,
-            None => self.monitor.config(),
-        }
+        let quiet = self.quiet.as_deref();
+        quiet.unwrap_or_else(|| self.monitor.config())
     }
 
     /// Tells the monitor something that happens now.
@@ -128,6 +120,17 @@ impl Judge {
     pub(super) fn probe(&mut self) {
         self.is_probing = true;
         self.tell(Monitor::probe);
+    }
+
+    /// Sets another interval.
+    pub(super) fn set_interval(&mut self, interval: Duration) -> Result<(), ConfigError> {
+        let quiet = self.quiet.as_deref();
+        let quiet = quiet.map(|config| config.with_interval(interval));
+        let quiet = quiet.transpose()?;
+        self.monitor.set_interval(interval, self.clock.now())?;
+        self.note_outputs();
+        self.quiet = quiet.map(Box::new);
+        Ok(())
     }
 
     /// Asks again if the answer that somebody waits for is worth nothing.
@@ -204,7 +207,7 @@ impl Judge {
     /// Whether nothing waits to be judged, told or sent.
     #[inline]
     pub(super) fn is_quiet(&self) -> bool {
-        !self.is_due() && self.verdict == Verdict::Waits && !self.timer.has_fired()
+        !self.is_due() && !self.is_verdict_due && !self.timer.has_fired()
     }
 
     /// Makes sure that the task wakes up at `deadline`, or earlier; `false` if that is
@@ -249,15 +252,15 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Whether the timer has fired, and what was read before is taken apart.
     pub(super) fn is_time_to_judge(&self) -> bool {
         self.judge.has_fired()
-            && self.judge.verdict == Verdict::Waits
+            && !self.judge.is_verdict_due
             && !self.has_ended()
             && !self.has_unseen()
     }
 
     /// The timer has fired. What is there is read before anybody is judged.
     pub(super) fn read_before_judging(&mut self, cx: &mut Context<'_>) {
-        self.judge.verdict = Verdict::Due;
-        if self.intake.is_paused() {
+        self.judge.is_verdict_due = true;
+        if self.inbox.is_paused() {
             let now = self.judge.now();
             let is_gone = |stream| self.net.is_gone(stream, now);
             if self.stream.as_ref().is_some_and(is_gone) {
@@ -277,13 +280,13 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// Judges, if that is due, and arms the timer again. Says whether it was.
     pub(super) fn judge_if_due(&mut self, cx: &mut Context<'_>) -> bool {
-        let is_due = std::mem::replace(&mut self.judge.verdict, Verdict::Waits) == Verdict::Due;
+        let is_due = std::mem::take(&mut self.judge.is_verdict_due);
         if is_due {
             self.settle_arrivals();
             // Or their deadline, which is over, would be the next one again.
-            self.receiving.calm();
+            self.arrivals.calm();
             self.ask_the_kernel();
-            self.judge_intake();
+            self.judge_patience();
             self.judge.tell(Monitor::handle_timeout);
             // If that is over already, the timer has fired again.
             self.judge.served();
@@ -297,7 +300,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         let status = self.judge.monitor.status();
         let is_met = !C::HELLO || status.peer.is_some();
         let counts = self.config().evidence() == Evidence::Acknowledgement && is_met;
-        if counts && !self.intake.is_paused() {
+        if counts && !self.inbox.is_paused() {
             let (now, heard_at) = (self.judge.now(), status.last_heard);
             let stream = self.stream.as_ref();
             let at = stream.and_then(|stream| self.net.acknowledged_at(stream, heard_at, now));
@@ -317,7 +320,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     #[inline]
     fn next_deadline(&self) -> Option<Instant> {
         let monitor = &self.judge.monitor;
-        let last = self.receiving.last_arrival();
+        let last = self.arrivals.last();
         let backlog = match self.has_events() {
             true => monitor.backlog_deadline(last),
             false => None,
@@ -325,7 +328,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         [
             monitor.poll_timeout(),
             self.net.look_at(),
-            self.intake.deadline(self.judge.config()),
+            self.inbox.deadline(self.judge.config()),
             backlog,
             self.untimed_until(),
         ]
@@ -340,30 +343,25 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     fn untimed_until(&self) -> Option<Instant> {
         let config = self.judge.config();
         let any_bytes = || !matches!(config.evidence(), Evidence::Frame | Evidence::Echo);
-        let until = self.receiving.untimed_until(config)?;
-        (self.judge.monitor.is_idle() && any_bytes()).then_some(until)
+        let is_so = self.arrivals.are_many() && self.judge.monitor.is_idle() && any_bytes();
+        is_so.then(|| self.arrivals.deadline(config))
     }
 
-    /// Whether the timer is armed already, and wakes this task. As long as arrivals
-    /// aren't timed nothing has moved the deadline.
+    /// Nothing is to be done until the timer fires or bytes arrive. Arms it for that;
+    /// `false` if its deadline is over already. As long as arrivals aren't timed and
+    /// nothing is sent, nothing has moved the deadline.
     #[inline]
-    pub(super) fn is_waiting(&mut self, cx: &Context<'_>) -> bool {
-        if self.receiving.is_relaxed() {
-            return self.judge.timer.wakes(cx);
+    pub(super) fn wait(&mut self, cx: &mut Context<'_>) -> bool {
+        let timer = &self.judge.timer;
+        let is_armed = timer.wakes(cx) && !timer.has_fired();
+        if is_armed && self.arrivals.are_relaxed() && self.sending.is_idle() {
+            return true;
         }
-        let armed = self.judge.timer.is_armed(self.next_deadline(), cx);
-        if armed {
-            self.wait();
+        let is_armed = self.arm(cx);
+        if is_armed && self.untimed_until().is_some() {
+            self.arrivals.relax();
         }
-        armed
-    }
-
-    /// Nothing is to be done until the timer fires or bytes arrive.
-    #[inline]
-    pub(super) fn wait(&mut self) {
-        if self.untimed_until().is_some() {
-            self.receiving.relax();
-        }
+        is_armed
     }
 
     // ---- what has come of it ---------------------------------------------

@@ -6,8 +6,8 @@
 //! |---|---|
 //! | `turn` | the order in which a connection is served: `enum Turn` |
 //! | `judge` | when the peer is judged, and the next deadline; owns the monitor, the clock and the timer |
-//! | `receiving` | what the monitor is told of what arrives, and which arrivals are timed |
-//! | `intake` | what a full inbox means: what is kept, left to the peer, or thrown away |
+//! | `receiving` | what the monitor is told of what arrives |
+//! | `keeping` | when what arrives is kept for later, and when reading stops and goes on; what a full inbox means is `inbox`'s to say |
 //! | `sending` | when the transport writes, and what the monitor is told of it |
 //! | `ending` | what is said and read first at the end, and what is known of what we sent |
 //! | `parting` | what is left to do with the stream after an orderly end |
@@ -19,8 +19,8 @@
 //! frames lie on the wire is the transport's.
 
 mod ending;
-mod intake;
 mod judge;
+mod keeping;
 mod parting;
 mod parts;
 mod receiving;
@@ -39,16 +39,15 @@ use std::{
 };
 
 use futures_sink::Sink;
-use heartbeat_core::{Config, GoodbyeCode};
+use heartbeat_core::{Config, ConfigError, GoodbyeCode};
 
 pub(crate) use self::parts::Remains;
-use self::{
-    ending::Ending, intake::Intake, judge::Judge, receiving::Receiving, sending::Sending,
-    wakers::Wakers,
-};
+use self::{ending::Ending, judge::Judge, receiving::Receiving, sending::Sending, wakers::Wakers};
 pub use self::{parts::Parts, status::Status};
 use crate::{
     CloseError, Detail, SendError,
+    arrivals::Arrivals,
+    inbox::Inbox,
     net::{Net, SocketOf},
     safety_net::{Liveness, SafetyNet},
     transport::{Protocol, Transport},
@@ -138,8 +137,9 @@ pub struct Heartbeat<S, C: Protocol = Wire> {
     transport: C,
     net: Net<S>,
     judge: Judge,
+    arrivals: Arrivals,
     receiving: Receiving,
-    intake: Intake<C::Message>,
+    inbox: Inbox<C::Message>,
     sending: Sending,
     ending: Ending,
     wakers: Wakers,
@@ -158,11 +158,12 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             stream: Some(stream),
             transport,
             judge: Judge::new(config, C::HELLO),
+            arrivals: Arrivals::new(),
             receiving: Receiving::new(),
-            intake: Intake::new(),
+            inbox: Inbox::new(),
             sending: Sending::new(),
             ending: Ending::new(),
-            wakers: Wakers::new(),
+            wakers: Wakers::default(),
         }
     }
 
@@ -175,6 +176,30 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     pub fn probe(&mut self) {
         self.judge.probe();
         self.wakers.wake_reader();
+    }
+
+    /// Sets another [`interval`](heartbeat_core::ConfigBuilder::interval) from now on,
+    /// which the peer is told with another Hello, where the protocol has one. The
+    /// detection time changes by as much, and the safety net follows. See
+    /// [`Monitor::set_interval`](heartbeat_core::Monitor::set_interval). The interval that
+    /// it has already costs nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] if a configuration can't have it, or if the peer would be refused
+    /// with it. Nothing has changed then.
+    pub fn set_interval(&mut self, interval: Duration) -> Result<(), ConfigError> {
+        if interval == self.config().interval() {
+            return Ok(());
+        }
+        self.judge.set_interval(interval)?;
+        if let Some(stream) = &self.stream {
+            let monitor = self.judge.monitor();
+            let interval = monitor.status().interval;
+            self.net.adapt(stream, monitor.config(), interval);
+        }
+        self.wakers.wake_reader();
+        Ok(())
     }
 
     /// Says behind everything that was queued that no more messages follow, and waits
@@ -253,7 +278,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.judge.monitor().status().detection_time
     }
 
-    /// The configuration that this was made with.
+    /// The configuration that this was made with, and the interval that was
+    /// [set](Self::set_interval) since.
     #[must_use]
     pub fn config(&self) -> &Config {
         self.judge.config()
@@ -288,11 +314,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         stream.map_or(Ok(None), |stream| self.net.check(stream))
     }
 
-    /// Whether we don't read, because the inbox is full.
-    pub(crate) const fn is_paused(&self) -> bool {
-        self.intake.is_paused()
-    }
-
     pub(crate) fn move_net(&mut self, socket: SocketOf<S>) {
         if let Some(stream) = &self.stream {
             self.net
@@ -312,9 +333,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// application. How long messages wait there may be limited.
     pub(crate) fn prepare_spawn(&mut self) {
         self.judge.move_here();
-        self.wakers = Wakers::Driver;
+        self.wakers.leave_to_driver();
         if self.config().max_pause().is_some() {
-            self.intake.limit_from(self.judge.now());
+            self.inbox.limit_from(self.judge.now());
         }
     }
 

@@ -58,7 +58,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             write,
         } = self.transport.into_buffered();
         let received = received.into_iter().map(PeerEvent::Message);
-        let waiting = self.intake.take().into_events();
+        let waiting = self.inbox.take().into_events();
         let terminal = self.ending.tell().map(PeerEvent::from);
         Parts {
             stream: self.stream,
@@ -75,7 +75,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if !self.has_ended() {
             self.end(End::Io);
         }
-        let mut inbox = self.intake.take();
+        let mut inbox = self.inbox.take();
         while let Some(event) = self.next_event() {
             inbox.push(event, 0, None);
         }

@@ -1,8 +1,7 @@
 //! What comes from the peer.
 //!
-//! This module decides what the monitor is told of it, which arrivals are timed, and
-//! what a read is charged for. It touches no field of another module: the monitor is told
-//! through `judge`, and what becomes of a message is for `intake` to say. How frames lie
+//! This module decides what the monitor is told of it, and what a read is charged for. It touches no field of another module: the monitor is told
+//! through `judge`, and what becomes of a message is for `inbox` to say. How frames lie
 //! on the wire is the transport's to know, and what they mean the monitor's.
 
 use std::{
@@ -11,14 +10,12 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use heartbeat_core::{Config, Control, End, GoodbyeCode, Instant, Monitor, Nonce, ProtocolError};
+use heartbeat_core::{Control, End, GoodbyeCode, Monitor, Nonce, ProtocolError};
 use tokio::task::{coop, unconstrained};
 
 use super::Heartbeat;
 use crate::{
-    PeerEvent,
-    arrivals::Arrivals,
-    safety_net,
+    PeerEvent, safety_net,
     transport::{Broken, Frame, Transport},
 };
 
@@ -37,7 +34,6 @@ pub(super) struct Receiving {
     is_read_out: bool,
     /// This task's budget was used up by what we read ourselves.
     is_spent: bool,
-    arrivals: Arrivals,
 }
 
 /// How far what was read is taken apart.
@@ -62,7 +58,6 @@ impl Receiving {
             decoder: Decoder::Idle,
             is_read_out: false,
             is_spent: false,
-            arrivals: Arrivals::new(),
         }
     }
 
@@ -115,7 +110,6 @@ impl Receiving {
         };
         if !is_large && !self.is_read_out {
             self.decoder = Decoder::Idle;
-            self.arrivals.begin_message();
         }
     }
 
@@ -150,41 +144,6 @@ impl Receiving {
         }
         self.is_spent |= !coop::has_budget_remaining();
     }
-
-    // ---- when it came ----------------------------------------------------
-
-    #[inline]
-    pub(super) fn last_arrival(&self) -> Instant {
-        self.arrivals.last()
-    }
-
-    /// When what was taken out last came at the latest.
-    pub(super) fn last_came(&self, config: &Config) -> Instant {
-        match self.arrivals.are_relaxed() {
-            true => self.arrivals.deadline(config),
-            false => self.arrivals.last(),
-        }
-    }
-
-    #[inline]
-    pub(super) fn is_relaxed(&self) -> bool {
-        self.arrivals.are_relaxed()
-    }
-
-    pub(super) fn relax(&mut self) {
-        self.arrivals.relax();
-    }
-
-    pub(super) fn calm(&mut self) {
-        self.arrivals.calm();
-    }
-
-    /// Until when reads needn't be timed, if there are many.
-    #[inline]
-    pub(super) fn untimed_until(&self, config: &Config) -> Option<Instant> {
-        let are_many = self.arrivals.are_many();
-        are_many.then(|| self.arrivals.deadline(config))
-    }
 }
 
 impl<S, C: Transport<S>> Heartbeat<S, C> {
@@ -207,10 +166,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             }
             Ok(read) => {
                 self.receiving.charge(read, cx);
-                let is_timed = !self.receiving.is_relaxed();
+                let is_timed = !self.arrivals.are_relaxed();
                 if is_timed {
                     let now = self.judge.now();
-                    self.receiving.arrivals.time(self.judge.config(), now);
+                    self.arrivals.time(self.judge.config(), now);
                 }
                 self.receiving.note_read(read, is_timed);
             }
@@ -235,7 +194,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Whether frames may be taken out.
     #[inline]
     pub(super) fn has_unseen(&self) -> bool {
-        self.receiving.has_unseen() && !self.intake.is_paused()
+        self.receiving.has_unseen() && !self.inbox.is_paused()
     }
 
     /// Takes frames out of what was read, up to a message or to something else that has
@@ -262,7 +221,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     }
 
     /// A frame, if a whole one is next, as long as frames are of interest.
-    #[inline]
+    #[inline(always)] // as above
     pub(super) fn next_frame(&mut self) -> Option<Frame<C::Message>> {
         while self.receiving.decoder != Decoder::Stopped {
             match self.transport.next_frame() {
@@ -288,10 +247,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     #[inline(always)]
     fn note_message(&mut self, message: C::Message) -> Option<C::Message> {
         if self.note_sign() {
-            self.receiving.arrivals.begin_message();
+            self.arrivals.begin_message();
             // Our application may take its time before it comes back for more.
             if self.transport.may_hold_more() {
-                let since = self.receiving.last_arrival();
+                let since = self.arrivals.last();
                 if let Some(deadline) = self.judge.monitor().backlog_deadline(since) {
                     self.judge.advance(deadline);
                 }
@@ -319,10 +278,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// for each read is enough to know of; says whether this is that one.
     #[inline]
     fn note_sign(&mut self) -> bool {
-        self.receiving.arrivals.note_message();
+        self.arrivals.note_message();
         let is_first = self.receiving.take_news();
         if is_first {
-            let at = self.receiving.last_arrival();
+            let at = self.arrivals.last();
             self.judge.tell_at(at, Monitor::handle_message);
         }
         is_first
@@ -332,7 +291,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     fn note_control(&mut self, frame: Frame<C::Message>) {
         self.judge.note_news(); // a pong, perhaps
         self.settle_arrivals();
-        let at = self.receiving.last_arrival();
+        let at = self.arrivals.last();
         // In a protocol whose pings carry nothing, so do the pongs.
         let or_empty = |nonce: Option<Nonce>| nonce.unwrap_or(Nonce([0; 8]));
         let control = match frame {
@@ -376,11 +335,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if self.receiving.is_read_out {
             return self.note_half_close();
         }
-        if !self.receiving.is_relaxed() {
+        if !self.arrivals.are_relaxed() {
             self.note_incomplete();
         }
         if is_large || self.transport.is_in_message() || self.transport.unread() > 0 {
-            let at = self.receiving.last_arrival();
+            let at = self.arrivals.last();
             self.judge.tell_at(at, Monitor::handle_backlog);
         }
     }
@@ -397,9 +356,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// From here on arrivals are to be known exactly.
     pub(super) fn settle_arrivals(&mut self) {
-        if self.receiving.is_relaxed() {
+        if self.arrivals.are_relaxed() {
             let now = self.judge.now();
-            let arrivals = &mut self.receiving.arrivals;
+            let arrivals = &mut self.arrivals;
             if let Some(at) = arrivals.settle(self.judge.config(), now) {
                 self.judge.tell_at(at, Monitor::handle_bytes);
                 self.count_incomplete();
@@ -412,21 +371,21 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// The bytes of an incomplete message that are here count as seen from now on.
     pub(super) fn count_incomplete(&mut self) {
-        self.receiving.arrivals.count(self.transport.incomplete());
+        self.arrivals.count(self.transport.incomplete());
     }
 
     /// Every whole frame was taken out. What there is of another one is evidence if
     /// it came fast enough.
     fn note_incomplete(&mut self) {
-        let at = self.receiving.last_arrival();
+        let at = self.arrivals.last();
         let monitor = self.judge.monitor();
         if monitor.last_heard() >= at {
             return self.count_incomplete();
         }
         let incomplete = self.transport.incomplete();
-        let since = self.receiving.arrivals.since_evidence(incomplete);
+        let since = self.arrivals.since_evidence(incomplete);
         if since > 0 && since >= monitor.bytes_wanted(at) {
-            self.receiving.arrivals.count(incomplete);
+            self.arrivals.count(incomplete);
             self.judge.tell_at(at, Monitor::handle_bytes);
         }
     }

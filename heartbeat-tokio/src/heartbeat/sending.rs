@@ -76,17 +76,13 @@ impl Sending {
         self.flush = Flush::Wanted;
     }
 
-    /// The stream took what it could, until `end_turn`.
-    fn note_tried(&mut self) {
-        if self.flush == Flush::Wanted {
-            self.flush = Flush::Tried;
-        }
-    }
-
-    fn end_turn(&mut self) {
-        if self.flush == Flush::Tried {
-            self.flush = Flush::Wanted;
-        }
+    /// If everything is to be written, says whether the stream took what it could.
+    fn set_tried(&mut self, is_tried: bool) {
+        self.flush = match (self.flush, is_tried) {
+            (Flush::Unwanted, _) => Flush::Unwanted,
+            (_, true) => Flush::Tried,
+            (_, false) => Flush::Wanted,
+        };
     }
 
     /// No more messages are accepted. Says whether that is news.
@@ -336,7 +332,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         cx: &mut Context<'_>,
         enough: impl Fn(&Self) -> bool,
     ) -> Poll<Result<(), SendError>> {
-        self.wakers.forget_writer();
+        self.wakers.set_writer(None);
         match enough(self) {
             true => Poll::Ready(self.check_open()),
             false => self.poll_write_more(cx, enough),
@@ -351,11 +347,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if !self.has_ended() {
             self.write_now(cx);
             if !enough(self) {
-                self.sending.note_tried();
+                self.sending.set_tried(true);
                 self.serve(cx);
-                self.sending.end_turn();
+                self.sending.set_tried(false);
                 if !self.has_ended() && !enough(self) {
-                    self.wakers.note_writer(cx);
+                    self.wakers.set_writer(Some(cx.waker()));
                     return Poll::Pending;
                 }
             }

@@ -64,6 +64,17 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<Option<PeerEvent<C::Message>>> {
         for _ in 0..READS_AT_ONCE {
+            // Most often there is nothing to do until bytes arrive, and then a message.
+            if self.is_at_rest() {
+                if self.poll_read(cx).is_ready() {
+                    if let Some(message) = self.next_message() {
+                        self.write_before_giving(cx);
+                        return Poll::Ready(Some(PeerEvent::Message(message)));
+                    }
+                } else if self.wait(cx) {
+                    return Poll::Pending;
+                }
+            }
             loop {
                 match self.turn(cx) {
                     Turn::Give(event) => return Poll::Ready(Some(event)),
@@ -78,38 +89,28 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         Poll::Pending
     }
 
-    /// Most often there is nothing to do until bytes arrive, and then there is a message.
-    #[inline]
-    fn turn(&mut self, cx: &mut Context<'_>) -> Turn<C::Message> {
-        if self.judge.is_quiet() && !self.intake.is_paused() {
-            if self.receiving.has_unseen() {
-                if let Some(message) = self.take_message() {
-                    return self.give(message, cx);
-                }
-            } else if self.receiving.is_idle() && self.sending.is_idle() && self.ending.is_open() {
-                if self.poll_read(cx).is_ready() {
-                    return Turn::Read;
-                }
-                if self.is_waiting(cx) {
-                    return Turn::Wait;
-                }
-            }
-        }
-        self.turn_fully(cx)
+    /// Whether only bytes can bring something to do.
+    #[inline(always)]
+    fn is_at_rest(&self) -> bool {
+        self.judge.is_quiet()
+            && self.sending.is_idle()
+            && self.receiving.is_idle()
+            && self.ending.is_open()
+            && !self.inbox.is_paused()
     }
 
-    /// A message is given. The application may take its time, so what is owed for what
-    /// came before it is written first.
+    /// A message is about to be given, and the application may take its time. What is owed
+    /// for what came before it is written first.
     #[inline]
-    fn give(&mut self, message: C::Message, cx: &mut Context<'_>) -> Turn<C::Message> {
+    fn write_before_giving(&mut self, cx: &mut Context<'_>) {
         if self.has_outputs() {
             self.write_outputs(cx);
         }
-        Turn::Give(PeerEvent::Message(message))
     }
 
     /// Everything there may be to do.
-    fn turn_fully(&mut self, cx: &mut Context<'_>) -> Turn<C::Message> {
+    #[inline(never)]
+    fn turn(&mut self, cx: &mut Context<'_>) -> Turn<C::Message> {
         if self.has_finished() {
             return Turn::Done;
         }
@@ -125,7 +126,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
         if self.has_unseen() {
             if let Some(message) = self.take_message() {
-                return self.give(message, cx);
+                self.write_before_giving(cx);
+                return Turn::Give(PeerEvent::Message(message));
             }
             // There may always be more to read.
             if self.has_outputs() || self.is_time_to_judge() {
@@ -138,7 +140,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if self.has_ended() {
             return self.turn_to_the_end(cx);
         }
-        if !self.intake.is_paused() && self.poll_read(cx).is_ready() {
+        if !self.inbox.is_paused() && self.poll_read(cx).is_ready() {
             return Turn::Read;
         }
         if self.sending.is_due() {
@@ -148,11 +150,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if self.has_unseen() {
             return Turn::Read;
         }
-        if self.has_outputs() || !self.arm(cx) {
-            return Turn::Again;
+        match !self.has_outputs() && self.wait(cx) {
+            true => Turn::Wait,
+            false => Turn::Again,
         }
-        self.wait();
-        Turn::Wait
     }
 
     /// The connection has ended: that is told when nothing is left to do with its stream.
@@ -213,9 +214,7 @@ where
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         if let Some(message) = this.next_message() {
-            if this.has_outputs() {
-                this.write_outputs(cx);
-            }
+            this.write_before_giving(cx);
             return Poll::Ready(Some(PeerEvent::Message(message)));
         }
         if this.is_overdue() {
@@ -232,7 +231,7 @@ where
             return Poll::Ready(this.take_from_inbox());
         }
         match &event {
-            Poll::Ready(Some(event)) => this.intake.note_taken(event),
+            Poll::Ready(Some(event)) => this.inbox.note_taken(event),
             Poll::Ready(None) => {}
             Poll::Pending => this.wakers.note_reader(cx),
         }

@@ -5,82 +5,54 @@
 
 use std::task::{Context, Waker};
 
-/// Where those who wait are known.
-#[derive(Debug)]
-pub(super) enum Wakers {
-    /// Here. The task that waits for events and the one that waits to write may be two.
-    Here {
-        reader: Option<Waker>,
-        writer: Option<Waker>,
-    },
-    /// At the driver, which calls them itself.
-    Driver,
+/// The task that waits for events, and the one that waits to write: they may be two.
+#[derive(Debug, Default)]
+pub(super) struct Wakers {
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+    /// A driver serves the connection, and calls them itself.
+    is_driven: bool,
 }
 
 impl Wakers {
-    pub(super) const fn new() -> Self {
-        Self::Here {
-            reader: None,
-            writer: None,
-        }
+    pub(super) fn leave_to_driver(&mut self) {
+        *self = Self {
+            is_driven: true,
+            ..Self::default()
+        };
     }
 
     /// This task waits for events.
     #[inline]
     pub(super) fn note_reader(&mut self, cx: &Context<'_>) {
-        if let Self::Here { reader, .. } = self {
-            if !reader
-                .as_ref()
-                .is_some_and(|waker| waker.will_wake(cx.waker()))
-            {
-                *reader = Some(cx.waker().clone());
-            }
+        let is_noted = |waker: &Waker| waker.will_wake(cx.waker());
+        if !self.is_driven && !self.reader.as_ref().is_some_and(is_noted) {
+            self.reader = Some(cx.waker().clone());
         }
     }
 
-    /// This task waits to write.
-    pub(super) fn note_writer(&mut self, cx: &Context<'_>) {
-        if let Self::Here { writer, .. } = self {
-            *writer = Some(cx.waker().clone());
-        }
-    }
-
+    /// This task waits to write, or none does.
     #[inline]
-    pub(super) fn forget_writer(&mut self) {
-        if let Self::Here { writer, .. } = self {
-            *writer = None;
-        }
+    pub(super) fn set_writer(&mut self, writer: Option<&Waker>) {
+        debug_assert!(!self.is_driven, "a driver knows its writers");
+        self.writer = writer.cloned();
     }
 
     /// There is something to see to.
     pub(super) fn wake_reader(&mut self) {
-        if let Self::Here { reader, .. } = self {
-            wake(reader);
-        }
+        self.reader.take().into_iter().for_each(Waker::wake);
     }
 
     /// What a writer waits for may be so.
     pub(super) fn wake_writer(&mut self) {
-        if let Self::Here { writer, .. } = self {
-            wake(writer);
-        }
+        self.writer.take().into_iter().for_each(Waker::wake);
     }
 
     /// A writer has served the connection. If the reader is another task, it has to ask
     /// for its wake-ups again.
     pub(super) fn hand_over(&mut self, has_events: bool, cx: &Context<'_>) {
-        if let Self::Here { reader, .. } = self {
-            if let Some(reader) = reader.take() {
-                if has_events || !reader.will_wake(cx.waker()) {
-                    reader.wake();
-                }
-            }
-        }
-    }
-}
-
-fn wake(waker: &mut Option<Waker>) {
-    if let Some(waker) = waker.take() {
-        waker.wake();
+        let reader = self.reader.take();
+        let reader = reader.filter(|waker| has_events || !waker.will_wake(cx.waker()));
+        reader.into_iter().for_each(Waker::wake);
     }
 }

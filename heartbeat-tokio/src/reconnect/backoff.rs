@@ -114,7 +114,7 @@ impl Backoff {
     }
 
     /// When the next attempt may begin, after so many failures in a row.
-    pub(super) fn after_failures(&self, failures: u32) -> Instant {
+    pub(crate) fn after_failures(&self, failures: u32) -> Instant {
         self.draw(self.min_delay, self.widened(failures))
     }
 

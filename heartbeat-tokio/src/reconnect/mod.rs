@@ -13,7 +13,7 @@ use std::{
 use heartbeat_core::GoodbyeCode;
 use tokio::time::{Instant, sleep_until};
 
-use crate::{CloseReason, PeerEvent};
+use crate::{CloseReason, Learner, PeerEvent};
 
 mod backoff;
 
@@ -89,6 +89,8 @@ pub struct Reconnect<A: Attempt = Pending<((), Result<(), ()>)>> {
     phase: Phase,
     /// Attempts that failed, and connections that didn't last, in a row.
     failures: u32,
+    /// Learns from how connections do.
+    learner: Option<Learner>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -169,7 +171,16 @@ impl<A: Attempt> Reconnect<A> {
             attempt: Box::pin(begin(connect)),
             phase: Phase::Trying,
             failures: 0,
+            learner: None,
         }
+    }
+
+    /// Tells this learner of every event that is [noted](Self::note), and whether
+    /// attempts succeed. So the search goes on from one connection to the next.
+    #[must_use]
+    pub fn learning(mut self, learner: Learner) -> Self {
+        self.learner = Some(learner);
+        self
     }
 
     /// A new connection, after as many attempts as it takes. Their errors aren't
@@ -233,6 +244,9 @@ impl<A: Attempt> Reconnect<A> {
         }
         let (connect, result) = self.attempt.as_mut().await;
         self.attempt.set((self.begin)(connect));
+        if let Some(learner) = &self.learner {
+            learner.note_attempt(result.is_ok());
+        }
         self.phase = match result {
             Ok(_) => Phase::InUse {
                 since: Instant::now(),
@@ -253,6 +267,9 @@ impl<A: Attempt> Reconnect<A> {
     /// that said goodbye with [`GoodbyeCode::RESTARTING`] comes back, so its
     /// connection is no failure, however short it was.
     pub fn note<M>(&mut self, event: &PeerEvent<M>) {
+        if let Some(learner) = &self.learner {
+            learner.note(event);
+        }
         let Phase::InUse { since } = self.phase else {
             return;
         };

@@ -179,7 +179,10 @@ impl Lane {
             left -= *bytes;
             self.arrivals.pop_front();
         }
-        debug_assert_eq!(self.bytes.len(), self.arrivals.iter().map(|(_, n)| n).sum());
+        debug_assert_eq!(
+            self.bytes.len(),
+            self.arrivals.iter().map(|(_, n)| n).sum::<usize>()
+        );
     }
 
     /// How many of these fit.

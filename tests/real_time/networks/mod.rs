@@ -5,8 +5,10 @@
 //! ```
 
 mod both_sides;
+mod chaos;
 mod diagnosis;
 mod fault_lab;
+mod nat;
 mod outages;
 mod packets;
 mod slow_line;

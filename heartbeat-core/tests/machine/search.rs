@@ -1,0 +1,371 @@
+//! The search for the longest interval, on networks that are steady, that change
+//! their mind, and that report whatever comes to mind.
+
+use core::time::Duration;
+
+use heartbeat_core::{IdleGauge, Instant, IntervalSearch, SearchMethod, SearchOutcome};
+use proptest::prelude::*;
+
+use crate::common::{YEAR, ms, secs, us};
+
+const METHODS: [SearchMethod; 4] = [
+    SearchMethod::Binary,
+    SearchMethod::Exponential,
+    SearchMethod::Composite,
+    SearchMethod::Step(secs(60)),
+];
+
+const fn minutes(minutes: u64) -> Duration {
+    secs(60 * minutes)
+}
+
+const fn hours(hours: u64) -> Duration {
+    minutes(60 * hours)
+}
+
+fn search() -> IntervalSearch {
+    IntervalSearch::new(secs(30)..=hours(2)).unwrap()
+}
+
+/// What a network that forgets a connection after so long does to one that is idle.
+fn on_network(timeout: Duration, idle: Duration) -> SearchOutcome {
+    match idle < timeout {
+        true => SearchOutcome::Answered { idle },
+        false => SearchOutcome::Lost { idle },
+    }
+}
+
+/// Searches until it has settled; how many attempts it took, and how many
+/// connections.
+fn settle(search: &mut IntervalSearch, timeout: Duration) -> (u32, u32) {
+    let (mut attempts, mut lost) = (0, 0);
+    while let Some(idle) = search.next() {
+        let outcome = on_network(timeout, idle);
+        attempts += 1;
+        lost += u32::from(matches!(outcome, SearchOutcome::Lost { .. }));
+        search.learn(outcome);
+        assert!(attempts < 10_000, "{search:?}");
+    }
+    (attempts, lost)
+}
+
+/// Uses the safe interval for so many beats and tries what there is to try.
+fn live(search: &mut IntervalSearch, timeout: Duration, beats: u32) {
+    for _ in 0..beats {
+        search.learn(on_network(timeout, search.safe()));
+        if let Some(idle) = search.next() {
+            search.learn(on_network(timeout, idle));
+        }
+    }
+}
+
+#[test]
+fn composite_doubles_until_one_is_lost_and_halves_from_there_on() {
+    let mut search = search();
+    let mut tried = Vec::new();
+    while let Some(idle) = search.next() {
+        tried.push(idle.as_secs_f64() / 60.0);
+        search.learn(on_network(minutes(5), idle));
+    }
+    assert_eq!(tried, [1.0, 2.0, 4.0, 8.0, 6.0, 5.0, 4.5, 4.75]);
+    // Of 4.75 min, answered, a twentieth is the margin.
+    assert_eq!(search.safe(), us(270_750_000));
+    assert_eq!(search.lost(), Some(minutes(5)));
+}
+
+#[test]
+fn each_method_ends_where_it_says() {
+    let found = METHODS.map(|method| {
+        let mut search = search().method(method).margin(0.0);
+        let (_, lost) = settle(&mut search, minutes(17));
+        (search.safe().as_secs_f64() / 60.0, lost)
+    });
+    let [binary, exponential, composite, step] = found;
+    assert!((16.15..17.0).contains(&binary.0), "{found:?}");
+    assert_eq!(exponential, (16.0, 1));
+    assert!((16.15..17.0).contains(&composite.0), "{found:?}");
+    assert_eq!(step, (16.5, 1));
+}
+
+#[test]
+fn a_network_that_keeps_everything_is_searched_to_the_end_of_the_range() {
+    for method in METHODS {
+        let mut search = search().method(method).margin(0.0);
+        assert_eq!(settle(&mut search, YEAR).1, 0);
+        assert!(search.safe() >= minutes(114), "{search:?}");
+        live(&mut search, YEAR, 100);
+        assert_eq!(search.next(), None);
+    }
+}
+
+#[test]
+fn a_network_that_keeps_nothing_ends_at_the_smallest() {
+    for method in METHODS {
+        let mut search = search().method(method);
+        settle(&mut search, secs(1));
+        assert_eq!(search.safe(), secs(30));
+    }
+}
+
+#[test]
+fn a_timeout_that_gets_shorter_costs_one_connection() {
+    let mut search = search();
+    settle(&mut search, hours(1));
+    let before = search.safe();
+    assert!(before > minutes(50));
+    // The safe interval is lost once, and another connection does the rest.
+    search.learn(SearchOutcome::Lost { idle: before });
+    assert_eq!(search.safe(), secs(30));
+    let mut lost = 0;
+    while let Some(idle) = search.next() {
+        assert!(idle < before);
+        let timeout = minutes(10);
+        assert!(search.safe() < timeout);
+        let outcome = on_network(timeout, idle);
+        lost += u32::from(matches!(outcome, SearchOutcome::Lost { .. }));
+        search.learn(outcome);
+    }
+    assert!(search.safe() > minutes(9) && search.safe() < minutes(10));
+    assert!(lost <= 6, "{lost}");
+}
+
+#[test]
+fn a_timeout_that_gets_longer_is_found_by_trying_again_what_was_lost() {
+    let mut search = search();
+    settle(&mut search, minutes(10));
+    live(&mut search, hours(1), 15);
+    assert!(search.safe() < minutes(10));
+    live(&mut search, hours(1), 30);
+    assert!(search.safe() > minutes(54), "{search:?}");
+}
+
+#[test]
+fn what_is_lost_again_is_tried_less_and_less_often() {
+    let mut search = search();
+    settle(&mut search, minutes(10));
+    let mut tried_after = Vec::new();
+    for beat in 1..2_100 {
+        search.learn(on_network(minutes(10), search.safe()));
+        if let Some(idle) = search.next() {
+            tried_after.push(beat);
+            search.learn(on_network(minutes(10), idle));
+        }
+    }
+    assert_eq!(tried_after, [16, 48, 112, 240, 496, 1008, 2032]);
+}
+
+#[test]
+fn another_reason_changes_nothing_and_another_network_everything() {
+    let mut search = search();
+    settle(&mut search, minutes(10));
+    let settled = search;
+    search.learn(SearchOutcome::Unrelated);
+    assert_eq!(search, settled);
+    search.learn(SearchOutcome::NetworkChanged);
+    assert_eq!(search, self::search());
+}
+
+#[test]
+fn a_range_that_is_none_is_refused() {
+    let refused = |range| IntervalSearch::new(range).unwrap_err().to_string();
+    assert_eq!(
+        refused(secs(2)..=secs(1)),
+        "smallest = 2s: must be at most the largest interval, 1s"
+    );
+    assert_eq!(
+        refused(Duration::ZERO..=secs(1)),
+        "smallest = 0ns: must be at least 1µs"
+    );
+    assert!(IntervalSearch::new(secs(1)..=YEAR + us(1)).is_err());
+}
+
+#[test]
+fn a_search_comes_back_from_a_file_and_goes_on() {
+    let mut search = search();
+    for timeout in [minutes(10), secs(1), hours(3)] {
+        while let Some(idle) = search.next() {
+            let text = serde_json::to_string(&search).unwrap();
+            assert_eq!(
+                serde_json::from_str::<IntervalSearch>(&text).unwrap(),
+                search
+            );
+            search.learn(on_network(timeout, idle));
+        }
+        search.learn(SearchOutcome::NetworkChanged);
+    }
+}
+
+#[test]
+fn a_file_with_a_search_that_cannot_be_is_refused() {
+    let good = serde_json::to_value(search()).unwrap();
+    for (name, value) in [
+        ("smallest", 0.into()),
+        ("largest", 1.into()),
+        ("answered", 1.into()),
+        ("answered", u64::MAX.into()),
+        ("lost", 1.into()),
+        ("lost", u64::MAX.into()),
+        ("margin", 1_000_001.into()),
+        ("resolution", 1_000_001.into()),
+        ("rest", 0.into()),
+        ("rest", u32::MAX.into()),
+        ("method", serde_json::Value::from("Guess")),
+        ("further", 1.into()),
+    ] {
+        let mut bad = good.clone();
+        bad[name] = value;
+        let read = serde_json::from_value::<IntervalSearch>(bad);
+        assert!(read.is_err(), "{name}: {read:?}");
+    }
+}
+
+#[test]
+fn an_idle_time_ends_with_what_leaves_and_is_survived_with_what_arrives() {
+    let at = |time: Duration| Instant::ORIGIN + time;
+    let mut gauge = IdleGauge::new(at(secs(0)));
+    // The peer asks after 40 s; the answer ends no idle time.
+    gauge.handle_received(at(secs(40)));
+    gauge.handle_sent(at(secs(40)));
+    assert_eq!(gauge.take_survived(), None);
+    // We ask after 60 s more, and again, and are answered then.
+    gauge.handle_sent(at(secs(100)));
+    gauge.handle_sent(at(secs(103)));
+    assert_eq!(gauge.take_survived(), None);
+    assert_eq!(gauge.unanswered(at(secs(104))), secs(60));
+    gauge.handle_received(at(secs(104)));
+    assert_eq!(gauge.take_survived(), Some(secs(60)));
+    assert_eq!(gauge.take_survived(), None);
+    // A proxy closes it while nothing passes.
+    assert_eq!(gauge.unanswered(at(secs(164))), secs(60));
+}
+
+#[test]
+fn a_clock_that_runs_backwards_makes_no_idle_time() {
+    let mut gauge = IdleGauge::new(Instant::from_micros(1_000));
+    gauge.handle_sent(Instant::ORIGIN);
+    gauge.handle_received(Instant::ORIGIN);
+    assert_eq!(gauge.take_survived(), None);
+    gauge.handle_sent(Instant::MAX);
+    gauge.handle_received(Instant::ORIGIN);
+    assert!(gauge.take_survived() > Some(YEAR));
+    assert_eq!(gauge.unanswered(Instant::ORIGIN), Duration::ZERO);
+}
+
+fn methods() -> impl Strategy<Value = SearchMethod> {
+    prop_oneof![
+        Just(SearchMethod::Binary),
+        Just(SearchMethod::Exponential),
+        Just(SearchMethod::Composite),
+        (1..600_u64).prop_map(|step| SearchMethod::Step(secs(step))),
+    ]
+}
+
+/// A search in any range.
+fn searches() -> impl Strategy<Value = IntervalSearch> {
+    let times = (1..=7_200_000_000_u64, 0..=7_200_000_000_u64);
+    (methods(), times, 0.0..=1.0, 0.0..=1.0).prop_map(|(method, (smallest, more), margin, part)| {
+        IntervalSearch::new(us(smallest)..=us(smallest + more))
+            .unwrap()
+            .method(method)
+            .margin(margin)
+            .resolution(part)
+    })
+}
+
+/// Any report, also of idle times that no clock can have measured.
+fn outcomes() -> impl Strategy<Value = SearchOutcome> {
+    let idle = prop_oneof![
+        8 => (0..15_000_000_000_u64).prop_map(us),
+        1 => Just(Duration::ZERO),
+        1 => Just(Duration::MAX),
+    ];
+    prop_oneof![
+        8 => idle.clone().prop_map(|idle| SearchOutcome::Answered { idle }),
+        8 => idle.prop_map(|idle| SearchOutcome::Lost { idle }),
+        2 => Just(SearchOutcome::Unrelated),
+        1 => Just(SearchOutcome::NetworkChanged),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn it_never_leaves_its_range_nor_calls_safe_what_was_lost_since(
+        mut search in searches(),
+        reports in prop::collection::vec(outcomes(), 0..100),
+    ) {
+        let range = search.range();
+        // Lost, and nothing as long answered since.
+        let mut lost: Vec<Duration> = Vec::new();
+        for report in reports {
+            search.learn(report);
+            match report {
+                SearchOutcome::Answered { idle } => lost.retain(|lost| *lost > idle),
+                SearchOutcome::Lost { idle } => lost.push(idle),
+                SearchOutcome::NetworkChanged => lost.clear(),
+                _ => {}
+            }
+            prop_assert!(range.contains(&search.safe()));
+            prop_assert!(search.next().is_none_or(|next| range.contains(&next)));
+            let is_smallest = search.safe() == *range.start();
+            let shortest = lost.iter().min().copied();
+            prop_assert!(is_smallest || shortest.is_none_or(|lost| search.safe() < lost));
+        }
+    }
+
+    #[test]
+    fn it_settles_on_every_network_whatever_it_believed_before(
+        timeout in (1..20_000_000_000_u64).prop_map(us),
+        method in methods(),
+        reports in prop::collection::vec(outcomes(), 0..30),
+    ) {
+        let mut search = search().method(method).margin(0.0);
+        for report in reports {
+            search.learn(report);
+        }
+        let most = match method {
+            SearchMethod::Step(step) => 7_200 / step.as_secs() + 1,
+            _ => 16,
+        };
+        // What it believes that isn't so costs one connection.
+        for _ in 0..2 {
+            prop_assert!(u64::from(settle(&mut search, timeout).0) <= most);
+            search.learn(on_network(timeout, search.safe()));
+        }
+        prop_assert!(search.safe() < timeout || search.safe() == secs(30));
+    }
+
+    #[test]
+    fn on_a_network_whose_timeout_varies_it_stays_below_what_was_kept_last(
+        timeouts in prop::collection::vec(30_000_000..7_200_000_000_u64, 1..60),
+    ) {
+        let mut search = search();
+        for timeout in timeouts.into_iter().map(us) {
+            // The connection that matters is lost at most once for each change.
+            let mut lost = 0;
+            for _ in 0..40 {
+                let beat = on_network(timeout, search.safe());
+                if search.safe() > secs(30) {
+                    lost += u32::from(matches!(beat, SearchOutcome::Lost { .. }));
+                }
+                search.learn(beat);
+                if let Some(idle) = search.next() {
+                    search.learn(on_network(timeout, idle));
+                }
+            }
+            prop_assert!(lost <= 1, "{lost}");
+            prop_assert!(search.safe() < timeout || search.safe() == secs(30));
+        }
+    }
+}
+
+#[test]
+fn a_millisecond_is_told_apart_from_the_next_if_asked_for() {
+    let mut search = IntervalSearch::new(ms(1)..=hours(1))
+        .unwrap()
+        .resolution(0.0)
+        .margin(0.0);
+    settle(&mut search, us(12_345_678));
+    assert_eq!(search.safe(), us(12_345_677));
+}

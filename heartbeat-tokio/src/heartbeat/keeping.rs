@@ -1,0 +1,157 @@
+//! What is kept for an application that doesn't take it at the moment.
+//!
+//! This module decides when that happens, and what it means for the monitor and the safety
+//! net that reading stops and goes on. It has no state: what a full inbox means, and the
+//! order of what is in it, is for [`Inbox`] to say.
+
+use std::task::{Context, Poll};
+
+use heartbeat_core::{Instant, Monitor};
+
+use super::{Heartbeat, judge::Judge};
+use crate::{
+    PeerEvent,
+    inbox::{Excess, Inbox, READ_AHEAD},
+    transport::Transport,
+};
+
+impl<S, C: Transport<S>> Heartbeat<S, C> {
+    /// Whether something waits in the inbox.
+    #[inline]
+    pub(crate) fn has_events(&self) -> bool {
+        !self.inbox.is_empty()
+    }
+
+    /// Keeps what there is to tell as long as `goes_on`, and serves the connection
+    /// meanwhile.
+    pub(crate) fn take_in(&mut self, cx: &mut Context<'_>, goes_on: impl Fn(&Self) -> bool) {
+        // Other tasks have a turn after `READ_AHEAD` bytes that were thrown away.
+        let mut thrown_away = 0;
+        while goes_on(self) {
+            if thrown_away >= READ_AHEAD {
+                return self.yield_to_others(cx);
+            }
+            self.pause_if_full();
+            let Poll::Ready(Some(event)) = self.poll_event(cx) else {
+                return;
+            };
+            thrown_away += self.keep(event);
+        }
+    }
+
+    /// Puts an event that was taken out just now behind the others, or throws it away.
+    /// Gives the bytes that were.
+    pub(super) fn keep(&mut self, event: PeerEvent<C::Message>) -> usize {
+        let is_message = matches!(event, PeerEvent::Message(_));
+        let weight = if is_message {
+            self.transport.weight()
+        } else {
+            0
+        };
+        if self.inbox.keeps(&event) {
+            let came = self.arrivals.last_came(self.judge.config());
+            // Or reading has resumed since.
+            let since = self
+                .inbox
+                .since(came.max(self.judge.monitor().last_heard()));
+            self.inbox.push(event, weight, since);
+        } else if is_message {
+            self.judge.tell(|monitor, _| monitor.handle_discarded());
+            return size_of::<PeerEvent<C::Message>>() + weight;
+        }
+        0
+    }
+
+    /// Whether we don't read, because the inbox is full.
+    pub(crate) const fn is_paused(&self) -> bool {
+        self.inbox.is_paused()
+    }
+
+    /// The next event out of the inbox. Reading goes on when it is empty.
+    pub(crate) fn take_from_inbox(&mut self) -> Option<PeerEvent<C::Message>> {
+        let event = self.inbox.pop();
+        if self.inbox.is_empty() {
+            self.go_on(None);
+        }
+        event
+    }
+
+    /// Nobody will take what waits in the inbox, which this gives, nor what comes.
+    pub(crate) fn discard(&mut self) -> Inbox<C::Message> {
+        let waiting = self.inbox.take();
+        if waiting.has_messages() {
+            self.judge.tell(|monitor, _| monitor.handle_discarded());
+        }
+        self.go_on(Some(Excess::Unheard));
+        waiting
+    }
+
+    /// Nothing can follow what has arrived: all of it is kept.
+    pub(super) fn read_the_rest(&mut self) {
+        self.go_on(Some(Excess::Kept));
+    }
+
+    /// What the inbox has no room for is thrown away from now on.
+    pub(super) fn discard_excess(&mut self) {
+        self.go_on(Some(Excess::Discarded));
+    }
+
+    fn pause_if_full(&mut self) {
+        let judge = &self.judge;
+        if self.inbox.pause_if_full(|| room_until(judge)) {
+            self.judge.note_news();
+            self.settle_arrivals();
+            self.judge.tell(Monitor::handle_paused);
+            if let Some(stream) = &self.stream {
+                self.net.begin_looking(stream, self.judge.now());
+            }
+        }
+    }
+
+    fn go_on(&mut self, excess: Option<Excess>) {
+        if self.inbox.go_on(excess) {
+            self.judge.note_news();
+            if !self.receiving.is_read_out() {
+                self.judge.tell(Monitor::handle_resumed);
+                self.count_incomplete();
+            }
+            self.judge.probe_again();
+            self.net.end_looking();
+        }
+    }
+
+    /// We leave: a full inbox can't stop reading for ever.
+    pub(super) fn limit_pause(&mut self) {
+        if let Some(until) = room_until(&self.judge) {
+            self.inbox.limit_pause(until);
+        }
+    }
+
+    /// Gives up waiting for our application, in one way or another.
+    pub(super) fn judge_patience(&mut self) {
+        let now = self.judge.now();
+        let config = self.judge.config();
+        let ends = self.inbox.wait_ends(config).filter(|&end| end <= now);
+        if let Some(end) = ends {
+            if now.saturating_duration_since(end) > config.stall_tolerance() {
+                // We slept, and so did our application.
+                self.inbox.limit_from(now);
+            } else {
+                self.judge.tell_at(now, Monitor::handle_not_reading);
+            }
+        }
+        if self.inbox.room_until().is_some_and(|until| until <= now) {
+            self.discard_excess();
+        }
+    }
+}
+
+/// Until when a full inbox may stop reading, if it does so now: if we leave, for half of
+/// the time for which the peer waits for our end.
+fn room_until(judge: &Judge) -> Option<Instant> {
+    judge.monitor().leaves_until()?;
+    let own = judge.config().timeout() * judge.config().max_missed();
+    let peer = judge.monitor().status().peer;
+    let patience = peer.map(|hello| hello.detection_time.saturating_sub(hello.interval));
+    Some(judge.now() + patience.unwrap_or(own) / 2)
+}

@@ -1,0 +1,277 @@
+//! The longest interval that a network keeps a connection for, learned while it is
+//! used.
+//!
+//! This module decides what an event means for the search, and which interval the
+//! application's connection has. Idle times are measured by `meter`, a second
+//! connection is tried by `prober`, and what was learned is kept by `file`. What
+//! follows from an outcome is decided by [`IntervalSearch`].
+
+use std::{sync::Arc, time::Duration};
+
+use heartbeat_core::{Config, IntervalSearch, SearchOutcome};
+use tokio::sync::watch;
+
+use crate::{Cause, PeerEvent};
+
+#[cfg(feature = "interval-file")]
+mod file;
+mod meter;
+mod prober;
+
+#[cfg(feature = "interval-file")]
+pub use file::{IntervalFile, IntervalFileError};
+pub use meter::{IdleMeter, Metered};
+pub use prober::{Probe, Prober};
+
+/// Learns which interval the network keeps a connection for. Clones share what is
+/// learned.
+///
+/// The application's connection has the interval that is known to be safe, and a
+/// [`Prober`] tries longer ones on connections of its own. With
+/// [`on_own_connection`](Self::on_own_connection) the application's connection tries
+/// them itself.
+///
+/// ```
+/// use futures::StreamExt;
+/// use heartbeat_tokio::heartbeat_core::IntervalSearch;
+/// use heartbeat_tokio::{Backoff, Config, Heartbeat, Learner, Prober, Reconnect};
+/// use std::{io, time::Duration};
+/// use tokio::net::TcpStream;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let minute = Duration::from_secs(60);
+/// let learner = Learner::new(IntervalSearch::new(minute / 2..=120 * minute)?);
+/// let config = Config::mobile();
+///
+/// let mut prober = Prober::new(learner.clone(), config, Backoff::default());
+/// tokio::spawn(async move {
+///     loop {
+///         let probe = prober.attempt(async |meter, config| {
+///             let stream = TcpStream::connect("server.example:7000").await?;
+///             Ok::<_, io::Error>(Heartbeat::new(meter.over(stream), config))
+///         });
+///         println!("{:?}", probe.await);
+///     }
+/// });
+///
+/// let mut server = Reconnect::new(Backoff::default(), async || {
+///     let stream = TcpStream::connect("server.example:7000").await?;
+///     let stream = learner.meter().over(stream);
+///     let peer = Heartbeat::new(stream, learner.config(&config));
+///     Ok::<_, io::Error>(peer.with_socket(|stream| Some(stream.get_ref())))
+/// })
+/// .learning(learner.clone());
+/// loop {
+///     let mut peer = server.connect().await;
+///     while let Some(event) = peer.next().await {
+///         server.note(&event); // the learner learns of it too
+///         peer.set_interval(learner.interval())?;
+///     }
+/// }
+/// # }
+/// ```
+///
+/// The server has to leave its connections idle for as long: see the chapter
+/// "Batteries and NATs" of the guide.
+#[derive(Clone, Debug)]
+pub struct Learner {
+    state: Arc<watch::Sender<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    search: IntervalSearch,
+    probes: Probes,
+    /// The application's connection.
+    in_use: Option<InUse>,
+    /// The one before it was lost after so long an idle time. If the next attempt to
+    /// connect succeeds, that is why.
+    lost: Option<Duration>,
+}
+
+/// Which connection tries longer intervals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Probes {
+    Second,
+    Own,
+}
+
+#[derive(Debug)]
+struct InUse {
+    meter: IdleMeter,
+    /// We were asleep since the last sign of life: nobody knows for how long nothing
+    /// passed.
+    slept: bool,
+}
+
+impl Learner {
+    /// Goes on with this search, which may be one that was
+    /// [remembered](IntervalFile::recall).
+    #[must_use]
+    pub fn new(search: IntervalSearch) -> Self {
+        let state = State {
+            search,
+            probes: Probes::Second,
+            in_use: None,
+            lost: None,
+        };
+        Self {
+            state: Arc::new(watch::Sender::new(state)),
+        }
+    }
+
+    /// Has the application's connection try longer intervals itself. It is lost each
+    /// time that one is too long, and needs no server that has room for a second
+    /// connection.
+    #[must_use]
+    pub fn on_own_connection(self) -> Self {
+        self.state.send_modify(|state| state.probes = Probes::Own);
+        self
+    }
+
+    /// The interval for the application's connection: the safe one, or the one that it
+    /// is to try.
+    #[must_use]
+    pub fn interval(&self) -> Duration {
+        self.state.borrow().interval()
+    }
+
+    /// These timings with [`interval`](Self::interval). A connection that tries
+    /// intervals has no jitter, which would shorten them.
+    #[must_use]
+    pub fn config(&self, config: &Config) -> Config {
+        let state = self.state.borrow();
+        match state.probes {
+            Probes::Second => with_interval(config, state.interval()),
+            Probes::Own => trying(config, state.interval()),
+        }
+    }
+
+    /// Measures the application's next connection, in the place of the one before.
+    #[must_use]
+    pub fn meter(&self) -> IdleMeter {
+        let meter = IdleMeter::new();
+        self.state.send_modify(|state| {
+            state.in_use = Some(InUse {
+                meter: meter.clone(),
+                slept: false,
+            });
+        });
+        meter
+    }
+
+    /// Learns from an event of the application's connection.
+    /// [`Reconnect::note`](crate::Reconnect::note) calls it.
+    pub fn note<M>(&self, event: &PeerEvent<M>) {
+        self.state.send_modify(|state| state.note(event));
+    }
+
+    /// Learns that an attempt to connect succeeded or didn't. A connection that was lost
+    /// while the network is there was idle for too long.
+    /// [`Reconnect`](crate::Reconnect::learning) calls it.
+    pub fn note_attempt(&self, is_connected: bool) {
+        self.state.send_modify(|state| {
+            if let Some(idle) = state.lost.take() {
+                state.search.learn(match is_connected {
+                    true => SearchOutcome::Lost { idle },
+                    false => SearchOutcome::Unrelated,
+                });
+            }
+        });
+    }
+
+    /// Takes in what became of a connection that isn't the application's.
+    pub fn learn(&self, outcome: SearchOutcome) {
+        self.state.send_modify(|state| state.search.learn(outcome));
+    }
+
+    /// The network is another one, with this search. What the connection in use does
+    /// from here on says nothing about it.
+    pub fn change_network(&self, search: IntervalSearch) {
+        self.state.send_modify(|state| {
+            state.search = search;
+            state.in_use = None;
+            state.lost = None;
+        });
+    }
+
+    /// What was learned so far.
+    #[must_use]
+    pub fn search(&self) -> IntervalSearch {
+        self.state.borrow().search
+    }
+
+    /// Waits until there is an interval to try.
+    async fn next(&self) -> Option<Duration> {
+        let mut changes = self.state.subscribe();
+        let has_next = |state: &State| state.search.next().is_some();
+        let state = changes.wait_for(has_next).await.ok()?;
+        state.search.next()
+    }
+}
+
+impl State {
+    fn interval(&self) -> Duration {
+        let mut search = self.search;
+        if let Some(idle) = self.lost {
+            // The next connection isn't to be lost too, whatever was the reason.
+            search.learn(SearchOutcome::Lost { idle });
+        }
+        let safe = search.safe();
+        match self.probes {
+            Probes::Second => safe,
+            Probes::Own => search.next().unwrap_or(safe),
+        }
+    }
+
+    fn note<M>(&mut self, event: &PeerEvent<M>) {
+        let interval = self.interval();
+        let Some(InUse { meter, slept }) = &mut self.in_use else {
+            return;
+        };
+        match event {
+            PeerEvent::LocalStall { .. } => *slept = true,
+            PeerEvent::Suspect { .. } => {}
+            PeerEvent::Dead(death) => {
+                let idle = idle_before(&death.cause, meter, interval);
+                self.lost = idle.filter(|_| !*slept);
+                self.in_use = None;
+            }
+            PeerEvent::Closed { .. } => self.in_use = None,
+            _ => {
+                let survived = meter.take_survived().filter(|_| !*slept);
+                *slept = false;
+                if let Some(idle) = survived {
+                    self.search.learn(SearchOutcome::Answered { idle });
+                }
+            }
+        }
+    }
+}
+
+/// The idle time of which a connection with this interval may have died.
+///
+/// A NAT that has forgotten it answers a ping with nothing or with a reset, and a
+/// proxy closes it while it is idle. One that is closed long before its interval is
+/// over was closed by the peer.
+fn idle_before(cause: &Cause, meter: &IdleMeter, interval: Duration) -> Option<Duration> {
+    let idle = meter.unanswered();
+    let is_possible = match cause {
+        Cause::Silent | Cause::TimedOut | Cause::Unreachable => true,
+        Cause::Eof | Cause::Reset => idle >= interval / 2,
+        _ => false,
+    };
+    (is_possible && !idle.is_zero()).then_some(idle)
+}
+
+fn with_interval(config: &Config, interval: Duration) -> Config {
+    // A search has no others than a configuration may have.
+    config.with_interval(interval).unwrap_or(*config)
+}
+
+/// The timings of a connection that tries this interval.
+fn trying(config: &Config, interval: Duration) -> Config {
+    let config = with_interval(config, interval);
+    let exact = config.to_builder().jitter(0.0).build();
+    exact.unwrap_or(config)
+}

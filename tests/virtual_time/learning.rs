@@ -1,0 +1,442 @@
+//! A NAT that forgets idle connections, and a client that learns how soon.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may panic too"
+)]
+
+use std::{
+    fs, io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::StreamExt;
+use heartbeat_core::{IntervalSearch, SearchOutcome};
+use heartbeat_tests::{ms, secs};
+use heartbeat_tokio::{
+    Backoff, Config, Heartbeat, IntervalFile, IntervalFileError, Learner, PeerEvent, Prober,
+    Reconnect, Role,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex},
+    time::{Instant, sleep, timeout},
+};
+
+const MINUTE: Duration = secs(60);
+
+fn search() -> IntervalSearch {
+    IntervalSearch::new(secs(30)..=120 * MINUTE).unwrap()
+}
+
+/// A server behind a NAT.
+#[derive(Clone, Default)]
+struct World(Arc<Facts>);
+
+#[derive(Default)]
+struct Facts {
+    /// Seconds.
+    nat_timeout: AtomicU64,
+    is_down: AtomicBool,
+    /// The server asks as often as it likes.
+    is_restless: AtomicBool,
+    connections: AtomicU32,
+}
+
+impl World {
+    fn new(nat_timeout: Duration) -> Self {
+        let world = Self::default();
+        world.set_timeout(nat_timeout);
+        world
+    }
+
+    fn set_timeout(&self, timeout: Duration) {
+        self.0.nat_timeout.store(timeout.as_secs(), Relaxed);
+    }
+
+    fn timeout(&self) -> Duration {
+        secs(self.0.nat_timeout.load(Relaxed))
+    }
+
+    async fn connect(&self) -> io::Result<Nat> {
+        sleep(ms(50)).await;
+        if self.0.is_down.load(Relaxed) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.0.connections.fetch_add(1, Relaxed);
+        let (near, far) = duplex(1 << 16);
+        tokio::spawn(serve(far, !self.0.is_restless.load(Relaxed)));
+        Ok(Nat {
+            stream: near,
+            world: self.clone(),
+            passed_at: Instant::now(),
+            has_forgotten: false,
+        })
+    }
+}
+
+/// As the guide has it.
+async fn serve(stream: DuplexStream, follows: bool) {
+    let passive = Config::mobile().to_builder().role(Role::Passive);
+    let mut peer = Heartbeat::new(stream, passive.build().unwrap());
+    while let Some(event) = peer.next().await {
+        if let PeerEvent::Connected { peer: hello } = event {
+            if follows {
+                peer.set_interval(hello.interval * 5 / 4).unwrap();
+            }
+        }
+    }
+}
+
+/// The client's end of a connection that is forgotten when nothing passes for too long.
+struct Nat {
+    stream: DuplexStream,
+    world: World,
+    passed_at: Instant,
+    has_forgotten: bool,
+}
+
+impl Nat {
+    fn forgets(&mut self) -> bool {
+        let is_over = self.passed_at.elapsed() >= self.world.timeout();
+        self.has_forgotten |= is_over || self.world.0.is_down.load(Relaxed);
+        self.has_forgotten
+    }
+}
+
+impl AsyncRead for Nat {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.forgets() {
+            return Poll::Pending;
+        }
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if !buffer.filled().is_empty() {
+            self.passed_at = Instant::now();
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Nat {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.forgets() {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        self.passed_at = Instant::now();
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// The application: one connection after the other. How many were lost.
+async fn application(world: &World, learner: &Learner, lasting: Duration) -> u32 {
+    let mut lost = 0;
+    let backoff = Backoff::default().max_delay(secs(2));
+    let mut server = Reconnect::new(backoff, async || {
+        let stream = learner.meter().over(world.connect().await?);
+        let config = learner.config(&Config::mobile());
+        Ok::<_, io::Error>(Heartbeat::new(stream, config))
+    })
+    .learning(learner.clone());
+    let use_it = async {
+        loop {
+            let mut peer = server.connect().await;
+            while let Some(event) = peer.next().await {
+                server.note(&event);
+                peer.set_interval(learner.interval()).unwrap();
+                lost += u32::from(event.is_terminal());
+            }
+        }
+    };
+    let _: Result<(), _> = timeout(lasting, use_it).await;
+    lost
+}
+
+/// A second connection tries; what came of each attempt.
+async fn probing(world: World, learner: Learner) {
+    let mut prober = Prober::new(learner, Config::mobile(), Backoff::default());
+    loop {
+        prober
+            .attempt(async |meter, config| {
+                let stream = meter.over(world.connect().await?);
+                Ok::<_, io::Error>(Heartbeat::new(stream, config))
+            })
+            .await;
+    }
+}
+
+fn assert_learned(learner: &Learner, timeout: Duration) {
+    let interval = learner.interval();
+    assert!(interval < timeout, "{:?}", learner.search());
+    assert!(interval >= timeout * 9 / 10, "{:?}", learner.search());
+}
+
+// ---- which connection tries ---------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn a_second_connection_learns_and_the_first_is_never_lost() {
+    let world = World::new(17 * MINUTE);
+    let learner = Learner::new(search());
+    let prober = tokio::spawn(probing(world.clone(), learner.clone()));
+    assert_eq!(application(&world, &learner, 180 * MINUTE).await, 0);
+    assert_learned(&learner, 17 * MINUTE);
+    // The first, eleven attempts, and after each of the five that were lost one more.
+    assert_eq!(world.0.connections.load(Relaxed), 1 + 11 + 5);
+    prober.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_connection_itself_learns_and_is_lost_for_each_step_down() {
+    let world = World::new(17 * MINUTE);
+    let learner = Learner::new(search()).on_own_connection();
+    assert_eq!(application(&world, &learner, 240 * MINUTE).await, 5);
+    assert_learned(&learner, 17 * MINUTE);
+}
+
+// ---- a network that changes ---------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_that_gets_shorter_costs_the_first_connection_once() {
+    let world = World::new(17 * MINUTE);
+    let learner = Learner::new(search());
+    let prober = tokio::spawn(probing(world.clone(), learner.clone()));
+    application(&world, &learner, 180 * MINUTE).await;
+    world.set_timeout(5 * MINUTE);
+    assert_eq!(application(&world, &learner, 120 * MINUTE).await, 1);
+    assert_learned(&learner, 5 * MINUTE);
+    prober.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_that_gets_longer_is_found_without_a_loss() {
+    let world = World::new(5 * MINUTE);
+    let learner = Learner::new(search());
+    let prober = tokio::spawn(probing(world.clone(), learner.clone()));
+    application(&world, &learner, 60 * MINUTE).await;
+    world.set_timeout(20 * MINUTE);
+    assert_eq!(application(&world, &learner, 300 * MINUTE).await, 0);
+    assert_learned(&learner, 20 * MINUTE);
+    prober.abort();
+}
+
+// ---- what says nothing about the network --------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_no_sign_of_a_shorter_timeout() {
+    let world = World::new(17 * MINUTE);
+    let learner = Learner::new(search());
+    let prober = tokio::spawn(probing(world.clone(), learner.clone()));
+    application(&world, &learner, 180 * MINUTE).await;
+    let learned = learner.search();
+    let outage = world.clone();
+    tokio::spawn(async move {
+        sleep(30 * MINUTE).await;
+        outage.0.is_down.store(true, Relaxed);
+        sleep(40 * MINUTE).await;
+        outage.0.is_down.store(false, Relaxed);
+    });
+    assert_eq!(application(&world, &learner, 100 * MINUTE).await, 1);
+    assert_eq!(learner.search().safe(), learned.safe());
+    assert_eq!(learner.search().lost(), learned.lost());
+    prober.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_ends_early_is_no_sign_of_a_shorter_timeout() {
+    let learner = Learner::new(search());
+    learner.learn(SearchOutcome::Answered { idle: 10 * MINUTE });
+    let before = learner.search();
+    let mut server = Reconnect::new(Backoff::default(), async || {
+        let (near, far) = duplex(1024);
+        tokio::spawn(async move {
+            sleep(secs(100)).await;
+            drop(far);
+        });
+        let config = learner.config(&Config::mobile());
+        Ok::<_, io::Error>(Heartbeat::new(learner.meter().over(near), config))
+    })
+    .learning(learner.clone());
+    let mut peer = server.connect().await;
+    while let Some(event) = peer.next().await {
+        server.note(&event);
+    }
+    drop(server.connect().await);
+    assert_eq!(learner.search(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_asks_more_often_proves_nothing_about_longer_times() {
+    let world = World::new(5 * MINUTE);
+    world.0.is_restless.store(true, Relaxed);
+    let learner = Learner::new(search());
+    let prober = tokio::spawn(probing(world.clone(), learner.clone()));
+    application(&world, &learner, 60 * MINUTE).await;
+    assert!(learner.interval() <= secs(30), "{:?}", learner.search());
+    assert_eq!(learner.search().lost(), None);
+    prober.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_network_begins_with_what_is_known_of_it() {
+    let world = World::new(5 * MINUTE);
+    let learner = Learner::new(search());
+    let prober = tokio::spawn(probing(world.clone(), learner.clone()));
+    application(&world, &learner, 60 * MINUTE).await;
+    let home = learner.search();
+    learner.change_network(search());
+    assert_eq!(learner.interval(), secs(30));
+    learner.change_network(home);
+    assert_learned(&learner, 5 * MINUTE);
+    prober.abort();
+}
+
+// ---- the interval of a connection ---------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn an_interval_that_is_set_is_announced_and_kept_by_a_spawned_connection_too() {
+    let (near, far) = duplex(1 << 16);
+    let config = Config::builder().interval(secs(10)).jitter(0.0);
+    let config = config.beat_events(false).build().unwrap();
+    let ours = Heartbeat::new(near, config).spawn();
+    let mut theirs = Heartbeat::new(far, config);
+    let mut announced = Vec::new();
+    let began_at = Instant::now();
+    let watch = async {
+        while let Some(event) = theirs.next().await {
+            if let PeerEvent::Connected { peer } = event {
+                announced.push((began_at.elapsed().as_secs(), peer.interval));
+                theirs.set_interval(peer.interval).unwrap();
+                assert_eq!(theirs.config().interval(), peer.interval);
+            }
+        }
+    };
+    let set = async {
+        sleep(secs(3)).await;
+        ours.sender.set_interval(secs(600)).unwrap();
+        assert!(ours.sender.set_interval(Duration::ZERO).is_err());
+        sleep(secs(2_000)).await;
+        ours.sender.status()
+    };
+    let status = tokio::select! {
+        status = set => status,
+        () = watch => panic!("it ended"),
+    };
+    assert_eq!(announced, [(0, secs(10)), (3, secs(600))]);
+    assert_eq!(status.peer.interval, secs(600));
+    assert_eq!(status.peer.detection_time, secs(609));
+    // One at most before 3 s, and one in ten minutes from then on.
+    assert!((3..=4).contains(&status.peer.pings), "{status:?}");
+}
+
+// ---- the file -----------------------------------------------------------------
+
+#[test]
+fn what_was_learned_comes_back_for_its_network_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("intervals.json");
+    let mut learned = search();
+    learned.learn(SearchOutcome::Answered { idle: 10 * MINUTE });
+    let mut file = IntervalFile::read(&path).unwrap();
+    file.remember("wifi: \"home\"\n", learned);
+    file.remember(&"k".repeat(5_000), learned);
+    file.write().unwrap();
+    let file = IntervalFile::read(&path).unwrap();
+    assert_eq!(file.recall("wifi: \"home\"\n", search()), learned);
+    assert_eq!(file.recall("wifi: work", search()), search());
+    assert_eq!(file.recall(&"k".repeat(5_000), search()), search());
+    // With another range it means something else.
+    let other = IntervalSearch::new(secs(1)..=secs(5)).unwrap();
+    assert_eq!(file.recall("wifi: \"home\"\n", other), other);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn the_network_that_was_used_longest_ago_is_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("intervals.json");
+    let mut learned = search();
+    learned.learn(SearchOutcome::Answered { idle: 10 * MINUTE });
+    let mut file = IntervalFile::empty(&path);
+    for network in 0..300 {
+        file.remember(&network.to_string(), learned);
+        file.remember("in use", learned);
+    }
+    file.write().unwrap();
+    let file = IntervalFile::read(&path).unwrap();
+    let is_known = |key: &str| file.recall(key, search()) == learned;
+    let known = (0..300).filter(|network| is_known(&network.to_string()));
+    assert_eq!(known.collect::<Vec<_>>(), (45..300).collect::<Vec<_>>());
+    assert!(is_known("in use"));
+}
+
+#[test]
+fn a_corrupt_file_is_said_to_be_so_and_never_believed_blindly() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("intervals.json");
+    let mut learned = search();
+    learned.learn(SearchOutcome::Answered { idle: 10 * MINUTE });
+    let mut file = IntervalFile::empty(&path);
+    file.remember("home", learned);
+    file.write().unwrap();
+    let whole = fs::read(&path).unwrap();
+    let (mut refused, mut read) = (0, 0);
+    let broken = (0..whole.len()).flat_map(|at| {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 1 << (at % 8);
+        [flipped, whole[..at].to_vec()]
+    });
+    for bytes in broken {
+        fs::write(&path, bytes).unwrap();
+        match IntervalFile::read(&path) {
+            Ok(file) => {
+                read += 1;
+                let found = file.recall("home", search());
+                assert!(search().range().contains(&found.safe()));
+            }
+            Err(IntervalFileError::Corrupt { .. } | IntervalFileError::Version { .. }) => {
+                refused += 1;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(refused > whole.len(), "{refused}, {read}");
+}
+
+#[test]
+fn a_file_of_another_version_or_without_end_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("intervals.json");
+    fs::write(&path, r#"{"version":2,"networks":{}}"#).unwrap();
+    let error = IntervalFile::read(&path).unwrap_err();
+    assert!(matches!(
+        error,
+        IntervalFileError::Version { version: 2, .. }
+    ));
+    fs::write(&path, vec![b' '; 3 << 20]).unwrap();
+    let error = IntervalFile::read(&path).unwrap_err();
+    assert!(matches!(error, IntervalFileError::Corrupt { .. }));
+    let error = IntervalFile::read(folder.path()).unwrap_err();
+    assert!(matches!(error, IntervalFileError::Io { .. }));
+}

@@ -55,7 +55,7 @@ fn signal(child: &Child, signal: rustix::process::Signal) -> io::Result<()> {
 /// Always.
 #[cfg(not(unix))]
 pub fn stop(_child: &Child) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
+    Err(unsupported())
 }
 
 /// Makes a process that stands still go on: not here.
@@ -65,7 +65,13 @@ pub fn stop(_child: &Child) -> io::Result<()> {
 /// Always.
 #[cfg(not(unix))]
 pub fn go_on(_child: &Child) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
+    Err(unsupported())
+}
+
+#[cfg(not(unix))]
+fn unsupported() -> io::Error {
+    let why = "this system has no signal that stops a process";
+    io::Error::new(io::ErrorKind::Unsupported, why)
 }
 
 /// For a child: have the kernel end us if the parent goes without cleaning

@@ -216,19 +216,20 @@ impl Room {
             }
             Message::Ask(Request::AddBot) => {
                 if let Err(error) = state.bots.add() {
-                    state.tell(
-                        id,
-                        Message::Notice {
-                            text: error.to_string(),
-                        },
-                    );
+                    let text = error.to_string();
+                    state.tell(id, Message::Notice { text });
                 }
             }
             Message::Ask(Request::CheckConnections) => {
                 let checked = state.check();
                 state.tell(id, checked);
             }
-            Message::Ask(Request::Do { bot, deed }) => state.act(bot, deed),
+            Message::Ask(Request::Do { bot, deed }) => {
+                if let Err(error) = state.act(bot, deed) {
+                    let text = format!("bot {bot}: {error}");
+                    state.tell(id, Message::Notice { text });
+                }
+            }
             // What only the server says.
             _ => {}
         }
@@ -342,7 +343,7 @@ impl State {
         })
     }
 
-    fn act(&mut self, bot: u32, deed: Deed) {
+    fn act(&mut self, bot: u32, deed: Deed) -> io::Result<()> {
         let member = self.members.values().find(|member| member.bot == Some(bot));
         match (deed, member) {
             (Deed::HangUp, Some(member)) => {
@@ -352,12 +353,9 @@ impl State {
                 member.hold.send_replace(deed == Deed::Hold);
             }
             (Deed::HangUp | Deed::Hold | Deed::ReadOn, None) => {}
-            (Deed::Kill | Deed::Freeze | Deed::Thaw, _) => {
-                if let Err(error) = self.bots.act(bot, deed) {
-                    eprintln!("bot {bot}: {error}");
-                }
-            }
+            (Deed::Kill | Deed::Freeze | Deed::Thaw, _) => self.bots.act(bot, deed)?,
         }
+        Ok(())
     }
 
     /// What nobody needs to see any more.

@@ -79,12 +79,13 @@ async fn server(config: Config) -> Result<bool, Box<dyn Error>> {
     println!("A death is known within {:?}.\n", config.detection_time());
 
     let epoch = Instant::now();
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let alice = Client::start("Alice", &listener, config, epoch).await?;
-    let bob = Client::start("Bob", &listener, config, epoch).await?;
-    let carol = Client::start("Carol", &listener, config, epoch).await?;
-
-    let (alice, bob, carol) = tokio::try_join!(alice.hangs(), bob.dies(), carol.leaves())?;
+    let start = |name| Client::start(name, config, epoch);
+    // At once: a process may take long to start, and the others are served meanwhile.
+    let (alice, bob, carol) = tokio::try_join!(
+        async { start("Alice").await?.hangs().await },
+        async { start("Bob").await?.dies().await },
+        async { start("Carol").await?.leaves().await },
+    )?;
     println!("\n{}\n{}\n{}", alice.text, bob.text, carol.text);
     Ok(alice.recognised && bob.recognised && carol.recognised)
 }
@@ -101,10 +102,10 @@ struct Client {
 impl Client {
     async fn start(
         name: &'static str,
-        listener: &TcpListener,
         config: Config,
         epoch: Instant,
     ) -> Result<Self, Box<dyn Error>> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
         let process = process::start_again(name, listener.local_addr()?)?;
         let (stream, _) = listener.accept().await?;
 

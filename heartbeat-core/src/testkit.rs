@@ -63,12 +63,9 @@
 //!
 //! What it can't tell: how your machine schedules, what your kernel does when
 //! it gives up (the simulated one never does), and anything about bandwidth or
-//! congestion. `docs/timings.md` compares what it predicts with real kernels.
-
-#![expect(
-    clippy::test_attr_in_doctest,
-    reason = "it shows what a user writes, and is run all the same"
-)]
+//! congestion. [`docs/timings.md`] compares what it predicts with real kernels.
+//!
+#![doc = concat!("[`docs/timings.md`]: ", env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/timings.md")]
 
 mod arbitrary;
 mod cuts;

@@ -23,7 +23,9 @@ use crate::{
 
 /// The transport of [`Heartbeat::typed`](crate::Heartbeat::typed): messages
 /// are `T`, in [postcard](https://postcard.jamesmunns.com/wire-format), framed
-/// as `docs/protocol.md` says.
+/// as [`docs/protocol.md`] says.
+///
+#[doc = concat!("[`docs/protocol.md`]: ", env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/protocol.md")]
 pub struct Postcard<T> {
     wire: Wire,
     messages: PhantomData<fn(T) -> T>,
@@ -40,6 +42,7 @@ impl<T> Postcard<T> {
 
 impl<T: Serialize + DeserializeOwned> Protocol for Postcard<T> {
     type Message = T;
+    type Codec = ();
     const HELLO: bool = Wire::HELLO;
     const HALF_CLOSE: bool = Wire::HALF_CLOSE;
 }

@@ -3,6 +3,7 @@
 
 mod address_space;
 mod any_stream;
+mod axum;
 mod driver;
 mod eight_situations;
 mod getting_started;
@@ -11,6 +12,7 @@ mod local_stall;
 mod loops;
 mod nats;
 mod networks;
+mod presence;
 mod processes;
 mod redis;
 mod runtimes;

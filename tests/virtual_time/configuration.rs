@@ -4,7 +4,11 @@
 #[path = "../../examples/config/settings.rs"]
 mod settings;
 
-use std::{collections::HashMap, fs, path::Path};
+use std::{
+    collections::HashMap,
+    fs,
+    path::{MAIN_SEPARATOR, Path},
+};
 
 use heartbeat_tests::{ms, secs};
 use heartbeat_tokio::{Config, ConfigLayer, Evidence, Role, SafetyNet};
@@ -354,6 +358,6 @@ fn load(name: &str, text: &str, variables: &[(&str, &str)]) -> Result<Settings, 
     fs::write(&path, text).unwrap();
     let owned = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
     let variables = variables.iter().map(owned).collect();
-    let here = format!("{}/", folder.path().display());
+    let here = format!("{}{MAIN_SEPARATOR}", folder.path().display());
     Settings::load(&path, variables).map_err(|error| error.to_string().replace(&here, ""))
 }

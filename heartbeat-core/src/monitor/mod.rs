@@ -87,7 +87,9 @@ use writes::Writes;
 /// after that one had left if nothing came, and so on; N·W after it began the
 /// peer is dead. Any [`Evidence`](crate::Evidence) ends the round. So the verdict comes after
 /// I + N·W of silence at the latest, and pings that couldn't leave use up the
-/// same N·W. `docs/state-machine.md` has each input in each state.
+/// same N·W. [`docs/state-machine.md`] has each input in each state.
+///
+#[doc = concat!("[`docs/state-machine.md`]: ", env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/state-machine.md")]
 #[derive(Clone, Debug)]
 pub struct Monitor {
     timing: Timing,

@@ -22,8 +22,10 @@ use crate::safety_net::Applied;
 /// every counter and gauge at zero, so that a monitoring system sees the first
 /// step too. Call it once, after the recorder was installed.
 ///
-/// What isn't described is measured all the same. `docs/observability.md` in
-/// the repository has the list, with what to be alarmed at.
+/// What isn't described is measured all the same. [`docs/observability.md`] has the
+/// list, with what to be alarmed at.
+///
+#[doc = concat!("[`docs/observability.md`]: ", env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/observability.md")]
 ///
 /// ```
 /// use metrics::NoopRecorder; // yours

@@ -15,6 +15,7 @@ pub(crate) type MaxUnsent = Switch<25>;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Switch<const OPTION: i32> {
     /// What the socket had before this option was set, while it is.
+    #[cfg(any(target_os = "android", target_os = "linux"))]
     own: Option<i32>,
 }
 

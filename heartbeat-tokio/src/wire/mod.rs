@@ -95,7 +95,9 @@ fn frame_size(length: u32) -> usize {
 }
 
 /// The default transport of a [`Heartbeat`](crate::Heartbeat): messages are
-/// [`Bytes`], framed as `docs/protocol.md` says.
+/// [`Bytes`], framed as [`docs/protocol.md`] says.
+///
+#[doc = concat!("[`docs/protocol.md`]: ", env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/protocol.md")]
 ///
 /// Payloads aren't copied when they arrive: they share the buffer that they
 /// were read into (except small ones that arrived alone, which would pin a
@@ -132,6 +134,7 @@ impl Wire {
 
 impl Protocol for Wire {
     type Message = Bytes;
+    type Codec = ();
     const HELLO: bool = true;
     const HALF_CLOSE: bool = false;
 }

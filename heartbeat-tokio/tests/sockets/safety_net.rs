@@ -645,6 +645,38 @@ fn what_a_file_leaves_out_follows_the_heartbeat() {
 
 // ===== apply =====
 
+/// What a system doesn't have is no failure: else each connection would be one there.
+#[tokio::test]
+async fn the_derived_net_is_complete_on_every_system() {
+    let (ours, peer) = pair().await;
+    let peer = peer.into_std().unwrap();
+    let longest = SafetyNet::new(secs(32_767), secs(32_767), 127).unwrap();
+    for net in [SafetyNet::from(&Config::default()), longest] {
+        for applied in [net.apply(&ours), net.apply(&peer)] {
+            assert!(applied.is_complete(), "{applied}");
+            assert_eq!(applied.keepalive, Outcome::Set);
+            assert!(!matches!(applied.retries, Outcome::NotAsked));
+        }
+    }
+    assert!(SockRef::from(&ours).keepalive().unwrap());
+}
+
+/// One option has both times there, and the retries need it.
+#[cfg(windows)]
+#[tokio::test]
+async fn windows_has_the_times_of_keepalive_and_perhaps_the_retries() {
+    let (ours, _peer) = pair().await;
+    let net = SafetyNet::from(&Config::default());
+    let applied = net.with_user_timeout(secs(20)).unwrap().apply(&ours);
+    assert_eq!([applied.idle, applied.interval], [Outcome::Set; 2]);
+    // Not before Windows 10, version 1703.
+    let retries = [Outcome::Set, Outcome::NotSupported];
+    assert!(retries.contains(&applied.retries), "{applied}");
+    let lacking = [applied.user_timeout, applied.max_unsent];
+    assert_eq!(lacking, [Outcome::NotSupported; 2]);
+    assert!(applied.is_complete(), "{applied}");
+}
+
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[tokio::test]
 async fn the_socket_has_what_was_derived() {

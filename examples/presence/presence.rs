@@ -1,0 +1,477 @@
+//! Who is connected to any gateway, kept in Redis. To copy, with the folder `presence/`.
+//!
+//! This module decides when a gateway may say who is present, and what it says when
+//! others may have taken it for dead. It doesn't judge connections: a heartbeat does,
+//! and the owner of the connection drops its [`Entry`].
+//!
+//! * A gateway has a **lease**, a key whose TTL follows from the heartbeat's detection
+//!   time ([`Terms`]). It refreshes it at a third of the TTL. When the lease has ended,
+//!   the first gateway to notice removes all of its entries and announces that once.
+//! * An **incarnation** is a process (a random number) and its **epoch**. All that a
+//!   gateway tells the store names both, and the store refuses every epoch but that of
+//!   the lease. Within an epoch there is one connection to the store, and so one order.
+//!   When that connection fails a new epoch begins: a script of the old one that is late
+//!   changes nothing, and all entries are told again.
+//! * A user is **present** with at least one entry, on any gateway. Without one the user
+//!   has a **grace period** to come back, and only then has left. A goodbye needs none.
+//! * [`Standing`] says what others may think of this gateway. It is told by this machine's
+//!   monotonic clock and the time at which the last refresh was *sent*, so it is never
+//!   later than the store. No other clock of a gateway matters.
+//! * Every change is one script, so each announcement is made once. An empty store counts
+//!   as one that lost its data: entries that had been announced are told silently.
+
+mod fleet;
+mod local;
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use metrics::{counter, gauge};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, Pipeline, RedisError, RedisResult, Script,
+    aio::MultiplexedConnection,
+};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep, sleep_until, timeout_at},
+};
+
+pub use fleet::{Announcement, Fleet, Kind, Roster};
+use local::{Batch, Ending, Local, Order};
+
+/// All keys begin with it. The braces keep them in one slot of a cluster.
+const PREFIX: &str = "{presence}:";
+
+/// What the script says to a gateway whose lease isn't its own any more.
+const FENCED: &str = "FENCED";
+
+const SCRIPT: &str = include_str!("presence/presence.lua");
+
+/// How long a lease is, and what follows for the whole fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    detection_time: Duration,
+    grace: Duration,
+}
+
+impl Terms {
+    /// From the heartbeats' `Config::detection_time`, D, and how long a client may take to
+    /// connect again: the longest wait before its first attempt, and what that takes.
+    #[must_use]
+    pub const fn new(detection_time: Duration, grace: Duration) -> Self {
+        Self {
+            detection_time,
+            grace,
+        }
+    }
+
+    /// The TTL of a gateway's lease: 3/2 · D. A gateway that freezes has refreshed it at
+    /// most a third ago, so it holds for D at least. By then the gateway's own clients
+    /// have found it dead, and are on their way to others.
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        self.detection_time * 3 / 2
+    }
+
+    /// A lease is refreshed this often: D / 2. Two refreshes may be lost.
+    #[must_use]
+    pub fn refresh(&self) -> Duration {
+        self.lease() / 3
+    }
+
+    /// How long a user may be without a connection and hasn't left.
+    #[must_use]
+    pub const fn grace(&self) -> Duration {
+        self.grace
+    }
+
+    /// What ends is announced so much later at most, plus two round trips to the store.
+    /// Gateways look no more often than this.
+    #[must_use]
+    pub fn look(&self) -> Duration {
+        self.refresh() / 8
+    }
+
+    /// From a client's death to the announcement, at most: D + grace + look.
+    #[must_use]
+    pub fn client_offline(&self) -> Duration {
+        self.detection_time + self.grace + self.look()
+    }
+
+    /// From a gateway's death to its announcement, at most: lease + look.
+    #[must_use]
+    pub fn gateway_lost(&self) -> Duration {
+        self.lease() + self.look()
+    }
+
+    /// From a gateway's death to the announcement of clients that didn't come back, at
+    /// most: lease + grace + 2 · look.
+    #[must_use]
+    pub fn gateway_offline(&self) -> Duration {
+        self.gateway_lost() + self.grace + self.look()
+    }
+}
+
+/// What others may think of this gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// There was no lease yet.
+    Starting,
+    /// The lease holds, and the store is up to date.
+    Held,
+    /// The lease holds. The store can't be reached, and doesn't know what happens here.
+    Stale,
+    /// The lease may have ended, and others may have announced this gateway as lost.
+    Fenced,
+    /// The lease was given up.
+    Closed,
+}
+
+/// A gateway's part in the presence of the fleet. Its clones are the same.
+#[derive(Clone, Debug)]
+pub struct Presence {
+    shared: Arc<Shared>,
+}
+
+impl Presence {
+    /// Starts a task that keeps the lease until [`close`](Self::close). Needs a runtime.
+    #[must_use]
+    pub fn start(store: Client, name: &str, terms: Terms) -> Self {
+        let shared = Arc::new(Shared {
+            local: Mutex::default(),
+            changed: Notify::new(),
+            standing: watch::Sender::new(Standing::Starting),
+            lease: watch::Sender::new(None),
+        });
+        let keeper = Keeper {
+            store,
+            script: Script::new(SCRIPT),
+            name: name.to_owned(),
+            gateway: random(),
+            terms,
+            shared: shared.clone(),
+        };
+        tokio::spawn(keeper.keep());
+        Self { shared }
+    }
+
+    /// The user has a connection here, until the entry is dropped. Never waits: while the
+    /// store can't be reached it is told later.
+    pub fn enter(&self, user: &str) -> Entry {
+        let connection = self.shared.local().enter(user);
+        self.shared.changed.notify_one();
+        Entry {
+            shared: self.shared.clone(),
+            connection,
+            ending: Ending {
+                at_once: false,
+                why: "gone".into(),
+            },
+        }
+    }
+
+    /// What others may think of this gateway, now and from now on.
+    #[must_use]
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.shared.standing.subscribe()
+    }
+
+    /// Gives the lease up when all that is known has been told. Users that are still here
+    /// have the grace period to appear elsewhere. Put a limit of your own on the wait: it
+    /// takes as long as the store can't be reached.
+    pub async fn close(self) {
+        self.shared.local().close();
+        self.shared.changed.notify_one();
+        let closed = |standing: &Standing| *standing == Standing::Closed;
+        let _ = self.standing().wait_for(closed).await;
+    }
+}
+
+/// A user's connection to this gateway, from [`Presence::enter`]. Dropped, it is lost: the
+/// user has the grace period to come back.
+#[derive(Debug)]
+#[must_use = "the user is present for as long as this lives"]
+pub struct Entry {
+    shared: Arc<Shared>,
+    connection: u64,
+    ending: Ending,
+}
+
+impl Entry {
+    /// The connection was lost, and how. The user has the grace period to come back.
+    pub fn lost(mut self, why: &str) {
+        self.ending.why = why.into();
+    }
+
+    /// The user said goodbye, and has left at once if this was the last connection.
+    pub fn left(mut self, why: &str) {
+        self.ending = Ending {
+            at_once: true,
+            why: why.into(),
+        };
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.shared.local().end(self.connection, &self.ending);
+        self.shared.changed.notify_one();
+    }
+}
+
+// ---- what is shared between the handles and the task ------------------------
+
+#[derive(Debug)]
+struct Shared {
+    local: Mutex<Local>,
+    changed: Notify,
+    standing: watch::Sender<Standing>,
+    /// Until when the lease holds, whatever happens; `None` before there is one.
+    lease: watch::Sender<Option<Instant>>,
+}
+
+impl Shared {
+    fn local(&self) -> MutexGuard<'_, Local> {
+        self.local.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, standing: Standing) {
+        let is_new = |old: &mut Standing| std::mem::replace(old, standing) != standing;
+        self.standing.send_if_modified(is_new);
+    }
+
+    /// Says so when the lease isn't refreshed in time.
+    async fn watch_lease(&self) {
+        let mut lease = self.lease.subscribe();
+        loop {
+            let until = *lease.borrow_and_update();
+            if let Some(until) = until {
+                tokio::select! {
+                    _ = lease.changed() => continue,
+                    () = sleep_until(until) => {}
+                }
+                counter!("presence_fenced_total").increment(1);
+                gauge!("presence_lease").set(0);
+                self.set(Standing::Fenced);
+            }
+            let _ = lease.changed().await;
+        }
+    }
+}
+
+// ---- the task ---------------------------------------------------------------
+
+/// Keeps the lease, and tells the store what changes.
+struct Keeper {
+    store: Client,
+    script: Script,
+    name: String,
+    /// This process; with the epoch, its incarnation.
+    gateway: String,
+    terms: Terms,
+    shared: Arc<Shared>,
+}
+
+impl Keeper {
+    async fn keep(self) {
+        let epochs = async {
+            let mut epoch = 0;
+            loop {
+                epoch += 1;
+                let Err(error) = self.hold(epoch).await else {
+                    return;
+                };
+                counter!("presence_store_errors_total").increment(1);
+                if error.code() == Some(FENCED) {
+                    // The store knows it better than our clock.
+                    self.shared.lease.send_replace(Some(Instant::now()));
+                } else if *self.shared.standing.borrow() == Standing::Held {
+                    self.shared.set(Standing::Stale);
+                }
+                sleep(self.terms.look()).await;
+            }
+        };
+        tokio::select! {
+            () = epochs => {}
+            () = self.shared.watch_lease() => {}
+        }
+        self.shared.set(Standing::Closed);
+    }
+
+    /// One epoch: one connection to the store, from its beginning to an error, or `Ok` when
+    /// the lease has been given up.
+    async fn hold(&self, epoch: u64) -> RedisResult<()> {
+        let mut store = open(&self.store, Instant::now() + self.terms.refresh()).await?;
+        let (number, mut until) = self.register(&mut store, epoch).await?;
+        let mut refresh_at = Instant::now();
+        loop {
+            let batch = self.shared.local().tell(&number);
+            let is_due = refresh_at <= Instant::now();
+            if batch.is_empty() && !is_due {
+                if self.shared.local().is_closing() {
+                    return self.close(&mut store, epoch, until).await;
+                }
+                tokio::select! {
+                    () = sleep_until(refresh_at) => {}
+                    () = self.shared.changed.notified() => {}
+                }
+                continue;
+            }
+            let sent = Instant::now();
+            let orders = self.orders(epoch, &batch, is_due);
+            let replies: Vec<(usize, i64)> = within(until, orders.query_async(&mut store)).await?;
+            self.shared.local().confirm(&number, &batch);
+            if has_grace(&batch) {
+                refresh_at = refresh_at.min(sent + self.terms.grace);
+            }
+            if let Some((entries, more_in)) = replies.first() {
+                until = self.refreshed(sent, until);
+                refresh_at = sent + self.look_again(*more_in);
+                self.compare(*entries)?;
+            }
+        }
+    }
+
+    /// Takes the lease in a new epoch. Returns the store's number, and until when it holds.
+    async fn register(
+        &self,
+        store: &mut MultiplexedConnection,
+        epoch: u64,
+    ) -> RedisResult<(String, Instant)> {
+        let known = self.shared.local().store().to_owned();
+        let sent = Instant::now();
+        let mut register = self.order("register", epoch);
+        register
+            .arg(millis(self.terms.lease()))
+            .arg(millis(self.terms.grace));
+        register.arg(&self.name).arg(known).arg(random());
+        let until = sent + self.terms.lease();
+        let number: String = within(until, register.query_async(store)).await?;
+        self.shared.local().begin(&number);
+        Ok((number, self.refreshed(sent, until)))
+    }
+
+    /// The lease holds for so long from when this was sent. The store counts from later.
+    fn refreshed(&self, sent: Instant, before: Instant) -> Instant {
+        let until = sent + self.terms.lease();
+        if until > before + 2 * self.terms.refresh() {
+            counter!("presence_late_refreshes_total").increment(1);
+        }
+        self.shared.lease.send_replace(Some(until));
+        self.shared.set(Standing::Held);
+        gauge!("presence_lease").set(1);
+        until
+    }
+
+    /// When the store has to be looked at again: it said in how many milliseconds there is
+    /// more to do, if at all.
+    fn look_again(&self, more_in: i64) -> Duration {
+        let more_in = u64::try_from(more_in).map_or(Duration::MAX, Duration::from_millis);
+        more_in.clamp(self.terms.look(), self.terms.refresh())
+    }
+
+    /// The store has exactly the entries that it was told, or it isn't the only one to
+    /// change them: a new epoch puts that right.
+    fn compare(&self, entries: usize) -> RedisResult<()> {
+        let told = self.shared.local().entries();
+        gauge!("presence_entries").set(u32::try_from(told).unwrap_or(u32::MAX));
+        if entries == told {
+            return Ok(());
+        }
+        let ghosts = u64::try_from(entries.saturating_sub(told)).unwrap_or(0);
+        counter!("presence_ghosts_total").increment(ghosts);
+        Err((ErrorKind::Client, "the store has other entries").into())
+    }
+
+    async fn close(
+        &self,
+        store: &mut MultiplexedConnection,
+        epoch: u64,
+        until: Instant,
+    ) -> RedisResult<()> {
+        let mut close = self.order("close", epoch);
+        close.arg(millis(self.terms.grace)).arg(&self.name);
+        within(until, close.query_async(store)).await
+    }
+
+    /// All that is told in one go. Only a refresh has a reply.
+    fn orders(&self, epoch: u64, batch: &Batch, refresh: bool) -> Pipeline {
+        let mut orders = Pipeline::new();
+        for order in batch {
+            let told = match order {
+                Order::Enter {
+                    connection,
+                    user,
+                    again,
+                } => {
+                    let mut enter = self.order("enter", epoch);
+                    enter.arg(connection).arg(user).arg(u8::from(*again));
+                    enter
+                }
+                Order::Leave { connection, ending } => {
+                    let grace = if ending.at_once {
+                        0
+                    } else {
+                        millis(self.terms.grace)
+                    };
+                    let mut leave = self.order("leave", epoch);
+                    leave.arg(connection).arg(grace).arg(&ending.why);
+                    leave
+                }
+            };
+            orders.add_command(told).ignore();
+        }
+        if refresh {
+            let mut refresh = self.order("refresh", epoch);
+            refresh
+                .arg(millis(self.terms.lease()))
+                .arg(millis(self.terms.grace));
+            orders.add_command(refresh);
+        }
+        orders
+    }
+
+    fn order(&self, operation: &str, epoch: u64) -> Cmd {
+        let mut order = redis::cmd("EVALSHA");
+        order.arg(self.script.get_hash()).arg(1).arg(PREFIX);
+        order.arg(operation).arg(&self.gateway).arg(epoch);
+        order
+    }
+}
+
+fn has_grace(batch: &Batch) -> bool {
+    let has_grace = |order: &Order| matches!(order, Order::Leave { ending, .. } if !ending.at_once);
+    batch.iter().any(has_grace)
+}
+
+/// A connection of our own, which never connects again by itself, and knows the script.
+async fn open(store: &Client, until: Instant) -> RedisResult<MultiplexedConnection> {
+    // How long we wait is decided here.
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(None)
+        .set_response_timeout(None);
+    within(until, async {
+        let mut store = store
+            .get_multiplexed_async_connection_with_config(&config)
+            .await?;
+        Script::new(SCRIPT).load_async(&mut store).await?;
+        Ok(store)
+    })
+    .await
+}
+
+async fn within<T>(until: Instant, asked: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
+    let late = |_| RedisError::from((ErrorKind::Io, "the store doesn't answer in time"));
+    timeout_at(until, asked).await.map_err(late)?
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A number that nobody else has.
+fn random() -> String {
+    format!("{:016x}", fastrand::u64(..))
+}

@@ -1,0 +1,95 @@
+//! The fleet in a terminal: a picture where there is one, and lines elsewhere.
+
+use std::{
+    error::Error,
+    io::{IsTerminal, stdout},
+    time::Duration,
+};
+
+use clap::Args;
+use heartbeat_examples::process;
+use tokio::time::interval;
+
+use crate::{
+    Timings,
+    message::{View, promises},
+    presence::Fleet,
+};
+
+#[derive(Args, Clone)]
+pub struct Options {
+    /// Where Redis is
+    #[arg(long, value_name = "URL", default_value = "redis://127.0.0.1/")]
+    redis: String,
+    #[command(flatten)]
+    timings: Timings,
+}
+
+pub async fn run(options: Options) -> Result<(), Box<dyn Error>> {
+    let store = redis::Client::open(&*options.redis)?;
+    let promises = promises(options.timings.terms());
+    tokio::select! {
+        () = show(store, promises) => Ok(()),
+        interrupted = process::interrupted() => Ok(interrupted?),
+    }
+}
+
+/// Goes on for ever.
+pub async fn show(store: redis::Client, promises: Vec<String>) {
+    if !stdout().is_terminal() {
+        let mut fleet = Fleet::new(store);
+        loop {
+            match fleet.next().await {
+                Ok(announcement) => println!("{announcement}"),
+                Err(error) => println!("* the store can't be reached: {error}"),
+            }
+        }
+    }
+    let mut view = View {
+        promises,
+        ..View::default()
+    };
+    let (mut rosters, mut news) = (Fleet::new(store.clone()), Fleet::new(store));
+    let mut each = interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            told = news.next() => if let Ok(told) = told {
+                view.news.insert(0, told.to_string());
+                view.news.truncate(12);
+            },
+            _ = each.tick() => {
+                view.standing = match rosters.roster().await {
+                    Ok(roster) => {
+                        view.show(&roster);
+                        String::new()
+                    }
+                    Err(error) => format!("STALE: {error}"),
+                };
+                print!("\x1b[2J\x1b[H{}", picture(&view));
+            }
+        }
+    }
+}
+
+fn picture(view: &View) -> String {
+    let mut lines = view.promises.clone();
+    lines.push(format!(
+        "\n{} users are present {}",
+        view.present, view.standing
+    ));
+    for place in &view.gateways {
+        let Some(bar) = place.connections.checked_div(10) else {
+            continue;
+        };
+        let (name, lease) = (&place.name, place.lease_ms);
+        let bar = "#".repeat(bar.min(40));
+        lines.push(format!(
+            "  {name:10} lease {lease:6} ms  {:6} {bar}",
+            place.connections
+        ));
+    }
+    let away = view.users.iter().filter(|user| user.at.is_empty()).count();
+    lines.push(format!("  {:10} {away:25}\n", "away"));
+    lines.extend(view.news.iter().cloned());
+    lines.join("\n") + "\n"
+}

@@ -86,10 +86,11 @@ mod guide {
     #[doc = include_str!("../../docs/guide/busy.md")]
     struct Busy;
 
-    #[doc = include_str!("../../docs/guide/batteries.md")]
-    struct Batteries;
     #[doc = include_str!("../../docs/guide/many-connections.md")]
     struct ManyConnections;
+
+    #[doc = include_str!("../../docs/guide/batteries.md")]
+    struct Batteries;
 
     #[doc = include_str!("../../docs/guide/reconnect.md")]
     struct ConnectingAgain;

@@ -21,7 +21,10 @@ use heartbeat_tokio::{
     testkit::{Line, Side},
 };
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, copy_bidirectional, duplex, split},
+    io::{
+        AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, DuplexStream, copy_bidirectional, duplex,
+        split,
+    },
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
@@ -32,11 +35,10 @@ fn pair(config: Config) -> (Io, Io, Line) {
     (io(left), io(right), line)
 }
 
-/// What each end of a tunnel has carried.
-type Carried = [JoinHandle<io::Result<(u64, u64)>>; 2];
+type Carried = JoinHandle<io::Result<(u64, u64)>>;
 
 /// Two programs' streams, and between them a tunnel whose middle is a heartbeat.
-fn tunnel() -> (tokio::io::DuplexStream, tokio::io::DuplexStream, Carried) {
+fn tunnel() -> (DuplexStream, DuplexStream, [Carried; 2]) {
     let (mut left, mut right, _) = pair(quick());
     let ((client, mut entry), (mut exit, server)) = (duplex(1 << 16), duplex(1 << 16));
     let carried = [

@@ -62,6 +62,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         0
     }
 
+    /// Whether we don't read, because the inbox is full.
+    pub(crate) const fn is_paused(&self) -> bool {
+        self.inbox.is_paused()
+    }
+
     /// The next event out of the inbox. Reading goes on when it is empty.
     pub(crate) fn take_from_inbox(&mut self) -> Option<PeerEvent<C::Message>> {
         let event = self.inbox.pop();

@@ -316,11 +316,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         stream.map_or(Ok(None), |stream| self.net.check(stream))
     }
 
-    /// Whether we don't read, because the inbox is full.
-    pub(crate) const fn is_paused(&self) -> bool {
-        self.inbox.is_paused()
-    }
-
     pub(crate) fn move_net(&mut self, socket: SocketOf<S>) {
         if let Some(stream) = &self.stream {
             self.net

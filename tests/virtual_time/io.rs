@@ -32,12 +32,11 @@ fn pair(config: Config) -> (Io, Io, Line) {
     (io(left), io(right), line)
 }
 
+/// What each end of a tunnel has carried.
+type Carried = [JoinHandle<io::Result<(u64, u64)>>; 2];
+
 /// Two programs' streams, and between them a tunnel whose middle is a heartbeat.
-fn tunnel() -> (
-    tokio::io::DuplexStream,
-    tokio::io::DuplexStream,
-    [JoinHandle<io::Result<(u64, u64)>>; 2],
-) {
+fn tunnel() -> (tokio::io::DuplexStream, tokio::io::DuplexStream, Carried) {
     let (mut left, mut right, _) = pair(quick());
     let ((client, mut entry), (mut exit, server)) = (duplex(1 << 16), duplex(1 << 16));
     let carried = [

@@ -1,6 +1,8 @@
 //! The search for the longest interval, on networks that are steady, that change
 //! their mind, and that report whatever comes to mind.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic too")]
+
 use core::time::Duration;
 
 use heartbeat_core::{IdleGauge, Instant, IntervalSearch, SearchMethod, SearchOutcome};

@@ -13,11 +13,13 @@ use std::{
 
 use futures_core::Stream;
 use futures_sink::Sink;
-use heartbeat_core::{Control, GoodbyeCode, ProtocolError};
+use heartbeat_core::{Control, Dialogue, GoodbyeCode, ProtocolError};
 
 use crate::{
     Detail, SendError,
-    transport::{Broken, Buffered, Dialect, Doorman, Frame, Protocol, Scope, Transport, reason},
+    transport::{
+        Broken, Buffered, Dialect, Doorman, Frame, Protocol, Scope, Transport, dialogue_of, reason,
+    },
 };
 
 /// The bytes of messages that a sink may hold before another one is handed over. Its
@@ -239,6 +241,10 @@ where
     fn poll_shutdown(&mut self, transport: &mut T, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let closed = Pin::new(transport).poll_close(cx);
         closed.map_err(|error| into_io(error.into()))
+    }
+
+    fn dialogue(&self, transport: &T) -> Dialogue {
+        dialogue_of(transport)
     }
 
     fn into_buffered(self) -> Buffered<T::Message> {

@@ -3,6 +3,7 @@
 
 mod address_space;
 mod any_stream;
+mod brokers;
 mod driver;
 mod eight_situations;
 mod getting_started;
@@ -13,6 +14,7 @@ mod nats;
 mod networks;
 mod presence;
 mod processes;
+mod progress;
 mod redis;
 mod runtimes;
 mod slow_reader;

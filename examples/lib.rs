@@ -8,7 +8,4 @@ pub mod network;
 pub mod process;
 #[cfg(all(feature = "network", target_os = "linux"))]
 pub mod relay;
-#[cfg(feature = "websocket")]
-#[path = "websocket/websocket.rs"]
-pub mod websocket;
 pub mod witness;

@@ -25,7 +25,7 @@
 //! | `page/` | the page |
 //!
 //! Messages are of one type: in Postcard over plain TCP, in JSON over a
-//! WebSocket (`../websocket/websocket.rs`). In both they travel in this project's own
+//! WebSocket. In both they travel in this project's own
 //! frames, since a page's script sees nothing of WebSocket's own pings.
 
 mod bots;

@@ -9,11 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use axum::extract::{ConnectInfo, ws::WebSocket};
 use futures::{Sink, SinkExt, Stream, StreamExt};
-use heartbeat_examples::websocket::{OwnFrames, WebSocket};
 use heartbeat_tokio::{
-    Cause, CloseReason, Config, Death, Diagnosis, Frames, Heartbeat, PeerEvent, Postcard,
-    SendError, Status,
+    Cause, CloseReason, Config, Death, Diagnosis, Heartbeat, PeerEvent, Postcard, SendError,
+    Status,
+    websocket::{Connection, OwnFrames, TcpSocket},
 };
 use tokio::{
     net::TcpStream,
@@ -41,8 +42,8 @@ pub enum Command {
 pub type Terminal = Heartbeat<Shared, Postcard<Message>>;
 
 /// A page: JSON in a WebSocket.
-pub type Page = Heartbeat<PageSocket, Frames<PageSocket>>;
-pub type PageSocket = WebSocket<Shared, OwnFrames<Message>>;
+pub type Page = Connection<PageSocket, OwnFrames<Message>>;
+pub type PageSocket = (WebSocket, ConnectInfo<TcpSocket>);
 
 pub fn terminal(stream: TcpStream, config: Config) -> (Terminal, Weak<TcpStream>) {
     let stream = Shared::new(stream);
@@ -52,9 +53,8 @@ pub fn terminal(stream: TcpStream, config: Config) -> (Terminal, Weak<TcpStream>
 }
 
 pub fn page(stream: PageSocket, config: Config) -> (Page, Weak<TcpStream>) {
-    let socket = stream.get_ref().downgrade();
-    let peer = Heartbeat::with_frames(stream, config);
-    let peer = peer.with_socket(|stream| Some(stream.get_ref().socket()));
+    let socket = stream.1.downgrade();
+    let peer = Heartbeat::websocket_with(stream, OwnFrames::typed(), config);
     (peer, socket)
 }
 

@@ -4,7 +4,7 @@
 //! encoded depends on what carries it.
 
 use bytes::Bytes;
-use heartbeat_examples::websocket::{BoxError, Payload};
+use heartbeat_tokio::websocket::{BoxError, Payload};
 use serde::{Deserialize, Serialize};
 
 /// The longest message that is accepted, in bytes as they travel.

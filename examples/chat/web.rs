@@ -3,12 +3,13 @@
 //! This module decides who may open a WebSocket: the page itself, and programs
 //! that aren't browsers. What is said in it is decided elsewhere.
 
-use std::{net::IpAddr, time::Duration};
+use std::net::IpAddr;
 
 use axum::{
     Router,
-    body::{Body, Bytes},
-    extract::{Request, State},
+    extract::{
+        ConnectInfo, State, connect_info::IntoMakeServiceWithConnectInfo, ws::WebSocketUpgrade,
+    },
     http::{
         HeaderMap, HeaderValue, StatusCode,
         header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN},
@@ -16,19 +17,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use heartbeat_examples::websocket::WebSocket;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::{rt::TokioIo, server::conn::auto::upgrade};
+use heartbeat_tokio::websocket::TcpSocket;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::{net::TcpStream, time::timeout};
-use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
-use crate::{
-    member::{self, PageSocket},
-    message::MAX_LENGTH,
-    room::Room,
-    socket::Shared,
-};
+use crate::{member, message::MAX_LENGTH, room::Room};
 
 /// Nothing from elsewhere, and no script but ours.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
@@ -39,7 +31,10 @@ const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
-pub fn app(room: Room, metrics: PrometheusHandle) -> Router {
+pub fn app(
+    room: Room,
+    metrics: PrometheusHandle,
+) -> IntoMakeServiceWithConnectInfo<Router, TcpSocket> {
     let page = |content_type, text| get(move || async move { file(content_type, text) });
     Router::new()
         .route("/", page(HTML, include_str!("page/index.html")))
@@ -52,6 +47,7 @@ pub fn app(room: Room, metrics: PrometheusHandle) -> Router {
         .route("/metrics", get(move || async move { metrics.render() }))
         .route("/socket", get(socket))
         .with_state(room)
+        .into_make_service_with_connect_info()
 }
 
 fn file(content_type: &'static str, text: &'static str) -> Response {
@@ -64,32 +60,25 @@ fn file(content_type: &'static str, text: &'static str) -> Response {
 }
 
 /// Answers the handshake. What follows is a member of the room.
-async fn socket(State(room): State<Room>, request: Request) -> Response {
-    if !is_welcome(request.headers()) {
+async fn socket(
+    State(room): State<Room>,
+    headers: HeaderMap,
+    socket: ConnectInfo<TcpSocket>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    if !is_welcome(&headers) {
         return StatusCode::FORBIDDEN.into_response();
     }
-    let response = match create_response_with_body(&request, Body::empty) {
-        Ok(response) => response,
-        Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
-    };
-    let upgraded = hyper::upgrade::on(request);
-    tokio::spawn(async move {
-        let opened = timeout(Duration::from_secs(10), open(upgraded)).await;
-        if let Ok(Some(socket)) = opened {
-            let peer = member::page(socket, room.config());
-            member::serve(room, peer, true).await;
-        }
-    });
-    response
-}
-
-async fn open(upgraded: OnUpgrade) -> Option<PageSocket> {
-    // The TCP stream itself, so that the kernel can be asked about it.
-    let parts = upgrade::downcast::<TokioIo<TcpStream>>(upgraded.await.ok()?).ok()?;
-    let stream = parts.io.into_inner();
-    let _ = stream.set_nodelay(true);
-    let read: Bytes = parts.read_buf;
-    Some(WebSocket::opened(Shared::new(stream), read, MAX_LENGTH).await)
+    if let Some(socket) = socket.get() {
+        let _ = socket.set_nodelay(true);
+    }
+    let upgrade = upgrade
+        .read_buffer_size(4096)
+        .max_message_size(2 * MAX_LENGTH);
+    upgrade.on_upgrade(async |ws| {
+        let peer = member::page((ws, socket), room.config());
+        member::serve(room, peer, true).await;
+    })
 }
 
 /// Any page in the world can open a WebSocket to this machine, and the buttons

@@ -5,12 +5,16 @@
 
 use std::{error::Error, net::SocketAddr, sync::Arc, time::Duration};
 
+use axum::extract::{ConnectInfo, ws::WebSocket};
 use clap::Args;
-use heartbeat_examples::{process, websocket::OwnFrames, websocket::WebSocket};
-use heartbeat_tokio::{CloseReason, Config, Driver, GoodbyeCode, Heartbeat, PeerEvent, Receiver};
+use heartbeat_examples::process;
+use heartbeat_tokio::{
+    CloseReason, Config, Driver, GoodbyeCode, Heartbeat, PeerEvent, Receiver,
+    websocket::{OwnFrames, TcpSocket},
+};
 use metrics::gauge;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     sync::watch,
     time::{Instant, sleep, timeout},
 };
@@ -139,9 +143,8 @@ async fn accept(listener: TcpListener, gateway: &Gateway) {
 }
 
 /// A page's connection. How a WebSocket comes to a heartbeat is decided here alone.
-pub fn page(socket: WebSocket<TcpStream, OwnFrames<Message>>, config: Config) -> Driver<Message> {
-    let peer = Heartbeat::with_frames(socket, config);
-    peer.with_socket(|socket| socket.socket()).spawn()
+pub fn page(socket: (WebSocket, ConnectInfo<TcpSocket>), config: Config) -> Driver<Message> {
+    Heartbeat::websocket_with(socket, OwnFrames::typed(), config).spawn()
 }
 
 /// Serves a connection to its end: the user is present for as long.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
-use heartbeat_examples::websocket::{BoxError, Payload};
+use heartbeat_tokio::websocket::{BoxError, Payload};
 use serde::{Deserialize, Serialize};
 
 use crate::presence::{Announcement, Kind, Roster, Standing, Terms};

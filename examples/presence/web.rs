@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use axum::{
     Router,
-    body::{Body, Bytes},
-    extract::{Request, State},
+    extract::{
+        ConnectInfo, State, connect_info::IntoMakeServiceWithConnectInfo, ws::WebSocketUpgrade,
+    },
     http::{
         HeaderMap, HeaderValue, StatusCode,
         header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN},
@@ -13,28 +14,27 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use heartbeat_examples::websocket::{OwnFrames, WebSocket};
-use hyper::upgrade::OnUpgrade;
-use hyper_util::{rt::TokioIo, server::conn::auto::upgrade};
+use heartbeat_tokio::websocket::TcpSocket;
 use metrics::{describe_counter, describe_gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use tokio::{net::TcpStream, time::timeout};
-use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
 use crate::{
     gateway::{self, Gateway},
-    message::{MAX_LENGTH, Message},
+    message::MAX_LENGTH,
 };
 
 /// Nothing from elsewhere, and no script but ours.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
-    connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
-pub fn app(gateway: Gateway, metrics: PrometheusHandle) -> Router {
+pub fn app(
+    gateway: Gateway,
+    metrics: PrometheusHandle,
+) -> IntoMakeServiceWithConnectInfo<Router, TcpSocket> {
     let page = |content_type, text| get(move || async move { file(content_type, text) });
     let script = include_str!("../heartbeat-js/heartbeat.js");
     Router::new()
@@ -45,6 +45,7 @@ pub fn app(gateway: Gateway, metrics: PrometheusHandle) -> Router {
         .route("/metrics", get(async move || metrics.render()))
         .route("/socket", get(socket))
         .with_state(gateway)
+        .into_make_service_with_connect_info()
 }
 
 /// What `/metrics` shows: of every heartbeat, and of the presence. Nothing listens.
@@ -90,32 +91,26 @@ fn file(content_type: &'static str, text: &'static str) -> Response {
 }
 
 /// Answers the handshake. What follows is a client.
-async fn socket(State(gateway): State<Gateway>, request: Request) -> Response {
-    if !is_welcome(request.headers()) {
+async fn socket(
+    State(gateway): State<Gateway>,
+    headers: HeaderMap,
+    socket: ConnectInfo<TcpSocket>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    if !is_welcome(&headers) {
         return StatusCode::FORBIDDEN.into_response();
     }
-    let response = match create_response_with_body(&request, Body::empty) {
-        Ok(response) => response,
-        Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
-    };
-    let upgraded = hyper::upgrade::on(request);
-    gateway.tasks.clone().spawn(async move {
-        let opened = timeout(Duration::from_secs(10), open(upgraded)).await;
-        if let Ok(Some(socket)) = opened {
-            let peer = gateway::page(socket, gateway.config);
-            gateway::serve(gateway, peer).await;
-        }
-    });
-    response
-}
-
-async fn open(upgraded: OnUpgrade) -> Option<WebSocket<TcpStream, OwnFrames<Message>>> {
-    // The TCP stream itself, so that the kernel can be asked about it.
-    let parts = upgrade::downcast::<TokioIo<TcpStream>>(upgraded.await.ok()?).ok()?;
-    let stream = parts.io.into_inner();
-    let _ = stream.set_nodelay(true);
-    let read: Bytes = parts.read_buf;
-    Some(WebSocket::opened(stream, read, MAX_LENGTH).await)
+    if let Some(socket) = socket.get() {
+        let _ = socket.set_nodelay(true);
+    }
+    let upgrade = upgrade
+        .read_buffer_size(4096)
+        .max_message_size(2 * MAX_LENGTH);
+    upgrade.on_upgrade(async |ws| {
+        let tasks = gateway.tasks.clone();
+        let peer = gateway::page((ws, socket), gateway.config);
+        tasks.spawn(gateway::serve(gateway, peer));
+    })
 }
 
 /// Any page in the world can open a WebSocket to this machine. A browser has to come from

@@ -12,23 +12,21 @@
 //! | none | as WebSocket's own pings, which every browser answers |
 //! | `ordinary` | as ordinary messages that the page's script answers (`beats.js`): a script that hangs is found too |
 //! | `own` | as frames of this project's own (`../heartbeat-js`): the page finds out when the server is dead, and comes back |
-//!
-//! `websocket.rs` is a WebSocket as the heartbeat wants it.
 
 mod http;
 
-use std::{env, error::Error, time::Duration};
+use std::{env, error::Error, fmt::Debug, time::Duration};
 
-use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
-use heartbeat_examples::websocket::{
-    Beats, ControlFrames, Message, OrdinaryFrames, OwnFrames, WebSocket,
+use heartbeat_tokio::{
+    Config, Heartbeat, PeerEvent,
+    websocket::{Beats, Messages, OwnFrames, Pings},
 };
-use heartbeat_tokio::{Config, Heartbeat, PeerEvent};
 use tokio::{
     net::{TcpListener, TcpStream},
     time::timeout,
 };
+use tokio_tungstenite::accept_async;
 
 /// What the browser loads for `own`.
 const OWN_PAGE: &str = concat!(
@@ -56,9 +54,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let beats = beats.clone();
         tokio::spawn(async move {
             let served = match &*beats {
-                "own" => serve::<OwnFrames<Bytes>>(stream, OWN_PAGE, "welcome".into()).await,
-                "ordinary" => serve::<OrdinaryFrames>(stream, PAGE, "welcome".into()).await,
-                _ => serve::<ControlFrames>(stream, PAGE, Message::Text("welcome".into())).await,
+                "own" => serve(stream, OWN_PAGE, OwnFrames::new(), "welcome".into()).await,
+                "ordinary" => serve(stream, PAGE, Messages, "welcome".into()).await,
+                _ => serve(stream, PAGE, Pings, "welcome".into()).await,
             };
             if let Err(error) = served {
                 eprintln!("{error}");
@@ -68,17 +66,22 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// One connection: the page, or the WebSocket that it opens.
-async fn serve<B>(stream: TcpStream, page: &str, welcome: B::Message) -> Result<(), Box<dyn Error>>
+async fn serve<B: Beats>(
+    stream: TcpStream,
+    page: &str,
+    beats: B,
+    welcome: B::Message,
+) -> Result<(), Box<dyn Error>>
 where
-    B: Beats,
+    B::Message: Debug,
 {
     stream.set_nodelay(true)?;
     let config = Config::detect_within(Duration::from_secs(5))?;
     if timeout(config.timeout(), http::path(&stream)).await?? != "/socket" {
         return Ok(timeout(config.timeout(), http::hand_out(stream, page)).await??);
     }
-    let socket = timeout(config.timeout(), WebSocket::<_, B>::accept(stream)).await??;
-    let mut page = Heartbeat::with_frames(socket, config).with_socket(WebSocket::socket);
+    let socket = timeout(config.timeout(), accept_async(stream)).await??;
+    let mut page = Heartbeat::websocket_with(socket, beats, config);
 
     page.send(welcome).await?;
     while let Some(event) = page.next().await {

@@ -5,8 +5,6 @@
 //! know the seed can't tell the next nonce from the former ones. The same
 //! seed gives the same numbers, which is what makes runs repeatable.
 
-use core::hash::Hasher;
-
 use siphasher::sip::SipHasher24;
 
 use crate::frame::Nonce;
@@ -44,9 +42,7 @@ impl Random {
     }
 
     fn draw(self, purpose: u64, index: u32) -> u64 {
-        let mut hasher = SipHasher24::new_with_keys(self.seed, purpose);
-        hasher.write_u32(index);
-        hasher.finish()
+        SipHasher24::new_with_keys(self.seed, purpose).hash(&index.to_le_bytes())
     }
 }
 

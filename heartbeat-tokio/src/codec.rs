@@ -5,8 +5,9 @@
 //! is the codec's to say, and when to ping the monitor's.
 
 use std::{
+    collections::VecDeque,
     error::Error,
-    io,
+    io, mem,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     task::{Context, Poll, ready},
@@ -25,7 +26,7 @@ use crate::{
     error::EncodeError,
     pool,
     transport::{
-        Broken, Buffered, Dialect, Doorman, Frame, Protocol, Scope, Transport, dialogue_of,
+        Broken, Buffered, Dialect, Doorman, Failure, Frame, Protocol, Scope, Transport, dialogue_of,
     },
 };
 
@@ -43,8 +44,12 @@ pub struct Codec<C> {
     /// anything.
     codec: Result<C, Panicked>,
     read: BytesMut,
+    /// Bytes that somebody else had read, as long as they count as unread.
+    handed_over: usize,
     /// The stream has ended.
     eof: bool,
+    /// The codec says that the connection has ended.
+    ended: Option<io::Error>,
     /// The bytes of the last frame.
     weight: usize,
     /// The bytes that were read since then.
@@ -69,14 +74,21 @@ enum Direction {
 
 impl<C: Dialect> Codec<C> {
     pub(crate) fn new(codec: C) -> Self {
+        Self::resumed(codec, BytesMut::new(), BytesMut::new())
+    }
+
+    /// With what was read, and what was to be written.
+    pub(crate) fn resumed(codec: C, read: BytesMut, write: BytesMut) -> Self {
         Self {
             codec: Ok(codec),
-            read: BytesMut::new(),
+            handed_over: read.len(),
+            read,
             eof: false,
+            ended: None,
             weight: 0,
             arrived: 0,
             doorman: Doorman::new(C::HELLO),
-            write: BytesMut::new(),
+            write,
             control: 0,
             refused: None,
             direction: Direction::Open,
@@ -103,6 +115,21 @@ impl<C: Dialect> Codec<C> {
     }
 }
 
+impl<C: Dialect> Codec<C> {
+    /// The codec can't decode what came. If its error is an end, reading meets that.
+    fn fail<F>(&mut self, error: Box<dyn Error + Send + Sync>) -> Result<Option<F>, Broken> {
+        let by_codec = |error| Failure::Protocol(Broken::by_codec(error));
+        match Failure::of::<C>(error, by_codec) {
+            Failure::Protocol(broken) => Err(broken),
+            Failure::Io(error) => {
+                self.ended = Some(error);
+                self.read.clear();
+                Ok(None)
+            }
+        }
+    }
+}
+
 impl<C> Codec<C> {
     /// Ends our direction of the stream, once.
     fn poll_end(
@@ -121,6 +148,8 @@ impl<C> Codec<C> {
 
 impl<C: Dialect> Protocol for Codec<C> {
     type Message = C::Message;
+    /// None after it has panicked.
+    type Codec = Option<C>;
     const HELLO: bool = C::HELLO;
     const HALF_CLOSE: bool = C::HALF_CLOSE && !C::HELLO;
 }
@@ -135,6 +164,14 @@ where
     <C as Encoder<Frame<<C as Dialect>::Message>>>::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     fn poll_read(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if let Some(error) = self.ended.take() {
+            return Poll::Ready(Err(error));
+        }
+        if self.handed_over > 0 {
+            let read = mem::take(&mut self.handed_over);
+            self.arrived = read;
+            return Poll::Ready(Ok(read));
+        }
         if self.read.capacity() == 0 {
             self.read = pool::take();
         } else if self.read.capacity() - self.read.len() < ROOM {
@@ -162,8 +199,10 @@ where
                 false => codec.decode(&mut self.read),
             });
             self.weight = before.saturating_sub(self.read.len());
-            let Some(frame) = frame.map_err(Broken::by_codec)? else {
-                return Ok(None);
+            let frame = match frame {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return Ok(None),
+                Err(error) => return self.fail(error),
             };
             self.arrived = self.read.len();
             if self.doorman.admits(&frame)? {
@@ -287,11 +326,13 @@ where
         answer.unwrap_or_default()
     }
 
-    fn into_buffered(self) -> Buffered<C::Message> {
+    fn into_buffered(self) -> Buffered<C::Message, Option<C>> {
         Buffered {
+            received: VecDeque::new(),
+            unsent: VecDeque::new(),
             read: self.read.freeze(),
             write: self.write.freeze(),
-            ..Buffered::default()
+            codec: self.codec.ok(),
         }
     }
 }

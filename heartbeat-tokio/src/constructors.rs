@@ -8,6 +8,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
 };
+use tokio_util::codec::Framed;
 
 use crate::{
     Heartbeat,
@@ -154,6 +155,56 @@ where
     pub fn with_codec(stream: S, codec: C, config: Config) -> Self {
         Self::with_transport(stream, Codec::new(codec), config, itself)
     }
+
+    /// The same, where a `Framed` has spoken before: after a login, for example. What it had
+    /// read and not decoded is decoded first, and what it had not written leaves first.
+    ///
+    /// [`map_codec`](Framed::map_codec) makes a codec with a ping of the one that had none.
+    /// [`into_parts`](Self::into_parts) and
+    /// [`Parts::into_framed`](crate::Parts::into_framed) are the way back.
+    ///
+    /// ```
+    /// # use bytes::BytesMut;
+    /// use futures::{SinkExt, StreamExt};
+    /// use heartbeat_tokio::{Config, Heartbeat, PeerEvent};
+    /// # use heartbeat_tokio::{Dialect, Frame};
+    /// # use tokio_util::codec::{Decoder, Encoder, LinesCodecError};
+    /// use tokio_util::codec::{Framed, LinesCodec};
+    ///
+    /// # struct Lines(LinesCodec);
+    /// # impl Dialect for Lines { type Message = String; }
+    /// # impl Decoder for Lines {
+    /// #     type Item = Frame<String>;
+    /// #     type Error = LinesCodecError;
+    /// #     fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<Self::Item>, Self::Error> {
+    /// #         Ok(self.0.decode(bytes)?.map(Frame::Data))
+    /// #     }
+    /// # }
+    /// # impl Encoder<Frame<String>> for Lines {
+    /// #     type Error = LinesCodecError;
+    /// #     fn encode(&mut self, _: Frame<String>, _: &mut BytesMut) -> Result<(), Self::Error> {
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (stream, mut client) = tokio::io::duplex(64);
+    /// # tokio::io::AsyncWriteExt::write_all(&mut client, b"LOGIN ann\nhello\n").await?;
+    /// let mut framed = Framed::new(stream, LinesCodec::new());
+    /// assert_eq!(framed.next().await.unwrap()?, "LOGIN ann");
+    /// framed.send("WELCOME").await?;
+    ///
+    /// let mut peer = Heartbeat::from_framed(framed.map_codec(Lines), Config::default());
+    /// assert_eq!(peer.next().await, Some(PeerEvent::Message("hello".into())));
+    /// # Ok(()) }
+    /// ```
+    pub fn from_framed(framed: Framed<S, C>, config: Config) -> Self {
+        let parts = framed.into_parts();
+        let codec = Codec::resumed(parts.codec, parts.read_buf, parts.write_buf);
+        let mut peer = Self::with_transport(parts.io, codec, config, itself);
+        peer.flush_soon();
+        peer
+    }
 }
 
 impl<T> Heartbeat<T, Frames<T>>
@@ -170,7 +221,9 @@ where
     ///
     /// * A message that takes longer to arrive than the detection time is a
     ///   silence, unless the transport gives a [`Frame::Other`](crate::Frame::Other) for each part
-    ///   of it that arrived.
+    ///   of it that arrived. Without a [`HELLO`](Dialect::HELLO), and with
+    ///   [`Evidence::AnyBytes`](crate::Evidence::AnyBytes), data that reached our kernel is a
+    ///   sign of life too, on Linux and Android and where the socket is known.
     /// * An error of the stream or the sink is the end. One that is an
     ///   [`io::Error`](std::io::Error), or has one among its sources, says how the
     ///   connection ended; any other of the stream, and each with a
@@ -180,8 +233,11 @@ where
     /// * After [`Frame::Goodbye`](crate::Frame::Goodbye) it isn't polled again: if the protocol
     ///   answers a goodbye, that has to be flushed before it is handed on.
     ///
-    /// [`with_socket`](Self::with_socket) says where the socket is, if there is
-    /// one. A WebSocket is among the repository's examples.
+    /// [`Dialect::end_of`] says what an error means, where this doesn't fit.
+    /// [`with_socket`](Self::with_socket) says where the socket is, if there is one.
+    ///
+    /// A WebSocket has a constructor of its own, `Heartbeat::websocket`, with the feature
+    /// `tungstenite` or `axum`.
     pub fn with_frames(transport: T, config: Config) -> Self {
         Self::with_transport(transport, Frames::new(), config, |_| None)
     }

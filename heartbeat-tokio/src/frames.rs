@@ -18,7 +18,8 @@ use heartbeat_core::{Control, Dialogue, GoodbyeCode, ProtocolError};
 use crate::{
     Detail, SendError,
     transport::{
-        Broken, Buffered, Dialect, Doorman, Frame, Protocol, Scope, Transport, dialogue_of, reason,
+        Broken, Buffered, Dialect, Doorman, Failure, Frame, Protocol, Scope, Transport,
+        dialogue_of, reason,
     },
 };
 
@@ -28,10 +29,10 @@ const HELD: usize = 64 * 1024;
 
 /// The transport of [`Heartbeat::with_frames`](crate::Heartbeat::with_frames).
 ///
-/// Only whole frames are seen, so only they are signs of life: one that takes
-/// longer to arrive than the detection time is a silence, unless the transport
-/// gives a [`Frame::Other`] for each part of it. An Alive then shows the peer, whose
-/// pings wait behind those parts, that we live.
+/// Only whole frames are seen. Of one that takes longer to arrive than the detection time
+/// the kernel knows, on Linux and Android and where the socket is known. Elsewhere it is a
+/// silence, unless the transport gives a [`Frame::Other`] for each part of it. An Alive then
+/// shows the peer, whose pings wait behind those parts, that we live.
 #[derive(Debug)]
 pub struct Frames<T: Dialect> {
     /// Frames that weren't taken out yet, and what they weigh.
@@ -126,8 +127,11 @@ impl<T: Dialect> Frames<T> {
 
 impl<T: Dialect> Protocol for Frames<T> {
     type Message = T::Message;
+    type Codec = ();
     const HELLO: bool = T::HELLO;
     const HALF_CLOSE: bool = false;
+    /// Long messages of this project's own travel in parts.
+    const WHOLE_FRAMES: bool = !T::HELLO;
 }
 
 impl<T, E> Transport<T> for Frames<T>
@@ -149,9 +153,9 @@ where
                 self.received.push_back((frame, weight));
                 weight
             }
-            Some(Err(error)) => match meaning(error.into()) {
-                Meaning::Io(error) => return Poll::Ready(Err(error)),
-                Meaning::Protocol(broken) => {
+            Some(Err(error)) => match Failure::of::<T>(error.into(), meaning) {
+                Failure::Io(error) => return Poll::Ready(Err(error)),
+                Failure::Protocol(broken) => {
                     self.broken = Some(broken);
                     1
                 }
@@ -235,12 +239,12 @@ where
     ) -> (usize, Poll<io::Result<()>>) {
         let mut taken = 0;
         let written = self.poll_hand_over(Pin::new(transport), cx, scope, &mut taken);
-        (taken, written.map_err(|error| into_io(error.into())))
+        (taken, written.map_err(unwritable::<T>))
     }
 
     fn poll_shutdown(&mut self, transport: &mut T, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let closed = Pin::new(transport).poll_close(cx);
-        closed.map_err(|error| into_io(error.into()))
+        closed.map_err(unwritable::<T>)
     }
 
     fn dialogue(&self, transport: &T) -> Dialogue {
@@ -263,20 +267,18 @@ where
     }
 }
 
-/// What an error of the transport means.
-enum Meaning {
-    /// The stream below it failed.
-    Io(io::Error),
-    /// The peer broke the transport's rules.
-    Protocol(Broken),
-}
-
-fn meaning(error: Box<dyn Error + Send + Sync>) -> Meaning {
+/// What an error of the transport means, if its dialect doesn't say.
+fn meaning(error: Box<dyn Error + Send + Sync>) -> Failure {
     let by_peer = reason::<ProtocolError>(&*error).is_some();
     match reason::<io::Error>(&*error) {
-        Some(_) if !by_peer => Meaning::Io(into_io(error)),
-        _ => Meaning::Protocol(Broken::by_codec(error)),
+        Some(_) if !by_peer => Failure::Io(into_io(error)),
+        _ => Failure::Protocol(Broken::by_codec(error)),
     }
+}
+
+/// What an error means for what is written.
+fn unwritable<T: Dialect>(error: impl Into<Box<dyn Error + Send + Sync>>) -> io::Error {
+    Failure::of::<T>(error.into(), |error| Failure::Io(into_io(error))).into_io()
 }
 
 /// The operating system's error, if that is what is at the bottom of it: as it

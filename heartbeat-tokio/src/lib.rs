@@ -48,27 +48,47 @@
 //! # Ok(()) }
 //! ```
 //!
-//! # What is where
+//! # What you have, and what to use
 //!
-//! * [`Heartbeat`]: the stream of events and the sink of messages, over
-//!   [any stream](Heartbeat::new), with [messages of a type](Heartbeat::typed),
-//!   in [a protocol](Heartbeat::with_codec) that has a ping of its own, or over
-//!   [whole frames](Heartbeat::with_frames).
-//! * [`Heartbeat::spawn`]: for an application that works for long between two
-//!   reads.
-//! * [`Group`]: many connections as one stream of events.
-//! * [`Heartbeat::into_io`]: a stream of bytes, for a protocol that wants one.
-//! * [`Reconnect`]: another connection when one has died.
-//! * [`Learner`]: the longest interval that a network keeps an idle connection for.
-//! * [`Config`]: the timings, by preset, by budget or one by one.
-//! * [`safety_net`]: what the kernel knows about the connection, as a second
-//!   line of defence. On a plain `TcpStream` it is on by itself.
-//! * The features `metrics` and `tracing`, both off by default: all
-//!   connections in numbers, and each in the log.
-//! * The feature `testkit`, off by default: a stream for your own tests, whose
-//!   peer freezes and whose line is cut in virtual time.
-//! * The judgement itself is [`heartbeat_core`], which can be used without
-//!   tokio.
+//! | you have | use |
+//! |---|---|
+//! | any `AsyncRead + AsyncWrite`, on both ends | [`Heartbeat::new`] |
+//! | messages of a serde type | [`Heartbeat::typed`] |
+//! | TLS or another wrapper around a socket | the same, and [`with_socket`](Heartbeat::with_socket) |
+//! | a WebSocket of tokio-tungstenite or axum | `Heartbeat::websocket`, in the module `websocket` |
+//! | a protocol that has its own ping, and its codec | [`Heartbeat::with_codec`] |
+//! | the same in a `Framed`, after a login | [`Heartbeat::from_framed`] |
+//! | another `Stream` and `Sink` of whole frames | [`Heartbeat::with_frames`] |
+//! | an application that works for long between two reads | [`spawn`](Heartbeat::spawn), on any of these |
+//! | many connections in one loop | [`Group`] |
+//! | a byte protocol | [`Heartbeat::into_io`] |
+//! | a client that has to come back | [`Reconnect`] |
+//! | a client on a battery, behind a NAT | [`Learner`] |
+//! | no tokio | [`heartbeat_core`], which is the judgement alone |
+//!
+//! [`Config`] is the timings: by preset, by budget or one by one. [`PeerEvent`] is what you
+//! are told, and [`Cause`] says why a peer is dead. [`safety_net`] is what the kernel knows,
+//! a second line of defence that is on by itself below a plain `TcpStream`.
+//!
+#![cfg_attr(
+    all(doc, not(doctest)),
+    doc = "The module [`guide`] has the pages to read next, from choosing timings to testing your program.\n"
+)]
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `serde` | on | [`Config`], [`SafetyNet`] and [`Backoff`] from TOML, JSON and the like |
+//! | `postcard` | on | [`Heartbeat::typed`] |
+//! | `tungstenite` | | a WebSocket of tokio-tungstenite 0.30, on either side |
+//! | `axum` | | a WebSocket of axum 0.8 |
+//! | `interval-file` | | [`Learner`]'s findings in a file |
+//! | `metrics` | | all connections in numbers, for the crate `metrics` |
+//! | `tracing` | | each connection in the log, for the crate `tracing` |
+//! | `testkit` | | a stream for your own tests, whose peer freezes and whose line is cut in virtual time |
+//!
+//! Features only add. Without any, there is no parser of durations among the dependencies.
 
 mod arrivals;
 mod codec;
@@ -79,6 +99,8 @@ mod error;
 mod event;
 mod frames;
 mod group;
+#[cfg(all(doc, not(doctest)))]
+pub mod guide;
 mod heartbeat;
 mod inbox;
 mod io;
@@ -96,6 +118,9 @@ mod timer;
 mod transport;
 #[cfg(feature = "postcard")]
 mod typed;
+#[cfg(any(feature = "axum", feature = "tungstenite"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "axum", feature = "tungstenite"))))]
+pub mod websocket;
 mod wire;
 
 pub use codec::Codec;
@@ -110,7 +135,7 @@ pub use heartbeat_core;
 #[cfg_attr(docsrs, doc(cfg(feature = "serde")))]
 pub use heartbeat_core::ConfigLayer;
 pub use heartbeat_core::{
-    Config, ConfigBuilder, ConfigError, Diagnosis, Evidence, GoodbyeCode, Hello, Nonce,
+    Config, ConfigBuilder, ConfigError, Diagnosis, End, Evidence, GoodbyeCode, Hello, Nonce,
     ProtocolError, Role, State,
 };
 pub use io::Io;

@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use heartbeat_core::{Control, Dialogue, GoodbyeCode, Hello, Nonce, ProtocolError, Tag};
+use heartbeat_core::{Control, Dialogue, End, GoodbyeCode, Hello, Nonce, ProtocolError, Tag};
 
 use crate::{Detail, SendError};
 
@@ -179,6 +179,85 @@ pub trait Dialect {
         let _ = message;
         0
     }
+
+    /// How the connection ended, by an error of the codec, or of the stream and sink.
+    ///
+    /// `None`, the default, goes by the [`io::Error`] among the error's sources, or is
+    /// [`Cause::Protocol`](crate::Cause::Protocol), as
+    /// [`with_codec`](crate::Heartbeat::with_codec) and
+    /// [`with_frames`](crate::Heartbeat::with_frames) say. A library that has an error of
+    /// its own for a connection that was cut off is adapted here.
+    /// [`io_error`](crate::Heartbeat::io_error) has the error either way.
+    ///
+    /// ```
+    /// use heartbeat_tokio::{Dialect, End};
+    /// use std::error::Error;
+    ///
+    /// /// What a library says where others say nothing.
+    /// #[derive(Debug, thiserror::Error)]
+    /// #[error("hung up")]
+    /// struct HungUp;
+    ///
+    /// struct Lines;
+    ///
+    /// impl Dialect for Lines {
+    ///     type Message = String;
+    ///
+    ///     fn end_of(error: &(dyn Error + 'static)) -> Option<End> {
+    ///         error.is::<HungUp>().then_some(End::Eof)
+    ///     }
+    /// }
+    ///
+    /// assert_eq!(Lines::end_of(&HungUp), Some(End::Eof));
+    /// ```
+    fn end_of(error: &(dyn Error + 'static)) -> Option<End> {
+        let _ = error;
+        None
+    }
+}
+
+/// What an error of the application's codec, or of its stream and sink, means.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The connection ended like this.
+    Io(io::Error),
+    /// The peer broke the protocol.
+    Protocol(Broken),
+}
+
+impl Failure {
+    /// By what the dialect says of it, or else by what `otherwise` makes of it.
+    pub(crate) fn of<D: Dialect>(
+        error: Box<dyn Error + Send + Sync>,
+        otherwise: impl FnOnce(Box<dyn Error + Send + Sync>) -> Self,
+    ) -> Self {
+        match D::end_of(&*error) {
+            None => otherwise(error),
+            Some(End::Protocol(rule)) => Self::Protocol(Broken::of_rule(rule, error)),
+            Some(end) => Self::Io(io::Error::new(kind_of(end), error)),
+        }
+    }
+
+    /// As far as a writer is concerned.
+    pub(crate) fn into_io(self) -> io::Error {
+        match self {
+            Self::Io(error) => error,
+            Self::Protocol(Broken { error, words }) => {
+                words.unwrap_or_else(|| io::Error::other(error))
+            }
+        }
+    }
+}
+
+/// The kind by which [`end_of`](crate::safety_net::end_of) knows this end.
+fn kind_of(end: End) -> io::ErrorKind {
+    match end {
+        End::Eof => io::ErrorKind::UnexpectedEof,
+        End::Reset => io::ErrorKind::ConnectionReset,
+        End::TimedOut => io::ErrorKind::TimedOut,
+        End::Unreachable => io::ErrorKind::HostUnreachable,
+        _ => io::ErrorKind::Other,
+    }
 }
 
 /// What a protocol of the application's allows.
@@ -254,7 +333,7 @@ pub enum Scope {
 
 /// What a transport held when it was taken apart.
 #[derive(Debug)]
-pub struct Buffered<M> {
+pub struct Buffered<M, C = ()> {
     /// Messages that were taken in and not handed out.
     pub received: VecDeque<M>,
     /// Messages that were to be sent.
@@ -263,6 +342,8 @@ pub struct Buffered<M> {
     pub read: Bytes,
     /// Bytes that were to be written.
     pub write: Bytes,
+    /// The codec, if there is one.
+    pub codec: C,
 }
 
 impl<M> Default for Buffered<M> {
@@ -272,6 +353,7 @@ impl<M> Default for Buffered<M> {
             unsent: VecDeque::new(),
             read: Bytes::new(),
             write: Bytes::new(),
+            codec: (),
         }
     }
 }
@@ -290,11 +372,14 @@ impl Broken {
     /// error keeps its name.
     pub(crate) fn by_codec(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         let error = error.into();
+        let rule = reason(&*error).copied();
+        Self::of_rule(rule.unwrap_or(ProtocolError::Undecodable), error)
+    }
+
+    fn of_rule(rule: ProtocolError, words: Box<dyn Error + Send + Sync>) -> Self {
         Self {
-            error: reason(&*error)
-                .copied()
-                .unwrap_or(ProtocolError::Undecodable),
-            words: Some(io::Error::new(io::ErrorKind::InvalidData, error)),
+            error: rule,
+            words: Some(io::Error::new(io::ErrorKind::InvalidData, words)),
         }
     }
 }
@@ -327,12 +412,19 @@ pub trait Protocol: sealed::Sealed {
     /// The application's messages.
     type Message;
 
+    /// What [`Parts`](crate::Parts) have of the codec: with
+    /// [`with_codec`](crate::Heartbeat::with_codec) it is `Option<C>`, and otherwise `()`.
+    type Codec;
+
     /// Whether our Hello reaches the peer.
     const HELLO: bool;
 
     /// Whether the end of a side's direction says that it has finished: it goes on
     /// receiving.
     const HALF_CLOSE: bool;
+
+    /// Whether nobody sees that a message arrives before it is whole, but the kernel.
+    const WHOLE_FRAMES: bool = false;
 }
 
 mod sealed {
@@ -460,6 +552,6 @@ pub trait Transport<S>: Protocol {
         Dialogue::default()
     }
 
-    /// Takes the buffers out.
-    fn into_buffered(self) -> Buffered<Self::Message>;
+    /// Takes the buffers out, and the codec.
+    fn into_buffered(self) -> Buffered<Self::Message, Self::Codec>;
 }

@@ -42,6 +42,7 @@ impl<T> Postcard<T> {
 
 impl<T: Serialize + DeserializeOwned> Protocol for Postcard<T> {
     type Message = T;
+    type Codec = ();
     const HELLO: bool = Wire::HELLO;
     const HALF_CLOSE: bool = Wire::HALF_CLOSE;
 }

@@ -13,11 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use futures::StreamExt;
-use heartbeat_examples::websocket::{OwnFrames, WebSocket};
 use heartbeat_tests::{ms, needs, needs_node, secs};
-use heartbeat_tokio::{Config, Heartbeat, PeerEvent};
+use heartbeat_tokio::{Config, Heartbeat, PeerEvent, websocket::OwnFrames};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -26,6 +24,7 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
+use tokio_tungstenite::accept_async;
 
 use super::{devtools::Browser, measures, starts, websocket::http};
 
@@ -355,8 +354,7 @@ async fn serve_socket(
     mut hangs: watch::Receiver<bool>,
 ) {
     stream.set_nodelay(true).unwrap();
-    let Ok(Ok(socket)) = timeout(SOON, WebSocket::<_, OwnFrames<Bytes>>::accept(stream)).await
-    else {
+    let Ok(Ok(socket)) = timeout(SOON, accept_async(stream)).await else {
         return;
     };
     let index = {
@@ -368,7 +366,7 @@ async fn serve_socket(
         seen.len() - 1
     };
     let config = Config::detect_within(secs(10)).unwrap();
-    let mut page = Heartbeat::with_frames(socket, config).with_socket(WebSocket::socket);
+    let mut page = Heartbeat::websocket_with(socket, OwnFrames::new(), config);
     loop {
         tokio::select! {
             event = page.next() => match event {

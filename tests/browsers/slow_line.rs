@@ -10,9 +10,10 @@ use std::{
 
 use bytes::Bytes;
 use futures::StreamExt;
-use heartbeat_examples::websocket::{OwnFrames, WebSocket};
 use heartbeat_tests::{scripted::filler, secs, throttled};
-use heartbeat_tokio::{Config, Driver, Evidence, Heartbeat, PeerEvent, Receiver};
+use heartbeat_tokio::{
+    Config, Driver, Evidence, Heartbeat, PeerEvent, Receiver, websocket::OwnFrames,
+};
 use serde_json::json;
 use socket2::SockRef;
 use tokio::{
@@ -21,6 +22,7 @@ use tokio::{
     task::JoinHandle,
     time::{sleep, timeout},
 };
+use tokio_tungstenite::accept_async;
 
 use super::{devtools::Browser, measures, starts, websocket::http};
 
@@ -190,13 +192,13 @@ async fn serve(listener: TcpListener, evidence: Evidence, at_once: bool, length:
         .adaptive(false)
         .max_frame(64 << 20);
     let (stream, _) = listener.accept().await.unwrap();
-    let socket = WebSocket::<_, OwnFrames<Bytes>>::accept(stream).await;
-    let page = Heartbeat::with_frames(socket.unwrap(), config.build().unwrap());
+    let socket = accept_async(stream).await.unwrap();
+    let page = Heartbeat::websocket_with(socket, OwnFrames::new(), config.build().unwrap());
     let Driver {
         sender,
         mut receiver,
         ..
-    } = page.with_socket(WebSocket::socket).spawn();
+    } = page.spawn();
     let ours = filler(1, ANSWER);
     if at_once {
         sender.send(ours.clone()).await.unwrap();

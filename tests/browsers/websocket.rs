@@ -1,5 +1,4 @@
-//! A heartbeat in a WebSocket, with a Python client and with a real browser:
-//! `examples/websocket`.
+//! A heartbeat in a WebSocket, with a Python client and with a real browser.
 //!
 //! Real processes, real TCP, real time. What is measured may be late by
 //! `SLACK`; what must not happen is far from the times that it could happen at.
@@ -8,29 +7,33 @@
 pub mod http;
 
 use std::{
+    fmt::Debug,
     fs,
+    net::SocketAddr,
     process::Command,
     time::{Duration, Instant},
 };
 
+use axum::{Router, extract::ws::WebSocketUpgrade, response::Html, routing::any};
 use bytes::Bytes;
 use futures::SinkExt;
-use heartbeat_examples::websocket::{Beats, ControlFrames, Message, OrdinaryFrames, WebSocket};
 use heartbeat_tests::{
     Watched, is_cut_off, ms, needs_browser, needs_python_with, patient, process::PeerProcess,
     quick, secs, throttled,
 };
 use heartbeat_tokio::{
-    Cause, CloseReason, Config, Frames, GoodbyeCode, Heartbeat, NetStatus, PeerEvent,
+    Cause, CloseReason, Config, GoodbyeCode, Heartbeat, NetStatus, PeerEvent,
+    websocket::{Beats, Connection, Message, Messages, Pings},
 };
 use rustix::process::{Pid, Signal, getpgid, kill_process};
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::copy_bidirectional,
     net::{TcpListener, TcpStream},
     sync::{RwLockReadGuard, mpsc},
     time::timeout,
 };
+use tokio_tungstenite::{WebSocketStream, accept_async};
 
 use super::{measures, starts};
 
@@ -59,7 +62,7 @@ fn is_left<M>(event: &PeerEvent<M>) -> bool {
 #[tokio::test]
 async fn messages_go_both_ways_while_beats_go_on() {
     let _measures = measures().await;
-    let Some((_visitor, mut client)) = visit::<ControlFrames>(patient(), &[]).await else {
+    let Some((_visitor, mut client)) = visit::<Pings>(patient(), &[]).await else {
         return;
     };
     let large = Bytes::from(vec![0xa5; 1_000_000]);
@@ -85,7 +88,7 @@ async fn messages_go_both_ways_while_beats_go_on() {
 #[tokio::test]
 async fn an_idle_client_beats() {
     let _measures = measures().await;
-    let Some((_visitor, mut client)) = visit::<ControlFrames>(patient(), &[]).await else {
+    let Some((_visitor, mut client)) = visit::<Pings>(patient(), &[]).await else {
         return;
     };
     client.go_on_for(secs(3)).await;
@@ -97,21 +100,29 @@ async fn an_idle_client_beats() {
 #[tokio::test]
 async fn a_clients_pings_are_answered() {
     let _measures = measures().await;
-    let Some((_visitor, mut client)) = visit::<ControlFrames>(patient(), &[]).await else {
+    let Some((_visitor, mut client)) = visit::<Pings>(patient(), &[]).await else {
         return;
     };
     client.peer.send(text("ping us")).await.unwrap();
     assert_eq!(client.message().await, text("we were answered"));
 }
 
+#[cfg(target_os = "linux")] // whose kernel tells what arrives
 #[tokio::test]
 async fn a_message_that_arrives_slowly_is_no_silence() {
-    let throttled = |stream| throttled(stream, 1_000_000);
-    let Some((_visitor, client)) = start::<ControlFrames, _>(patient(), &[], throttled).await
-    else {
+    let near = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let Some(_visitor) = visitor(near.local_addr().unwrap(), &[]) else {
         return;
     };
-    let mut client = Watched::new(client);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (client, _) = near.accept().await.unwrap();
+        let mut server = TcpStream::connect(address).await.unwrap();
+        // It ends as the client does.
+        let _ = copy_bidirectional(&mut throttled(client, 1_000_000), &mut server).await;
+    });
+    let mut client = serve::<Pings>(&listener, patient()).await;
     let began = Instant::now();
     client.peer.send(text("slowly")).await.unwrap();
     let large = client.message().await;
@@ -123,7 +134,7 @@ async fn a_message_that_arrives_slowly_is_no_silence() {
 #[tokio::test]
 async fn a_client_that_hangs_is_found_silent_in_time() {
     let _measures = measures().await;
-    let Some((visitor, mut client)) = visit::<ControlFrames>(quick(), &[]).await else {
+    let Some((visitor, mut client)) = visit::<Pings>(quick(), &[]).await else {
         return;
     };
     client.until_beat().await;
@@ -135,7 +146,7 @@ async fn a_client_that_hangs_is_found_silent_in_time() {
 #[tokio::test]
 async fn a_client_that_is_killed_is_found_at_once() {
     let _measures = measures().await;
-    let Some((visitor, mut client)) = visit::<ControlFrames>(seldom(), &[]).await else {
+    let Some((visitor, mut client)) = visit::<Pings>(seldom(), &[]).await else {
         return;
     };
     client.peer.send(text("hello")).await.unwrap();
@@ -148,7 +159,7 @@ async fn a_client_that_is_killed_is_found_at_once() {
 #[tokio::test]
 async fn a_client_that_leaves_is_no_death_and_is_answered() {
     let _measures = measures().await;
-    let Some((mut visitor, mut client)) = visit::<ControlFrames>(patient(), &[]).await else {
+    let Some((mut visitor, mut client)) = visit::<Pings>(patient(), &[]).await else {
         return;
     };
     client.peer.send(text("leave")).await.unwrap();
@@ -161,7 +172,7 @@ async fn a_client_that_leaves_is_no_death_and_is_answered() {
 #[tokio::test]
 async fn our_goodbye_is_a_clean_end_for_the_client() {
     let _measures = measures().await;
-    let Some((mut visitor, mut client)) = visit::<ControlFrames>(patient(), &[]).await else {
+    let Some((mut visitor, mut client)) = visit::<Pings>(patient(), &[]).await else {
         return;
     };
     client.peer.feed(text("the last word")).await.unwrap();
@@ -174,7 +185,7 @@ async fn our_goodbye_is_a_clean_end_for_the_client() {
 #[tokio::test]
 async fn our_goodbye_is_a_clean_end_for_a_client_that_goes_on_sending() {
     let _measures = measures().await;
-    let Some((mut visitor, mut client)) = visit::<ControlFrames>(patient(), &[]).await else {
+    let Some((mut visitor, mut client)) = visit::<Pings>(patient(), &[]).await else {
         return;
     };
     client.peer.send(text("flood")).await.unwrap();
@@ -190,13 +201,13 @@ async fn lesson_53_beats_may_travel_as_ordinary_frames() {
     let _measures = measures().await;
     // Pings don't get through to it, and it lives.
     let swallowed = &["--no-pings"];
-    let Some((_visitor, mut client)) = visit::<ControlFrames>(quick(), swallowed).await else {
+    let Some((_visitor, mut client)) = visit::<Pings>(quick(), swallowed).await else {
         return;
     };
     let death = client.until_dead().await;
     assert_eq!(death.cause, Cause::Silent);
 
-    let visit = visit::<OrdinaryFrames>(patient(), swallowed).await;
+    let visit = visit::<Messages>(patient(), swallowed).await;
     let (_visitor, mut client) = visit.expect("it was there before");
     client.go_on_for(secs(4)).await;
     assert!(client.beats() >= 5, "{:?}", client.events);
@@ -209,7 +220,7 @@ async fn lesson_53_beats_may_travel_as_ordinary_frames() {
 
 #[tokio::test]
 async fn a_browser_answers_talks_and_closes() {
-    let Some(mut browser) = Browser::<ControlFrames>::start(patient()).await else {
+    let Some(mut browser) = Browser::<Pings>::start(patient()).await else {
         return;
     };
     let page = &mut browser.page;
@@ -229,7 +240,7 @@ async fn a_browser_answers_talks_and_closes() {
 
 #[tokio::test]
 async fn a_page_answers_beats_that_are_ordinary_messages() {
-    let Some(mut browser) = Browser::<OrdinaryFrames>::start(patient()).await else {
+    let Some(mut browser) = Browser::<Messages>::start(patient()).await else {
         return;
     };
     let page = &mut browser.page;
@@ -242,7 +253,7 @@ async fn a_page_answers_beats_that_are_ordinary_messages() {
 
 #[tokio::test]
 async fn our_goodbye_is_a_clean_end_for_a_page() {
-    let Some(mut browser) = Browser::<ControlFrames>::start(patient()).await else {
+    let Some(mut browser) = Browser::<Pings>::start(patient()).await else {
         return;
     };
     let closed = timeout(secs(20), browser.page.peer.close()).await;
@@ -252,7 +263,7 @@ async fn our_goodbye_is_a_clean_end_for_a_page() {
 
 #[tokio::test]
 async fn a_page_that_is_left_says_goodbye() {
-    let Some(mut browser) = Browser::<ControlFrames>::start(patient()).await else {
+    let Some(mut browser) = Browser::<Pings>::start(patient()).await else {
         return;
     };
     browser.page.peer.send(text("leave")).await.unwrap();
@@ -262,7 +273,7 @@ async fn a_page_that_is_left_says_goodbye() {
 
 #[tokio::test]
 async fn a_tab_that_is_killed_ends_at_once() {
-    let Some(mut browser) = Browser::<ControlFrames>::start_to_measure(seldom()).await else {
+    let Some(mut browser) = Browser::<Pings>::start_to_measure(seldom()).await else {
         return;
     };
     let killed = Instant::now();
@@ -280,7 +291,7 @@ async fn a_tab_that_is_killed_ends_at_once() {
 
 #[tokio::test]
 async fn a_browser_that_is_killed_is_found_at_once() {
-    let Some(mut browser) = Browser::<ControlFrames>::start_to_measure(seldom()).await else {
+    let Some(mut browser) = Browser::<Pings>::start_to_measure(seldom()).await else {
         return;
     };
     let killed = Instant::now();
@@ -290,7 +301,7 @@ async fn a_browser_that_is_killed_is_found_at_once() {
 
 #[tokio::test]
 async fn a_browser_that_hangs_is_found_silent_in_time() {
-    let Some(mut browser) = Browser::<ControlFrames>::start_to_measure(quick()).await else {
+    let Some(mut browser) = Browser::<Pings>::start_to_measure(quick()).await else {
         return;
     };
     browser.page.until_beat().await;
@@ -301,7 +312,7 @@ async fn a_browser_that_hangs_is_found_silent_in_time() {
 
 #[tokio::test]
 async fn a_browser_answers_for_a_script_that_hangs() {
-    let Some(mut browser) = Browser::<ControlFrames>::start(patient()).await else {
+    let Some(mut browser) = Browser::<Pings>::start(patient()).await else {
         return;
     };
     browser.page.peer.send(text("hang")).await.unwrap();
@@ -312,7 +323,7 @@ async fn a_browser_answers_for_a_script_that_hangs() {
 
 #[tokio::test]
 async fn ordinary_messages_find_a_script_that_hangs() {
-    let Some(mut browser) = Browser::<OrdinaryFrames>::start_to_measure(quick()).await else {
+    let Some(mut browser) = Browser::<Messages>::start_to_measure(quick()).await else {
         return;
     };
     browser.page.until_beat().await;
@@ -321,40 +332,84 @@ async fn ordinary_messages_find_a_script_that_hangs() {
     assert_silent_in_time(&mut browser.page, hung).await;
 }
 
-// ---- the two of them -------------------------------------------------------
+// ---- over axum -------------------------------------------------------------
 
-type Served<B, S> = Heartbeat<WebSocket<S, B>, Frames<WebSocket<S, B>>>;
+#[tokio::test]
+async fn a_browser_talks_to_axum_and_leaves_with_a_code_of_its_own() {
+    let profile = tempfile::tempdir().unwrap();
+    let Some(mut command) = needs_browser(profile.path()) else {
+        return;
+    };
+    let (opened, mut sockets) = mpsc::unbounded_channel();
+    let socket = async |upgrade: WebSocketUpgrade| {
+        upgrade.on_upgrade(async move |socket| drop(opened.send(socket)))
+    };
+    let app = Router::new()
+        .route("/socket", any(socket))
+        .fallback(async || Html(PAGE));
+    let starts = starts().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    command.arg(format!("http://{}/", listener.local_addr().unwrap()));
+    let _browser = PeerProcess::guarded(GUARD, &command).unwrap();
+    tokio::spawn(axum::serve(listener, app).into_future());
+    let socket = timeout(secs(60), sockets.recv()).await.expect("in time");
+    drop(starts);
 
-/// The other end, as the server sees it.
-type Client<B> = Watched<Served<B, TcpStream>, <B as Beats>::Message>;
+    let page = Heartbeat::websocket(socket.unwrap(), patient());
+    let mut page = Watched::new(page);
+    page.message().await; // its hello
+    for message in [text("grüß dich"), Message::Binary(vec![7; 100_000].into())] {
+        page.peer.send(message.clone()).await.unwrap();
+        assert!(page.message().await == message);
+    }
+    page.go_on_for(secs(3)).await;
+    assert!(page.beats() >= 5, "{:?}", page.events);
+    page.assert_alive();
 
-/// A Python client that has connected.
-async fn visit<B: Beats>(config: Config, options: &[&str]) -> Option<(PeerProcess, Client<B>)> {
-    let (visitor, client) = start::<B, _>(config, options, |stream| stream).await?;
-    let client = client.with_socket(WebSocket::socket);
-    Some((visitor, Watched::new(client)))
+    page.peer.send(text("lunch")).await.unwrap();
+    let end = page.until_ended().await;
+    let PeerEvent::Closed {
+        reason: CloseReason::Peer { code, detail },
+    } = end
+    else {
+        panic!("{end:?}");
+    };
+    assert_eq!((code, detail.as_str()), (GoodbyeCode(64), "at noon"));
 }
 
-/// The same over a stream of another kind.
-async fn start<B: Beats, S>(
-    config: Config,
-    options: &[&str],
-    wrap: impl Fn(TcpStream) -> S,
-) -> Option<(PeerProcess, Served<B, S>)>
+// ---- the two of them -------------------------------------------------------
+
+/// The other end, as the server sees it.
+type Client<B> = Watched<Connection<WebSocketStream<TcpStream>, B>, <B as Beats>::Message>;
+
+/// A Python client that has connected.
+async fn visit<B>(config: Config, options: &[&str]) -> Option<(PeerProcess, Client<B>)>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    B: Beats<Message: Clone + Debug> + Default,
 {
-    let python = needs_python_with("websockets")?;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let visitor = visitor(listener.local_addr().unwrap(), options)?;
+    Some((visitor, serve(&listener, config).await))
+}
+
+/// One that connects to this address.
+fn visitor(address: SocketAddr, options: &[&str]) -> Option<PeerProcess> {
+    let python = needs_python_with("websockets")?;
     let mut command = Command::new(python);
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/support/visitor.py"));
-    command.arg(listener.local_addr().unwrap().to_string());
-    command.args(options);
-    let visitor = PeerProcess::guarded(GUARD, &command).unwrap();
+    command.arg(address.to_string()).args(options);
+    Some(PeerProcess::guarded(GUARD, &command).unwrap())
+}
+
+/// The one that connects here.
+async fn serve<B>(listener: &TcpListener, config: Config) -> Client<B>
+where
+    B: Beats<Message: Clone + Debug> + Default,
+{
     let (stream, _) = timeout(secs(30), listener.accept()).await.unwrap().unwrap();
-    let socket = timeout(secs(30), WebSocket::accept(wrap(stream))).await;
-    let client = Heartbeat::with_frames(socket.expect("in time").unwrap(), config);
-    Some((visitor, client))
+    let socket = timeout(secs(30), accept_async(stream)).await;
+    let socket = socket.expect("in time").unwrap();
+    Watched::new(Heartbeat::websocket_with(socket, B::default(), config))
 }
 
 /// A browser that shows our page.
@@ -393,9 +448,9 @@ impl<B: Page> Browser<B> {
         let (opened, mut sockets) = mpsc::unbounded_channel();
         tokio::spawn(hand_out(listener, asked, opened));
         let stream = timeout(secs(60), sockets.recv()).await;
-        let socket = WebSocket::accept(stream.expect("in time").unwrap()).await;
-        let page = Heartbeat::with_frames(socket.unwrap(), config);
-        let mut page = Watched::new(page.with_socket(WebSocket::socket));
+        let socket = accept_async(stream.expect("in time").unwrap()).await;
+        let page = Heartbeat::websocket_with(socket.unwrap(), B::default(), config);
+        let mut page = Watched::new(page);
         page.message().await; // its hello
         Some(Self {
             process,
@@ -440,15 +495,15 @@ impl<B: Page> Browser<B> {
 }
 
 /// How a page is told which beats to answer.
-trait Page: Beats {
+trait Page: Beats<Message: Clone + Debug> + Default {
     const SEARCH: &'static str;
 }
 
-impl Page for ControlFrames {
+impl Page for Pings {
     const SEARCH: &'static str = "";
 }
 
-impl Page for OrdinaryFrames {
+impl Page for Messages {
     const SEARCH: &'static str = "?ordinary";
 }
 
@@ -482,7 +537,10 @@ async fn hand_out(
     }
 }
 
-async fn assert_silent_in_time<B: Beats>(client: &mut Client<B>, since: Instant) {
+async fn assert_silent_in_time<B: Beats<Message: Clone + Debug>>(
+    client: &mut Client<B>,
+    since: Instant,
+) {
     let death = client.until_dead().await;
     let measured = since.elapsed();
     assert_eq!(death.cause, Cause::Silent);
@@ -490,7 +548,10 @@ async fn assert_silent_in_time<B: Beats>(client: &mut Client<B>, since: Instant)
     assert!(measured <= ms(800) + SLACK, "{measured:?}: too late");
 }
 
-async fn assert_cut_off_at_once<B: Beats>(client: &mut Client<B>, since: Instant) {
+async fn assert_cut_off_at_once<B: Beats<Message: Clone + Debug>>(
+    client: &mut Client<B>,
+    since: Instant,
+) {
     let death = client.until_dead().await;
     let measured = since.elapsed();
     assert!(is_cut_off(&death.cause), "{death}");

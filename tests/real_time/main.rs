@@ -3,6 +3,7 @@
 
 mod address_space;
 mod any_stream;
+mod axum;
 mod brokers;
 mod driver;
 mod eight_situations;

@@ -7,6 +7,7 @@ socket.binaryType = "arraybuffer";
 socket.onopen = () => socket.send("hello from the page");
 socket.onmessage = ({ data }) => {
   if (data === "close") socket.close(1000, "enough");
+  else if (data === "lunch") socket.close(4064, "at noon");
   else if (data === "leave") location = "/elsewhere";
   else if (data === "hang") for (;;);
   else if (!ordinary || typeof data === "string") socket.send(data);

@@ -252,8 +252,10 @@ impl Monitor {
         if self.outbox.alive_left(at.now) {
             self.sign_left(at.now);
         }
+        // Once it has ended there is no Fin to leave.
         let has_ended_our_direction = self.leaving.left() && !self.has_alive();
-        if has_ended_our_direction && !self.has_ended() {
+        if has_ended_our_direction {
+            debug_assert!(!self.has_ended());
             self.stop_asking();
             self.outbox.take_pong();
         }

@@ -55,6 +55,18 @@ fn without_a_hello_none_is_sent() {
     assert!(matches!(sent[..], [Control::Ping(_)]), "{sent:?}");
 }
 
+/// It is our direction that ends with it.
+#[test]
+fn a_ping_that_arrives_while_our_fin_leaves_is_not_answered() {
+    let mut monitor = Monitor::new(timings().build().unwrap(), 1, at(0)).without_hello();
+    monitor.finish(at(1));
+    assert_eq!(monitor.poll_transmit(), Some(Control::Fin));
+    monitor.handle_frame(Control::Ping(Nonce([1; 8])), at(2));
+    monitor.handle_flushed(at(3));
+    assert_eq!(monitor.poll_transmit(), None);
+    assert_eq!(monitor.status().state, State::HalfClosed);
+}
+
 #[test]
 fn a_peer_that_was_told_no_limit_is_held_to_none() {
     let flood = |mut monitor: Monitor| {

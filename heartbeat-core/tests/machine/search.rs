@@ -155,6 +155,17 @@ fn what_is_lost_again_is_tried_less_and_less_often() {
 }
 
 #[test]
+fn answers_on_a_busy_connection_bring_no_retry_nearer() {
+    let mut search = search();
+    settle(&mut search, minutes(10));
+    let settled = search;
+    for _ in 0..100 {
+        search.learn(SearchOutcome::Answered { idle: minutes(4) });
+    }
+    assert_eq!(search, settled);
+}
+
+#[test]
 fn another_reason_changes_nothing_and_another_network_everything() {
     let mut search = search();
     settle(&mut search, minutes(10));

@@ -16,14 +16,12 @@ mod sender;
 mod state;
 mod turns;
 mod waiting;
+mod weak;
 
 use tokio::task::JoinHandle;
 
 use self::state::{Serve, Shared};
-pub use self::{
-    receiver::Receiver,
-    sender::{Sender, WeakSender},
-};
+pub use self::{receiver::Receiver, sender::Sender, weak::WeakSender};
 use crate::{Heartbeat, transport::Transport};
 
 /// What `turns` is made of; `model` has loom's.

@@ -7,7 +7,7 @@ use std::{
     future::poll_fn,
     io,
     pin::Pin,
-    sync::{Arc, Weak},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -17,6 +17,7 @@ use heartbeat_core::{Config, ConfigError, GoodbyeCode};
 use tokio::{sync::watch, time::timeout};
 
 use super::{
+    WeakSender,
     connection::{Connection, Room},
     waiting::{Ticket, Wanted},
 };
@@ -273,7 +274,7 @@ impl<M> Sender<M> {
     /// A handle that doesn't keep the connection alive.
     #[must_use]
     pub fn downgrade(&self) -> WeakSender<M> {
-        WeakSender(Arc::downgrade(&self.connection))
+        WeakSender::of(&self.connection)
     }
 }
 
@@ -338,55 +339,6 @@ impl<M> fmt::Debug for Sender<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let status = self.status();
         f.debug_struct("Sender").field("status", &status).finish()
-    }
-}
-
-/// A [`Sender`] that doesn't keep the connection alive.
-///
-/// It is for registries: maps of connections, from which others send. A `Sender` in such a
-/// map would keep a connection alive whose handler has panicked: beats go on, and the
-/// peer waits for ever. With a `WeakSender` only the handler's own handles count. When
-/// it ends, in whatever way, the peer is told at once.
-///
-/// ```
-/// # async fn example(driver: heartbeat_tokio::Driver<bytes::Bytes>) {
-/// use heartbeat_tokio::{Driver, WeakSender};
-///
-/// let Driver { sender, mut receiver, .. } = driver;
-/// let mut members: Vec<WeakSender<_>> = vec![sender.downgrade()];
-/// tokio::spawn(async move {
-///     let _sender = sender; // The strong handles are the handler's.
-///     while let Some(event) = receiver.recv().await {
-///         println!("{event}");
-///     }
-/// });
-/// for member in members.iter().filter_map(WeakSender::upgrade) {
-///     let _ = member.send("hello".into()).await;
-/// }
-/// members.retain(|member| member.upgrade().is_some());
-/// # }
-/// ```
-pub struct WeakSender<M>(Weak<dyn Connection<M>>);
-
-impl<M> WeakSender<M> {
-    /// A handle that does; `None` if no other is left that does.
-    #[must_use]
-    pub fn upgrade(&self) -> Option<Sender<M>> {
-        let connection = self.0.upgrade()?;
-        let is_alive = connection.add_sender();
-        is_alive.then(|| Sender::first(connection))
-    }
-}
-
-impl<M> Clone for WeakSender<M> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-impl<M> fmt::Debug for WeakSender<M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("WeakSender")
     }
 }
 

@@ -15,7 +15,6 @@ use heartbeat_core::{Config, ConfigError, Control, Event, Evidence, Instant, Mon
 
 use super::Heartbeat;
 use crate::{
-    Detail, PeerEvent,
     net::Net,
     observe::Observe,
     timer::{Clock, Timer},
@@ -88,6 +87,11 @@ impl Judge {
         quiet.unwrap_or_else(|| self.monitor.config())
     }
 
+    /// Whether the application isn't told of beats.
+    pub(super) const fn is_quiet_about_beats(&self) -> bool {
+        self.quiet.is_some()
+    }
+
     /// Tells the monitor something that happens now.
     pub(super) fn tell(&mut self, input: impl FnOnce(&mut Monitor, Instant)) {
         self.tell_at(self.now(), input);
@@ -154,7 +158,7 @@ impl Judge {
     }
 
     /// The next event.
-    fn next_event<S>(&mut self, net: &Net<S>, stream: Option<&S>) -> Option<Event> {
+    pub(super) fn next_event<S>(&mut self, net: &Net<S>, stream: Option<&S>) -> Option<Event> {
         if let Some(stream) = stream {
             self.observe.look(&self.monitor, net, stream);
         }
@@ -349,50 +353,16 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// nothing is sent, nothing has moved the deadline.
     #[inline]
     pub(super) fn wait(&mut self, cx: &mut Context<'_>) -> bool {
-        let timer = &self.judge.timer;
-        let is_armed = timer.wakes(cx) && !timer.has_fired();
-        if is_armed && self.arrivals.are_relaxed() && self.sending.is_idle() {
-            return true;
+        if self.arrivals.are_relaxed() && self.sending.is_idle() {
+            let timer = &self.judge.timer;
+            if timer.wakes(cx) && !timer.has_fired() {
+                return true;
+            }
         }
         let is_armed = self.arm(cx);
         if is_armed && self.untimed_until().is_some() {
             self.arrivals.relax();
         }
         is_armed
-    }
-
-    // ---- what has come of it ---------------------------------------------
-
-    /// The next of the monitor's events; a terminal one is put aside, for messages that
-    /// arrived before it.
-    pub(super) fn next_event(&mut self) -> Option<PeerEvent<C::Message>> {
-        while let Some(event) = self.judge.next_event(&self.net, self.stream.as_ref()) {
-            match (event, &self.stream) {
-                (Event::Closed { .. } | Event::Dead(_), _) => {
-                    self.note_end(event);
-                    continue;
-                }
-                (Event::Connected { .. }, Some(stream)) => {
-                    let interval = self.judge.monitor.status().interval;
-                    self.net
-                        .adapt(stream, self.judge.monitor.config(), interval);
-                }
-                (Event::Beat { .. }, stream) => {
-                    if let (Some(stream), 0) = (stream, self.transport.unread()) {
-                        self.net.acknowledge(stream);
-                    }
-                    if self.judge.quiet.is_some() {
-                        continue;
-                    }
-                }
-                (Event::Suspect { .. }, Some(stream)) => self.net.note_suspicion(stream),
-                (Event::Recovered { .. }, Some(stream)) => self.net.forget_suspicion(stream),
-                _ => {}
-            }
-            if let Some(event) = PeerEvent::from_core(event, &Detail::default()) {
-                return Some(event);
-            }
-        }
-        None
     }
 }

@@ -10,7 +10,8 @@
 //! | `receiving` | what the monitor is told of what arrives |
 //! | `keeping` | when what arrives is kept for later, and when reading stops and goes on; what a full inbox means is `inbox`'s to say |
 //! | `sending` | when the transport writes, and what the monitor is told of it |
-//! | `ending` | what is said and read first at the end, and what is known of what we sent |
+//! | `ending` | what is read first at the end, and what is known of what we sent |
+//! | `last_word` | what the peer is told at the end |
 //! | `parting` | what is left to do with the stream after an orderly end |
 //! | `parts` | what is left of a connection that is taken apart |
 //! | `wakers` | which of the waiting tasks is woken |
@@ -23,6 +24,7 @@ mod ending;
 mod judge;
 mod keeping;
 mod kernel;
+mod last_word;
 mod parting;
 mod parts;
 mod receiving;
@@ -351,11 +353,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Counts what there was to tell, messages aside. Wraps.
     pub(crate) fn news(&self) -> u32 {
         self.judge.news()
-    }
-
-    /// Whether something lies there that may be a message.
-    pub(crate) fn has_unread(&self) -> bool {
-        self.transport.unread() > 0
     }
 
     /// No more frames are taken out: a codec has panicked.

@@ -7,6 +7,7 @@ use std::{collections::VecDeque, io, sync::Arc};
 
 use bytes::Bytes;
 use heartbeat_core::End;
+use tokio_util::codec::{Encoder, Framed, FramedParts};
 
 use super::{Heartbeat, Status};
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
 /// What a [`Heartbeat`] consists of.
 #[derive(Debug)]
 #[non_exhaustive] // later versions may hold more
-pub struct Parts<S, M> {
+pub struct Parts<S, M, C = ()> {
     /// The stream itself; `None` after a verdict of ours, or when parting took too
     /// long: then it was closed.
     pub stream: Option<S>,
@@ -32,6 +33,28 @@ pub struct Parts<S, M> {
     /// Messages that were to be sent after those bytes. There are some only
     /// [with frames](Heartbeat::with_frames).
     pub unsent: VecDeque<M>,
+    /// The codec, [with a codec](Heartbeat::with_codec); `None` after it has panicked.
+    pub codec: C,
+}
+
+impl<S, M, C> Parts<S, M, Option<C>>
+where
+    C: Encoder<Frame<M>>,
+{
+    /// Puts stream, codec and both buffers together, as
+    /// [`from_framed`](Heartbeat::from_framed) takes them apart. The events come first: the
+    /// `Framed` goes on behind them.
+    ///
+    /// There is no `Framed` without a stream, or after the codec has panicked.
+    pub fn into_framed(self) -> (VecDeque<PeerEvent<M>>, Option<Framed<S, C>>) {
+        let framed = self.stream.zip(self.codec).map(|(stream, codec)| {
+            let mut parts = FramedParts::new(stream, codec);
+            parts.read_buf = self.read.into();
+            parts.write_buf = self.write.into();
+            Framed::from_parts(parts)
+        });
+        (self.events, framed)
+    }
 }
 
 /// What is left of a connection that is over.
@@ -47,7 +70,7 @@ pub(crate) struct Remains<M> {
 impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Takes it apart. Nothing that was buffered is lost.
     #[must_use]
-    pub fn into_parts(mut self) -> Parts<S, C::Message> {
+    pub fn into_parts(mut self) -> Parts<S, C::Message, C::Codec> {
         if let Some(stream) = &self.stream {
             self.net.calm(stream);
         }
@@ -56,6 +79,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             unsent,
             read,
             write,
+            codec,
         } = self.transport.into_buffered();
         let received = received.into_iter().map(PeerEvent::Message);
         let waiting = self.inbox.take().into_events();
@@ -66,6 +90,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             read,
             write,
             unsent,
+            codec,
         }
     }
 

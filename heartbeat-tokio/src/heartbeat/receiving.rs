@@ -39,7 +39,7 @@ pub(super) struct Receiving {
 }
 
 /// How far what was read is taken apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 enum Decoder {
     /// To its end.
     Idle,
@@ -74,7 +74,7 @@ impl Receiving {
     /// Whether everything that was read is taken apart, and more may come.
     #[inline]
     pub(super) fn is_idle(&self) -> bool {
-        self.decoder == Decoder::Idle
+        matches!(self.decoder, Decoder::Idle)
     }
 
     /// Whether frames of the last read may be whole.
@@ -100,7 +100,7 @@ impl Receiving {
     /// Something was read, or the end, of which a codec may have something to say.
     fn note_read(&mut self, read: usize, is_news: bool) {
         debug_assert!(
-            self.decoder != Decoder::Stopped,
+            !matches!(self.decoder, Decoder::Stopped),
             "only parting reads what nobody decodes"
         );
         self.decoder = Decoder::Unseen {
@@ -133,6 +133,7 @@ impl Receiving {
     // ---- the budget ------------------------------------------------------
 
     /// Whether others in this task have used its budget up.
+    #[inline]
     pub(super) fn is_refused(&self) -> bool {
         !coop::has_budget_remaining() && !self.is_spent
     }
@@ -144,6 +145,7 @@ impl Receiving {
 
     /// Pays for a read. The stream has charged the first unit. So a turn takes in about as
     /// much as over a plain `Framed`.
+    #[inline(always)] // most reads are small
     pub(super) fn charge(&mut self, read: usize, cx: &mut Context<'_>) {
         for _ in 1..read.div_ceil(UNIT) {
             if pin!(coop::consume_budget()).poll(cx).is_pending() {
@@ -232,7 +234,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// A frame, if a whole one is next, as long as frames are of interest.
     #[inline(always)] // as above
     pub(super) fn next_frame(&mut self) -> Option<Frame<C::Message>> {
-        while self.receiving.decoder != Decoder::Stopped {
+        while !matches!(self.receiving.decoder, Decoder::Stopped) {
             let frame = self.transport.next_frame();
             self.note_dialogue();
             match frame {

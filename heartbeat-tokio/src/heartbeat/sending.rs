@@ -143,6 +143,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         queued
     }
 
+    /// Writes what the transport holds, as soon as somebody polls.
+    pub(crate) const fn flush_soon(&mut self) {
+        self.sending.want_flush();
+    }
+
     /// The bytes that were queued and not written.
     pub(crate) fn queued(&self) -> usize {
         self.transport.unwritten()

@@ -134,6 +134,7 @@ impl Wire {
 
 impl Protocol for Wire {
     type Message = Bytes;
+    type Codec = ();
     const HELLO: bool = true;
     const HALF_CLOSE: bool = false;
 }

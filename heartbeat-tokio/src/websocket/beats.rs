@@ -1,0 +1,206 @@
+//! How beats travel among a WebSocket's messages.
+
+use std::collections::VecDeque;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use heartbeat_core::Nonce;
+
+use super::{BoxError, Message, Packet};
+use crate::Frame;
+
+/// How beats travel in a WebSocket.
+///
+/// Implement it for an application that has a ping of its own among its messages:
+///
+/// ```
+/// use heartbeat_tokio::{Frame, websocket::{Beats, BoxError, Message, Packet}};
+/// use std::collections::VecDeque;
+///
+/// /// Text messages, and among them `ping` and `pong`.
+/// #[derive(Debug)]
+/// struct Words;
+///
+/// impl Beats for Words {
+///     type Message = String;
+///
+///     fn weight(text: &String) -> usize {
+///         text.len()
+///     }
+///
+///     fn encode(&mut self, frame: Frame<String>, packets: &mut VecDeque<Packet>) -> Result<(), BoxError> {
+///         let text = match frame {
+///             Frame::Data(text) => text,
+///             Frame::Ping(_) => "ping".into(),
+///             Frame::Pong(_) => "pong".into(),
+///             _ => return Ok(()),
+///         };
+///         packets.push_back(Packet::Message(Message::Text(text)));
+///         Ok(())
+///     }
+///
+///     fn decode(&mut self, packet: Packet, _: usize) -> Result<Option<Frame<String>>, BoxError> {
+///         Ok(Some(match packet {
+///             Packet::Message(Message::Text(text)) => match &*text {
+///                 "ping" => Frame::Ping(None),
+///                 "pong" => Frame::Pong(None),
+///                 _ => Frame::Data(text),
+///             },
+///             _ => Frame::Other,
+///         }))
+///     }
+/// }
+/// ```
+pub trait Beats: Unpin {
+    /// The application's messages.
+    type Message;
+
+    /// Whether there is a [`Frame::Hello`], and so a [`Frame::Goodbye`] too. Without them a
+    /// close frame is the goodbye. See [`Dialect::HELLO`](crate::Dialect::HELLO).
+    const HELLO: bool = false;
+
+    /// About how many bytes a message keeps in memory besides itself.
+    fn weight(message: &Self::Message) -> usize;
+
+    /// Appends the packets that a frame travels in, if it does.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be written. That is the end of the connection.
+    fn encode(
+        &mut self,
+        frame: Frame<Self::Message>,
+        packets: &mut VecDeque<Packet>,
+    ) -> Result<(), BoxError>;
+
+    /// What a packet of the peer's means; `None` if it means nothing, not even life.
+    ///
+    /// Longer messages than `max_frame` bytes are refused before, unless there is a
+    /// [`HELLO`](Self::HELLO).
+    ///
+    /// # Errors
+    ///
+    /// If the peer shouldn't have sent it. That is the end of the connection, with
+    /// [`Cause::Protocol`](crate::Cause::Protocol).
+    fn decode(
+        &mut self,
+        packet: Packet,
+        max_frame: usize,
+    ) -> Result<Option<Frame<Self::Message>>, BoxError>;
+}
+
+/// As WebSocket's own pings (RFC 6455, section 5.5.2).
+///
+/// Every peer answers them, without its application: a browser does while the page's
+/// script hangs, and Chromium even when the user has left a page that it keeps for the way
+/// back. Some proxies answer them themselves. The application's messages are text and
+/// binary.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::exhaustive_structs, reason = "there is nothing to choose")]
+pub struct Pings;
+
+impl Beats for Pings {
+    type Message = Message;
+
+    fn weight(message: &Message) -> usize {
+        message.len()
+    }
+
+    fn encode(
+        &mut self,
+        frame: Frame<Message>,
+        packets: &mut VecDeque<Packet>,
+    ) -> Result<(), BoxError> {
+        match frame {
+            Frame::Data(message) => packets.push_back(Packet::Message(message)),
+            Frame::Ping(nonce) => packets.push_back(Packet::Ping(payload(nonce))),
+            // The library has sent the pong already.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn decode(&mut self, packet: Packet, _: usize) -> Result<Option<Frame<Message>>, BoxError> {
+        Ok(Some(match packet {
+            Packet::Message(message) => Frame::Data(message),
+            // A pong that nobody asked for carries anything or nothing.
+            Packet::Pong(payload) => match <[u8; 8]>::try_from(&*payload) {
+                Ok(nonce) => Frame::Pong(Some(Nonce(nonce))),
+                Err(_) => Frame::Other,
+            },
+            Packet::Ping(_) => Frame::Other,
+        }))
+    }
+}
+
+/// As ordinary messages, for networks with a proxy that answers or swallows WebSocket's
+/// own pings, and to know that the peer's application lives.
+///
+/// The application's messages are text. A beat is a binary message of 9 bytes: `?` asks,
+/// `!` answers, and 8 bytes say what. A page answers with a few lines:
+///
+/// ```js
+/// socket.binaryType = "arraybuffer";
+/// socket.addEventListener("message", ({ data }) => {
+///   const beat = data instanceof ArrayBuffer && new Uint8Array(data);
+///   if (beat.length === 9 && beat[0] === 0x3f) {
+///     beat[0] = 0x21;
+///     socket.send(beat);
+///   }
+/// });
+/// ```
+///
+/// With [`OwnFrames`](super::OwnFrames) the page finds out about a dead server too.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::exhaustive_structs, reason = "there is nothing to choose")]
+pub struct Messages;
+
+const ASKS: u8 = b'?';
+const ANSWERS: u8 = b'!';
+
+impl Beats for Messages {
+    type Message = String;
+
+    fn weight(text: &String) -> usize {
+        text.len()
+    }
+
+    fn encode(
+        &mut self,
+        frame: Frame<String>,
+        packets: &mut VecDeque<Packet>,
+    ) -> Result<(), BoxError> {
+        let message = match frame {
+            Frame::Data(text) => Message::Text(text),
+            Frame::Ping(nonce) => beat(ASKS, nonce),
+            Frame::Pong(nonce) => beat(ANSWERS, nonce),
+            _ => return Ok(()),
+        };
+        packets.push_back(Packet::Message(message));
+        Ok(())
+    }
+
+    fn decode(&mut self, packet: Packet, _: usize) -> Result<Option<Frame<String>>, BoxError> {
+        let beat = match packet {
+            Packet::Message(Message::Text(text)) => return Ok(Some(Frame::Data(text))),
+            Packet::Message(Message::Binary(beat)) => beat,
+            Packet::Ping(_) | Packet::Pong(_) => return Ok(Some(Frame::Other)),
+        };
+        let nonce = beat.get(1..).and_then(|nonce| nonce.try_into().ok());
+        Ok(Some(match (beat.first(), nonce.map(Nonce)) {
+            (Some(&ASKS), Some(nonce)) => Frame::Ping(Some(nonce)),
+            (Some(&ANSWERS), Some(nonce)) => Frame::Pong(Some(nonce)),
+            _ => Frame::Other,
+        }))
+    }
+}
+
+fn beat(tag: u8, nonce: Option<Nonce>) -> Message {
+    let mut beat = BytesMut::with_capacity(9);
+    beat.put_u8(tag);
+    beat.put(payload(nonce));
+    Message::Binary(beat.freeze())
+}
+
+fn payload(nonce: Option<Nonce>) -> Bytes {
+    nonce.map_or_else(Bytes::new, |Nonce(nonce)| Bytes::copy_from_slice(&nonce))
+}

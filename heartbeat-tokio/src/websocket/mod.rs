@@ -1,0 +1,454 @@
+//! A heartbeat in a WebSocket: over tokio-tungstenite, and over axum.
+//!
+//! [`Heartbeat::websocket`] wraps a WebSocket that is open, on the server's side or the
+//! client's. It takes both libraries' types, each behind a feature:
+//!
+//! | feature | type | supported version |
+//! |---|---|---|
+//! | `tungstenite` | `tokio_tungstenite::WebSocketStream<S>` | tokio-tungstenite 0.30 |
+//! | `axum` | `axum::extract::ws::WebSocket`, alone or with its [`TcpSocket`] | axum 0.8 |
+//!
+//! # How beats travel
+//!
+//! | beats | as | who answers | the peer finds out about us |
+//! |---|---|---|---|
+//! | [`Pings`] | WebSocket's own pings | the peer's library; a browser also while the page's script hangs | if it sends pings too |
+//! | [`Messages`] | binary messages of 9 bytes | the peer's program | no |
+//! | [`OwnFrames`] | this project's protocol, one frame in a binary message | a heartbeat on the other side, such as `heartbeat-js` in a page | yes |
+//!
+//! [`Heartbeat::websocket`] sends [`Pings`], which need nothing on the other side.
+//! [`Heartbeat::websocket_with`] takes the others, and [`Beats`] of your own.
+//!
+//! # How it ends
+//!
+//! A connection that drops without a closing handshake is [`Cause::Eof`](crate::Cause::Eof),
+//! as with any killed process. A close frame is a goodbye, except with [`OwnFrames`], which
+//! have their own. Its code is 1000 for [`LEAVING`](crate::GoodbyeCode::LEAVING), and 4000 + c for
+//! code c, in both directions. So a page may leave with `socket.close(4064, "lunch")`.
+//!
+//! | the peer's close code | is |
+//! |---|---|
+//! | 1000, 1001, none | code 0 |
+//! | 1012 | code 1, [`RESTARTING`](crate::GoodbyeCode::RESTARTING) |
+//! | 1002, 1003, 1007, 1009, 1010 | code 4: the peer gave us up, for what we sent |
+//! | 4001 to 4007, 4009 to 4255 | code 1 to 7, 9 to 255 |
+//! | any other | code 0 |
+//!
+//! The detail is the reason. Where the close code isn't the one that we would send, the
+//! detail begins with it: `1011 out of memory`.
+//!
+//! [`close`](Heartbeat::close) is Ok when the closing handshake is done. That proves the
+//! peer's library and not its application; [`OwnFrames`] prove both.
+//!
+//! # Long messages
+//!
+//! Neither library shows a message before it is whole. With [`OwnFrames`] that makes no
+//! difference, because long messages travel in parts. With the other beats, data that
+//! reaches our kernel is a sign of life too
+//! ([`Evidence::AnyBytes`](crate::Evidence::AnyBytes)), on Linux and Android, and where the
+//! socket is known. Elsewhere a message must arrive within the detection time.
+//!
+//! The socket is known below a `WebSocketStream` over a `TcpStream` or a plain
+//! `MaybeTlsStream`, and with axum if its [`TcpSocket`] is given. Anywhere else,
+//! [`with_socket`](Heartbeat::with_socket) says where it is.
+//!
+//! [`Config::max_frame`] limits messages. The library keeps a longer one in memory first,
+//! up to a limit of its own. Set that too (`max_message_size`).
+
+use std::{
+    collections::VecDeque,
+    error::Error,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use futures_core::Stream;
+use futures_sink::Sink;
+use heartbeat_core::{Config, End, ProtocolError};
+
+pub use self::{
+    beats::{Beats, Messages, Pings},
+    library::Library,
+    own_frames::{OwnFrames, Payload, SUBPROTOCOL},
+};
+use self::{
+    close::Close,
+    library::{Received, Sent},
+};
+use crate::{Dialect, Frame, Frames, Heartbeat};
+
+#[cfg(feature = "axum")]
+mod axum;
+mod beats;
+mod close;
+mod library;
+mod own_frames;
+#[cfg(feature = "tungstenite")]
+mod tungstenite;
+
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+pub use self::axum::TcpSocket;
+
+/// What is wrong with a message, or with the WebSocket.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// So many bytes the library may hold before it is flushed: control frames wait behind
+/// them.
+const HELD: usize = 64 * 1024;
+
+/// What an application sends in a WebSocket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "RFC 6455 has these two")]
+pub enum Message {
+    /// A text message.
+    Text(String),
+    /// A binary message.
+    Binary(Bytes),
+}
+
+impl Message {
+    /// How many bytes it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Binary(bytes) => bytes.len(),
+        }
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl From<&str> for Message {
+    fn from(text: &str) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<String> for Message {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<Bytes> for Message {
+    fn from(bytes: Bytes) -> Self {
+        Self::Binary(bytes)
+    }
+}
+
+/// What travels in a WebSocket, but for its close frames.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "RFC 6455 has these three")]
+pub enum Packet {
+    /// A message.
+    Message(Message),
+    /// A ping, with at most 125 bytes. The library has answered the peer's already.
+    Ping(Bytes),
+    /// A pong, with the ping's bytes.
+    Pong(Bytes),
+}
+
+impl Packet {
+    fn len(&self) -> usize {
+        match self {
+            Self::Message(message) => message.len(),
+            Self::Ping(bytes) | Self::Pong(bytes) => bytes.len(),
+        }
+    }
+}
+
+/// A WebSocket as a heartbeat sees it: `W` is the library's, and `B` says how beats
+/// travel.
+///
+/// [`Heartbeat::websocket`] makes it.
+#[derive(Debug)]
+pub struct WebSocket<W, B> {
+    library: W,
+    beats: B,
+    max_frame: usize,
+    /// On their way out, in this order. Control frames go ahead, between two of them.
+    waiting: VecDeque<Packet>,
+    /// The close frame, which goes behind all of these.
+    closing: Option<Close>,
+    /// The bytes that the library holds, perhaps.
+    held: usize,
+}
+
+/// A WebSocket with a heartbeat, to be named in a structure.
+pub type Connection<W, B = Pings> = Heartbeat<WebSocket<W, B>, Frames<WebSocket<W, B>>>;
+
+impl<W, B> WebSocket<W, B> {
+    /// The library's WebSocket. Looking at it is fine.
+    #[must_use]
+    pub const fn get_ref(&self) -> &W {
+        &self.library
+    }
+}
+
+/// Over a WebSocket.
+impl<W: Library> Connection<W> {
+    /// Wraps a WebSocket that is open, on either side. The peer needs nothing: its library
+    /// answers pings. See [`websocket`](crate::websocket) for what is supported.
+    ///
+    /// The handshake comes before the heartbeat. Limit its time.
+    #[cfg_attr(
+        feature = "tungstenite",
+        doc = r#"
+Over tokio-tungstenite:
+
+```
+# use futures::{SinkExt, StreamExt};
+use heartbeat_tokio::{Config, Heartbeat, PeerEvent, websocket::Message};
+use tokio_tungstenite::{accept_async, connect_async};
+# use tokio::net::TcpListener;
+
+# #[tokio::main(flavor = "current_thread")]
+# async fn main() -> Result<(), Box<dyn std::error::Error>> {
+# let listener = TcpListener::bind("127.0.0.1:0").await?;
+# let url = format!("ws://{}", listener.local_addr()?);
+# let server = tokio::spawn(async move {
+# let (stream, _) = listener.accept().await.unwrap();
+let mut server = Heartbeat::websocket(accept_async(stream).await.unwrap(), Config::default());
+while let Some(event) = server.next().await {
+    match event {
+        PeerEvent::Message(message) => server.send(message).await.unwrap(), // an echo
+        end => println!("{end}"),
+    }
+}
+# });
+
+let (socket, _) = connect_async(url).await?;
+let mut client = Heartbeat::websocket(socket, Config::default());
+client.send(Message::from("hello")).await?;
+assert_eq!(client.next().await, Some(PeerEvent::Message("hello".into())));
+client.close().await?;
+# server.await?;
+# Ok(()) }
+```
+"#
+    )]
+    #[cfg_attr(
+        feature = "axum",
+        doc = r#"
+Over axum:
+
+```
+use axum::{Router, extract::ws::WebSocketUpgrade, response::Response, routing::any};
+# use futures::{SinkExt, StreamExt};
+use heartbeat_tokio::{Config, Heartbeat, PeerEvent};
+
+async fn echo(upgrade: WebSocketUpgrade) -> Response {
+    upgrade.on_upgrade(|socket| async move {
+        let mut peer = Heartbeat::websocket(socket, Config::default());
+        while let Some(event) = peer.next().await {
+            if let PeerEvent::Message(message) = event {
+                let _ = peer.send(message).await; // an error is the next event, too
+            }
+        }
+    })
+}
+
+let app: Router = Router::new().route("/echo", any(echo));
+```
+"#
+    )]
+    pub fn websocket(socket: W, config: Config) -> Self {
+        Self::websocket_with(socket, Pings, config)
+    }
+}
+
+/// Over a WebSocket.
+impl<W: Library, B: Beats> Connection<W, B> {
+    /// The same as [`websocket`](Heartbeat::websocket), with beats that travel otherwise:
+    /// as [`Messages`], as [`OwnFrames`], or as [`Beats`] of your own.
+    #[cfg_attr(
+        feature = "tungstenite",
+        doc = r#"
+```
+# use futures::{SinkExt, StreamExt};
+# use heartbeat_tokio::{Config, Heartbeat, PeerEvent};
+use heartbeat_tokio::websocket::OwnFrames;
+use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
+
+# #[tokio::main(flavor = "current_thread")]
+# async fn main() -> Result<(), Box<dyn std::error::Error>> {
+let (ours, theirs) = tokio::io::duplex(1024);
+let ours = WebSocketStream::from_raw_socket(ours, Role::Server, None).await;
+let theirs = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
+
+let mut server = Heartbeat::websocket_with(ours, OwnFrames::new(), Config::default());
+let mut client = Heartbeat::websocket_with(theirs, OwnFrames::new(), Config::default());
+client.send("hello".into()).await?;
+assert!(matches!(server.next().await, Some(PeerEvent::Connected { .. })));
+assert_eq!(server.next().await, Some(PeerEvent::Message("hello".into())));
+# Ok(()) }
+```
+"#
+    )]
+    pub fn websocket_with(socket: W, beats: B, config: Config) -> Self {
+        let socket = WebSocket {
+            library: socket,
+            beats,
+            max_frame: config.max_frame(),
+            waiting: VecDeque::new(),
+            closing: None,
+            held: 0,
+        };
+        Self::with_frames(socket, config).with_socket(|socket| socket.library.tcp())
+    }
+}
+
+impl<W: Library, B: Beats> Dialect for WebSocket<W, B> {
+    type Message = B::Message;
+    const HELLO: bool = B::HELLO;
+    const GOODBYE: bool = true;
+
+    fn weight(message: &B::Message) -> usize {
+        B::weight(message)
+    }
+
+    fn end_of(error: &(dyn Error + 'static)) -> Option<End> {
+        W::end_of(error)
+    }
+}
+
+impl<W: Library, B: Beats> WebSocket<W, B> {
+    /// Hands a packet over. The library has room.
+    fn send(&mut self, sent: Sent) -> Result<(), BoxError> {
+        let raw = W::raw(sent);
+        Pin::new(self.library.io())
+            .start_send(raw)
+            .map_err(Into::into)
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        let ready = Pin::new(self.library.io()).poll_ready(cx);
+        ready.map_err(Into::into)
+    }
+
+    fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        ready!(Pin::new(self.library.io()).poll_flush(cx)).map_err(Into::into)?;
+        self.held = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// What a packet means. `None` if it means nothing, not even life.
+    fn frame(&mut self, packet: Packet) -> Result<Option<Frame<B::Message>>, BoxError> {
+        if let (Packet::Message(message), false) = (&packet, B::HELLO) {
+            at_most(message.len(), self.max_frame)?;
+        }
+        self.beats.decode(packet, self.max_frame)
+    }
+}
+
+impl<W: Library, B: Beats> Stream for WebSocket<W, B> {
+    type Item = Result<Frame<B::Message>, BoxError>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        loop {
+            let received = match ready!(Pin::new(this.library.io()).poll_next(cx)) {
+                None => return Poll::Ready(None),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+                Some(Ok(raw)) => W::received(raw),
+            };
+            let frame = match received {
+                Received::Packet(packet) => this.frame(packet).transpose(),
+                Received::Nothing => None,
+                Received::Close(close) => {
+                    // Nobody reads on after a goodbye, and only then the library would
+                    // answer it.
+                    let _ = this.poll_out(cx);
+                    // With Hello, the goodbye came before it.
+                    return Poll::Ready((!B::HELLO).then(|| Ok(close.into_goodbye())));
+                }
+            };
+            if frame.is_some() {
+                return Poll::Ready(frame);
+            }
+        }
+    }
+}
+
+impl<W: Library, B: Beats> Sink<Frame<B::Message>> for WebSocket<W, B> {
+    type Error = BoxError;
+
+    fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.get_mut().poll_room(cx)
+    }
+
+    fn start_send(self: Pin<&mut Self>, frame: Frame<B::Message>) -> Result<(), BoxError> {
+        let this = self.get_mut();
+        match frame {
+            Frame::Goodbye { code, detail } => {
+                if code.is_verdict() {
+                    // Nothing goes ahead of that.
+                    this.waiting.clear();
+                }
+                if B::HELLO {
+                    let goodbye = Frame::Goodbye { code, detail };
+                    this.beats.encode(goodbye, &mut this.waiting)?;
+                } else {
+                    this.closing = Some(Close::of_goodbye(code, detail));
+                }
+            }
+            Frame::Data(_) => this.beats.encode(frame, &mut this.waiting)?,
+            _ => {
+                let mut ahead = VecDeque::new();
+                this.beats.encode(frame, &mut ahead)?;
+                for packet in ahead {
+                    this.send(Sent::Packet(packet))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        let this = self.get_mut();
+        while !this.waiting.is_empty() {
+            if this.held >= HELD {
+                ready!(this.poll_out(cx))?;
+            }
+            ready!(this.poll_room(cx))?;
+            if let Some(packet) = this.waiting.pop_front() {
+                this.held += packet.len();
+                this.send(Sent::Packet(packet))?;
+            }
+        }
+        if this.closing.is_some() {
+            ready!(this.poll_room(cx))?;
+        }
+        if let Some(close) = this.closing.take() {
+            this.send(Sent::Close(close))?;
+        }
+        this.poll_out(cx)
+    }
+
+    /// Waits for the peer's close frame, so that it sees a clean end. The
+    /// heartbeat limits how long.
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        ready!(self.as_mut().poll_flush(cx))?;
+        let mut io = Pin::new(self.get_mut().library.io());
+        ready!(io.as_mut().poll_close(cx)).map_err(Into::into)?;
+        while let Some(Ok(_)) = ready!(io.as_mut().poll_next(cx)) {}
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn at_most(length: usize, max: usize) -> Result<(), ProtocolError> {
+    if length <= max {
+        return Ok(());
+    }
+    Err(ProtocolError::FrameTooLong {
+        length: u32::try_from(length).unwrap_or(u32::MAX),
+        max: u32::try_from(max).unwrap_or(u32::MAX),
+    })
+}

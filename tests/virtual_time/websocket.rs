@@ -1,0 +1,362 @@
+//! A WebSocket of tokio-tungstenite over a line in memory: how it ends, which code is
+//! which, and what counts as life.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may panic too"
+)]
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt};
+use heartbeat_tests::{Watched, ms, quick, scripted::filler, secs};
+use heartbeat_tokio::{
+    Cause, CloseReason, Config, Detail, Frame, GoodbyeCode, Heartbeat, PeerEvent, ProtocolError,
+    testkit::{Line, LineEnd, Side},
+    websocket::{Beats, BoxError, Connection, Message, Messages, OwnFrames, Packet, Pings},
+};
+use tokio::{
+    io::AsyncReadExt,
+    time::{Instant, sleep},
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        self,
+        protocol::{CloseFrame, Role, WebSocketConfig},
+    },
+};
+
+type Ours<B> = Watched<Connection<WebSocketStream<LineEnd>, B>, <B as Beats>::Message>;
+type Theirs = WebSocketStream<LineEnd>;
+
+/// A server with a heartbeat, and a client without.
+async fn pair<B>(beats: B, config: Config) -> (Ours<B>, Theirs, Line)
+where
+    B: Beats<Message: Clone + std::fmt::Debug>,
+{
+    let (ours, theirs, line) = Line::pair();
+    let ours = WebSocketStream::from_raw_socket(ours, Role::Server, None).await;
+    let theirs = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
+    let ours = Heartbeat::websocket_with(ours, beats, config);
+    (Watched::new(ours), theirs, line)
+}
+
+/// A client's library reads, and answers pings, until it is closed: with what.
+async fn read_to_the_end(mut theirs: Theirs) -> Option<(u16, String)> {
+    let mut closed = None;
+    while let Some(Ok(message)) = theirs.next().await {
+        if let tungstenite::Message::Close(close) = message {
+            closed = close.map(|close| (close.code.into(), close.reason.to_string()));
+        }
+    }
+    closed
+}
+
+#[tokio::test(start_paused = true)]
+async fn text_and_binary_go_both_ways_and_the_library_answers_beats() {
+    let (mut ours, mut theirs, _line) = pair(Pings, quick()).await;
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = theirs.next().await {
+            if message.is_text() || message.is_binary() {
+                theirs.send(message).await.unwrap();
+            }
+        }
+    });
+    for message in [
+        Message::from("grüß dich"),
+        Message::Text(String::new()),
+        Message::Binary(filler(1, 300_000)),
+        Message::Binary(Bytes::new()),
+    ] {
+        ours.peer.send(message.clone()).await.unwrap();
+        assert!(ours.message().await == message);
+    }
+    ours.go_on_for(secs(10)).await;
+    assert!(ours.beats() >= 40, "{:?}", ours.events);
+    ours.assert_alive();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_hangs_is_found_at_the_detection_time() {
+    let (mut ours, _theirs, line) = pair(Pings, quick()).await;
+    line.freeze(Side::Right);
+    let hung = Instant::now();
+    let death = ours.until_dead().await;
+    assert_eq!(death.cause, Cause::Silent);
+    assert_eq!(hung.elapsed(), quick().detection_time());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_drops_without_a_closing_handshake_is_an_end_and_no_fault() {
+    let (mut ours, theirs, _line) = pair(Pings, quick()).await;
+    drop(theirs);
+    assert_eq!(ours.until_dead().await.cause, Cause::Eof);
+
+    // With own frames, too, and in the middle of a message.
+    let (mut ours, theirs, _line) = pair(OwnFrames::new(), quick()).await;
+    drop(theirs);
+    assert_eq!(ours.until_dead().await.cause, Cause::Eof);
+
+    let (mut ours, mut theirs, _line) = pair(Pings, quick()).await;
+    let begun = tungstenite::protocol::frame::Frame::message(
+        "begun",
+        tungstenite::protocol::frame::coding::OpCode::Data(
+            tungstenite::protocol::frame::coding::Data::Text,
+        ),
+        false,
+    );
+    theirs
+        .send(tungstenite::Message::Frame(begun))
+        .await
+        .unwrap();
+    drop(theirs);
+    assert_eq!(ours.until_dead().await.cause, Cause::Eof);
+}
+
+#[tokio::test(start_paused = true)]
+async fn our_goodbye_is_a_close_frame_with_its_code() {
+    for (code, close) in [(0, 1000), (1, 4001), (64, 4064), (127, 4127)] {
+        let (ours, theirs, _line) = pair(Pings, quick()).await;
+        let client = tokio::spawn(read_to_the_end(theirs));
+        let mut ours = ours.peer;
+        let detail = Detail::from("at noon");
+        ours.close_with(GoodbyeCode(code), detail).await.unwrap();
+        drop(ours);
+        assert_eq!(client.await.unwrap(), Some((close, "at noon".into())));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_frame_is_the_goodbye_of_its_code() {
+    for (close, code) in [(1000, 0), (1012, 1), (4001, 1), (4064, 64), (4127, 127)] {
+        let (mut ours, mut theirs, _line) = pair(Pings, quick()).await;
+        let close = CloseFrame {
+            code: close.into(),
+            reason: "at noon".into(),
+        };
+        theirs.send(close_with(close)).await.unwrap();
+        tokio::spawn(read_to_the_end(theirs));
+        let end = ours.until_ended().await;
+        let PeerEvent::Closed {
+            reason: CloseReason::Peer { code: told, detail },
+        } = end
+        else {
+            panic!("{end:?}");
+        };
+        assert_eq!((told.0, detail.as_str()), (code, "at noon"));
+    }
+}
+
+/// It says that it gave us up, or its library doesn't like what we sent.
+#[tokio::test(start_paused = true)]
+async fn a_close_frame_that_gives_us_up_is_a_death() {
+    for (close, code, detail) in [
+        (4002, GoodbyeCode::SILENT, "why"),
+        (1009, GoodbyeCode::PROTOCOL, "1009 why"),
+    ] {
+        let (mut ours, mut theirs, _line) = pair(Pings, quick()).await;
+        let close = CloseFrame {
+            code: close.into(),
+            reason: "why".into(),
+        };
+        theirs.send(close_with(close)).await.unwrap();
+        tokio::spawn(read_to_the_end(theirs));
+        let detail = Detail::from(detail);
+        assert_eq!(
+            ours.until_dead().await.cause,
+            Cause::GivenUp { code, detail }
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_was_given_up_reads_why_when_it_goes_on() {
+    let (mut ours, theirs, line) = pair(Pings, quick()).await;
+    line.freeze(Side::Right);
+    ours.until_dead().await;
+    line.thaw(Side::Right);
+    // Its library would answer our pings first, and find nobody there.
+    let mut heard = Vec::new();
+    theirs.into_inner().read_to_end(&mut heard).await.unwrap();
+    let reason = b"silent for 800ms";
+    let close = [&[0x88, 2 + 16], &4002_u16.to_be_bytes()[..], reason].concat();
+    assert!(heard.ends_with(&close), "{heard:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_too_long_is_refused() {
+    let config = quick().to_builder().max_frame(1000).build().unwrap();
+    let (mut ours, mut theirs, _line) = pair(Pings, config).await;
+    for length in [1000, 1001] {
+        let message = tungstenite::Message::binary(vec![0; length]);
+        theirs.send(message).await.unwrap();
+    }
+    assert_eq!(ours.message().await.len(), 1000);
+    let rule = ProtocolError::FrameTooLong {
+        length: 1001,
+        max: 1000,
+    };
+    assert_eq!(ours.until_dead().await.cause, Cause::Protocol(rule));
+
+    // For the library, too, which is asked first.
+    let (ours, theirs, _line) = Line::pair();
+    let limit = WebSocketConfig::default().max_message_size(Some(500));
+    let ours = WebSocketStream::from_raw_socket(ours, Role::Server, Some(limit)).await;
+    let mut theirs = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
+    let mut ours = Watched::new(Heartbeat::websocket(ours, config));
+    let message = tungstenite::Message::binary(vec![0; 1000]);
+    theirs.send(message).await.unwrap();
+    let rule = ProtocolError::FrameTooLong {
+        length: 1000,
+        max: 500,
+    };
+    assert_eq!(ours.until_dead().await.cause, Cause::Protocol(rule));
+}
+
+#[tokio::test(start_paused = true)]
+async fn own_frames_tell_both_sides_of_each_other() {
+    let (mut server, client, line) = pair(OwnFrames::new(), quick()).await;
+    let client = Heartbeat::websocket_with(client, OwnFrames::new(), quick());
+    let mut client = Watched::new(client);
+    let large = filler(2, 1_000_000);
+    client.peer.feed(large.clone()).await.unwrap();
+    tokio::join!(async { assert!(server.message().await == large) }, async {
+        client.peer.flush().await.unwrap()
+    },);
+    let both = async {
+        tokio::join!(server.go_on_for(secs(5)), client.go_on_for(secs(5)));
+    };
+    both.await;
+    server.assert_alive();
+    client.assert_alive();
+
+    line.cut(Side::BOTH);
+    let cut = Instant::now();
+    let (one, other) = tokio::join!(server.until_dead(), client.until_dead());
+    assert_eq!((one.cause, other.cause), (Cause::Silent, Cause::Silent));
+    assert!(cut.elapsed() <= quick().detection_time());
+}
+
+#[tokio::test(start_paused = true)]
+async fn own_frames_confirm_that_everything_was_taken_in() {
+    let (mut server, client, _line) = pair(OwnFrames::new(), quick()).await;
+    let mut client = Heartbeat::websocket_with(client, OwnFrames::new(), quick());
+    client.feed("the last word".into()).await.unwrap();
+    let reading = async {
+        assert_eq!(server.message().await, "the last word");
+        server.until_ended().await
+    };
+    let (closed, end) = tokio::join!(client.close(), reading);
+    closed.unwrap();
+    assert!(matches!(end, PeerEvent::Closed { .. }), "{end:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn ordinary_messages_are_beats_that_a_program_answers() {
+    let (mut ours, mut theirs, _line) = pair(Messages, quick()).await;
+    let client = tokio::spawn(async move {
+        let until = Instant::now() + secs(5);
+        while let Some(Ok(message)) = theirs.next().await {
+            if let tungstenite::Message::Binary(beat) = message {
+                let answer = [b"!", beat.get(1..).unwrap()].concat();
+                theirs
+                    .send(tungstenite::Message::binary(answer))
+                    .await
+                    .unwrap();
+            }
+            if Instant::now() > until {
+                break;
+            }
+        }
+        theirs // its library would go on answering pings
+    });
+    ours.go_on_for(secs(5)).await;
+    assert!(ours.beats() >= 20, "{:?}", ours.events);
+    ours.assert_alive();
+    assert_eq!(ours.until_dead().await.cause, Cause::Silent);
+    drop(client);
+}
+
+/// A ping among the messages of an application.
+struct Words;
+
+impl Beats for Words {
+    type Message = String;
+
+    fn weight(text: &String) -> usize {
+        text.len()
+    }
+
+    fn encode(
+        &mut self,
+        frame: Frame<String>,
+        packets: &mut VecDeque<Packet>,
+    ) -> Result<(), BoxError> {
+        let text = match frame {
+            Frame::Data(text) => text,
+            Frame::Ping(_) => "ping".into(),
+            Frame::Pong(_) => "pong".into(),
+            _ => return Ok(()),
+        };
+        packets.push_back(Packet::Message(Message::Text(text)));
+        Ok(())
+    }
+
+    fn decode(&mut self, packet: Packet, _: usize) -> Result<Option<Frame<String>>, BoxError> {
+        Ok(Some(match packet {
+            Packet::Message(Message::Text(text)) => match &*text {
+                "ping" => Frame::Ping(None),
+                "pong" => Frame::Pong(None),
+                _ => Frame::Data(text),
+            },
+            _ => Frame::Other,
+        }))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_applications_own_ping_is_a_beat() {
+    let (mut ours, theirs, _line) = pair(Words, quick()).await;
+    let mut theirs = Watched::new(Heartbeat::websocket_with(theirs, Words, quick()));
+    tokio::spawn(async move {
+        theirs.peer.send("hello".into()).await.unwrap();
+        theirs.go_on_for(secs(5)).await;
+        sleep(secs(5)).await;
+    });
+    assert_eq!(ours.message().await, "hello");
+    ours.go_on_for(secs(4)).await;
+    assert!(ours.beats() >= 8, "{:?}", ours.events);
+    ours.assert_alive();
+    assert_eq!(ours.until_dead().await.cause, Cause::Silent);
+}
+
+/// While a long message leaves, a beat waits behind no more than a part of it.
+#[tokio::test(start_paused = true)]
+async fn a_ping_goes_between_two_parts() {
+    let (ours, theirs, line) = Line::with_room(8 * 1024);
+    line.limit_rate(Side::BOTH, 200_000);
+    let ours = WebSocketStream::from_raw_socket(ours, Role::Server, None).await;
+    let theirs = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
+    let config = quick().to_builder().timeout(ms(600)).build().unwrap();
+    let mut ours = Heartbeat::websocket_with(ours, OwnFrames::new(), config);
+    let mut theirs = Watched::new(Heartbeat::websocket_with(theirs, OwnFrames::new(), config));
+    let began = Instant::now();
+    tokio::spawn(async move {
+        // It takes 10 s.
+        ours.send(filler(3, 2_000_000)).await.unwrap();
+        while ours.next().await.is_some() {}
+    });
+    theirs.message().await;
+    assert!(began.elapsed() > secs(9), "not slow enough");
+    assert!(theirs.beats() >= 5, "{:?}", theirs.beats());
+    theirs.assert_alive();
+}
+
+fn close_with(close: CloseFrame) -> tungstenite::Message {
+    tungstenite::Message::Close(Some(close))
+}

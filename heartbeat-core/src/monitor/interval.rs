@@ -53,5 +53,6 @@ impl Monitor {
             Life::Paused(_) => self.plan_sign(now),
             _ => {}
         }
+        self.speak(now);
     }
 }

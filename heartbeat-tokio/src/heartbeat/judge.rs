@@ -251,6 +251,19 @@ fn with_beat_events(config: Config) -> Config {
 }
 
 impl<S, C: Transport<S>> Heartbeat<S, C> {
+    /// The state of a protocol of the application's may have changed, and with it what
+    /// may be asked.
+    #[inline]
+    pub(super) fn note_dialogue(&mut self) {
+        let stream = self.stream.as_ref().filter(|_| !C::HELLO);
+        let dialogue = stream.map(|stream| self.transport.dialogue(stream));
+        if let Some(dialogue) = dialogue.filter(|new| *new != self.judge.monitor.dialogue()) {
+            self.judge
+                .tell(|monitor, now| monitor.handle_dialogue(dialogue, now));
+            self.wakers.wake_reader();
+        }
+    }
+
     // ---- judging ---------------------------------------------------------
 
     /// Whether the timer has fired, and what was read before is taken apart.
@@ -290,6 +303,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             // Or their deadline, which is over, would be the next one again.
             self.arrivals.calm();
             self.ask_the_kernel();
+            self.look_for_progress();
             self.judge_patience();
             self.judge.tell(Monitor::handle_timeout);
             // If that is over already, the timer has fired again.
@@ -297,32 +311,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             self.arm(cx);
         }
         is_due
-    }
-
-    /// An acknowledgement of the peer's kernel counts, if that was asked for. So does data
-    /// in our own kernel, where the transport shows a message when it is whole.
-    fn ask_the_kernel(&mut self) {
-        let Some(stream) = self.stream.as_ref().filter(|_| !self.inbox.is_paused()) else {
-            return;
-        };
-        let status = self.judge.monitor.status();
-        let is_met = !C::HELLO || status.peer.is_some();
-        let (now, heard_at) = (self.judge.now(), status.last_heard);
-        match self.config().evidence() {
-            Evidence::Acknowledgement if is_met => {
-                if let Some(at) = self.net.acknowledged_at(stream, heard_at, now) {
-                    self.judge
-                        .tell_at(now, |monitor, now| monitor.handle_acknowledged(at, now));
-                    self.count_incomplete();
-                }
-            }
-            Evidence::AnyBytes if C::WHOLE_FRAMES => {
-                if let Some(at) = self.net.received_at(stream, heard_at, now) {
-                    self.judge.tell_at(at, Monitor::handle_bytes);
-                }
-            }
-            _ => {}
-        }
     }
 
     /// Arms the timer for the next deadline; `false` if that is over already.

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `turn` | the order in which a connection is served: `enum Turn` |
 //! | `judge` | when the peer is judged, and the next deadline; owns the monitor, the clock and the timer |
+//! | `kernel` | when the kernel is asked what it has seen of the peer |
 //! | `receiving` | what the monitor is told of what arrives |
 //! | `keeping` | when what arrives is kept for later, and when reading stops and goes on; what a full inbox means is `inbox`'s to say |
 //! | `sending` | when the transport writes, and what the monitor is told of it |
@@ -22,6 +23,7 @@
 mod ending;
 mod judge;
 mod keeping;
+mod kernel;
 mod last_word;
 mod parting;
 mod parts;
@@ -155,7 +157,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         config: Config,
         socket: SocketOf<S>,
     ) -> Self {
-        Self {
+        let mut made = Self {
             net: Net::derived(socket, &stream, &config),
             stream: Some(stream),
             transport,
@@ -166,7 +168,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             sending: Sending::new(),
             ending: Ending::new(),
             wakers: Wakers::default(),
-        }
+        };
+        made.note_dialogue();
+        made
     }
 
     /// Asks the peer now, without waiting for the interval. The answer comes

@@ -34,6 +34,8 @@ pub(super) struct Receiving {
     is_read_out: bool,
     /// This task's budget was used up by what we read ourselves.
     is_spent: bool,
+    /// Reads that gave something; wraps.
+    reads: u32,
 }
 
 /// How far what was read is taken apart.
@@ -58,10 +60,16 @@ impl Receiving {
             decoder: Decoder::Idle,
             is_read_out: false,
             is_spent: false,
+            reads: 0,
         }
     }
 
     // ---- what was read ---------------------------------------------------
+
+    /// How many reads have given something; wraps.
+    pub(super) const fn reads(&self) -> u32 {
+        self.reads
+    }
 
     /// Whether everything that was read is taken apart, and more may come.
     #[inline]
@@ -174,6 +182,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                     self.arrivals.time(self.judge.config(), now);
                 }
                 self.receiving.note_read(read, is_timed);
+                self.receiving.reads = self.receiving.reads.wrapping_add(1);
             }
             Err(error) => {
                 self.receiving.is_read_out = true;
@@ -226,7 +235,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     #[inline(always)] // as above
     pub(super) fn next_frame(&mut self) -> Option<Frame<C::Message>> {
         while !matches!(self.receiving.decoder, Decoder::Stopped) {
-            match self.transport.next_frame() {
+            let frame = self.transport.next_frame();
+            self.note_dialogue();
+            match frame {
                 Ok(Some(Frame::Data(message))) => return Some(Frame::Data(message)),
                 // After the end only messages are.
                 Ok(Some(_)) if self.has_ended() => {}

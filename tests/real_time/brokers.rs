@@ -6,7 +6,7 @@
 #![cfg(unix)]
 
 #[path = "../../examples/mqtt/mqtt.rs"]
-mod mqtt;
+pub(crate) mod mqtt;
 #[path = "../../examples/stomp/stomp.rs"]
 mod stomp;
 

@@ -5,10 +5,6 @@
 //! Real kernels. What is measured may be late by `SLACK`.
 #![cfg(target_os = "linux")]
 
-#[path = "../../examples/mqtt/mqtt.rs"]
-#[allow(dead_code, reason = "a part of it is enough here")]
-mod mqtt;
-
 use std::time::{Duration, Instant};
 
 use futures::{SinkExt, StreamExt};
@@ -21,7 +17,7 @@ use tokio::{
     time::sleep,
 };
 
-use mqtt::{Mqtt, connect, publish};
+use crate::brokers::mqtt::{Mqtt, connect, publish};
 
 const SLACK: Duration = ms(1500);
 
@@ -29,14 +25,13 @@ const SLACK: Duration = ms(1500);
 /// nothing.
 async fn peer(listener: TcpListener, drips: bool) {
     let (mut stream, _) = listener.accept().await.unwrap();
-    while drips {
-        let mut byte = [0];
-        if stream.read_exact(&mut byte).await.is_err() {
-            return;
-        }
+    if !drips {
+        return sleep(secs(60)).await;
+    }
+    let mut byte = [0];
+    while stream.read_exact(&mut byte).await.is_ok() {
         sleep(ms(50)).await;
     }
-    sleep(secs(60)).await;
 }
 
 async fn find_a_peer_that_hangs(drips: bool) {

@@ -25,7 +25,8 @@ RUSTDOC = [ROOT / "target/doc" / crate for crate in ("heartbeat_core", "heartbea
 MANIFEST = tomllib.loads((ROOT / "Cargo.toml").read_text(encoding="utf-8"))
 # Forges lead from there to a folder too.
 FILES = MANIFEST["workspace"]["package"]["repository"] + "/blob/main/"
-LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)")
+# In its place, or at the end of the page.
+LINK = re.compile(r"(?m)(\]\(|^\[[^\]\n]+\]: )(?![a-z]+:|#)([^)\s#]+)")
 PAGE = re.compile(r"\bdocs/[a-z/-]+\.md\b")
 
 
@@ -38,11 +39,12 @@ def preprocess():
         folder = os.path.dirname(chapter["source_path"])
 
         def rewrite(link):
-            path = os.path.normpath(os.path.join("docs", folder, link[0]))
+            before, target = link.groups()
+            path = os.path.normpath(os.path.join("docs", folder, target))
             if not path.startswith("docs/"):
-                return FILES + path
+                return before + FILES + path
             # mdBook renames the page, and not the links to it.
-            return re.sub(r"(^|/)README\.md$", r"\1index.md", link[0])
+            return before + re.sub(r"(^|/)README\.md$", r"\1index.md", target)
 
         chapter["content"] = LINK.sub(rewrite, chapter["content"])
     json.dump(book, sys.stdout)

@@ -4,8 +4,8 @@
 //! behind `PUB` and `MSG`. The server pings too, and ends a connection that
 //! doesn't answer; the heartbeat does.
 //!
-//! It is a part of the protocol: no headers, no queue groups, and TLS isn't
-//! begun. See <https://docs.nats.io/reference/reference-protocols/nats-protocol>.
+//! It is a part of the protocol: no queue groups, and TLS isn't begun. A server takes the
+//! first thing that it hears for a login, so no ping leaves before `CONNECT`. See <https://docs.nats.io/reference/reference-protocols/nats-protocol>.
 
 use std::{io, str};
 
@@ -34,6 +34,8 @@ pub enum Message {
     Delivered {
         subject: String,
         id: u64,
+        /// Empty, unless `CONNECT` asked for them with `"headers":true`.
+        headers: Bytes,
         payload: Bytes,
     },
     /// From a server: what it complains about.
@@ -43,12 +45,28 @@ pub enum Message {
 /// A client's codec.
 #[derive(Debug, Default)]
 pub struct Nats {
-    /// The `MSG` whose payload isn't whole yet, and how long that is.
-    begun: Option<(String, u64, usize)>,
+    /// The `MSG` whose payload isn't whole yet.
+    begun: Option<Delivery>,
+    /// `CONNECT` was sent.
+    has_connected: bool,
+}
+
+/// What stands behind `MSG` or `HMSG`.
+#[derive(Debug)]
+struct Delivery {
+    subject: String,
+    id: u64,
+    /// So many bytes of all are headers.
+    headers: usize,
+    length: usize,
 }
 
 impl Dialect for Nats {
     type Message = Message;
+
+    fn may_ping(&self) -> bool {
+        self.has_connected
+    }
 }
 
 impl Decoder for Nats {
@@ -63,7 +81,8 @@ impl Decoder for Nats {
             let (verb, rest) = line.split_once([' ', '\t']).unwrap_or((&line, ""));
             let rest = rest.trim();
             match &*verb.to_ascii_uppercase() {
-                "MSG" => self.begun = Some(delivery(rest)?),
+                "MSG" => self.begun = Some(delivery(rest, false)?),
+                "HMSG" => self.begun = Some(delivery(rest, true)?),
                 "PING" => return Ok(Some(Frame::Ping(None))),
                 "PONG" => return Ok(Some(Frame::Pong(None))),
                 "+OK" => return Ok(Some(Frame::Other)),
@@ -72,11 +91,18 @@ impl Decoder for Nats {
                 _ => return Err(wrong(&line)),
             }
         }
-        let whole = matches!(&self.begun, Some((.., length)) if bytes.len() >= length + 2);
-        let Some((subject, id, length)) = self.begun.take_if(|_| whole) else {
+        let whole = self.begun.take_if(|begun| bytes.len() >= begun.length + 2);
+        let Some(Delivery {
+            subject,
+            id,
+            headers,
+            length,
+        }) = whole
+        else {
             return Ok(None);
         };
-        let payload = bytes.split_to(length).freeze();
+        let mut payload = bytes.split_to(length).freeze();
+        let headers = payload.split_to(headers);
         if !bytes.starts_with(b"\r\n") {
             return Err(wrong("a payload of another length than announced"));
         }
@@ -84,6 +110,7 @@ impl Decoder for Nats {
         Ok(Some(Frame::Data(Message::Delivered {
             subject,
             id,
+            headers,
             payload,
         })))
     }
@@ -98,6 +125,7 @@ impl Encoder<Frame<Message>> for Nats {
             Frame::Pong(_) => bytes.put_slice(b"PONG\r\n"),
             Frame::Data(Message::Connect(options)) => {
                 put_line(bytes, &format!("CONNECT {options}"))?;
+                self.has_connected = true;
             }
             Frame::Data(Message::Subscribe { subject, id }) => {
                 check(&subject)?;
@@ -133,14 +161,27 @@ fn take_line(bytes: &mut BytesMut) -> io::Result<Option<String>> {
     Ok(Some(line.into()))
 }
 
-/// What stands behind `MSG`: subject, id, perhaps where to reply, and length.
-fn delivery(rest: &str) -> io::Result<(String, u64, usize)> {
-    let words: Vec<&str> = rest.split_ascii_whitespace().collect();
-    let ([subject, id, length] | [subject, id, _, length]) = words[..] else {
+/// Subject, id, perhaps where to reply, with headers their length, and that of all.
+fn delivery(rest: &str, has_headers: bool) -> io::Result<Delivery> {
+    let mut words: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let length = words.pop().and_then(|length| length.parse().ok());
+    let headers = match has_headers {
+        true => words.pop().and_then(|length| length.parse().ok()),
+        false => Some(0),
+    };
+    let ([subject, id] | [subject, id, _]) = words[..] else {
         return Err(wrong(rest));
     };
-    match (id.parse(), length.parse()) {
-        (Ok(id), Ok(length)) if length <= MAX_PAYLOAD => Ok((subject.into(), id, length)),
+    match (id.parse(), headers, length) {
+        (Ok(id), Some(headers), Some(length)) if headers <= length && length <= MAX_PAYLOAD => {
+            let subject = subject.into();
+            Ok(Delivery {
+                subject,
+                id,
+                headers,
+                length,
+            })
+        }
         _ => Err(wrong(rest)),
     }
 }

@@ -154,7 +154,7 @@ pub async fn serve(gateway: Gateway, peer: Driver<Message>) {
         mut receiver,
         ..
     } = peer;
-    // Who doesn't say who it is within this time isn't waited for.
+    // A client that doesn't introduce itself in time is dropped.
     let patience = gateway.config.detection_time();
     let Ok(Some((user, shows))) = timeout(patience, introduction(&mut receiver)).await else {
         return;

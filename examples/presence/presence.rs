@@ -21,6 +21,7 @@
 //!   as one that lost its data: entries that had been announced are told silently.
 
 mod fleet;
+mod keeper;
 mod local;
 
 use std::{
@@ -30,16 +31,17 @@ use std::{
 
 use metrics::{counter, gauge};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, Pipeline, RedisError, RedisResult, Script,
+    AsyncConnectionConfig, Client, ErrorKind, RedisError, RedisResult, Script,
     aio::MultiplexedConnection,
 };
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, sleep, sleep_until, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 pub use fleet::{Announcement, Fleet, Kind, Roster};
-use local::{Batch, Ending, Local, Order};
+use keeper::Keeper;
+use local::{Ending, Local};
 
 /// All keys begin with it. The braces keep them in one slot of a cluster.
 const PREFIX: &str = "{presence}:";
@@ -75,7 +77,8 @@ impl Terms {
         self.detection_time * 3 / 2
     }
 
-    /// A lease is refreshed this often: D / 2. Two refreshes may be lost.
+    /// A lease is refreshed this often: D / 2. A connection to the store that is silent for
+    /// as long is given up, so one refresh may be lost.
     #[must_use]
     pub fn refresh(&self) -> Duration {
         self.lease() / 3
@@ -87,8 +90,8 @@ impl Terms {
         self.grace
     }
 
-    /// What ends is announced so much later at most, plus two round trips to the store.
-    /// Gateways look no more often than this.
+    /// The least time between two looks at the store: an end is announced at most this much
+    /// late, plus two round trips to the store.
     #[must_use]
     pub fn look(&self) -> Duration {
         self.refresh() / 8
@@ -145,14 +148,7 @@ impl Presence {
             standing: watch::Sender::new(Standing::Starting),
             lease: watch::Sender::new(None),
         });
-        let keeper = Keeper {
-            store,
-            script: Script::new(SCRIPT),
-            name: name.to_owned(),
-            gateway: random(),
-            terms,
-            shared: shared.clone(),
-        };
+        let keeper = Keeper::new(store, name.to_owned(), terms, shared.clone());
         tokio::spawn(keeper.keep());
         Self { shared }
     }
@@ -261,190 +257,7 @@ impl Shared {
     }
 }
 
-// ---- the task ---------------------------------------------------------------
-
-/// Keeps the lease, and tells the store what changes.
-struct Keeper {
-    store: Client,
-    script: Script,
-    name: String,
-    /// This process; with the epoch, its incarnation.
-    gateway: String,
-    terms: Terms,
-    shared: Arc<Shared>,
-}
-
-impl Keeper {
-    async fn keep(self) {
-        let epochs = async {
-            let mut epoch = 0;
-            loop {
-                epoch += 1;
-                let Err(error) = self.hold(epoch).await else {
-                    return;
-                };
-                counter!("presence_store_errors_total").increment(1);
-                if error.code() == Some(FENCED) {
-                    // The store knows it better than our clock.
-                    self.shared.lease.send_replace(Some(Instant::now()));
-                } else if *self.shared.standing.borrow() == Standing::Held {
-                    self.shared.set(Standing::Stale);
-                }
-                sleep(self.terms.look()).await;
-            }
-        };
-        tokio::select! {
-            () = epochs => {}
-            () = self.shared.watch_lease() => {}
-        }
-        self.shared.set(Standing::Closed);
-    }
-
-    /// One epoch: one connection to the store, from its beginning to an error, or `Ok` when
-    /// the lease has been given up.
-    async fn hold(&self, epoch: u64) -> RedisResult<()> {
-        let mut store = open(&self.store, Instant::now() + self.terms.refresh()).await?;
-        let (number, mut until) = self.register(&mut store, epoch).await?;
-        let mut refresh_at = Instant::now();
-        loop {
-            let batch = self.shared.local().tell(&number);
-            let is_due = refresh_at <= Instant::now();
-            if batch.is_empty() && !is_due {
-                if self.shared.local().is_closing() {
-                    return self.close(&mut store, epoch, until).await;
-                }
-                tokio::select! {
-                    () = sleep_until(refresh_at) => {}
-                    () = self.shared.changed.notified() => {}
-                }
-                continue;
-            }
-            let sent = Instant::now();
-            let orders = self.orders(epoch, &batch, is_due);
-            let replies: Vec<(usize, i64)> = within(until, orders.query_async(&mut store)).await?;
-            self.shared.local().confirm(&number, &batch);
-            if has_grace(&batch) {
-                refresh_at = refresh_at.min(sent + self.terms.grace);
-            }
-            if let Some((entries, more_in)) = replies.first() {
-                until = self.refreshed(sent, until);
-                refresh_at = sent + self.look_again(*more_in);
-                self.compare(*entries)?;
-            }
-        }
-    }
-
-    /// Takes the lease in a new epoch. Returns the store's number, and until when it holds.
-    async fn register(
-        &self,
-        store: &mut MultiplexedConnection,
-        epoch: u64,
-    ) -> RedisResult<(String, Instant)> {
-        let known = self.shared.local().store().to_owned();
-        let sent = Instant::now();
-        let mut register = self.order("register", epoch);
-        register
-            .arg(millis(self.terms.lease()))
-            .arg(millis(self.terms.grace));
-        register.arg(&self.name).arg(known).arg(random());
-        let until = sent + self.terms.lease();
-        let number: String = within(until, register.query_async(store)).await?;
-        self.shared.local().begin(&number);
-        Ok((number, self.refreshed(sent, until)))
-    }
-
-    /// The lease holds for so long from when this was sent. The store counts from later.
-    fn refreshed(&self, sent: Instant, before: Instant) -> Instant {
-        let until = sent + self.terms.lease();
-        if until > before + 2 * self.terms.refresh() {
-            counter!("presence_late_refreshes_total").increment(1);
-        }
-        self.shared.lease.send_replace(Some(until));
-        self.shared.set(Standing::Held);
-        gauge!("presence_lease").set(1);
-        until
-    }
-
-    /// When the store has to be looked at again: it said in how many milliseconds there is
-    /// more to do, if at all.
-    fn look_again(&self, more_in: i64) -> Duration {
-        let more_in = u64::try_from(more_in).map_or(Duration::MAX, Duration::from_millis);
-        more_in.clamp(self.terms.look(), self.terms.refresh())
-    }
-
-    /// The store has exactly the entries that it was told, or it isn't the only one to
-    /// change them: a new epoch puts that right.
-    fn compare(&self, entries: usize) -> RedisResult<()> {
-        let told = self.shared.local().entries();
-        gauge!("presence_entries").set(u32::try_from(told).unwrap_or(u32::MAX));
-        if entries == told {
-            return Ok(());
-        }
-        let ghosts = u64::try_from(entries.saturating_sub(told)).unwrap_or(0);
-        counter!("presence_ghosts_total").increment(ghosts);
-        Err((ErrorKind::Client, "the store has other entries").into())
-    }
-
-    async fn close(
-        &self,
-        store: &mut MultiplexedConnection,
-        epoch: u64,
-        until: Instant,
-    ) -> RedisResult<()> {
-        let mut close = self.order("close", epoch);
-        close.arg(millis(self.terms.grace)).arg(&self.name);
-        within(until, close.query_async(store)).await
-    }
-
-    /// All that is told in one go. Only a refresh has a reply.
-    fn orders(&self, epoch: u64, batch: &Batch, refresh: bool) -> Pipeline {
-        let mut orders = Pipeline::new();
-        for order in batch {
-            let told = match order {
-                Order::Enter {
-                    connection,
-                    user,
-                    again,
-                } => {
-                    let mut enter = self.order("enter", epoch);
-                    enter.arg(connection).arg(user).arg(u8::from(*again));
-                    enter
-                }
-                Order::Leave { connection, ending } => {
-                    let grace = if ending.at_once {
-                        0
-                    } else {
-                        millis(self.terms.grace)
-                    };
-                    let mut leave = self.order("leave", epoch);
-                    leave.arg(connection).arg(grace).arg(&ending.why);
-                    leave
-                }
-            };
-            orders.add_command(told).ignore();
-        }
-        if refresh {
-            let mut refresh = self.order("refresh", epoch);
-            refresh
-                .arg(millis(self.terms.lease()))
-                .arg(millis(self.terms.grace));
-            orders.add_command(refresh);
-        }
-        orders
-    }
-
-    fn order(&self, operation: &str, epoch: u64) -> Cmd {
-        let mut order = redis::cmd("EVALSHA");
-        order.arg(self.script.get_hash()).arg(1).arg(PREFIX);
-        order.arg(operation).arg(&self.gateway).arg(epoch);
-        order
-    }
-}
-
-fn has_grace(batch: &Batch) -> bool {
-    let has_grace = |order: &Order| matches!(order, Order::Leave { ending, .. } if !ending.at_once);
-    batch.iter().any(has_grace)
-}
+// ---- the store ----------------------------------------------------------------
 
 /// A connection of our own, which never connects again by itself, and knows the script.
 async fn open(store: &Client, until: Instant) -> RedisResult<MultiplexedConnection> {

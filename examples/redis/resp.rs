@@ -6,11 +6,15 @@
 //!
 //! * Whatever answers a ping is a pong, errors too: a server that says
 //!   `-NOAUTH` or `-LOADING` lives.
-//! * Redis does one command of a connection after the other. One that blocks,
-//!   such as `BLPOP`, holds back the answers to all pings behind it: let it
-//!   block for less than `max_missed · timeout`.
+//! * Redis does one command of a connection after the other. While one that
+//!   blocks, such as `BLPOP`, is unanswered, no answer to a ping can be expected:
+//!   the server is judged by its kernel. What blocks all of its connections, such as
+//!   `CLIENT PAUSE` on another one, nobody here can know.
+//! * Between `MULTI` and `EXEC` the answer to a ping would be one of the
+//!   transaction's: no ping leaves.
 //! * Commands after which there isn't one reply for each command are refused:
-//!   `SUBSCRIBE` and its relatives, `MONITOR`, `CLIENT REPLY`, `SYNC`.
+//!   `SUBSCRIBE` and its relatives, `MONITOR`, `CLIENT REPLY`, `SYNC`; and `HELLO` with a
+//!   version, which may begin RESP3.
 
 use std::{collections::VecDeque, io};
 
@@ -34,10 +38,22 @@ pub struct Resp {
     answered: u64,
     /// Which of the commands, counted like that, are unanswered pings.
     pings: VecDeque<u64>,
+    /// Which of them, likewise, are unanswered commands that may block.
+    blocking: VecDeque<u64>,
+    /// A transaction was begun, and its `EXEC` or `DISCARD` wasn't sent.
+    in_transaction: bool,
 }
 
 impl Dialect for Resp {
     type Message = BytesFrame;
+
+    fn may_ping(&self) -> bool {
+        !self.in_transaction
+    }
+
+    fn answers(&self) -> bool {
+        self.blocking.is_empty()
+    }
 }
 
 impl Decoder for Resp {
@@ -49,6 +65,9 @@ impl Decoder for Resp {
         Ok(reply.map(|reply| {
             let number = self.answered;
             self.answered += 1;
+            if self.blocking.front() == Some(&number) {
+                self.blocking.pop_front();
+            }
             match self.pings.front() {
                 Some(ping) if *ping == number => {
                     self.pings.pop_front();
@@ -66,7 +85,8 @@ impl Encoder<Frame<BytesFrame>> for Resp {
     fn encode(&mut self, frame: Frame<BytesFrame>, bytes: &mut BytesMut) -> io::Result<()> {
         let command = match frame {
             Frame::Data(command) => {
-                check(&command)?;
+                let kind = check(&command)?;
+                self.note(kind);
                 command
             }
             // `PING` alone is answered with `PONG`, `PING x` with `x`.
@@ -91,6 +111,18 @@ impl Encoder<Frame<BytesFrame>> for Resp {
     }
 }
 
+impl Resp {
+    fn note(&mut self, kind: Kind) {
+        match kind {
+            // Within a transaction nothing blocks.
+            Kind::Blocks if !self.in_transaction => self.blocking.push_back(self.asked),
+            Kind::Begins => self.in_transaction = true,
+            Kind::Ends => self.in_transaction = false,
+            Kind::Blocks | Kind::Other => {}
+        }
+    }
+}
+
 /// What a ping gave the server to send back. Not in an error: that answers the
 /// oldest ping.
 fn nonce_in(reply: &BytesFrame) -> Option<Nonce> {
@@ -100,8 +132,18 @@ fn nonce_in(reply: &BytesFrame) -> Option<Nonce> {
     }
 }
 
-/// Whether exactly one reply will come.
-fn check(command: &BytesFrame) -> io::Result<()> {
+/// What a command does to the order of replies.
+enum Kind {
+    /// Its reply may take long, and no other comes before it.
+    Blocks,
+    /// A transaction.
+    Begins,
+    Ends,
+    Other,
+}
+
+/// What the command does, if exactly one reply will come.
+fn check(command: &BytesFrame) -> io::Result<Kind> {
     let refused = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     let BytesFrame::Array(words) = command else {
         return refused("a command is an array");
@@ -110,7 +152,8 @@ fn check(command: &BytesFrame) -> io::Result<()> {
         BytesFrame::BulkString(word) => word.to_ascii_uppercase(),
         _ => Vec::new(),
     });
-    match (&*names.next().unwrap_or_default(), names.next().as_deref()) {
+    let (name, argument) = (names.next().unwrap_or_default(), names.next());
+    match (&*name, argument.as_deref()) {
         (b"", _) => refused("a command begins with its name"),
         (
             b"SUBSCRIBE" | b"PSUBSCRIBE" | b"SSUBSCRIBE" | b"UNSUBSCRIBE" | b"PUNSUBSCRIBE"
@@ -118,6 +161,16 @@ fn check(command: &BytesFrame) -> io::Result<()> {
             _,
         )
         | (b"CLIENT", Some(b"REPLY")) => refused("replies no longer come one for each command"),
-        _ => Ok(()),
+        (b"HELLO", Some(version)) if version != b"2" => refused("RESP3 isn't spoken here"),
+        (b"MULTI", _) => Ok(Kind::Begins),
+        (b"EXEC" | b"DISCARD" | b"RESET", _) => Ok(Kind::Ends),
+        (
+            b"BLPOP" | b"BRPOP" | b"BLMOVE" | b"BLMPOP" | b"BRPOPLPUSH" | b"BZPOPMIN" | b"BZPOPMAX"
+            | b"BZMPOP" | b"WAIT" | b"WAITAOF" | b"DEBUG",
+            _,
+        ) => Ok(Kind::Blocks),
+        (b"XREAD" | b"XREADGROUP", _) if names.any(|word| word == b"BLOCK") => Ok(Kind::Blocks),
+        (b"XREAD", Some(b"BLOCK")) => Ok(Kind::Blocks),
+        _ => Ok(Kind::Other),
     }
 }

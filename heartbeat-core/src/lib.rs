@@ -119,7 +119,7 @@ pub use event::{Cause, CloseReason, Death, Diagnosis, End, Event, NoDetail};
 pub use frame::{
     BufferTooShort, Control, Goodbye, GoodbyeCode, Hello, Nonce, PART, ProtocolError, Tag,
 };
-pub use monitor::Monitor;
+pub use monitor::{Dialogue, Monitor};
 pub use search::{IdleGauge, IntervalSearch, SearchMethod, SearchOutcome};
 pub use status::{State, Status};
 pub use time::Instant;

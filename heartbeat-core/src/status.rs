@@ -34,6 +34,10 @@ pub struct Status {
     /// [`detection_time`](crate::Config::detection_time), longer by what
     /// `interval` is longer.
     pub detection_time: Duration,
+    /// The time within which something of ours leaves: the configured
+    /// [`speak_within`](crate::ConfigBuilder::speak_within), or longer if only pings can
+    /// and the peer accepts nothing faster.
+    pub speak_within: Option<Duration>,
 }
 
 impl Status {
@@ -52,6 +56,7 @@ impl Status {
             peer: None,
             interval: config.interval(),
             detection_time: config.detection_time(),
+            speak_within: config.speak_within(),
         }
     }
 }
@@ -66,6 +71,10 @@ pub enum State {
     Suspect,
     /// We don't read at the moment, so nothing is judged.
     Paused,
+    /// No answer can be expected in the present state of a protocol
+    /// [without a Hello](crate::Monitor::without_hello), so nothing is judged: the peer's
+    /// kernel alone shows that it lives.
+    Occupied,
     /// A direction of the stream has ended in a protocol
     /// [without a Hello](crate::Monitor::without_hello), so nothing is judged any more.
     HalfClosed,

@@ -2,7 +2,9 @@
 //!
 //! This module decides how often the clock is asked for that. On a quiet
 //! connection each read is timed. On a busy one the clock would cost more than
-//! anything else there, so reads are taken to have come at the last reading of
+//! anything else there: with it an echo of 16 bytes in memory takes 0.92 µs of processor
+//! time, and without it 0.64 (`cargo bench -p heartbeat-tokio --bench throughput -- --only
+//! "echo duplex 16" --alone inline`, 2 cores under load). So reads are taken to have come at the last reading of
 //! it until a timer, armed for [`Config::arrival_slack`] later, has fired: bytes
 //! are said to have come earlier than they did, but not by more than the monitor
 //! allows for; and later only by what the timer was late. It doesn't decide what

@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::{Buf, BytesMut};
-use heartbeat_core::{Control, GoodbyeCode};
+use heartbeat_core::{Control, Dialogue, GoodbyeCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::{
     codec::{Decoder, Encoder},
@@ -25,7 +25,9 @@ use crate::{
     Detail, SendError,
     error::EncodeError,
     pool,
-    transport::{Broken, Buffered, Dialect, Doorman, Failure, Frame, Protocol, Scope, Transport},
+    transport::{
+        Broken, Buffered, Dialect, Doorman, Failure, Frame, Protocol, Scope, Transport, dialogue_of,
+    },
 };
 
 /// With less room than this a buffer is as good as full.
@@ -316,6 +318,12 @@ where
 
     fn poll_shutdown(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_end(Pin::new(stream), cx)
+    }
+
+    fn dialogue(&self, _: &S) -> Dialogue {
+        let asked = self.codec.as_ref().ok();
+        let answer = asked.and_then(|codec| catch(|| dialogue_of(codec)).ok());
+        answer.unwrap_or_default()
     }
 
     fn into_buffered(self) -> Buffered<C::Message, Option<C>> {

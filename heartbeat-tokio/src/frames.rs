@@ -13,12 +13,13 @@ use std::{
 
 use futures_core::Stream;
 use futures_sink::Sink;
-use heartbeat_core::{Control, GoodbyeCode, ProtocolError};
+use heartbeat_core::{Control, Dialogue, GoodbyeCode, ProtocolError};
 
 use crate::{
     Detail, SendError,
     transport::{
-        Broken, Buffered, Dialect, Doorman, Failure, Frame, Protocol, Scope, Transport, reason,
+        Broken, Buffered, Dialect, Doorman, Failure, Frame, Protocol, Scope, Transport,
+        dialogue_of, reason,
     },
 };
 
@@ -244,6 +245,10 @@ where
     fn poll_shutdown(&mut self, transport: &mut T, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let closed = Pin::new(transport).poll_close(cx);
         closed.map_err(unwritable::<T>)
+    }
+
+    fn dialogue(&self, transport: &T) -> Dialogue {
+        dialogue_of(transport)
     }
 
     fn into_buffered(self) -> Buffered<T::Message> {

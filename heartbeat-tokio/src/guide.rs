@@ -16,7 +16,7 @@
 //!
 //! Also there: `docs/protocol.md`, the wire format; `docs/faults.md`, which mechanism detects
 //! which fault; `docs/observability.md`, metrics and log; `docs/guide/production.md`, load
-//! balancers, proxies, NAT, limits and restarts; `docs/testing.md`, what is tested; and
+//! balancers, proxies, NAT, limits and restarts; `docs/guide/batteries.md`, learned intervals; `docs/testing.md`, what is tested; and
 //! programs to run in `examples`, such as `examples/config` and `examples/tune`.
 
 /// A definition in front of a page wins over the page's own. So its links lead here, and
@@ -38,6 +38,7 @@ pages! {
     /// [observability]: crate::guide#in-the-repository
     choosing_timings, "guide/choosing-timings.md";
     /// [tune]: crate::guide#in-the-repository
+    /// [batteries]: crate::guide#in-the-repository
     /// [tests]: crate::guide#in-the-repository
     timings, "guide/timings.md";
     /// [timings]: crate::guide::timings
@@ -47,6 +48,8 @@ pages! {
     configuration, "guide/configuration.md";
     /// [slow reader]: crate::guide::timings#when-the-peer-reads-slowly-and-says-nothing
     busy, "guide/busy.md";
+    /// [dead peer]: crate::guide#in-the-repository
     reconnect, "guide/reconnect.md";
+    /// [choosing]: crate::guide::choosing_timings
     testing, "guide/testing.md";
 }

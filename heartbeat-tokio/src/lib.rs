@@ -81,8 +81,9 @@
 //! |---|---|---|
 //! | `serde` | on | [`Config`], [`SafetyNet`] and [`Backoff`] from TOML, JSON and the like |
 //! | `postcard` | on | [`Heartbeat::typed`] |
-//! | `tungstenite` | | WebSockets of tokio-tungstenite 0.30, on both sides |
-//! | `axum` | | WebSockets of axum 0.8 |
+//! | `tungstenite` | | a WebSocket of tokio-tungstenite 0.30, on either side |
+//! | `axum` | | a WebSocket of axum 0.8 |
+//! | `interval-file` | | [`Learner`]'s findings in a file |
 //! | `metrics` | | all connections in numbers, for the crate `metrics` |
 //! | `tracing` | | each connection in the log, for the crate `tracing` |
 //! | `testkit` | | a stream for your own tests, whose peer freezes and whose line is cut in virtual time |

@@ -14,6 +14,11 @@ use tokio::net::TcpStream;
 
 use crate::safety_net::{self, Liveness, Pace, SafetyNet, Switches, TcpInfo};
 
+mod progress;
+
+use progress::Progress;
+pub(crate) use progress::Taken;
+
 /// From a stream to the socket below it.
 pub(crate) type SocketOf<S> = fn(&S) -> Option<&TcpStream>;
 
@@ -68,6 +73,8 @@ pub(crate) struct Net<S> {
     suspected: Option<Box<TcpInfo>>,
     /// And those of the verdict.
     at_end: Option<Box<TcpInfo>>,
+    /// What is known of the kernels' progress. Few need it, and it is large.
+    progress: Option<Box<Progress>>,
     /// How often to look at the socket while nobody reads.
     peek_interval: Duration,
     look_at: Instant,
@@ -86,6 +93,7 @@ impl<S> Net<S> {
             interval: config.interval(),
             suspected: None,
             at_end: None,
+            progress: None,
             peek_interval: Duration::MAX,
             look_at: Instant::MAX,
         };
@@ -212,6 +220,67 @@ impl<S> Net<S> {
         fresh.then(|| heard_at + (silence - ago))
     }
 
+    // ---- progress --------------------------------------------------------
+
+    fn info(&self, stream: &S) -> Option<TcpInfo> {
+        TcpInfo::of((self.socket)(stream)?).ok()
+    }
+
+    fn progress(&mut self) -> &mut Progress {
+        self.progress
+            .get_or_insert_with(|| Box::new(Progress::new()))
+    }
+
+    /// A ping is queued, behind what waits in our own buffers if something does; see
+    /// [`Progress::asks`].
+    pub(crate) fn note_question(
+        &mut self,
+        stream: &S,
+        is_oldest: bool,
+        is_queued: bool,
+        answers: u32,
+    ) {
+        let info = self.info(stream).filter(|_| is_oldest);
+        let waits =
+            |info: &TcpInfo| is_queued || info.has_unacknowledged() || info.unsent != Some(0);
+        let is_behind = info.as_ref().is_some_and(waits);
+        self.progress()
+            .asks(is_oldest, is_behind, answers, info.as_ref());
+    }
+
+    /// It has left for our kernel.
+    pub(crate) fn note_asked(&mut self, stream: &S) {
+        let info = self.info(stream);
+        if let Some(progress) = &mut self.progress {
+            progress.has_asked(info.as_ref());
+        }
+    }
+
+    /// What the peer's kernel took since the last look, and how long ago it last
+    /// acknowledged something. So many pings were answered.
+    pub(crate) fn taken(&mut self, stream: &S, answers: u32) -> Option<(Taken, Duration)> {
+        let info = self.info(stream)?;
+        let taken = self.progress.as_mut()?.look(&info, answers);
+        Some((taken, info.last_ack_received))
+    }
+
+    /// How many bytes arrived below the stream of which nothing came out above, and how
+    /// long ago the last did; none if the stream is the socket itself.
+    pub(crate) fn arrived_below(
+        &mut self,
+        stream: &S,
+        reads: u32,
+        most: u64,
+    ) -> Option<(u64, Duration)> {
+        let socket = (self.socket)(stream)?;
+        if std::ptr::addr_eq(socket, stream) {
+            return None;
+        }
+        let info = TcpInfo::of(socket).ok()?;
+        let arrived = self.progress().below(&info, reads, most);
+        Some((arrived, info.last_data_received))
+    }
+
     /// When data last reached our kernel, if that is news to one who heard the peer at
     /// `heard_at`.
     pub(crate) fn received_at(
@@ -287,8 +356,18 @@ impl<S> Net<S> {
         let suspected = self.suspected.as_deref();
         death.diagnosis = match safety_net::diagnose_since(death, suspected, at_end) {
             Diagnosis::AppHung if broken_off => Diagnosis::Unknown,
+            Diagnosis::AppHung | Diagnosis::PeerNotReading if self.goes_on(at_end) => {
+                Diagnosis::Unknown
+            }
             diagnosis => diagnosis,
         };
+    }
+
+    /// Whether bytes arrived, or data of ours was taken ahead of a ping, since the last
+    /// look: nobody can say then what the application does.
+    fn goes_on(&self, at_end: &TcpInfo) -> bool {
+        let progress = self.progress.as_deref();
+        progress.is_some_and(|progress| progress.goes_on(at_end))
     }
 
     /// The stream is about to be dropped: as a reset, if it has a socket, so that

@@ -244,8 +244,8 @@ mod system {
     use super::TICK;
 
     /// A timer of the calendar, far away. It is cancelled when the calendar jumps away
-    /// from the monotonic clock, as it does in suspend: see `TFD_TIMER_CANCEL_ON_SET`
-    /// in `timerfd_create(2)`. So nothing has to wake up meanwhile.
+    /// from the monotonic clock, as it does in suspend: `timerfd_create(2)`,
+    /// `TFD_TIMER_CANCEL_ON_SET`. So nothing has to wake up meanwhile.
     #[derive(Debug)]
     pub(super) struct WakeUps {
         timer: Option<OwnedFd>,

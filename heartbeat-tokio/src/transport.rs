@@ -10,10 +10,11 @@ use std::{
     error::Error,
     io, iter,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use heartbeat_core::{Control, End, GoodbyeCode, Hello, Nonce, ProtocolError, Tag};
+use heartbeat_core::{Control, Dialogue, End, GoodbyeCode, Hello, Nonce, ProtocolError, Tag};
 
 use crate::{Detail, SendError};
 
@@ -141,6 +142,35 @@ pub trait Dialect {
     /// without a [`HELLO`](Self::HELLO), which have a Fin.
     const HALF_CLOSE: bool = false;
 
+    /// Whether a ping may be sent in the present state of the protocol. Default: always.
+    ///
+    /// While it may not, no ping leaves and no round begins, so the peer's death shows by
+    /// what it owes to others, or by its kernel. When it may again, what is due leaves at
+    /// once. Asked whenever a message was queued or a frame was taken out.
+    fn may_ping(&self) -> bool {
+        true
+    }
+
+    /// Whether the answer to a ping can be expected in the present state: not while the
+    /// peer works on a request and serves nothing behind it. Default: always.
+    ///
+    /// While it can't, the peer is judged by its kernel only, and its state is
+    /// [`Occupied`](crate::State::Occupied). Then it is judged afresh.
+    fn answers(&self) -> bool {
+        true
+    }
+
+    /// How often the peer sends a beat by itself, in a protocol in which nobody answers
+    /// beats; `None` before that is negotiated. Default: beats have answers.
+    ///
+    /// The interval, and so the detection time, becomes at least as long, up to
+    /// [`max_stretch`](heartbeat_core::ConfigBuilder::max_stretch). Our own beats are the
+    /// pings of [`speak_within`](heartbeat_core::ConfigBuilder::speak_within). A beat that
+    /// arrives is [`Frame::Other`].
+    fn beats_every(&self) -> Option<Duration> {
+        None
+    }
+
     /// About how many bytes a message keeps in memory besides itself: what
     /// its strings and vectors hold. For backpressure; asked only by
     /// [`with_frames`](crate::Heartbeat::with_frames), where nobody else
@@ -227,6 +257,15 @@ fn kind_of(end: End) -> io::ErrorKind {
         End::TimedOut => io::ErrorKind::TimedOut,
         End::Unreachable => io::ErrorKind::HostUnreachable,
         _ => io::ErrorKind::Other,
+    }
+}
+
+/// What a protocol of the application's allows.
+pub(crate) fn dialogue_of(dialect: &impl Dialect) -> Dialogue {
+    Dialogue {
+        may_ping: dialect.may_ping(),
+        answers: dialect.answers(),
+        beats_every: dialect.beats_every(),
     }
 }
 
@@ -506,6 +545,12 @@ pub trait Transport<S>: Protocol {
 
     /// Ends our direction of the stream.
     fn poll_shutdown(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// What the protocol allows in its present state.
+    fn dialogue(&self, stream: &S) -> Dialogue {
+        let _ = stream;
+        Dialogue::default()
+    }
 
     /// Takes the buffers out, and the codec.
     fn into_buffered(self) -> Buffered<Self::Message, Self::Codec>;

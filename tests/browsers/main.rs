@@ -6,6 +6,7 @@
 mod chat;
 mod devtools;
 mod heartbeat_js;
+mod presence;
 mod slow_line;
 mod websocket;
 

@@ -4,6 +4,7 @@
 mod address_space;
 mod any_stream;
 mod axum;
+mod brokers;
 mod driver;
 mod eight_situations;
 mod getting_started;
@@ -14,6 +15,7 @@ mod nats;
 mod networks;
 mod presence;
 mod processes;
+mod progress;
 mod redis;
 mod runtimes;
 mod slow_reader;

@@ -61,6 +61,7 @@ async fn messages_go_from_one_client_to_another_while_beats_go_on() {
             let delivered = Message::Delivered {
                 subject,
                 id: 7,
+                headers: Bytes::new(),
                 payload: payload.clone(),
             };
             assert!(bob.message().await == delivered, "round {round}");
@@ -207,6 +208,59 @@ async fn what_it_complains_about_comes_before_the_end() {
     assert!(is_cut_off(&death.cause), "{death}");
 }
 
+/// A server takes the first thing that it hears for a login.
+#[tokio::test]
+async fn no_ping_leaves_before_the_login() {
+    let Some(broker) = Broker::start("authorization: { user: a, password: b }").await else {
+        return;
+    };
+    let often = quick().to_builder().interval(ms(5)).min_interval(ms(1));
+    let often = often.build().unwrap();
+    let logins = (0..20).map(|login| {
+        let stream = broker.server.connect();
+        async move {
+            let peer = Heartbeat::with_codec(stream.await, Nats::default(), often);
+            let mut client = Watched::new(peer);
+            // Its INFO comes at once, and we take our time.
+            let info = client.message().await;
+            assert!(matches!(info, Message::Info(_)), "{info:?}");
+            tokio::time::sleep(ms(50 + 10 * login)).await;
+            let options = r#"{"user":"a","pass":"b","verbose":false,"headers":true}"#;
+            client
+                .peer
+                .send(Message::Connect(options.into()))
+                .await
+                .unwrap();
+            client.until_beat().await;
+            client.peer.send(subscribe("news", 1)).await.unwrap();
+            client
+                .peer
+                .send(publish("news", &"hello".into()))
+                .await
+                .unwrap();
+        }
+    });
+    futures::future::join_all(logins).await;
+}
+
+#[test]
+fn headers_are_told_from_the_payload() {
+    let mut codec = Nats::default();
+    let mut arrived = BytesMut::from(&b"HMSG a 7 reply 12 14\r\nNATS/1.0\r\n\r\nhi\r\n"[..]);
+    let delivered = Message::Delivered {
+        subject: "a".into(),
+        id: 7,
+        headers: Bytes::from_static(b"NATS/1.0\r\n\r\n"),
+        payload: Bytes::from_static(b"hi"),
+    };
+    assert_eq!(
+        codec.decode(&mut arrived).unwrap(),
+        Some(Frame::Data(delivered))
+    );
+    let mut wrong = BytesMut::from(&b"HMSG a 7 15 14\r\n"[..]);
+    assert!(codec.decode(&mut wrong).is_err());
+}
+
 // ---- the codec alone -------------------------------------------------------
 
 #[test]
@@ -217,6 +271,7 @@ fn frames_may_arrive_in_any_pieces() {
         Frame::Data(Message::Delivered {
             subject: subject.into(),
             id,
+            headers: Bytes::new(),
             payload: Bytes::from_static(payload),
         })
     };

@@ -75,5 +75,5 @@ async fn listens(process: &mut PeerProcess, address: SocketAddr) -> bool {
         }
         true
     };
-    timeout(secs(30), listening).await.unwrap_or(false)
+    timeout(secs(120), listening).await.unwrap_or(false)
 }

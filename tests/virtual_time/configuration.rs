@@ -58,6 +58,7 @@ fn everything_is_a_string_in_the_environment() {
             ("APP_HEARTBEAT__MIN_RATE", "0"),
             ("APP_HEARTBEAT__MAX_STRETCH", "2"),
             ("APP_HEARTBEAT__MAX_PAUSE", "20s"),
+            ("APP_HEARTBEAT__SPEAK_WITHIN", "5s"),
             ("APP_HEARTBEAT__LINGER", "1m 30s"),
             ("APP_HEARTBEAT__BEAT_EVENTS", "off"),
             ("APP_SAFETY_NET__IDLE", "1m 30s"),
@@ -86,6 +87,7 @@ fn everything_is_a_string_in_the_environment() {
         .min_rate(0)
         .max_stretch(2)
         .max_pause(secs(20))
+        .speak_within(secs(5))
         .linger(secs(90))
         .beat_events(false);
     assert_eq!(settings.heartbeat, by_hand.build().unwrap());

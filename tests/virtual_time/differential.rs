@@ -94,7 +94,8 @@ fn compare(case: &Case, theirs: &Verdict) -> Result<(), String> {
         }
         // The piece with which it ends may be answered or not.
         let over = theirs.nonces.len().min(case.pieces.len());
-        let ends_early = theirs.goodbye.is_some() || theirs.told.last().is_some_and(is_goodbye);
+        let ends_early =
+            theirs.goodbye.is_some() || theirs.told.last().is_some_and(|words| is_goodbye(words));
         for (index, pings) in theirs.nonces.iter().enumerate() {
             let pongs = ours.nonces.get(index).map_or(&[][..], Vec::as_slice);
             let mut rest = pings.iter();
@@ -113,7 +114,7 @@ fn compare(case: &Case, theirs: &Verdict) -> Result<(), String> {
     Ok(())
 }
 
-fn is_goodbye(words: &String) -> bool {
+fn is_goodbye(words: &str) -> bool {
     words.starts_with("goodbye")
 }
 
@@ -162,7 +163,7 @@ impl Kinds {
         match verdict.goodbye {
             Some(GoodbyeCode::PROTOCOL) => self.protocol += 1,
             Some(GoodbyeCode::REFUSED) => self.refused += 1,
-            _ if verdict.told.last().is_some_and(is_goodbye) => self.goodbye += 1,
+            _ if verdict.told.last().is_some_and(|words| is_goodbye(words)) => self.goodbye += 1,
             _ => self.eof += 1,
         }
     }

@@ -53,6 +53,40 @@ fn every_link_leads_to_something_that_is_there() {
     assert!(followed > 100, "{followed}");
 }
 
+/// In rustdoc a page isn't beside the others. `guide.rs` says where its links lead there.
+#[test]
+fn each_link_of_a_page_in_rustdoc_leads_somewhere_in_rustdoc() {
+    let guide = root().join("heartbeat-tokio/src/guide.rs");
+    let guide = fs::read_to_string(guide).unwrap();
+    let folder = root().join("heartbeat-tokio/src/guide");
+    let mut found = 0;
+    for page in fs::read_dir(folder).unwrap() {
+        let page = page.unwrap().path();
+        let text = fs::read_to_string(&page).unwrap();
+        let name = page.file_name().unwrap().to_str().unwrap();
+        let (before, _) = guide.split_once(&format!("\"guide/{name}\"")).unwrap();
+        let (_, definitions) = before.rsplit_once(';').unwrap_or(("", before));
+        for (_, target) in text
+            .match_indices("](")
+            .map(|(at, _)| text.split_at(at + 2))
+        {
+            let is_elsewhere = target.starts_with("https://") || target.starts_with('#');
+            assert!(is_elsewhere, "{name}: {:?}", target.lines().next());
+        }
+        for line in text.lines().filter(|line| line.starts_with('[')) {
+            let Some((key, _)) = line.split_once("]: ") else {
+                continue;
+            };
+            found += 1;
+            assert!(
+                definitions.contains(&format!("{key}]: crate::")),
+                "{name}: {key}]"
+            );
+        }
+    }
+    assert!(found > 10, "{found}");
+}
+
 /// `.ci/book.py` builds the book and follows its links.
 #[test]
 fn the_book_has_every_page_of_docs_and_no_other() {

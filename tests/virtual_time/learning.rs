@@ -10,6 +10,7 @@
 use std::{
     fs, io,
     pin::Pin,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -20,10 +21,10 @@ use std::{
 
 use futures::StreamExt;
 use heartbeat_core::{IntervalSearch, SearchOutcome};
-use heartbeat_tests::{ms, secs};
+use heartbeat_tests::{example, ms, secs};
 use heartbeat_tokio::{
-    Backoff, Config, Heartbeat, IntervalFile, IntervalFileError, Learner, PeerEvent, Prober,
-    Reconnect, Role,
+    Backoff, Cause, Config, Death, Heartbeat, IntervalFile, IntervalFileError, Learner, PeerEvent,
+    Prober, Reconnect, Role,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex},
@@ -264,6 +265,21 @@ async fn an_outage_is_no_sign_of_a_shorter_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_attempt_in_an_outage_proves_nothing() {
+    let world = World::new(17 * MINUTE);
+    let learner = Learner::new(search());
+    let prober = tokio::spawn(probing(world.clone(), learner.clone()));
+    sleep(secs(10)).await;
+    world.0.is_down.store(true, Relaxed);
+    sleep(5 * MINUTE).await;
+    assert_eq!(learner.search(), search());
+    world.0.is_down.store(false, Relaxed);
+    sleep(180 * MINUTE).await;
+    assert_learned(&learner, 17 * MINUTE);
+    prober.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_ends_early_is_no_sign_of_a_shorter_timeout() {
     let learner = Learner::new(search());
     learner.learn(SearchOutcome::Answered { idle: 10 * MINUTE });
@@ -296,6 +312,26 @@ async fn a_peer_that_asks_more_often_proves_nothing_about_longer_times() {
     assert!(learner.interval() <= secs(30), "{:?}", learner.search());
     assert_eq!(learner.search().lost(), None);
     prober.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_time_in_which_we_slept_is_not_counted() {
+    for slept in [true, false] {
+        let learner = Learner::new(search());
+        learner.learn(SearchOutcome::Answered { idle: 10 * MINUTE });
+        let before = learner.search();
+        let _stream = learner.meter().over(duplex(1).0);
+        sleep(20 * MINUTE).await;
+        if slept {
+            learner.note(&PeerEvent::<()>::LocalStall { late: MINUTE });
+        }
+        learner.note(&PeerEvent::<()>::Dead(Death::new(Cause::Silent)));
+        // The next connection begins before the reason is known.
+        assert_eq!(learner.search(), before);
+        assert_eq!(learner.interval() == before.safe(), slept);
+        learner.note_attempt(true);
+        assert_eq!(learner.search() == before, slept);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -439,4 +475,29 @@ fn a_file_of_another_version_or_without_end_is_refused() {
     assert!(matches!(error, IntervalFileError::Corrupt { .. }));
     let error = IntervalFile::read(folder.path()).unwrap_err();
     assert!(matches!(error, IntervalFileError::Io { .. }));
+}
+
+// ---- the example --------------------------------------------------------------
+
+#[test]
+fn the_example_prints_a_line_for_each_attempt_and_draws_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let picture = folder.path().join("learned.svg");
+    let mut learn = Command::new(example("learn"));
+    learn.args(["simulate", "--nat-timeout", "5m", "--svg"]);
+    let output = learn.arg(&picture).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let guide = include_str!("../../docs/guide/batteries.md");
+    assert!(guide.contains(&format!("```text\n{text}```")), "{text}");
+    let svg = fs::read_to_string(picture).unwrap();
+    let circles = svg.lines().filter(|line| line.starts_with("<circle"));
+    let colors = circles
+        .map(|line| line.contains("#FF0000"))
+        .collect::<Vec<_>>();
+    // Eight attempts, of which the fourth to the sixth were lost.
+    assert_eq!(
+        colors,
+        [false, false, false, true, true, true, false, false]
+    );
 }

@@ -28,6 +28,7 @@ mod leaving;
 mod line;
 mod long_runs;
 mod memory;
+mod one_way;
 mod own_frames;
 mod own_protocol;
 mod partial_writes;

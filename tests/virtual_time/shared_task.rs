@@ -3,18 +3,24 @@
 //! others are asked again and again for nothing.
 
 use std::{
-    future::poll_fn,
+    future::{Future, poll_fn},
     pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    task::{Context, Poll, Wake, Waker},
 };
 
+use bytes::Bytes;
 use futures::{StreamExt, stream::FuturesUnordered};
-use heartbeat_tests::secs;
-use heartbeat_tokio::{Config, Heartbeat, PeerEvent};
-use tokio::{io::DuplexStream, time::timeout};
+use heartbeat_tests::{ms, secs};
+use heartbeat_tokio::{Config, Driver, Heartbeat, PeerEvent, Sender};
+use tokio::{
+    io::DuplexStream,
+    task::coop::consume_budget,
+    time::{sleep, timeout},
+};
 
 /// As often as each connection has something to do, and not as often as there are others.
 #[test]
@@ -78,4 +84,57 @@ async fn first_beat(stream: DuplexStream, polls: Arc<AtomicUsize>) -> bool {
         beat.as_mut().poll(cx)
     })
     .await
+}
+
+/// Nobody is woken while the driver holds its lock, so a waker may ask the connection.
+#[test]
+fn whoever_is_woken_may_ask_the_connection() {
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        ask_when_woken();
+        done.send(()).unwrap();
+    });
+    is_done.recv_timeout(secs(30)).expect("it isn't stuck");
+}
+
+struct Asks {
+    sender: Sender<Bytes>,
+    woken: AtomicUsize,
+}
+
+impl Wake for Asks {
+    fn wake(self: Arc<Self>) {
+        let _ = self.sender.status();
+        self.woken.fetch_add(1, Relaxed);
+    }
+}
+
+fn ask_when_woken() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let (ours, _theirs) = tokio::io::duplex(1024);
+        let peer = Heartbeat::new(ours, Config::default());
+        let Driver {
+            sender,
+            mut receiver,
+            ..
+        } = peer.spawn();
+        sleep(ms(1)).await;
+        let woken = AtomicUsize::new(0);
+        let asks = Arc::new(Asks { sender, woken });
+        poll_fn(|cx| {
+            // What else is in this task uses its budget up.
+            while pin!(consume_budget()).poll(cx).is_ready() {}
+            let waker = Waker::from(asks.clone());
+            let receives = pin!(receiver.recv()).poll(&mut Context::from_waker(&waker));
+            assert!(receives.is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        assert!(asks.woken.load(Relaxed) > 0, "it says that it was refused");
+    });
 }

@@ -17,11 +17,11 @@ use std::{
 };
 
 use heartbeat_core::{
-    Event,
+    Event, IntervalSearch, SearchOutcome,
     testkit::{Direction, Link, Side, Simulation, minutes},
 };
 use heartbeat_tests::{example, free_address, ms, secs};
-use heartbeat_tokio::{Config, SafetyNet};
+use heartbeat_tokio::{Config, IntervalFile, SafetyNet};
 use serde_json::Value;
 
 const WIDE: &str = "--rtt 80ms --jitter 20ms --loss 2% --outage 2s --detect-within 6s";
@@ -261,6 +261,32 @@ fn round_trips_in_a_file_tell_what_the_network_is_like() {
     fs::write(&path, "# nothing\n").unwrap();
     let error = refused(&format!("--measured {} --detect-within 6s", path.display()));
     assert!(error.contains("at least two"), "{error}");
+}
+
+#[test]
+fn no_interval_is_longer_than_what_was_learned_of_the_network() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("intervals.json");
+    let mut learned = IntervalSearch::new(ms(500)..=secs(60)).unwrap();
+    learned.learn(SearchOutcome::Answered { idle: secs(1) });
+    let mut file = IntervalFile::empty(&path);
+    file.remember("home", learned);
+    file.write().unwrap();
+    let learned = format!("{WIDE} --learned {} --network", path.display());
+    let (output, found) = run(&format!("{learned} home"));
+    assert!(output.status.success(), "{output:?}");
+    let candidates = found.unwrap()["candidates"].as_array().unwrap().clone();
+    let intervals = candidates
+        .iter()
+        .map(|tried| tried["interval"].as_f64().unwrap());
+    assert_eq!(intervals.fold(0.0, f64::max), 0.95);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.contains("# (Learned: an interval of 950ms is safe there.)"),
+        "{text}"
+    );
+    let error = refused(&format!("{learned} work"));
+    assert!(error.contains("nothing was learned in \"work\""), "{error}");
 }
 
 #[test]

@@ -1,12 +1,17 @@
 //! A fleet to be harmed: its processes, and what is seen of it.
 
-use std::{collections::BTreeMap, error::Error, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
+    net::SocketAddr,
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     task::AbortHandle,
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::{Options, Row};
@@ -27,6 +32,7 @@ pub struct Stage {
     pub clients: Vec<Member>,
     pub options: Options,
     pub row: Row,
+    begun: Instant,
     store: redis::Client,
     heard: Log,
     observer: AbortHandle,
@@ -57,6 +63,7 @@ impl Stage {
     }
 
     pub fn around(fault: &'static str, options: &Options, redis: Redis) -> Outcome<Self> {
+        let begun = Instant::now();
         let store = redis::Client::open(redis.url())?;
         let heard = Log::default();
         let (mut fleet, log) = (Fleet::new(store.clone()), heard.clone());
@@ -76,6 +83,7 @@ impl Stage {
                 fault,
                 ..Row::default()
             },
+            begun,
             store,
             heard,
             observer: observer.abort_handle(),
@@ -164,12 +172,19 @@ impl Stage {
                     let mut counts = BTreeMap::<_, usize>::new();
                     entries.for_each(|user| *counts.entry(user).or_default() += 1);
                     let twice = counts.values().filter(|count| **count > 1).count();
-                    if counts.len() == users && twice == 0 {
+                    // The announcements say the same; they may arrive a little later.
+                    let (announced, _) = self.present();
+                    let is_there =
+                        |user| counts.contains_key(user) || roster.leaving.contains(user);
+                    let agrees = announced.iter().all(is_there)
+                        && counts.keys().all(|user| announced.contains(*user));
+                    if counts.len() == users && twice == 0 && agrees {
                         self.row.measured.push((what, promised, since.elapsed()));
                         return Ok(());
                     }
-                    let away = roster.leaving.len();
-                    problem = format!("{} present, {twice} twice, {away} away", counts.len());
+                    let (now, away) = (counts.len(), roster.leaving.len());
+                    problem =
+                        format!("{now} present, {twice} twice, {away} away, agrees: {agrees}");
                 }
                 Err(error) => problem = error.to_string(),
             }
@@ -188,6 +203,25 @@ impl Stage {
             users,
         )
         .await
+    }
+
+    /// Who is present as it was announced, and who was announced twice as the same.
+    fn present(&self) -> (BTreeSet<String>, Vec<String>) {
+        let (mut present, mut twice) = (BTreeSet::new(), Vec::new());
+        let users = |news: &News| match news {
+            News::Heard(it) if !it.is_of_gateway() => Some((it.kind, it.who.clone())),
+            _ => None,
+        };
+        for (_, (kind, who)) in self.heard.since(self.begun, users) {
+            let is_new = match kind {
+                Kind::Joined => present.insert(who.clone()),
+                _ => present.remove(&who),
+            };
+            if !is_new {
+                twice.push(format!("{who}: {kind:?}"));
+            }
+        }
+        (present, twice)
     }
 
     /// Everything that was announced of users from then on.
@@ -209,6 +243,22 @@ impl Stage {
                 self.amiss(format!("{kind:?}: {announced:?} instead of {right:?}"));
             }
         }
+    }
+
+    /// Waits until a process' only client is present.
+    pub async fn until_connected(&mut self, clients: usize) -> Outcome {
+        let connected = |news: &News| matches!(news, News::Connected { .. }).then_some(());
+        let begun = Instant::now();
+        while begun.elapsed() < STARTS_WITHIN {
+            let log = self.clients[clients].news();
+            if let Some((at, ())) = log.since(self.begun, connected).first() {
+                // The store knows it a moment later.
+                sleep_until(*at + Duration::from_millis(500)).await;
+                return Ok(());
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        Err("a client doesn't connect".into())
     }
 
     /// How connections of these clients have ended.
@@ -244,21 +294,9 @@ impl Stage {
 
     /// Joined and left take turns for every user, and there is no ghost.
     pub async fn finish(mut self) -> Outcome<Row> {
-        let of = |news: &News| match news {
-            News::Heard(Announcement { kind, who, .. }) => Some((*kind, who.clone())),
-            _ => None,
-        };
-        let long_ago = Instant::now() - Duration::from_secs(60 * 60);
-        let mut present = BTreeMap::new();
-        for (_, (kind, who)) in self.heard.since(long_ago, of) {
-            let now = match kind {
-                Kind::Joined => true,
-                Kind::Left => false,
-                _ => continue,
-            };
-            if present.insert(who.clone(), now).unwrap_or(false) == now {
-                self.amiss(format!("{who} was announced twice: {kind:?}"));
-            }
+        let (_, twice) = self.present();
+        if !twice.is_empty() {
+            self.amiss(format!("announced twice: {twice:?}"));
         }
         let ghosts = Fleet::new(self.store.clone()).ghosts().await?;
         if ghosts != 0 {

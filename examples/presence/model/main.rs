@@ -170,7 +170,7 @@ fn no_long_story_makes_a_ghost_or_tells_anything_twice() {
             assert_eq!(state.wrong, None, "{story:#?}");
             tried += 1;
         }
-        let complete = state.clone().is_complete_after_a_refresh(&fleet);
+        let complete = state.clone().completes_after_a_refresh(&fleet);
         assert!(complete, "{story:#?}\n{state:#?}");
     }
     println!("{tried} steps");
@@ -310,7 +310,7 @@ impl Model for Fleet {
             }),
             Property::always(
                 "one refresh later all is complete",
-                |fleet: &Self, state: &State| state.clone().is_complete_after_a_refresh(fleet),
+                |fleet: &Self, state: &State| state.clone().completes_after_a_refresh(fleet),
             ),
             // Or the others mean nothing.
             Property::sometimes("a late script is refused", |_, state: &State| state.refused),
@@ -408,7 +408,7 @@ impl State {
     }
 
     /// Without further faults, and a refresh of each gateway.
-    fn is_complete_after_a_refresh(mut self, fleet: &Fleet) -> bool {
+    fn completes_after_a_refresh(mut self, fleet: &Fleet) -> bool {
         let numbers: Vec<_> = self.gateways.keys().copied().collect();
         // It may be fenced, register, tell and refresh.
         for round in 0..5 {

@@ -3,8 +3,8 @@
 use core::time::Duration;
 
 use super::{
-    Config, Evidence, MAX_DURATION, MAX_FRAME, MILLION, Role, default_adaptive_floor,
-    default_min_interval,
+    Choices, Config, Evidence, MAX_DURATION, MAX_FRAME, MILLION, Role, SHORTEST_SIGN_INTERVAL,
+    default_adaptive_floor, default_min_interval,
     error::{ConfigError, Rule, Value},
     grid, probe_budget,
 };
@@ -32,6 +32,7 @@ pub struct ConfigBuilder {
     pub(super) min_rate: u32,
     pub(super) max_stretch: u32,
     pub(super) max_pause: Option<Duration>,
+    pub(super) speak_within: Option<Duration>,
     pub(super) linger: Duration,
     pub(super) beat_events: bool,
 }
@@ -213,6 +214,20 @@ impl ConfigBuilder {
         self
     }
 
+    /// How long nothing of ours may leave: then an [`Alive`](crate::Control::Alive) does,
+    /// whatever the peer sends. Default: no limit; from 20 ms to 365 days.
+    ///
+    /// For peers that give up a side which says nothing, and don't ask: a heartbeat that
+    /// nobody answers, or a keep-alive time of the protocol's. Choose half of what the
+    /// peer tolerates. In a protocol [without a Hello](crate::Monitor::without_hello) a
+    /// ping leaves instead, which begins no round; it keeps the peer's
+    /// [`min_interval`](Self::min_interval), and
+    /// [`Status::speak_within`](crate::Status::speak_within) says if that is longer.
+    pub fn speak_within(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.speak_within = limit.into();
+        self
+    }
+
     /// How long `close` waits for a living peer's confirmation, from the call.
     /// Default 30 s; from 1 µs to 365 days.
     ///
@@ -259,6 +274,7 @@ impl ConfigBuilder {
             adaptive_floor: PackedMicros::new(adaptive_floor),
             write_stall: packed("write_stall", self.write_stall, 0)?,
             max_pause: packed("max_pause", self.max_pause, 0)?,
+            speak_within: PackedMicros::new(checked_speech(self.speak_within)?),
             linger: PackedMicros::new(checked("linger", self.linger)?),
             jitter: Packed::new(jitter.into()),
             max_frame: Packed::new(max_frame.into()),
@@ -266,10 +282,7 @@ impl ConfigBuilder {
             max_missed,
             max_stretch: checked_count("max_stretch", self.max_stretch.into())?,
             grid: grid(interval, jitter),
-            adaptive: self.adaptive,
-            beat_events: self.beat_events,
-            evidence: self.evidence,
-            role: self.role,
+            choices: Choices::new(self.adaptive, self.beat_events, self.evidence, self.role),
         })
     }
 }
@@ -315,6 +328,18 @@ fn checked_min_interval(
         refused(Rule::UpToProbeBudget(Duration::from_micros(probe_budget)))
     } else {
         Ok(min_interval)
+    }
+}
+
+/// Zero for none.
+pub(super) fn checked_speech(value: Option<Duration>) -> Result<u64, ConfigError> {
+    const FIELD: &str = "speak_within";
+    let Some(value) = value else {
+        return Ok(0);
+    };
+    match checked(FIELD, value)? {
+        ..SHORTEST_SIGN_INTERVAL => Err(ConfigError::new(FIELD, value, Rule::AtLeastASign)),
+        within => Ok(within),
     }
 }
 

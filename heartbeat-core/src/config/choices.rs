@@ -60,3 +60,60 @@ pub enum Role {
     /// Bounds and the number of our pings are those of [`Both`](Self::Both).
     Passive,
 }
+
+/// The choices of a configuration, in one byte.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Choices(u8);
+
+impl Choices {
+    const ADAPTIVE: u8 = 1;
+    const BEAT_EVENTS: u8 = 2;
+    const PASSIVE: u8 = 4;
+    const EVIDENCE: u8 = 8;
+
+    pub(super) fn new(adaptive: bool, beat_events: bool, evidence: Evidence, role: Role) -> Self {
+        let bit = |is_set, bit| if is_set { bit } else { 0 };
+        Self(
+            bit(adaptive, Self::ADAPTIVE)
+                | bit(beat_events, Self::BEAT_EVENTS)
+                | bit(role == Role::Passive, Self::PASSIVE)
+                | (evidence as u8 * Self::EVIDENCE),
+        )
+    }
+
+    pub(super) const fn adaptive(self) -> bool {
+        self.0 & Self::ADAPTIVE != 0
+    }
+
+    pub(super) const fn beat_events(self) -> bool {
+        self.0 & Self::BEAT_EVENTS != 0
+    }
+
+    pub(super) const fn role(self) -> Role {
+        match self.0 & Self::PASSIVE {
+            0 => Role::Both,
+            _ => Role::Passive,
+        }
+    }
+
+    #[inline]
+    pub(super) const fn evidence(self) -> Evidence {
+        match self.0 / Self::EVIDENCE {
+            0 => Evidence::Acknowledgement,
+            1 => Evidence::AnyBytes,
+            2 => Evidence::Frame,
+            _ => Evidence::Echo,
+        }
+    }
+}
+
+impl core::fmt::Debug for Choices {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Choices")
+            .field("adaptive", &self.adaptive())
+            .field("beat_events", &self.beat_events())
+            .field("evidence", &self.evidence())
+            .field("role", &self.role())
+            .finish()
+    }
+}

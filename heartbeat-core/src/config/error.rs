@@ -70,6 +70,8 @@ impl fmt::Display for Value {
 pub(crate) enum Rule {
     #[error("at least 1µs")]
     AtLeastAMicrosecond,
+    #[error("at least 20ms")]
+    AtLeastASign,
     #[error("at most 365 days")]
     AtMostAYear,
     #[error("at least 5µs, for an interval and three timeouts")]

@@ -68,6 +68,8 @@ pub struct ConfigLayer {
     pub(super) max_stretch: Setting<u32>,
     #[serde(deserialize_with = "serialized::read::max_pause")]
     pub(super) max_pause: Setting<Option<Duration>>,
+    #[serde(deserialize_with = "serialized::read::speak_within")]
+    pub(super) speak_within: Setting<Option<Duration>>,
     #[serde(deserialize_with = "serialized::read::linger")]
     pub(super) linger: Setting<Duration>,
     #[serde(deserialize_with = "serialized::read::beat_events")]
@@ -153,6 +155,7 @@ impl TryFrom<ConfigLayer> for Config {
             min_rate: layer.min_rate.or(base.min_rate),
             max_stretch: layer.max_stretch.or(base.max_stretch),
             max_pause: layer.max_pause.or(base.max_pause),
+            speak_within: layer.speak_within.or(base.speak_within),
             linger: layer.linger.or(base.linger),
             beat_events: layer.beat_events.or(base.beat_events),
         }

@@ -24,6 +24,7 @@ mod serialized;
 
 pub use builder::ConfigBuilder;
 pub(crate) use builder::checked;
+use choices::Choices;
 pub use choices::{Evidence, Role};
 pub use error::ConfigError;
 pub(crate) use error::Rule;
@@ -34,6 +35,10 @@ pub use refusal::Refusal;
 
 /// The longest duration that any knob takes: 365 days.
 pub(crate) const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// The shortest [`Config::speak_within`], which is also the shortest time between two
+/// signs of life.
+pub(crate) const SHORTEST_SIGN_INTERVAL: u64 = 20_000;
 
 /// The largest [`Config::max_missed`].
 pub(crate) const MAX_MISSED: u32 = 255;
@@ -121,6 +126,8 @@ pub struct Config {
     write_stall: PackedMicros,
     /// Zero: no limit.
     max_pause: PackedMicros,
+    /// Zero: never by itself.
+    speak_within: PackedMicros,
     linger: PackedMicros,
     /// Millionths.
     jitter: Packed<3>,
@@ -130,10 +137,7 @@ pub struct Config {
     max_stretch: u8,
     /// The logarithm of `grid`, which is asked for at every step.
     grid: u8,
-    adaptive: bool,
-    beat_events: bool,
-    evidence: Evidence,
-    role: Role,
+    choices: Choices,
 }
 
 impl Default for Config {
@@ -157,10 +161,10 @@ impl Config {
             timeout: self.timeout(),
             max_missed: self.max_missed(),
             jitter: self.jitter(),
-            adaptive: self.adaptive,
+            adaptive: self.adaptive(),
             adaptive_floor: Some(self.adaptive_floor()),
-            evidence: self.evidence,
-            role: self.role,
+            evidence: self.evidence(),
+            role: self.role(),
             min_interval: Some(self.min_interval()),
             stall_tolerance: Some(self.stall_tolerance()),
             write_stall: self.write_stall(),
@@ -168,8 +172,9 @@ impl Config {
             min_rate: self.min_rate(),
             max_stretch: self.max_stretch(),
             max_pause: self.max_pause(),
+            speak_within: self.speak_within(),
             linger: self.linger(),
-            beat_events: self.beat_events,
+            beat_events: self.beat_events(),
         }
     }
 
@@ -237,6 +242,7 @@ impl Config {
             adaptive_floor: PackedMicros::new(default_adaptive_floor(timeout)),
             write_stall: PackedMicros::new(0),
             max_pause: PackedMicros::new(0),
+            speak_within: PackedMicros::new(0),
             linger: PackedMicros::new(30_000_000),
             jitter: Packed::new(u64::from(MILLION) / 4),
             max_frame: Packed::new(8 << 20),
@@ -244,10 +250,7 @@ impl Config {
             max_missed,
             max_stretch: 4,
             grid: grid(interval, MILLION / 4),
-            adaptive: true,
-            beat_events: true,
-            evidence: Evidence::AnyBytes,
-            role: Role::Both,
+            choices: Choices::new(true, true, Evidence::AnyBytes, Role::Both),
         }
     }
 
@@ -285,7 +288,7 @@ impl Config {
     /// See [`ConfigBuilder::adaptive`].
     #[must_use]
     pub const fn adaptive(&self) -> bool {
-        self.adaptive
+        self.choices.adaptive()
     }
 
     /// See [`ConfigBuilder::adaptive_floor`].
@@ -297,13 +300,13 @@ impl Config {
     /// See [`ConfigBuilder::evidence`].
     #[must_use]
     pub const fn evidence(&self) -> Evidence {
-        self.evidence
+        self.choices.evidence()
     }
 
     /// See [`ConfigBuilder::role`].
     #[must_use]
     pub const fn role(&self) -> Role {
-        self.role
+        self.choices.role()
     }
 
     /// See [`ConfigBuilder::min_interval`].
@@ -348,6 +351,12 @@ impl Config {
         limit(self.max_pause)
     }
 
+    /// See [`ConfigBuilder::speak_within`].
+    #[must_use]
+    pub const fn speak_within(&self) -> Option<Duration> {
+        limit(self.speak_within)
+    }
+
     /// See [`ConfigBuilder::linger`].
     #[must_use]
     pub const fn linger(&self) -> Duration {
@@ -357,7 +366,7 @@ impl Config {
     /// See [`ConfigBuilder::beat_events`].
     #[must_use]
     pub const fn beat_events(&self) -> bool {
-        self.beat_events
+        self.choices.beat_events()
     }
 
     /// What a side with this configuration announces, with its `instance`.

@@ -19,7 +19,7 @@ use serde::{
 
 use super::{
     Config, ConfigError, Evidence, Role,
-    builder::{checked, checked_count, checked_frame, checked_jitter},
+    builder::{checked, checked_count, checked_frame, checked_jitter, checked_speech},
     error::{Rule, Value},
     layer::{Preset, Setting},
 };
@@ -48,6 +48,7 @@ pub(super) struct Knobs {
     min_rate: u32,
     max_stretch: u32,
     max_pause: Limit,
+    speak_within: Limit,
     linger: Human,
     beat_events: bool,
 }
@@ -70,6 +71,7 @@ impl From<Config> for Knobs {
             min_rate: config.min_rate(),
             max_stretch: config.max_stretch(),
             max_pause: Limit(config.max_pause()),
+            speak_within: Limit(config.speak_within()),
             linger: Human(config.linger()),
             beat_events: config.beat_events(),
         }
@@ -146,6 +148,7 @@ pub(super) mod read {
         min_rate: rate -> u32;
         max_stretch: count -> u32;
         max_pause: limit -> Option<Duration>;
+        speak_within: speech -> Option<Duration>;
         linger: time -> Duration;
         beat_events: flag -> bool;
     }
@@ -167,6 +170,17 @@ fn limit(name: &'static str) -> Knob<Option<Duration>> {
             OFF => Some(Ok(None)),
             text => Some(checked_text(name, text)?.map(Some)),
         },
+    }
+}
+
+/// A limit that has a least value of its own.
+fn speech(name: &'static str) -> Knob<Option<Duration>> {
+    Knob {
+        check: |name, found| {
+            let checked = (limit(name).check)(name, found)?;
+            Some(checked.and_then(|within| checked_speech(within).map(|_| within)))
+        },
+        ..limit(name)
     }
 }
 

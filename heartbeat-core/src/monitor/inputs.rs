@@ -7,16 +7,20 @@ use crate::{
     config::Evidence,
     event::Cause,
     frame::{Control, Hello, Nonce, ProtocolError},
-    time::Instant,
+    time::{Instant, micros},
 };
 
 use super::{
-    Monitor,
+    Monitor, Protocol,
     life::{Life, Paused},
     outbox::Purpose,
     rounds::Moment,
     timing::Greeting,
 };
+
+/// However often pings leave, no more are remembered for their answers than this, unless
+/// rounds send more.
+const MOST_REMEMBERED: u32 = 1024;
 
 impl Monitor {
     // ---- arrivals ------------------------------------------------------
@@ -30,7 +34,9 @@ impl Monitor {
     /// nobody knows what they are, and any bytes count.
     pub fn handle_bytes(&mut self, now: Instant) {
         let at = self.observe(now);
-        self.handle_evidence(Evidence::AnyBytes, at);
+        if self.handle_evidence(Evidence::AnyBytes, at) {
+            self.speak(at.now);
+        }
     }
 
     /// The peer's kernel acknowledged something of ours at `at`.
@@ -39,21 +45,39 @@ impl Monitor {
     /// is newer than the last. Call it before
     /// [`handle_timeout`](Self::handle_timeout), with the same `now`.
     pub fn handle_acknowledged(&mut self, at: Instant, now: Instant) {
+        let is_wanted = self.timing.config().evidence() == Evidence::Acknowledgement;
+        self.hear_kernel(is_wanted, at, now);
+    }
+
+    /// The peer's kernel took data of ours at `at` that was queued before our oldest
+    /// unanswered ping, in a protocol [without a Hello](Self::without_hello): the ping
+    /// still waits behind that data.
+    ///
+    /// Evidence of life as [`handle_bytes`](Self::handle_bytes) is, if it is newer than
+    /// the last. Call it likewise.
+    pub fn handle_taken(&mut self, at: Instant, now: Instant) {
+        let is_wanted = !self.has_alive() && self.timing.accepts(Evidence::AnyBytes);
+        self.hear_kernel(is_wanted, at, now);
+    }
+
+    fn hear_kernel(&mut self, is_wanted: bool, at: Instant, now: Instant) {
         let moment = self.observe(now);
         let Moment { now, late } = moment;
         let at = at.min(now);
-        let wanted = self.timing.config().evidence() == Evidence::Acknowledgement;
-        if !wanted || at <= self.last_heard {
+        if !is_wanted || at <= self.last_heard {
             self.forgive(moment);
             return;
         }
         let former = self.life;
         self.heard(at);
         // So old a sign of life may leave the end of the interval in the past.
-        match late {
+        let told = match late {
             Some(late) => self.ask_after_stall(late, now),
-            None => self.begin_round_if_over(self.interval_end(), now),
-        }
+            None => {
+                self.begin_round_if_over(self.interval_end(), now);
+                false
+            }
+        };
         // A round that begins therefore takes nothing away from the one before.
         if let (Life::Round(round), Life::Round(mut former)) = (&mut self.life, former) {
             if late.is_some() {
@@ -65,6 +89,9 @@ impl Monitor {
         }
         if let Life::Round(_) = self.life {
             self.serve(now);
+        }
+        if told || matches!(former, Life::Round(_)) {
+            self.speak(now);
         }
     }
 
@@ -88,7 +115,9 @@ impl Monitor {
     /// Evidence of life unless only [`Evidence::Echo`] is.
     pub fn handle_message(&mut self, now: Instant) {
         let at = self.observe(now);
-        self.handle_evidence(Evidence::Frame, at);
+        if self.handle_evidence(Evidence::Frame, at) {
+            self.speak(at.now);
+        }
     }
 
     /// A whole control frame arrived.
@@ -99,17 +128,21 @@ impl Monitor {
     /// second Hello replaces the first.
     pub fn handle_frame(&mut self, control: Control, now: Instant) {
         let at = self.observe(now);
-        match control {
+        let may_speak = match control {
             Control::Pong(nonce) if self.match_pong(nonce, at) => {
-                self.handle_evidence(Evidence::Echo, at);
+                self.handle_evidence(Evidence::Echo, at)
             }
             Control::Ping(_) if self.has_alive() => {
                 self.forgive(at);
+                false
             }
             _ => self.handle_evidence(Evidence::Frame, at),
-        }
+        };
         if !self.has_ended() {
             self.take(control, at.now);
+        }
+        if may_speak {
+            self.speak(at.now);
         }
     }
 
@@ -143,16 +176,25 @@ impl Monitor {
     }
 
     fn admits_ping(&mut self, now: Instant) -> bool {
-        let accepted = crate::time::micros(self.timing.config().min_interval());
-        self.limiter
-            .as_mut()
-            .is_none_or(|limiter| limiter.admit(accepted, now))
+        let accepted = micros(self.timing.config().min_interval());
+        match &mut self.protocol {
+            Protocol::Ours(limiter) => limiter.admit(accepted, now),
+            Protocol::Foreign { .. } => true,
+        }
     }
 
-    /// How many of the latest pings a pong may answer: N in a round, and one
-    /// more for each stall forgiven.
+    /// How many of the latest pings a pong may answer: N in a round, one more for each
+    /// stall forgiven, and those that leave meanwhile because nothing else does.
     pub(super) fn window(&self) -> u32 {
-        2 * u32::from(self.timing.max_missed())
+        let asked = 2 * u32::from(self.timing.max_missed());
+        match self.timing.speak_within(self.has_alive()) {
+            Some(within) if !self.has_alive() => {
+                let spoken = self.timing.detection_time() / micros(within).max(1);
+                let spoken = u32::try_from(spoken).unwrap_or(u32::MAX);
+                asked.saturating_add(spoken).min(MOST_REMEMBERED.max(asked))
+            }
+            _ => asked,
+        }
     }
 
     /// Whether a pong answers a ping of ours that is unanswered so far.
@@ -166,6 +208,7 @@ impl Monitor {
         };
         if answer.is_latest && self.outbox.answer_in_flight() {
             self.ledger.left_by(at.now);
+            self.speech.spoke(at.now);
             self.keepalive_left(at.now);
         }
         match answer.round_trip {
@@ -187,7 +230,8 @@ impl Monitor {
             Greeting::Refused => return self.die(Cause::Refused, now),
             Greeting::News => self.notices.connected(),
         }
-        if let (Some(limiter), Some(count)) = (&mut self.limiter, self.timing.peer_max_missed()) {
+        let count = self.timing.peer_max_missed();
+        if let (Protocol::Ours(limiter), Some(count)) = (&mut self.protocol, count) {
             limiter.announce(count);
         }
         self.follow_timings(end, now);
@@ -201,6 +245,7 @@ impl Monitor {
         let at = self.observe(now);
         self.forgive(at);
         self.writes.clear();
+        self.speech.spoke(at.now);
         if let Some(purpose) = self.outbox.ping_left() {
             self.ping_left(purpose, at.now);
         }
@@ -225,6 +270,16 @@ impl Monitor {
         let at = self.observe(now);
         self.forgive(at);
         self.writes.progress(self.timing.config(), at.now);
+        self.speech.spoke(at.now);
+    }
+
+    /// Some of our messages left for the kernel. Tell it only if
+    /// [`speak_within`](crate::ConfigBuilder::speak_within) is set: nothing else depends
+    /// on it.
+    pub fn handle_sent(&mut self, now: Instant) {
+        let at = self.observe(now);
+        self.forgive(at);
+        self.speech.spoke(at.now);
     }
 
     /// A write could take nothing now. The time from here to the next
@@ -256,6 +311,7 @@ impl Monitor {
             }
             self.serve(at.now);
         }
+        self.speak(at.now);
         if self.writes.limit_at().is_due(at.now) {
             self.die(Cause::WriteStalled, at.now);
         }
@@ -289,6 +345,7 @@ impl Monitor {
         self.ledger.forget_times();
         self.life = Life::Paused(Paused::new(waits || was_on_its_way));
         self.plan_sign(at.now);
+        self.speak(at.now);
     }
 
     /// We read again: the peer is judged afresh, as if it had just been
@@ -309,6 +366,7 @@ impl Monitor {
         } else if at.late.is_some() {
             self.keepalive_if_accepted(at.now);
         }
+        self.speak(at.now);
     }
 
     /// Our application left messages waiting for longer than

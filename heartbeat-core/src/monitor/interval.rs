@@ -1,7 +1,7 @@
 //! What changes when an interval does, ours by our own choice or by the peer's Hello.
 //!
-//! This module decides what becomes of the interval that runs. How long intervals are
-//! is decided by `timing`.
+//! This module decides what happens to the interval in force. `timing` decides how long
+//! intervals are.
 
 use core::time::Duration;
 
@@ -10,21 +10,21 @@ use crate::{config::ConfigError, time::Instant};
 use super::{Monitor, life::Life};
 
 impl Monitor {
-    /// Another [`interval`](crate::ConfigBuilder::interval) from `now` on. All other
-    /// knobs stay, so the detection time changes by as much.
+    /// Sets another [`interval`](crate::ConfigBuilder::interval) from `now` on. All other
+    /// knobs stay, so the detection time changes by the same amount.
     ///
-    /// The peer is told with another Hello, and we ask at `now` at the earliest. A
-    /// round under way goes on as it began. A peer that has paused reading sends its
-    /// signs of life as often as the last Hello that it read asks for: if it may have
-    /// paused, don't shorten the detection time below that Hello's.
+    /// The peer is told with another Hello. The next ping leaves at `now` at the earliest,
+    /// and a round under way continues unchanged. A peer that has paused reading sends
+    /// Alive as often as the last Hello that it read asks for. If the peer may have paused,
+    /// don't shorten the detection time below that Hello's.
     ///
-    /// A `min_interval` that is longer is shortened to it, for good: the peer may have
-    /// asked as often already.
+    /// A longer `min_interval` is lowered to `interval` and never raised again, because the
+    /// peer's pings at the lower one may be on their way.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] if a [`Config`](crate::Config) can't have it, or if the peer
-    /// would be [refused](crate::Config::refusal) with it. Nothing has changed then.
+    /// [`ConfigError`] if the interval is invalid, or if the peer would be
+    /// [refused](crate::Config::refusal) with it. Nothing has changed then.
     pub fn set_interval(&mut self, interval: Duration, now: Instant) -> Result<(), ConfigError> {
         let config = self.timing.with_interval(interval)?;
         let at = self.observe(now);
@@ -53,5 +53,6 @@ impl Monitor {
             Life::Paused(_) => self.plan_sign(now),
             _ => {}
         }
+        self.speak(now);
     }
 }

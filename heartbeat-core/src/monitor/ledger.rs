@@ -3,7 +3,13 @@
 //! This module decides which pong answers which ping, and whether its round
 //! trip is measured. It doesn't decide what an answer means for the peer.
 
-use crate::{frame::Nonce, random::Random, rtt::RoundTrip, time::Instant};
+use crate::{
+    frame::Nonce,
+    packed::{Packed, PackedInstant},
+    random::Random,
+    rtt::RoundTrip,
+    time::Instant,
+};
 
 /// Pings by their indices, which wrap at 2³².
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +20,8 @@ pub(super) struct Ledger {
     answered: u32,
     /// Pongs that matched.
     pongs: u32,
+    /// Whether the latest was handed out and hasn't left.
+    in_flight: bool,
     left: Left,
     rtt: RoundTrip,
 }
@@ -25,21 +33,19 @@ enum Left {
     Never,
     /// None can.
     Untimed {
-        last_left: Instant,
+        last_left: PackedInstant,
     },
-    /// The latest can.
+    /// The latest that left can.
     Last {
-        last_left: Instant,
-        last: u32,
+        last_left: PackedInstant,
     },
     /// And so can the first of the round: when round trips exceed the timeout,
     /// its pong is the first to come back.
     FirstAndLast {
-        first_left: Instant,
-        last_left: Instant,
-        last: u32,
-        /// How many pings before the last the first was.
-        back: u16,
+        first_left: PackedInstant,
+        last_left: PackedInstant,
+        /// How many pings before the last the first was. A round has at most 2·255.
+        back: Packed<2>,
     },
 }
 
@@ -58,6 +64,7 @@ impl Ledger {
             sent: 0,
             answered: 0,
             pongs: 0,
+            in_flight: false,
             left: Left::Never,
             rtt: RoundTrip::new(),
         }
@@ -80,8 +87,8 @@ impl Ledger {
         match self.left {
             Left::Never => None,
             Left::Untimed { last_left }
-            | Left::Last { last_left, .. }
-            | Left::FirstAndLast { last_left, .. } => Some(last_left),
+            | Left::Last { last_left }
+            | Left::FirstAndLast { last_left, .. } => Some(last_left.instant()),
         }
     }
 
@@ -93,38 +100,45 @@ impl Ledger {
     /// One more ping is handed out. Gives its index.
     pub(super) const fn send(&mut self) -> u32 {
         self.sent = self.sent.wrapping_add(1);
+        self.in_flight = true;
         self.sent
     }
 
     /// The ping that was handed out last left at `now`.
     pub(super) fn left(&mut self, is_first_of_round: bool, now: Instant) {
-        let last = self.sent;
-        let (first, first_left) = match self.left {
-            Left::Last { last_left, last } if !is_first_of_round => (last, last_left),
-            Left::FirstAndLast {
+        debug_assert!(self.in_flight, "no ping leaves twice");
+        self.in_flight = false;
+        let last_left = PackedInstant::from_instant(now);
+        self.left = match self.left {
+            Left::Last {
+                last_left: first_left,
+            } if !is_first_of_round => Left::FirstAndLast {
                 first_left,
-                last,
-                back,
-                ..
-            } if !is_first_of_round => (last.wrapping_sub(back.into()), first_left),
-            _ => {
-                let last_left = now;
-                self.left = Left::Last { last_left, last };
-                return;
-            }
-        };
-        self.left = Left::FirstAndLast {
-            first_left,
-            last_left: now,
-            last,
-            // A round has at most 2·255 pings.
-            back: u16::try_from(last.wrapping_sub(first)).unwrap_or(u16::MAX),
+                last_left,
+                back: Packed::new(1),
+            },
+            Left::FirstAndLast {
+                first_left, back, ..
+            } if !is_first_of_round => Left::FirstAndLast {
+                first_left,
+                last_left,
+                back: Packed::new(back.get() + 1),
+            },
+            _ => Left::Last { last_left },
         };
     }
 
     /// The ping that was handed out last had left by `now`, as its answer shows.
     pub(super) const fn left_by(&mut self, now: Instant) {
-        self.left = Left::Untimed { last_left: now };
+        self.in_flight = false;
+        self.left = Left::Untimed {
+            last_left: PackedInstant::from_instant(now),
+        };
+    }
+
+    /// The latest ping that left.
+    const fn last(&self) -> u32 {
+        self.sent.wrapping_sub(self.in_flight as u32)
     }
 
     /// Matches a pong with the pings that are unanswered, of which the latest
@@ -141,20 +155,17 @@ impl Ledger {
             .find(|&index| random.nonce(index) == nonce)?;
         self.answered = index;
         self.pongs = self.pongs.wrapping_add(1);
+        let behind = self.last().wrapping_sub(index);
         let left = match self.left {
-            Left::Last { last_left, last } if last == index => Some(last_left),
+            Left::Last { last_left } | Left::FirstAndLast { last_left, .. } if behind == 0 => {
+                Some(last_left)
+            }
             Left::FirstAndLast {
-                last_left, last, ..
-            } if last == index => Some(last_left),
-            Left::FirstAndLast {
-                first_left,
-                last,
-                back,
-                ..
-            } if last.wrapping_sub(back.into()) == index => Some(first_left),
+                first_left, back, ..
+            } if back.get() == u64::from(behind) => Some(first_left),
             _ => None,
         };
-        let round_trip = left.map(|left| now.micros_since(left));
+        let round_trip = left.map(|left| now.micros_since(left.instant()));
         if let Some(micros) = round_trip {
             self.rtt.sample(micros);
         }
@@ -174,7 +185,9 @@ impl Ledger {
     /// a round trip.
     pub(super) fn forget_times(&mut self) {
         if let Some(last_left) = self.last_left() {
-            self.left = Left::Untimed { last_left };
+            self.left = Left::Untimed {
+                last_left: PackedInstant::from_instant(last_left),
+            };
         }
     }
 
@@ -204,32 +217,31 @@ impl Ledger {
             sent,
             answered,
             pongs: _,
+            in_flight,
             left,
             rtt,
         } = *self;
         facts.ping(answered, sent, window);
+        facts.number(in_flight);
         match left {
             Left::Never => facts.number(0),
             Left::Untimed { last_left } => {
                 facts.number(1);
-                facts.instant(last_left);
+                facts.instant(last_left.instant());
             }
-            Left::Last { last_left, last } => {
+            Left::Last { last_left } => {
                 facts.number(2);
-                facts.instant(last_left);
-                facts.ping(last, sent, window);
+                facts.instant(last_left.instant());
             }
             Left::FirstAndLast {
                 first_left,
                 last_left,
-                last,
                 back,
             } => {
                 facts.number(3);
-                facts.instant(first_left);
-                facts.instant(last_left);
-                facts.ping(last, sent, window);
-                facts.number(back);
+                facts.instant(first_left.instant());
+                facts.instant(last_left.instant());
+                facts.large(back.get());
             }
         }
         if is_adaptive {

@@ -12,7 +12,8 @@ use super::{
     timing::{Draw, Timing},
 };
 
-/// The states, each with the facts that matter only in it.
+/// The states, each with the facts that matter only in it. These are packed: a monitor
+/// keeps one of them, and its size counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Life {
     /// The peer was heard lately.
@@ -42,6 +43,7 @@ pub(super) enum Life {
 
 /// See [`Life::Idle`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(Rust, packed)]
 pub(super) struct Idle {
     /// Microseconds of silence until a ping is due.
     ping_after: u64,
@@ -53,6 +55,7 @@ pub(super) struct Idle {
 
 /// See [`Life::Paused`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(Rust, packed)]
 pub(super) struct Paused {
     /// When the next sign of life is due; never while one is on its way.
     sign_at: Instant,
@@ -63,23 +66,21 @@ pub(super) struct Paused {
 impl Life {
     /// Idle, with a fresh interval.
     pub(super) fn idle(timing: &Timing, draw: Draw, random: Random) -> Self {
-        Self::Idle(Idle {
-            ping_after: timing.ping_after(draw, random),
-            draw,
-            probe_waits: false,
-        })
+        Self::Idle(Idle::new(timing, draw, random))
     }
 
     /// When this state wants to be woken; `MAX` for never. The peer accepts
-    /// another ping at `next_accepted`.
+    /// another ping at `next_accepted`, if it may be asked at all.
     #[inline]
     pub(super) fn deadline(
         &self,
         timing: &Timing,
         last_heard: Instant,
+        can_ask: bool,
         next_accepted: impl FnOnce() -> Instant,
     ) -> Instant {
         match self {
+            Self::Idle(_) if !can_ask => Instant::MAX,
             Self::Idle(idle) if idle.probe_waits => {
                 idle.interval_end(timing, last_heard).min(next_accepted())
             }
@@ -112,11 +113,12 @@ impl Life {
         }
     }
 
-    pub(super) const fn state(&self, is_suspect: bool, is_leaving: bool) -> State {
+    pub(super) const fn state(&self, is_suspect: bool, is_leaving: bool, answers: bool) -> State {
         match self {
             Self::Closed { .. } => State::Closed,
             Self::Dead { .. } => State::Dead,
             _ if is_leaving => State::Closing,
+            Self::Idle(_) if !answers => State::Occupied,
             Self::Idle(_) | Self::Round(_) if is_suspect => State::Suspect,
             Self::Idle(_) | Self::Round(_) => State::Alive,
             Self::Paused(_) => State::Paused,
@@ -126,6 +128,14 @@ impl Life {
 }
 
 impl Idle {
+    pub(super) fn new(timing: &Timing, draw: Draw, random: Random) -> Self {
+        Self {
+            ping_after: timing.ping_after(draw, random),
+            draw,
+            probe_waits: false,
+        }
+    }
+
     /// When the interval is over.
     #[inline]
     pub(super) fn interval_end(&self, timing: &Timing, last_heard: Instant) -> Instant {
@@ -140,7 +150,7 @@ impl Idle {
     /// A ping left. The first interval may be too short to keep a distance from
     /// it, so it becomes a later one. Says whether it was the first.
     pub(super) fn replace_first(&mut self, draw: Draw, timing: &Timing, random: Random) -> bool {
-        let is_first = self.draw == Draw::First;
+        let is_first = { self.draw } == Draw::First;
         if is_first {
             self.draw = draw;
             self.draw_again(timing, random);

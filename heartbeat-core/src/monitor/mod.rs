@@ -12,6 +12,8 @@
 //! | `notices` | which events are pending |
 //! | `writes` | since when writes are blocked |
 //! | `leaving` | what each side has said about its messages; what it is owed |
+//! | `speech` | since when nothing of ours has left |
+//! | `dialogue` | what changes with the state of a foreign protocol |
 //! | `health` | how punctual our driver is, and what the peer is allowed for that |
 //!
 //! No part touches the fields of another. `inputs`, `interval`, `rounds` and `ends` connect them.
@@ -25,6 +27,7 @@ use crate::{
     time::Instant,
 };
 
+mod dialogue;
 mod ends;
 mod health;
 mod inputs;
@@ -36,15 +39,18 @@ mod notices;
 mod outbox;
 mod round;
 mod rounds;
+mod speech;
 mod timing;
 mod writes;
 
+pub use dialogue::Dialogue;
 use health::Health;
 use leaving::Leaving;
 use ledger::Ledger;
 use life::Life;
 use notices::Notices;
 use outbox::Outbox;
+use speech::Speech;
 use timing::{Draw, Timing};
 use writes::Writes;
 
@@ -100,14 +106,26 @@ pub struct Monitor {
     writes: Writes,
     leaving: Leaving,
     health: Health,
-    /// None for a peer that speaks a protocol of its own, which has no limit.
-    limiter: Option<Limiter>,
+    speech: Speech,
+    protocol: Protocol,
     random: Random,
     /// The latest time that an input had: time doesn't run backwards.
     clock: Instant,
     /// The last evidence of life, the start, or when reading resumed.
     /// Invariant: not after `clock`.
     last_heard: Instant,
+}
+
+/// Whose protocol the peer speaks.
+#[derive(Clone, Copy, Debug)]
+enum Protocol {
+    /// How often it may ping was announced.
+    Ours(Limiter),
+    /// One without a Hello, and without a limit.
+    Foreign {
+        /// Whether an answer can be expected in its present state.
+        answers: bool,
+    },
 }
 
 impl Monitor {
@@ -129,7 +147,8 @@ impl Monitor {
             writes: Writes::Moving,
             leaving: Leaving::new(),
             health: Health::new(),
-            limiter: Some(Limiter::new(now)),
+            speech: Speech::new(now),
+            protocol: Protocol::Ours(Limiter::new(now)),
             random,
             clock: now,
             last_heard: now,
@@ -145,7 +164,7 @@ impl Monitor {
     #[must_use]
     pub fn without_hello(mut self) -> Self {
         self.outbox = Outbox::new(false);
-        self.limiter = None;
+        self.protocol = Protocol::Foreign { answers: true };
         self
     }
 
@@ -163,9 +182,11 @@ impl Monitor {
     pub fn status(&self) -> Status {
         let rtt = self.ledger.rtt();
         Status {
-            state: self
-                .life
-                .state(self.notices.is_suspect(), self.leaving.is_leaving()),
+            state: self.life.state(
+                self.notices.is_suspect(),
+                self.leaving.is_leaving(),
+                self.answers(),
+            ),
             missed: self.life.missed().into(),
             last_heard: self.last_heard,
             last_rtt: rtt.last(),
@@ -175,6 +196,7 @@ impl Monitor {
             peer: self.timing.peer(),
             interval: Duration::from_micros(self.timing.interval()),
             detection_time: Duration::from_micros(self.timing.detection_time()),
+            speak_within: self.timing.speak_within(self.has_alive()),
         }
     }
 
@@ -210,6 +232,12 @@ impl Monitor {
     #[must_use]
     pub fn bytes_wanted(&self, now: Instant) -> u64 {
         self.timing.bytes_wanted(now.micros_since(self.last_heard))
+    }
+
+    /// Whether a ping of ours waits for its answer.
+    #[must_use]
+    pub const fn has_unanswered(&self) -> bool {
+        !self.ledger.is_settled()
     }
 
     /// Whether nothing but silence is waited for: the peer was heard lately,
@@ -314,8 +342,11 @@ impl Monitor {
     fn deadline(&self) -> Instant {
         let deadline = self
             .life
-            .deadline(&self.timing, self.last_heard, || self.next_accepted());
+            .deadline(&self.timing, self.last_heard, self.can_ask(), || {
+                self.next_accepted()
+            });
         deadline
+            .min(self.next_speech())
             .min(self.writes.limit_at())
             .min(self.leaving.until())
     }
@@ -343,7 +374,8 @@ impl Monitor {
             writes,
             leaving,
             health,
-            limiter,
+            speech,
+            protocol,
             random: _,
             clock,
             last_heard,
@@ -360,9 +392,12 @@ impl Monitor {
         if timing.config().adaptive() {
             health.describe(facts);
         }
-        facts.number(limiter.is_some());
-        if let Some(limiter) = limiter {
-            limiter.describe(facts);
+        if timing.config().speak_within().is_some() {
+            speech.describe(facts);
+        }
+        match protocol {
+            Protocol::Ours(limiter) => limiter.describe(facts),
+            Protocol::Foreign { answers } => facts.number(*answers),
         }
         facts.instant(*last_heard);
         taken.into_snapshot()

@@ -10,13 +10,23 @@ use crate::{frame::Nonce, packed::PackedInstant, time::Instant};
 /// hasn't left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Outbox {
-    hello_due: bool,
+    gate: Gate,
     /// For the peer's latest ping only.
     pong: Option<Nonce>,
     ping: Ping,
     alive: Alive,
     /// When the latest `Alive` left; `MAX` if none has.
     last_alive: PackedInstant,
+}
+
+/// What may leave at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gate {
+    /// Our Hello comes first.
+    HelloDue,
+    Open,
+    /// A foreign protocol, which has no Hello, allows no ping now: one that is due waits.
+    PingsHeld,
 }
 
 /// The one `Alive` that is on its way to the kernel.
@@ -50,12 +60,19 @@ pub(super) enum Purpose {
     Probe,
     /// It shows that we live, or asks without judging; no round depends on it.
     Keepalive,
+    /// It leaves because nothing else of ours did. If another one is wanted before it has
+    /// left, it becomes that.
+    Speech,
 }
 
 impl Outbox {
     pub(super) const fn new(hello_due: bool) -> Self {
         Self {
-            hello_due,
+            gate: if hello_due {
+                Gate::HelloDue
+            } else {
+                Gate::Open
+            },
             pong: None,
             ping: Ping::None,
             alive: Alive::None,
@@ -68,11 +85,30 @@ impl Outbox {
         matches!(self.ping, Ping::None)
     }
 
+    /// Whether no ping is on its way but one that says no more than that we live.
+    pub(super) const fn has_no_question(&self) -> bool {
+        matches!(
+            self.ping,
+            Ping::None | Ping::Due(Purpose::Speech) | Ping::InFlight(Purpose::Speech)
+        )
+    }
+
+    /// Whether the protocol allows no ping now.
+    #[inline]
+    pub(super) const fn is_held(&self) -> bool {
+        matches!(self.gate, Gate::PingsHeld)
+    }
+
+    /// Whether a ping is to be handed out, and may not.
+    pub(super) const fn is_held_back(&self) -> bool {
+        self.is_held() && matches!(self.ping, Ping::Due(_))
+    }
+
     /// Whether there is a frame to hand out.
     pub(super) const fn has_frame(&self) -> bool {
-        self.hello_due
+        matches!(self.gate, Gate::HelloDue)
             || self.pong.is_some()
-            || matches!(self.ping, Ping::Due(_))
+            || matches!(self.ping, Ping::Due(_)) && !self.is_held()
             || matches!(self.alive, Alive::Due)
     }
 
@@ -90,7 +126,7 @@ impl Outbox {
 
     /// Wants a Hello, unless one is to be handed out.
     pub(super) const fn want_hello(&mut self) {
-        self.hello_due = true;
+        self.gate = Gate::HelloDue;
     }
 
     /// Owes the answer to a ping, in the place of one that is owed still.
@@ -100,9 +136,22 @@ impl Outbox {
 
     /// Wants a ping, unless one is on its way.
     pub(super) const fn want(&mut self, purpose: Purpose) {
-        if self.has_no_ping() {
-            self.ping = Ping::Due(purpose);
-        }
+        self.ping = match self.ping {
+            Ping::None | Ping::Due(Purpose::Speech) => Ping::Due(purpose),
+            Ping::InFlight(Purpose::Speech) => Ping::InFlight(purpose),
+            other => other,
+        };
+    }
+
+    /// Lets no ping out, or the one that is due too. Says which it was before.
+    pub(super) const fn hold(&mut self, held: bool) -> bool {
+        let was_held = self.is_held();
+        self.gate = match self.gate {
+            Gate::HelloDue => Gate::HelloDue,
+            Gate::Open | Gate::PingsHeld if held => Gate::PingsHeld,
+            Gate::Open | Gate::PingsHeld => Gate::Open,
+        };
+        was_held
     }
 
     /// Wants an `Alive`, unless one is on its way.
@@ -153,8 +202,10 @@ impl Outbox {
     // ---- what leaves ---------------------------------------------------
 
     pub(super) const fn take_hello(&mut self) -> bool {
-        let due = self.hello_due;
-        self.hello_due = false;
+        let due = matches!(self.gate, Gate::HelloDue);
+        if due {
+            self.gate = Gate::Open;
+        }
         due
     }
 
@@ -175,11 +226,13 @@ impl Outbox {
     /// Hands the ping out. It is in flight until
     /// [`ping_left`](Self::ping_left).
     pub(super) const fn take_ping(&mut self) -> bool {
-        let Ping::Due(purpose) = self.ping else {
-            return false;
-        };
-        self.ping = Ping::InFlight(purpose);
-        true
+        match self.ping {
+            Ping::Due(purpose) if !self.is_held() => {
+                self.ping = Ping::InFlight(purpose);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// What was handed out has left. Says what the ping among it was for.
@@ -216,7 +269,7 @@ impl Outbox {
 impl Outbox {
     pub(super) fn describe(&self, facts: &mut crate::testkit::Facts) {
         let Self {
-            hello_due,
+            gate,
             pong,
             ping,
             alive,
@@ -228,7 +281,11 @@ impl Outbox {
             Alive::InFlight => 2,
         });
         facts.instant(last_alive.instant());
-        facts.number(hello_due);
+        facts.number(match gate {
+            Gate::HelloDue => 0,
+            Gate::Open => 1,
+            Gate::PingsHeld => 2,
+        });
         facts.number(pong.is_some());
         if let Some(Nonce(bytes)) = pong {
             facts.number(i64::from_be_bytes(bytes));
@@ -242,6 +299,7 @@ impl Outbox {
             Purpose::Round => 1,
             Purpose::Probe => 2,
             Purpose::Keepalive => 3,
+            Purpose::Speech => 4,
         });
         facts.number(is_in_flight);
     }

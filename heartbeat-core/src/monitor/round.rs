@@ -10,6 +10,7 @@ use super::timing::Timing;
 
 /// See [`Life::Round`](super::life::Life::Round).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(Rust, packed)] // see `life`
 pub(super) struct Round {
     /// When the probe budget is spent.
     verdict_at: Instant,
@@ -184,7 +185,7 @@ impl Round {
 
     /// Holds what the type doesn't say.
     pub(super) fn assert_invariants(&self, timing: &Timing) {
-        debug_assert!(self.step_at <= self.verdict_at);
+        debug_assert!({ self.step_at } <= { self.verdict_at });
         debug_assert!(self.missed < timing.max_missed());
         debug_assert!(self.forgiven <= timing.max_missed());
     }

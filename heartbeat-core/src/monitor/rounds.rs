@@ -3,7 +3,7 @@
 use crate::{config::Evidence, time::Instant};
 
 use super::{
-    Monitor,
+    Monitor, Protocol,
     life::Life,
     outbox::Purpose,
     round::{Round, Step},
@@ -49,16 +49,20 @@ impl Monitor {
 
     // ---- evidence ------------------------------------------------------
 
+    /// Says whether a ping that was to leave may have been taken back, or a stall was told:
+    /// then speech may be due.
     #[inline(always)]
-    pub(super) fn handle_evidence(&mut self, grade: Evidence, at: Moment) {
-        if self.timing.accepts(grade) {
-            self.heard(at.now);
-            if let Some(late) = at.late {
-                self.ask_after_stall(late, at.now);
-            }
-        } else {
+    pub(super) fn handle_evidence(&mut self, grade: Evidence, at: Moment) -> bool {
+        if !self.timing.accepts(grade) {
             self.forgive(at);
+            return false;
         }
+        let ends_round = matches!(self.life, Life::Round(_));
+        self.heard(at.now);
+        let told = at
+            .late
+            .is_some_and(|late| self.ask_after_stall(late, at.now));
+        ends_round || told
     }
 
     /// Evidence of `then` came.
@@ -95,7 +99,7 @@ impl Monitor {
                 self.begin_round_if_probed(now);
             }
             Life::Round(ref mut round) => {
-                let step = round.step(&self.timing, self.outbox.has_no_ping(), now);
+                let step = round.step(&self.timing, self.outbox.has_no_question(), now);
                 self.take_step(step, now);
             }
             Life::Paused(ref mut paused) if paused.is_sign_due(now) => {
@@ -110,7 +114,7 @@ impl Monitor {
     /// When the interval in force is over; never in another state than `Idle`.
     pub(super) fn interval_end(&self) -> Instant {
         match &self.life {
-            Life::Idle(idle) => idle.interval_end(&self.timing, self.last_heard),
+            Life::Idle(idle) if self.can_ask() => idle.interval_end(&self.timing, self.last_heard),
             _ => Instant::MAX,
         }
     }
@@ -234,6 +238,7 @@ impl Monitor {
                 round.ping_left(&self.timing, expected, now);
                 self.life = Life::Round(round);
             }
+            Life::Round(_) if purpose == Purpose::Speech => {}
             Life::Round(ref mut round) => {
                 round.ping_left(&self.timing, expected, now);
                 round.assert_invariants(&self.timing);
@@ -265,7 +270,7 @@ impl Monitor {
     /// Whether the protocol has a frame that shows life and asks nothing. If
     /// not, pings show it.
     pub(super) const fn has_alive(&self) -> bool {
-        self.limiter.is_some()
+        matches!(self.protocol, Protocol::Ours(_))
     }
 
     pub(super) fn want_sign(&mut self) {
@@ -330,7 +335,7 @@ impl Monitor {
     /// that is on its way serves it.
     fn is_probe_due(&self, now: Instant) -> bool {
         match &self.life {
-            Life::Idle(idle) if idle.probe_waits() => {
+            Life::Idle(idle) if idle.probe_waits() && self.can_ask() => {
                 !self.outbox.has_no_ping() || self.next_accepted().is_due(now)
             }
             _ => false,
@@ -346,7 +351,7 @@ impl Monitor {
     }
 
     pub(super) fn keepalive_if_accepted(&mut self, now: Instant) {
-        if self.next_accepted().is_due(now) {
+        if self.can_ask() && self.next_accepted().is_due(now) {
             self.outbox.want(Purpose::Keepalive);
         }
     }
@@ -361,11 +366,11 @@ impl Monitor {
     }
 
     /// Evidence came, and may have lain in a buffer while we slept: the peer is
-    /// asked at once, though it isn't judged by that.
+    /// asked at once, though it isn't judged by that. Says whether the stall was told.
     #[cold]
-    pub(super) fn ask_after_stall(&mut self, late: u64, now: Instant) {
+    pub(super) fn ask_after_stall(&mut self, late: u64, now: Instant) -> bool {
         if !matches!(self.life, Life::Idle(_)) {
-            return;
+            return false;
         }
         let is_probe_due = self.is_probe_due(now);
         self.tell_stall(late, now);
@@ -378,6 +383,7 @@ impl Monitor {
         } else {
             self.keepalive_if_accepted(now);
         }
+        true
     }
 
     /// Forgives the peer a silence that we slept through. `true` if it did:
@@ -391,7 +397,9 @@ impl Monitor {
 
     #[cold]
     fn forgive_lateness(&mut self, late: u64, now: Instant) -> bool {
+        let can_ask = self.can_ask();
         match &mut self.life {
+            Life::Idle(_) if !can_ask => return false,
             Life::Idle(_) => self.begin_round_after_stall(now, now),
             Life::Round(round) => {
                 if !round.forgive(&self.timing, now) {

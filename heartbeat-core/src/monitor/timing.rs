@@ -7,21 +7,27 @@
 use core::{num::NonZeroU8, time::Duration};
 
 use crate::{
-    config::{Config, ConfigError, Evidence, Role, Rule},
+    config::{Config, ConfigError, Evidence, Role, Rule, SHORTEST_SIGN_INTERVAL},
     frame::Hello,
     packed::{Packed, PackedMicros},
     random::Random,
     time::{Instant, micros},
 };
 
-/// Signs of life leave no faster than this, whatever the peer asks for.
-const SHORTEST_SIGN_INTERVAL: u64 = 20_000;
-
 /// Both sides' timings.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timing {
     config: Config,
-    peer: Option<Peer>,
+    peer: Known,
+}
+
+/// What is known of the peer's timings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Known {
+    /// It has announced nothing. It may send a beat so often by itself; zero where it
+    /// answers ours.
+    Beats(PackedMicros),
+    Hello(Peer),
 }
 
 /// A peer's [`Hello`], smaller.
@@ -57,7 +63,10 @@ pub(super) enum Draw {
 
 impl Timing {
     pub(super) const fn new(config: Config) -> Self {
-        Self { config, peer: None }
+        Self {
+            config,
+            peer: Known::Beats(PackedMicros::new(0)),
+        }
     }
 
     pub(super) const fn config(&self) -> &Config {
@@ -65,7 +74,7 @@ impl Timing {
     }
 
     pub(super) fn peer(&self) -> Option<Hello> {
-        self.peer.map(Hello::from)
+        self.hello().copied().map(Hello::from)
     }
 
     /// Takes a Hello in the place of a former one.
@@ -74,12 +83,48 @@ impl Timing {
             return Greeting::Refused;
         }
         let peer = Peer::from(hello);
-        if self.peer == Some(peer) {
+        if self.peer == Known::Hello(peer) {
             return Greeting::Known;
         }
-        self.peer = Some(peer);
+        self.peer = Known::Hello(peer);
         debug_assert!(self.detection_time() <= self.longest_detection());
         Greeting::News
+    }
+
+    #[inline]
+    const fn hello(&self) -> Option<&Peer> {
+        match &self.peer {
+            Known::Hello(peer) => Some(peer),
+            Known::Beats(_) => None,
+        }
+    }
+
+    /// The peer sends a beat so often by itself, or none unasked. Says whether that changes
+    /// anything: a Hello counts for more.
+    pub(super) fn expect_beats(&mut self, every: Option<Duration>) -> bool {
+        let beats = PackedMicros::new(every.map_or(0, micros));
+        let Known::Beats(before) = &mut self.peer else {
+            return false;
+        };
+        let changes = core::mem::replace(before, beats) != beats;
+        debug_assert!(self.detection_time() <= self.longest_detection());
+        changes
+    }
+
+    /// How often the peer sends a beat by itself.
+    pub(super) const fn beats_every(&self) -> Option<Duration> {
+        match &self.peer {
+            Known::Beats(every) if every.get() > 0 => Some(Duration::from_micros(every.get())),
+            _ => None,
+        }
+    }
+
+    /// The time within which something of ours leaves: where only pings do, the peer may
+    /// accept them only more slowly.
+    pub(super) fn speak_within(&self, has_alive: bool) -> Option<Duration> {
+        let slowest = if has_alive { 0 } else { self.min_gap() };
+        let within = self.config.speak_within()?;
+        Some(within.max(Duration::from_micros(slowest)))
     }
 
     /// Our configuration with another interval, if the peer goes along with it.
@@ -98,7 +143,7 @@ impl Timing {
     /// Takes another configuration of ours. Says whether it is another one.
     pub(super) fn replace_config(&mut self, config: Config) -> bool {
         let former = core::mem::replace(&mut self.config, config);
-        debug_assert!(self.peer.is_none() || self.detection_time() <= self.longest_detection());
+        debug_assert!(self.detection_time() <= self.longest_detection());
         former != config
     }
 
@@ -115,9 +160,19 @@ impl Timing {
         u64::try_from(wanted).unwrap_or(u64::MAX)
     }
 
-    /// The interval I*: ours, or the peer's minimum if that is longer.
+    /// The interval I*: ours, or the peer's minimum or the time between its beats if that
+    /// is longer.
     pub(super) fn interval(&self) -> u64 {
-        micros(self.config.interval()).max(self.min_gap())
+        let least = match &self.peer {
+            Known::Hello(peer) => peer.min_interval.get(),
+            Known::Beats(every) if every.get() == 0 => 0,
+            // What would make our detection time too long is cut.
+            Known::Beats(every) => {
+                let longest = self.longest_detection() - self.probe_budget();
+                every.get().min(longest)
+            }
+        };
+        micros(self.config.interval()).max(least)
     }
 
     /// The probe budget N·W.
@@ -143,12 +198,15 @@ impl Timing {
     /// The fastest pings that the peer accepts, as far as it told us.
     #[inline]
     pub(super) fn min_gap(&self) -> u64 {
-        self.peer.map_or(0, |peer| peer.min_interval.get())
+        match &self.peer {
+            Known::Hello(peer) => peer.min_interval.get(),
+            Known::Beats(_) => 0,
+        }
     }
 
     /// The `max_missed` that the peer announced.
     pub(super) fn peer_max_missed(&self) -> Option<NonZeroU8> {
-        self.peer.map(|peer| peer.max_missed)
+        self.hello().map(|peer| peer.max_missed)
     }
 
     /// Draws how long a silence lasts until a ping is due.
@@ -207,7 +265,7 @@ impl Timing {
     /// it is the more impatient.
     pub(super) fn sign_interval(&self) -> u64 {
         let ours = micros(self.config.interval());
-        let needed = self.peer.map_or(ours, |peer| {
+        let needed = self.hello().map_or(ours, |peer| {
             let interval = peer.interval.get();
             // What it tolerates in an interval of which jitter, which it
             // doesn't announce, leaves nothing.
@@ -250,8 +308,11 @@ impl Timing {
     pub(super) fn describe(&self, facts: &mut crate::testkit::Facts) {
         // The snapshot has the configuration.
         let Self { config: _, peer } = self;
-        facts.number(peer.is_some());
-        if let Some(peer) = peer {
+        facts.number(self.hello().is_some());
+        if let Known::Beats(every) = peer {
+            facts.large(every.get());
+        }
+        if let Known::Hello(peer) = peer {
             let Peer {
                 interval,
                 detection_time,

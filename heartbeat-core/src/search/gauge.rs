@@ -1,8 +1,7 @@
-//! For how long a connection carried nothing.
+//! How long a connection carried nothing.
 //!
-//! This module decides what counts as an idle time that was survived, and what as
-//! one that may have ended the connection. What follows from it is decided by the
-//! search.
+//! This module decides which idle times a connection survived, and which one may have
+//! ended it. The search decides what follows.
 
 use core::time::Duration;
 
@@ -10,14 +9,13 @@ use crate::time::Instant;
 
 /// Measures the idle times of one connection, from when bytes left and arrived.
 ///
-/// A middlebox forgets a connection on which nothing passes, in either direction.
-/// So a ping tells about the time since anything last passed, which may be shorter
-/// than the interval. An idle time ends when something of ours leaves, and is
-/// survived when something arrives after that. Idle times that an arrival ends
-/// aren't counted: bytes may have waited for us to read them.
+/// A middlebox counts the time since the last packet in either direction, which may be
+/// shorter than the interval. An idle time ends when our bytes leave, and is survived when
+/// bytes arrive afterwards. An idle time that an arrival ends isn't counted, because the
+/// bytes may have waited for us to read them.
 ///
-/// Report what arrived before what left, as a driver does that reads first: after
-/// a stall of our own no idle time is known then.
+/// Report arrivals before departures, as a driver that reads first does. Then a stall of
+/// our own yields no idle time.
 ///
 /// ```
 /// use core::time::Duration;
@@ -35,11 +33,11 @@ use crate::time::Instant;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdleGauge {
-    /// When something last passed.
+    /// When bytes last passed.
     passed_at: Instant,
-    /// The longest idle time that something of ours ended, since the last arrival.
+    /// The longest idle time that our bytes ended since the last arrival.
     unanswered: Duration,
-    /// The longest that was survived, since somebody asked.
+    /// The longest survived since `take_survived`.
     survived: Duration,
 }
 
@@ -67,15 +65,14 @@ impl IdleGauge {
         self.passed_at = self.passed_at.max(now);
     }
 
-    /// The longest idle time that the connection survived since this was last
-    /// asked; none if there was none.
+    /// The longest idle time survived since the last call; `None` if there was none.
     pub fn take_survived(&mut self) -> Option<Duration> {
         let survived = core::mem::take(&mut self.survived);
         (survived > Duration::ZERO).then_some(survived)
     }
 
-    /// The longest idle time since the last arrival, the one that lasts at `now`
-    /// included: what a connection that is dead now may have died of.
+    /// The longest idle time since the last arrival, the present one included. A connection
+    /// that is dead at `now` may have died of it.
     #[must_use]
     pub fn unanswered(&self, now: Instant) -> Duration {
         self.unanswered.max(self.idle_for(now))

@@ -17,37 +17,37 @@ use crate::time::micros;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive] // there may be others
 pub enum SearchMethod {
-    /// The middle between what was answered and what was lost, the largest interval
-    /// to begin with. Loses a connection for each halving, and begins with the
-    /// longest waits.
+    /// The middle between the longest answered and the shortest lost interval, or the
+    /// largest of the range. Begins with the longest waits, and may lose a connection at
+    /// each step.
     Binary,
-    /// Twice what was answered, until one is lost. Loses one connection, and finds
-    /// more than half of the longest interval.
+    /// Doubles the answered interval until one is lost. Loses one connection, and finds
+    /// more than half of the timeout.
     Exponential,
-    /// Exponential until one is lost, and binary from there on. Each wait is at most
-    /// twice the longest interval.
+    /// Exponential until one is lost, then binary. No wait is longer than twice the
+    /// timeout.
     #[default]
     Composite,
-    /// So much longer than what was answered, until one is lost: what messengers
-    /// do. Loses one connection, and takes the longest.
+    /// Adds a fixed step until one is lost, as messengers do. Loses one connection, and
+    /// takes the longest.
     Step(Duration),
 }
 
-/// What is known of a network.
+/// The facts about a network.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Known {
-    /// Answered, or the smallest of the range.
+    /// The longest answered interval, or the smallest of the range.
     pub(super) answered: u64,
-    /// Lost since then. Invariant: more than `answered`, unless both are the smallest.
+    /// The shortest lost since. Invariant: more than `answered`, unless both are the smallest.
     pub(super) lost: Option<u64>,
     /// The largest of the range. Invariant: not less than `answered`.
     pub(super) largest: u64,
-    /// What lies no farther apart than this isn't told apart.
+    /// Intervals that differ by no more than this aren't told apart.
     pub(super) resolution: u64,
 }
 
 impl SearchMethod {
-    /// The interval to try next; none if nothing is to be found any more.
+    /// The interval to try next; `None` when the search is done.
     pub(super) fn next(self, known: Known) -> Option<u64> {
         let Known {
             answered,
@@ -76,7 +76,7 @@ impl SearchMethod {
 }
 
 impl Known {
-    /// The middle, unless both ends are as good as the same.
+    /// The middle, unless the ends differ by no more than the resolution.
     fn middle(&self) -> Option<u64> {
         let end = self.lost.unwrap_or(self.largest);
         let width = end.saturating_sub(self.answered);

@@ -1,9 +1,8 @@
 //! The longest interval that a network keeps a connection for.
 //!
-//! This module decides what is known after each outcome, and when something longer
-//! is tried again. Which interval to try is decided by `method`, and how idle a
-//! connection was is measured by `gauge`. Who tries it, and on which connection, is
-//! the caller's choice.
+//! This module decides what is known after each outcome, and when a lost interval is
+//! retried. `method` decides which interval is tried next, and `gauge` measures idle
+//! times. The caller decides which connection tries it.
 
 use core::{ops::RangeInclusive, time::Duration};
 
@@ -21,26 +20,25 @@ pub use gauge::IdleGauge;
 use method::Known;
 pub use method::SearchMethod;
 
-/// After so many answers what was lost is tried again, for the first time.
+/// Answers before a lost interval is retried for the first time.
 const FIRST_REST: u32 = 16;
 
-/// And at the latest after so many.
+/// The most answers between two retries.
 const LONGEST_REST: u32 = 1024;
 
 /// Learns the longest interval for which a network keeps an idle connection.
 ///
-/// A NAT, a firewall or a proxy forgets a connection on which nothing has passed for
-/// some time, between half a minute and hours, and tells nobody. Each beat wakes a
-/// phone's radio. So the best interval is a little below that time, which differs
-/// from network to network.
+/// A NAT, a firewall or a proxy drops an idle connection silently. Its timeout lies
+/// between half a minute and hours. Each beat wakes a phone's radio, so the best interval
+/// is a little below the timeout.
 ///
 /// # How to use it
 ///
-/// Keep the connection that matters at [`safe`](Self::safe). Leave another one idle
-/// for [`next`](Self::next), ask on it, and tell what became of it with
-/// [`learn`](Self::learn). Or do that with the connection that matters, which is then
-/// lost at each [`Lost`](SearchOutcome::Lost). When `next` is `None` the search has
-/// settled; it goes on by itself later, or when the network has changed.
+/// Use [`safe`](Self::safe) as the interval of the connection that matters. Leave a second
+/// connection idle for [`next`](Self::next), ping on it, and report the outcome with
+/// [`learn`](Self::learn). The connection that matters can do that itself; each
+/// [`Lost`](SearchOutcome::Lost) then costs it. When `next` is `None` the search has
+/// settled. It resumes by itself later, or when the network changes.
 ///
 /// ```
 /// use core::time::Duration;
@@ -70,21 +68,19 @@ const LONGEST_REST: u32 = 1024;
 /// # What it promises
 ///
 /// * `safe` and `next` are within the range, whatever is reported.
-/// * An interval that was lost isn't called safe again before one as long was
-///   answered. Only the smallest of the range is always allowed.
-/// * After a loss at the safe interval or below, the smallest one is safe at once. So
-///   a network whose time gets shorter costs one connection. After that the search
-///   begins anew below what was lost.
-/// * What is reported as lost for [another reason](SearchOutcome::Unrelated) changes
-///   nothing.
-/// * It knows no clock, and each report is taken as the latest.
+/// * A lost interval isn't called safe again before an equal or longer one was answered.
+///   Only the smallest interval of the range is always allowed.
+/// * After a loss at the safe interval or below, `safe` is the smallest interval at once.
+///   A shorter timeout costs one connection. The search then restarts below the lost
+///   interval.
+/// * [`Unrelated`](SearchOutcome::Unrelated) changes nothing.
+/// * It reads no clock. Each report is taken as the latest.
 ///
-/// Settled, it tries again what was lost: after 16 answers to connections that were idle
-/// for half of the safe interval or longer, and after twice as many
-/// each time that it is lost again, up to 1024. So a time that gets longer is found,
-/// and an outage that was taken for a lost connection is forgotten.
+/// A settled search retries the lost interval after 16 answers that followed an idle time
+/// of at least half of the safe interval. Each further loss doubles that number, up to
+/// 1024. So a longer timeout is found, and a loss by coincidence is forgotten.
 ///
-/// With the feature `serde` it can be stored. What comes back is checked.
+/// With the feature `serde` it can be stored. Stored values are checked when read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
@@ -99,7 +95,7 @@ pub struct IntervalSearch {
     /// both are the smallest.
     lost: Option<u64>,
     phase: Phase,
-    /// After how many answers what was lost is tried again.
+    /// Answers before the lost interval is retried.
     rest: u32,
 }
 
@@ -117,11 +113,11 @@ struct Settings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Searching,
-    /// Nothing longer is tried until so many answers have come.
+    /// No longer interval is tried until `answers` more have arrived.
     Resting {
         answers: u32,
     },
-    /// What was lost is tried again.
+    /// The lost interval is retried.
     Rechecking,
 }
 
@@ -129,25 +125,25 @@ enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive] // there may be more to tell
 pub enum SearchOutcome {
-    /// It carried nothing for so long, and was answered after that.
+    /// The ping after the idle time was answered.
     Answered {
-        /// For how long nothing passed.
+        /// How long nothing passed in either direction.
         idle: Duration,
     },
-    /// It carried nothing for so long, and was gone after that, though the network
-    /// is there.
+    /// The ping after the idle time was lost, although the network works.
     Lost {
-        /// For how long nothing passed.
+        /// How long nothing passed in either direction.
         idle: Duration,
     },
-    /// It was lost for another reason, such as an outage or a restart of the peer.
+    /// The connection was lost for another reason, such as an outage or a restart of the
+    /// peer.
     Unrelated,
-    /// The network is another one, of which nothing is known.
+    /// The network is another, unknown one.
     NetworkChanged,
 }
 
 impl IntervalSearch {
-    /// Searches in this range. The smallest is used as long as nothing is known: it
+    /// Searches this range. The smallest interval is used while nothing is known. It
     /// should be short enough for every network, such as 30 s.
     ///
     /// # Errors
@@ -170,27 +166,27 @@ impl IntervalSearch {
         }))
     }
 
-    /// Searches in this way. The default is [`SearchMethod::Composite`].
+    /// Sets the method. The default is [`SearchMethod::Composite`].
     #[must_use]
     pub fn method(mut self, method: SearchMethod) -> Self {
         self.settings.method = method;
         self
     }
 
-    /// How much shorter than what was answered the safe interval is, as a part of it.
-    /// Default 0.05; what isn't from 0 to 1 counts as the nearer of them.
+    /// By which part the safe interval is shorter than the longest answered one. Default
+    /// 0.05. Values outside 0 to 1 are clamped.
     ///
-    /// It is for a ping that is late or travels long, and for networks whose time
-    /// varies. More costs beats, less costs connections.
+    /// It covers late pings, round trips and timeouts that vary. A larger margin costs
+    /// beats, a smaller one costs connections.
     #[must_use]
     pub fn margin(mut self, part: f64) -> Self {
         self.settings.margin = millionths(part);
         self
     }
 
-    /// How near to what was lost the search ends, as a part of it. Default 0.05; what
-    /// isn't from 0 to 1 counts as the nearer of them. Each halving costs one more
-    /// attempt, and on average half a connection.
+    /// The search settles when the answered and the lost interval differ by this part of
+    /// the lost one. Default 0.05. Values outside 0 to 1 are clamped. Each halving costs
+    /// one more attempt, and half a connection on average.
     #[must_use]
     pub fn resolution(mut self, part: f64) -> Self {
         self.settings.resolution = millionths(part);
@@ -212,15 +208,15 @@ impl IntervalSearch {
         self.settings == other.settings
     }
 
-    /// The interval for a connection that isn't to be lost: what was answered, less
-    /// the margin, or the smallest of the range.
+    /// The interval for the connection that matters: the longest answered one less the
+    /// margin, and at least the smallest of the range.
     #[must_use]
     pub fn safe(&self) -> Duration {
         let less = part_of(self.answered, self.settings.margin);
         Duration::from_micros((self.answered - less).max(self.settings.smallest))
     }
 
-    /// How long to leave a connection idle next; `None` while nothing is to be tried.
+    /// The idle time to try next; `None` while the search rests.
     #[must_use]
     pub fn next(&self) -> Option<Duration> {
         match self.phase {
@@ -231,13 +227,13 @@ impl IntervalSearch {
         .map(Duration::from_micros)
     }
 
-    /// The shortest that was lost and not answered since, if any was.
+    /// The shortest interval that was lost and not answered since.
     #[must_use]
     pub fn lost(&self) -> Option<Duration> {
         self.lost.map(Duration::from_micros)
     }
 
-    /// Takes in what became of a connection. Its idle time may be any.
+    /// Takes the outcome of one idle time. Any duration is accepted.
     pub fn learn(&mut self, outcome: SearchOutcome) {
         match outcome {
             SearchOutcome::Answered { idle } => self.answered(micros(idle)),
@@ -269,7 +265,7 @@ impl IntervalSearch {
                 self.lost = None;
                 self.search_again();
             }
-            // Busy connections rest for less, which says nothing.
+            // A busy connection proves nothing about the safe interval.
             _ if idle < self.answered / 2 => {}
             Phase::Resting { answers: 0 | 1 } if self.lost.is_some() => {
                 self.phase = Phase::Rechecking;
@@ -297,7 +293,7 @@ impl IntervalSearch {
         }
     }
 
-    /// What was known isn't so any more.
+    /// The network has changed.
     fn search_again(&mut self) {
         self.rest = FIRST_REST;
         self.phase = Phase::Searching;
@@ -338,7 +334,7 @@ fn millionths(part: f64) -> u32 {
     millionths
 }
 
-/// So many millionths of a number of 45 bits.
+/// `millionths` of `micros`.
 const fn part_of(micros: u64, millionths: u32) -> u64 {
     let part = micros as u128 * millionths as u128 / MILLION as u128;
     #[expect(clippy::cast_possible_truncation, reason = "at most `micros`")]

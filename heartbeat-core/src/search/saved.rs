@@ -1,8 +1,7 @@
 //! A search in a file.
 //!
-//! This module decides which names its parts have there, and refuses what no search
-//! can be in. A search that comes back has settled or goes on; which of its answers
-//! were counted is forgotten.
+//! This module decides the names of the fields, and refuses states that no search can
+//! have. The number of answers since it settled isn't stored.
 
 use core::time::Duration;
 

@@ -3,7 +3,8 @@
 //! This module decides how values are spread: durations evenly over their
 //! orders of magnitude, small counts more often than large ones, and bounds
 //! themselves often enough to be tried. Whatever has rules of its own (a
-//! `Config`, a `Hello`) comes out valid; a `ConfigBuilder` doesn't always.
+//! `Config`, a `Hello`) comes out valid; a `ConfigBuilder` doesn't always. None has a
+//! `speak_within`: it adds wake-ups that say nothing about the peer.
 
 use core::{ops::RangeInclusive, time::Duration};
 
@@ -16,9 +17,9 @@ use proptest::{
 use super::{Direction, Link, LinkStrategy, Side};
 use crate::{
     BufferTooShort, Cause, CloseReason, Config, ConfigBuilder, ConfigError, Control, Death,
-    Diagnosis, End, Event, Evidence, GoodbyeCode, Hello, IdleGauge, Instant, IntervalSearch,
-    Monitor, NoDetail, Nonce, ProtocolError, Refusal, Role, SearchMethod, SearchOutcome, State,
-    Status, Tag,
+    Diagnosis, Dialogue, End, Event, Evidence, GoodbyeCode, Hello, IdleGauge, Instant,
+    IntervalSearch, Monitor, NoDetail, Nonce, ProtocolError, Refusal, Role, SearchMethod,
+    SearchOutcome, State, Status, Tag,
     config::{MAX_DURATION, MAX_MISSED},
     time::micros,
 };
@@ -184,7 +185,7 @@ arbitrary! {
 
     State => prop_oneof![
         Just(Self::Alive), Just(Self::Suspect), Just(Self::Paused), Just(Self::Closing),
-        Just(Self::Closed), Just(Self::Dead),
+        Just(Self::Closed), Just(Self::Dead), Just(Self::Occupied), Just(Self::HalfClosed),
     ];
     Status => (
         any::<(State, Instant, Option<Hello>, Config)>(),
@@ -202,9 +203,14 @@ arbitrary! {
         peer,
         interval: config.interval(),
         detection_time: config.detection_time(),
+        speak_within: config.speak_within(),
     });
     Monitor => any::<(Config, u64, Instant)>().prop_map(
         |(config, seed, now)| Self::new(config, seed, now),
+    );
+
+    Dialogue => (any::<(bool, bool)>(), option::of(duration())).prop_map(
+        |((may_ping, answers), beats_every)| Self { may_ping, answers, beats_every },
     );
 
     Side => prop_oneof![Just(Self::A), Just(Self::B)];

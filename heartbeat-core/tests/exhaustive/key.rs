@@ -7,7 +7,7 @@ use heartbeat_core::{Control, testkit::Snapshot};
 
 use super::{
     model::{Frame, Message, Rules, Side, World},
-    record::{Phase, Record, Round},
+    record::{Phase, Record, Round, Timings},
     verdicts::{Broken, Seen},
 };
 
@@ -99,7 +99,7 @@ impl SideKey {
                 rules.instant(now),
                 Duration::from_micros(LONG_AGO * rules.tick),
             ),
-            record: record.aged(now, rules.timings[who].misses),
+            record: record.aged(now, &rules.timings[who]),
             outbox: messages(&mut outbox.iter(), rules.write_delay[who], counts),
             inbox: messages(&mut inbox.iter(), rules.delay, [other, own]),
             greetings: greetings.len(),
@@ -132,7 +132,8 @@ fn age(instant: u64, now: u64) -> u64 {
 
 impl Record {
     /// With ages in the place of instants, and pings by how many ago they were.
-    fn aged(&self, now: u64, misses: u64) -> Self {
+    fn aged(&self, now: u64, own: &Timings) -> Self {
+        let (misses, speaks) = (own.misses, own.speak_within.is_some());
         let Self {
             phase,
             heard_at,
@@ -142,6 +143,7 @@ impl Record {
             left_at,
             alive_on_its_way,
             alive_left_at,
+            spoke_at,
             timed,
             pings,
             answered,
@@ -179,6 +181,10 @@ impl Record {
             left_at: left_at.map(age),
             alive_on_its_way,
             alive_left_at: alive_left_at.map(age),
+            spoke_at: match speaks {
+                true => age(spoke_at),
+                false => 0,
+            },
             timed,
             pings: 0,
             answered: (pings - answered).min(u32::try_from(2 * misses).unwrap()),

@@ -407,6 +407,24 @@ fn a_backlog_delays_no_sign_of_life() {
     world.check("backlog", &[]);
 }
 
+/// One side asks rarely, and something of it leaves all the same, in pauses and after
+/// stalls too.
+#[test]
+fn something_leaves_within_the_time_that_was_asked_for() {
+    let speaks = timings(TICK).speak_within(ticks(2));
+    let world = Rules {
+        delay: 1,
+        lateness: deeper(0, 1),
+        write_delay: [deeper(0, 1), 0],
+        stalls: 1,
+        longest_stall: 4,
+        pauses: 1,
+        longest_pause: 4,
+        ..Rules::between(TICK, [speaks, timings(TICK)])
+    };
+    world.check("speech", &[Seen::LocalStall, Seen::Beat]);
+}
+
 #[test]
 fn blocked_writes_end_whatever_arrives() {
     let world = Rules {

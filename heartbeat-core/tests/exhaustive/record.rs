@@ -17,6 +17,7 @@ pub(super) struct Timings {
     pub(super) linger: u64,
     pub(super) tolerance: u64,
     pub(super) write_stall: Option<u64>,
+    pub(super) speak_within: Option<u64>,
     /// With `adaptive`.
     pub(super) floor: Option<u64>,
     pub(super) by_echo: bool,
@@ -36,6 +37,7 @@ impl Timings {
             linger: ticks(config.linger()),
             tolerance: ticks(config.stall_tolerance()),
             write_stall: config.write_stall().map(ticks),
+            speak_within: config.speak_within().map(ticks),
             floor: config.adaptive().then(|| ticks(config.adaptive_floor())),
             by_echo: config.evidence() == Evidence::Echo,
             shortest_sign: 20_000_u64.div_ceil(tick),
@@ -75,6 +77,8 @@ pub(super) struct Record {
     pub(super) alive_on_its_way: bool,
     /// When the last one left.
     pub(super) alive_left_at: Option<u64>,
+    /// When something of ours last left.
+    pub(super) spoke_at: u64,
     /// How many pings were handed out, and the latest that was answered.
     pub(super) pings: u32,
     pub(super) answered: u32,
@@ -282,6 +286,7 @@ impl Record {
             timed: false,
             alive_on_its_way: false,
             alive_left_at: None,
+            spoke_at: now,
             pings: 0,
             answered: 0,
             asked: 0,
@@ -359,6 +364,15 @@ impl Record {
         needed.max(own.shortest_sign)
     }
 
+    /// When something must leave so that the peer hears us.
+    fn speaks_at(&self, own: &Timings) -> Option<u64> {
+        let is_on_its_way = self.on_its_way.is_some() || self.alive_on_its_way;
+        let within = own
+            .speak_within
+            .filter(|_| !is_on_its_way && !self.has_ended());
+        within.map(|within| self.spoke_at + within)
+    }
+
     /// The deadline; the early suspicion of a round isn't foreseen.
     pub(super) fn deadline(&self, own: &Timings, peer: &Timings) -> Option<u64> {
         let end = self.heard_at + self.interval(own, peer);
@@ -371,6 +385,7 @@ impl Record {
         };
         let blocked = self.blocked.map(|blocked| blocked.until);
         let others = blocked.into_iter().chain(self.parting.until);
+        let others = others.chain(self.speaks_at(own));
         deadline.into_iter().chain(others).min()
     }
 
@@ -396,6 +411,8 @@ impl Record {
         if step.late.is_some() {
             step.record.timed = false;
         }
+        let former = step.record.phase;
+        let met = step.record.met;
         match input {
             Input::Timeout if lateness.is_none() => {}
             Input::Timeout => step.timeout(),
@@ -409,6 +426,27 @@ impl Record {
             Input::Eof => step.eof(),
             Input::Backlog => step.backlog(),
             frame => step.arrived(frame),
+        }
+        let judged = matches!(former, Phase::Idle { .. } | Phase::Round(_));
+        let has_heard = step.record.heard_at == now && !matches!(former, Phase::Paused { .. });
+        let speaks = match input {
+            Input::Timeout => lateness.is_some(),
+            Input::Paused => judged,
+            Input::Resumed => matches!(former, Phase::Paused { .. }),
+            Input::Hello if step.record.met != met => true,
+            Input::Hello
+            | Input::Ping(..)
+            | Input::Pong(_)
+            | Input::Alive
+            | Input::Fin
+            | Input::Goodbye(_) => {
+                let ends_round = matches!(former, Phase::Round(_));
+                has_heard && (ends_round || step.expected.stall.is_some())
+            }
+            _ => false,
+        };
+        if speaks {
+            step.speak();
         }
         step.expected
     }
@@ -576,6 +614,7 @@ impl Step<'_> {
             // It has left, whatever the driver says.
             record.on_its_way = None;
             record.left_at = Some(self.now);
+            record.spoke_at = self.now;
             record.first = false;
         }
         true
@@ -602,6 +641,17 @@ impl Step<'_> {
         let is_due = self.next_sign().is_some_and(|at| at <= self.now);
         if is_due && matches!(self.record.phase, Phase::Idle { .. } | Phase::Round(_)) {
             self.show_life();
+        }
+    }
+
+    /// An Alive leaves if nothing has for too long.
+    fn speak(&mut self) {
+        let due = self.record.speaks_at(self.own);
+        if due.is_some_and(|at| at <= self.now) {
+            self.show_life();
+            if let Phase::Paused { sign_at, .. } = &mut self.record.phase {
+                *sign_at = None;
+            }
         }
     }
 
@@ -693,6 +743,7 @@ impl Step<'_> {
     fn flushed(&mut self) {
         self.forgive();
         self.record.blocked = None;
+        self.record.spoke_at = self.now;
         if self.record.alive_on_its_way {
             self.record.alive_on_its_way = false;
             self.record.alive_left_at = Some(self.now);

@@ -37,6 +37,17 @@ fn no_duration_is_zero() {
 }
 
 #[test]
+fn we_speak_every_20_ms_at_most() {
+    let often = Config::builder().speak_within(Duration::from_micros(19_999));
+    assert_refused(often, "speak_within", "19.999ms", "at least 20ms");
+    let zero = Config::builder().speak_within(Duration::ZERO);
+    assert_refused(zero, "speak_within", "0ns", "at least 1µs");
+    let config = Config::builder().speak_within(ms(20)).build().unwrap();
+    assert_eq!(config.speak_within(), Some(ms(20)));
+    assert_eq!(config.to_builder().build().unwrap(), config);
+}
+
+#[test]
 fn no_duration_overflows() {
     for (knob, set) in DURATIONS {
         let forever = set(Config::builder(), Duration::MAX);
@@ -186,6 +197,7 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!(config.min_rate(), 100);
     assert_eq!(config.max_stretch(), 4);
     assert_eq!(config.max_pause(), None);
+    assert_eq!(config.speak_within(), None);
     assert_eq!(config.linger(), secs(30));
     assert!(config.beat_events());
 
@@ -388,6 +400,7 @@ mod file {
             min_rate = 0
             max_stretch = 2
             max_pause = '20s'
+            speak_within = '5s'
             linger = '1m 30s'
             beat_events = false
             ",
@@ -408,6 +421,7 @@ mod file {
             .min_rate(0)
             .max_stretch(2)
             .max_pause(secs(20))
+            .speak_within(secs(5))
             .linger(secs(90))
             .beat_events(false);
         let config = config.unwrap();
@@ -438,6 +452,7 @@ mod file {
              min_rate = 100\n\
              max_stretch = 4\n\
              max_pause = \"off\"\n\
+             speak_within = \"off\"\n\
              linger = \"30s\"\n\
              beat_events = true\n"
         );
@@ -484,6 +499,10 @@ mod file {
             ("write_stall = '0s'", Config::builder().write_stall(secs(0))),
             ("max_stretch = 0", Config::builder().max_stretch(0)),
             ("max_pause = '0s'", Config::builder().max_pause(secs(0))),
+            (
+                "speak_within = '19ms'",
+                Config::builder().speak_within(ms(19)),
+            ),
             (
                 "linger = '9000h'",
                 Config::builder().linger(secs(9000 * 3600)),
@@ -570,6 +589,8 @@ mod file {
             "min_rate = '100 B/s'",
             "max_stretch = 256",
             "max_pause = 'never'",
+            "speak_within = 'often'",
+            "speak_within = '19ms'",
             "linger = 'off'",
             "beat_events = 'yes'",
             "colour = 'red'",

@@ -961,6 +961,7 @@ fn lesson_49_every_constant_is_a_knob_and_every_knob_does_something() {
         "min_rate": 50,
         "max_stretch": 1,
         "max_pause": "20s",
+        "speak_within": "4s",
         "linger": "10s",
         "beat_events": false,
     });

@@ -28,6 +28,7 @@ mod promises;
 mod roles;
 mod round_trips;
 mod search;
+mod speech;
 mod strangers;
 mod suspicion;
 mod testkit;

@@ -1,6 +1,8 @@
 //! The search for the longest interval, on networks that are steady, that change
 //! their mind, and that report whatever comes to mind.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic too")]
+
 use core::time::Duration;
 
 use heartbeat_core::{IdleGauge, Instant, IntervalSearch, SearchMethod, SearchOutcome};
@@ -152,6 +154,17 @@ fn what_is_lost_again_is_tried_less_and_less_often() {
         }
     }
     assert_eq!(tried_after, [16, 48, 112, 240, 496, 1008, 2032]);
+}
+
+#[test]
+fn answers_on_a_busy_connection_bring_no_retry_nearer() {
+    let mut search = search();
+    settle(&mut search, minutes(10));
+    let settled = search;
+    for _ in 0..100 {
+        search.learn(SearchOutcome::Answered { idle: minutes(4) });
+    }
+    assert_eq!(search, settled);
 }
 
 #[test]

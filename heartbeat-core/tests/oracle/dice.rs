@@ -132,6 +132,10 @@ pub(crate) fn config(dice: &mut Dice, scale: Scale) -> Config {
         let linger = draw(dice) * dice.one(&[1, 5, 20]);
         builder = builder.linger(linger.min(Duration::from_micros(YEAR)));
     }
+    if dice.chance(40) {
+        let speech = micros(draw(dice)).clamp(20_000, YEAR);
+        builder = builder.speak_within(Duration::from_micros(speech));
+    }
     api::build(builder)
 }
 

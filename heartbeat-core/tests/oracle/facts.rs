@@ -8,7 +8,7 @@ use heartbeat_core::{Config, Evidence, State};
 
 use crate::{
     flood::Flood,
-    ops::{Answer, Op},
+    ops::{Allowed, Answer, Op},
     rtt::RoundTrips,
     span::Span,
     terms::Terms,
@@ -58,6 +58,12 @@ pub(crate) struct World {
     pub(crate) left: Option<u64>,
     /// Whether the latest ping was answered, or none was sent.
     pub(crate) settled: bool,
+    /// When we last spoke, as of before the call and after it.
+    pub(crate) spoke: [u64; 2],
+    /// What the protocol allowed before the call, and what after it.
+    pub(crate) allowed: [Allowed; 2],
+    /// The peer is judged afresh, as if it had just been heard.
+    pub(crate) afresh: bool,
     pub(crate) rto: Option<Span>,
 }
 
@@ -104,6 +110,8 @@ pub(crate) struct Facts {
     changed: Option<u64>,
     /// How late the calls were lately.
     lateness: u64,
+    spoke: u64,
+    pub(crate) allowed: Allowed,
 }
 
 impl Facts {
@@ -127,6 +135,8 @@ impl Facts {
             first: None,
             changed: None,
             lateness: 0,
+            spoke: now,
+            allowed: Allowed::ALL,
         }
     }
 
@@ -175,6 +185,7 @@ impl Facts {
             Op::Resumed => paused && !self.half_closed,
             _ => !paused,
         };
+        let (allowed, spoke) = (self.allowed, self.spoke);
         let mut world = World {
             late,
             stall: slept && judges && shows,
@@ -188,6 +199,11 @@ impl Facts {
         }
         world.terms = self.terms;
         world.last = self.last;
+        world.allowed = [allowed, self.allowed];
+        if matches!(op, Op::Flushed | Op::Progress | Op::Sent) || world.answered_in_flight {
+            self.spoke = self.now;
+        }
+        world.spoke = [spoke, self.spoke];
         if op == Op::Flushed && self.in_flight {
             self.flushed(asked);
         }
@@ -226,6 +242,9 @@ impl Facts {
             Op::Acknowledged(at) if grade == Evidence::Acknowledgement => {
                 Some(at.min(now)).filter(|&at| at > self.last)
             }
+            Op::Taken(at) if of_bytes && self.terms.foreign => {
+                Some(at.min(now)).filter(|&at| at > self.last)
+            }
             Op::Message | Op::Hello(_) | Op::OwnHello(_) | Op::Goodbye(_) if of_frames => Some(now),
             Op::Alive | Op::Fin | Op::Reserved if of_frames => Some(now),
             // A question is no answer, unless nothing else shows life.
@@ -246,6 +265,7 @@ impl Facts {
                 world.news = self.terms.peer != Some(hello) && !world.refused;
                 if world.news {
                     self.terms.peer = Some(hello);
+                    (self.terms.beats, self.allowed.beats) = (0, 0);
                     self.changed = Some(now);
                     self.flood.hello(&hello);
                 }
@@ -256,7 +276,9 @@ impl Facts {
             Op::Resumed if paused && !self.half_closed => {
                 self.untime();
                 self.last = now;
+                world.afresh = true;
             }
+            Op::Dialogue(allowed) if !self.half_closed => self.change(allowed, paused, world),
             _ => {}
         }
         if let Some(number) = pong {
@@ -264,9 +286,31 @@ impl Facts {
         }
     }
 
-    /// The oldest ping that is unanswered: the last 2·N are remembered.
+    /// The protocol's state changed.
+    fn change(&mut self, allowed: Allowed, paused: bool, world: &mut World) {
+        // A Hello counts for more.
+        let beats = match self.terms.peer {
+            Some(_) => 0,
+            None => allowed.beats,
+        };
+        let allowed = Allowed { beats, ..allowed };
+        let former = std::mem::replace(&mut self.allowed, allowed);
+        self.terms.beats = beats;
+        if former.beats != beats {
+            self.changed = Some(self.now);
+        }
+        world.afresh = !paused && !former.answer && allowed.answer;
+        if world.afresh {
+            self.last = self.now;
+        }
+        if former.answer != allowed.answer {
+            self.untime();
+        }
+    }
+
+    /// The oldest ping that is unanswered, of those that are remembered.
     fn oldest(&self) -> u64 {
-        let remembered = 2 * u64::from(self.terms.misses);
+        let remembered = self.terms.remembered();
         self.answered.max(self.sent.saturating_sub(remembered))
     }
 
@@ -326,6 +370,9 @@ impl Facts {
             last: self.last,
             left: self.left,
             settled: self.unanswered() == 0,
+            spoke: [self.spoke; 2],
+            allowed: [self.allowed; 2],
+            afresh: false,
             rto: None,
         }
     }

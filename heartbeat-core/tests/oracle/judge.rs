@@ -267,9 +267,15 @@ impl Judge {
         let detection = crate::terms::micros(status.detection_time);
         let ended = matches!(status.state, State::Closed | State::Dead);
         let expected = (terms.star(), terms.star() + terms.budget());
-        if !ended && (status.peer, (interval, detection)) != (terms.peer, expected) {
+        let speech = status.speak_within.map(crate::terms::micros);
+        let said = (interval, detection, speech);
+        let expected = (expected.0, expected.1, terms.speech());
+        if !ended && (status.peer, said) != (terms.peer, expected) {
             let detail = format!("{status:?}, expected {expected:?} and {:?}", terms.peer);
-            return fail("status().peer, interval, detection_time", detail);
+            return fail(
+                "status().peer, interval, detection_time, speak_within",
+                detail,
+            );
         }
         Ok(())
     }
@@ -311,7 +317,9 @@ impl Judge {
             _ => {}
         }
         tally.frame(frame);
-        self.drained(frame.is_some(), Candidate::transmitted, call)
+        let may_ping = self.facts.allowed.ping;
+        let transmitted = |next: &mut Candidate| next.transmitted(may_ping);
+        self.drained(frame.is_some(), transmitted, call)
     }
 
     fn event(&mut self, call: Call, tally: &mut Tally) -> Result<(), Violation> {

@@ -69,6 +69,8 @@ pub(crate) enum Ping {
     Probe,
     /// It leaves.
     Keepalive,
+    /// It leaves, unless another is wanted: then it becomes that.
+    Speech,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -133,22 +135,23 @@ impl Candidate {
         world: &World,
         seen: &Seen,
     ) -> Result<(), Mismatch> {
-        self.state_fits(seen)?;
+        self.state_fits(facts, seen)?;
         self.pending.fits(facts, &seen.events)?;
-        self.frames_fit(seen)?;
+        self.frames_fit(facts, seen)?;
         if seen.is_idle != (self.is_quiet() && facts.unanswered() == 0) {
             return Err(Mismatch::Idle);
         }
         self.deadline_fits(&facts.terms, world, seen.deadline)
     }
 
-    fn state_fits(&self, seen: &Seen) -> Result<(), Mismatch> {
+    fn state_fits(&self, facts: &Facts, seen: &Seen) -> Result<(), Mismatch> {
         let suspect = self.suspected || self.pending.suspect.is_some();
         let judging = match suspect {
             true => State::Suspect,
             false => State::Alive,
         };
         let (state, missed) = match self.life {
+            Life::Idle { .. } if !facts.allowed.answer => (State::Occupied, 0),
             Life::Idle { .. } => (judging, 0),
             Life::Round(round) => (judging, round.missed),
             Life::Paused { .. } => (State::Paused, 0),
@@ -168,7 +171,7 @@ impl Candidate {
         Ok(())
     }
 
-    fn frames_fit(&self, seen: &Seen) -> Result<(), Mismatch> {
+    fn frames_fit(&self, facts: &Facts, seen: &Seen) -> Result<(), Mismatch> {
         let mut frames = seen.frames.iter();
         let mut next = |expected: bool, matches: &dyn Fn(&Control) -> bool| {
             !expected || frames.next().is_some_and(matches)
@@ -179,7 +182,7 @@ impl Candidate {
                 self.pong
                     .is_some_and(|nonce| *frame == Control::Pong(nonce))
             })
-            && next(self.due.is_some(), &|frame| {
+            && next(self.due.is_some() && facts.allowed.ping, &|frame| {
                 matches!(frame, Control::Ping(_))
             })
             && next(self.alive == Some(Flight::Due), &|frame| {
@@ -215,9 +218,11 @@ impl Candidate {
     ) -> Result<(), Mismatch> {
         let limit = self.limit.unwrap_or(NEVER);
         let limit = limit.min(self.parting.until().unwrap_or(NEVER));
+        let limit = limit.min(self.speech(terms, world));
         let at = seen.unwrap_or(NEVER);
         let soonest = soonest(terms, world.left);
         let (fits, expected) = match &mut self.life {
+            Life::Idle { .. } if !world.allowed[1].asking() => (at == limit, Span::exactly(limit)),
             Life::Closed { .. } | Life::Dead { .. } => (at == NEVER, Span::exactly(NEVER)),
             Life::Idle { probe_waits } => {
                 let probe = if *probe_waits { soonest } else { NEVER };
@@ -253,14 +258,28 @@ impl Candidate {
         }
     }
 
+    /// When something must leave so that the peer hears us.
+    pub(crate) fn speech(&self, terms: &Terms, world: &World) -> u64 {
+        let speaks = !self.has_ended() && self.life != Life::HalfClosed;
+        let is_on_its_way = self.on_its_way().is_some() || self.alive.is_some();
+        let Some(within) = terms.speak.filter(|_| speaks && !is_on_its_way) else {
+            return NEVER;
+        };
+        let due = world.spoke[1].saturating_add(within);
+        match terms.foreign {
+            true => due.max(soonest(terms, world.left)),
+            false => due,
+        }
+    }
+
     /// `poll_transmit` gave its first frame, which was the one expected.
-    pub(crate) fn transmitted(&mut self) {
+    pub(crate) fn transmitted(&mut self, may_ping: bool) {
         if self.hello {
             self.hello = false;
         } else if self.pong.is_some() {
             self.pong = None;
-        } else if let Some(ping) = self.due.take() {
-            self.in_flight = Some(ping);
+        } else if let (true, Some(ping)) = (may_ping, self.due) {
+            (self.due, self.in_flight) = (None, Some(ping));
         } else if self.alive == Some(Flight::Due) {
             self.alive = Some(Flight::InFlight);
         } else {
@@ -311,7 +330,11 @@ impl Candidate {
     /// ping remains one, whatever it serves.
     pub(crate) fn want(&mut self, ping: Ping) {
         match (&mut self.due, &mut self.in_flight) {
-            (Some(other), _) | (None, Some(other)) if ping == Ping::Probe => *other = ping,
+            (Some(other), _) | (None, Some(other))
+                if ping == Ping::Probe || *other == Ping::Speech =>
+            {
+                *other = ping;
+            }
             (None, None) => self.due = Some(ping),
             _ => {}
         }
@@ -320,6 +343,9 @@ impl Candidate {
     /// Whether the interval in force is over at `now`. Where that is hidden,
     /// both are followed.
     pub(crate) fn is_over(&mut self, world: &World, fork: &mut Fork) -> bool {
+        if !world.allowed[1].asking() {
+            return false;
+        }
         let now = world.now.min(NEVER - 1);
         let ends = self.after.ends(&world.terms, world.last);
         if ends.lo > now {

@@ -24,8 +24,11 @@ impl Candidate {
         // A Hello changes what comes after it.
         let before = World {
             terms: world.former,
+            allowed: [world.allowed[0]; 2],
+            spoke: [world.spoke[0]; 2],
             ..*world
         };
+        let former = self.life;
         self.answered(&before, fork);
         let mut served = false;
         if let Some(heard) = world.heard {
@@ -34,7 +37,7 @@ impl Candidate {
             served = self.stalled(op, &before, fork);
         }
         match op {
-            Op::Bytes | Op::Message | Op::Acknowledged(_) => {}
+            Op::Bytes | Op::Message | Op::Acknowledged(_) | Op::Taken(_) => {}
             Op::Pong(_) | Op::UnnumberedPong | Op::Transmit | Op::Event => {}
             Op::Alive | Op::Reserved => {}
             Op::Fin => {
@@ -79,7 +82,77 @@ impl Candidate {
                 self.parting.close(GoodbyeCode(code), until.min(LAST));
             }
             Op::Discarded => self.parting.discard(),
+            Op::Sent => {}
+            Op::Dialogue(_) if allows_news(world) => self.dialogue(world, fork),
+            Op::Dialogue(_) => {}
         }
+        self.speak(op, former, world);
+    }
+
+    /// Something leaves, if nothing has for too long and this call serves that.
+    fn speak(&mut self, op: Op, former: Life, world: &World) {
+        let was_in_round = matches!(former, Life::Round(_));
+        let was_judged = was_in_round || matches!(former, Life::Idle { .. });
+        let is_served = match op {
+            _ if world.heard.is_some() && (was_in_round || was_judged && world.stall) => true,
+            Op::Timeout => true,
+            Op::Paused => was_judged,
+            Op::Resumed => matches!(former, Life::Paused { .. }),
+            Op::Hello(_) => world.news,
+            Op::Dialogue(_) => allows_news(world),
+            _ => false,
+        };
+        if !is_served || !due(self.speech(&world.terms, world), world.now) {
+            return;
+        }
+        match world.terms.foreign {
+            true => self.want(Ping::Speech),
+            false => self.alive = Some(Flight::Due),
+        }
+        if let Life::Paused { sign, .. } = &mut self.life {
+            *sign = None;
+        }
+    }
+
+    /// What the protocol allows changes.
+    fn dialogue(&mut self, world: &World, fork: &mut Fork) {
+        let [former, allowed] = world.allowed;
+        let before = self.after;
+        self.after.rescale(&world.former, &world.terms);
+        match self.life {
+            Life::Idle { .. } | Life::Round(_) if former.answer && !allowed.answer => {
+                self.stop_judging(world);
+            }
+            Life::Round(round) if !round.asked && self.due.is_some() && !allowed.ping => {
+                self.stop_judging(world);
+            }
+            Life::Idle { .. } if !former.answer && allowed.answer => {
+                self.after = After::draw(&world.terms, false);
+            }
+            _ => {}
+        }
+        if !matches!(self.life, Life::Idle { .. }) {
+            return;
+        }
+        if self.is_over(world, fork) {
+            let ended = match former.asking() {
+                true => before.ends(&world.former, world.last),
+                false => Span::exactly(world.now),
+            };
+            self.begin_anew(ended, world, fork);
+        } else if self.waiting_probe_is_due(world) {
+            self.begin(world, Why::Probe, fork);
+        }
+    }
+
+    /// The peer isn't judged, and a probe waits.
+    fn stop_judging(&mut self, world: &World) {
+        let waits = matches!(self.life, Life::Idle { probe_waits: true });
+        let probe_waits = waits || self.on_its_way() == Some(Ping::Probe);
+        self.life = Life::Idle { probe_waits };
+        self.after = After::draw(&world.terms, false);
+        self.due = None;
+        self.in_flight = self.in_flight.map(|_| Ping::Keepalive);
     }
 
     /// The peer leaves, gave us up, or confirms that we leave.
@@ -259,6 +332,7 @@ impl Candidate {
                 let ended = self.after.ends(&world.terms, world.last);
                 self.begin(world, Why::ProbeLeft { ended }, fork);
             }
+            Life::Round(_) if ping == Ping::Speech => {}
             Life::Round(_) => self.left(world),
             _ => {
                 let before = self.after;
@@ -281,7 +355,9 @@ impl Candidate {
     /// Whether the peer accepts the ping of a probe that waits in `Idle`.
     pub(crate) fn waiting_probe_is_due(&self, world: &World) -> bool {
         let waits = matches!(self.life, Life::Idle { probe_waits: true });
-        waits && due(soonest(&world.terms, world.left), world.now)
+        let asking = world.allowed[1].asking();
+        let accepted = due(soonest(&world.terms, world.left), world.now);
+        waits && asking && (accepted || self.on_its_way().is_some())
     }
 
     fn timeout(&mut self, served: bool, world: &World, fork: &mut Fork) {
@@ -339,7 +415,10 @@ impl Candidate {
         self.life = Life::Idle { probe_waits: false };
         if probe_waits {
             self.probe(world, fork);
-        } else if world.stall && due(soonest(&world.terms, world.left), world.now) {
+        } else if world.stall
+            && world.allowed[1].asking()
+            && due(soonest(&world.terms, world.left), world.now)
+        {
             self.want(Ping::Keepalive);
         }
     }
@@ -349,6 +428,7 @@ impl Candidate {
             Life::Idle { .. } => {
                 let accepted = due(soonest(&world.terms, world.left), world.now);
                 let probes = accepted || self.on_its_way().is_some();
+                let probes = probes && world.allowed[1].asking();
                 self.life = Life::Idle { probe_waits: true };
                 if self.is_over(world, fork) {
                     let ended = self.after.ends(&world.terms, world.last);
@@ -410,4 +490,10 @@ impl Candidate {
 fn limit(world: &World) -> Option<u64> {
     let limit = world.terms.write_stall?;
     Some(world.now.saturating_add(limit))
+}
+
+/// Whether the protocol allows something else than before.
+fn allows_news(world: &World) -> bool {
+    let [former, allowed] = world.allowed;
+    former != allowed
 }

@@ -7,7 +7,7 @@ use crate::{
     api,
     dice::{self, Dice, Scale},
     judge::{Failure, Judge, failure},
-    ops::{Answer, Call, Op, Script},
+    ops::{Allowed, Answer, Call, Op, Script},
     tally::Tally,
 };
 
@@ -198,14 +198,17 @@ fn what(dice: &mut Dice, habits: &Habits, judge: &Judge, ours: Option<Hello>, no
         26..33 => Op::Ping(dice.number()),
         33..40 => Op::Hello(dice::hello(dice, habits.scale)),
         40..48 => Op::Timeout,
+        48..50 if judge.facts.terms.foreign => Op::Dialogue(allowed(dice, habits)),
         48..54 => Op::Flushed,
         54..58 => Op::Blocked,
-        58..61 => Op::Progress,
+        58..60 => Op::Progress,
+        60 => Op::Sent,
         61..67 => Op::Backlog,
         67..74 => Op::Probe,
         74..80 if paused => Op::Resumed,
         74..78 => Op::Paused,
         78..81 => Op::Resumed,
+        81..83 if judge.facts.terms.foreign => Op::Taken(acknowledged(dice, habits, judge, now)),
         81..85 => Op::Acknowledged(acknowledged(dice, habits, judge, now)),
         85..87 => dice.one(&[Op::Alive, Op::Alive, Op::Fin, Op::Reserved]),
         87..90 => Op::Transmit,
@@ -213,6 +216,15 @@ fn what(dice: &mut Dice, habits: &Habits, judge: &Judge, ours: Option<Hello>, no
         94 => Op::UnnumberedPong,
         _ if dice.chance(habits.fails) => ending(dice, ours),
         _ => Op::Timeout,
+    }
+}
+
+fn allowed(dice: &mut Dice, habits: &Habits) -> Allowed {
+    let beats = dice.one(&[0, 0, 1]) * dice::time(dice, habits.scale);
+    Allowed {
+        ping: dice.chance(60),
+        answer: dice.chance(60),
+        beats,
     }
 }
 
@@ -231,7 +243,7 @@ fn acknowledged(dice: &mut Dice, habits: &Habits, judge: &Judge, now: u64) -> u6
 fn pong(dice: &mut Dice, judge: &Judge) -> Op {
     let sent = judge.pings.len() as u64;
     // Older ones may or may not be remembered.
-    let kept = (2 * u64::from(judge.facts.terms.misses)).min(sent);
+    let kept = judge.facts.terms.remembered().min(sent);
     if kept == 0 || dice.chance(10) {
         return Op::Pong(Answer::Nobody(dice.number()));
     }

@@ -2,9 +2,12 @@
 //!
 //! It can be run, shortened, and printed as lines of Rust.
 
-use std::fmt::{self, Write as _};
+use std::{
+    fmt::{self, Write as _},
+    time::Duration,
+};
 
-use heartbeat_core::{Config, Control, End, GoodbyeCode, Hello, Instant, Monitor, Nonce};
+use heartbeat_core::{Config, Control, Dialogue, End, GoodbyeCode, Hello, Instant, Monitor, Nonce};
 
 use crate::terms::micros;
 
@@ -14,6 +17,8 @@ pub(crate) enum Op {
     Bytes,
     /// The moment of the acknowledgement.
     Acknowledged(u64),
+    /// The moment when the peer's kernel took data ahead of our ping.
+    Taken(u64),
     Backlog,
     Message,
     Hello(Hello),
@@ -28,6 +33,10 @@ pub(crate) enum Op {
     /// The code.
     Goodbye(u8),
     Flushed,
+    /// Messages left.
+    Sent,
+    /// What the state of a foreign protocol allows.
+    Dialogue(Allowed),
     Progress,
     Blocked,
     Timeout,
@@ -47,6 +56,28 @@ pub(crate) enum Op {
     Transmit,
     /// `poll_event`, once.
     Event,
+}
+
+/// Whether a ping may leave, whether an answer can be expected, and how often the peer
+/// sends a beat by itself: 0 if it doesn't.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Allowed {
+    pub(crate) ping: bool,
+    pub(crate) answer: bool,
+    pub(crate) beats: u64,
+}
+
+impl Allowed {
+    pub(crate) const ALL: Self = Self {
+        ping: true,
+        answer: true,
+        beats: 0,
+    };
+
+    /// Whether we can ask.
+    pub(crate) const fn asking(self) -> bool {
+        self.ping && self.answer
+    }
 }
 
 /// What a pong answers.
@@ -110,6 +141,7 @@ impl Op {
         match self {
             Self::Bytes => monitor.handle_bytes(now),
             Self::Acknowledged(at) => monitor.handle_acknowledged(instant(at), now),
+            Self::Taken(at) => monitor.handle_taken(instant(at), now),
             Self::Backlog => monitor.handle_backlog(now),
             Self::Message => monitor.handle_message(now),
             Self::Hello(hello) | Self::OwnHello(hello) => {
@@ -127,6 +159,16 @@ impl Op {
                 monitor.handle_frame(Control::Goodbye(GoodbyeCode(code)), now);
             }
             Self::Flushed => monitor.handle_flushed(now),
+            Self::Sent => monitor.handle_sent(now),
+            Self::Dialogue(allowed) => {
+                let beats = Duration::from_micros(allowed.beats);
+                let dialogue = Dialogue {
+                    may_ping: allowed.ping,
+                    answers: allowed.answer,
+                    beats_every: (allowed.beats > 0).then_some(beats),
+                };
+                monitor.handle_dialogue(dialogue, now);
+            }
             Self::Progress => monitor.handle_progress(now),
             Self::Blocked => monitor.handle_blocked(now),
             Self::Timeout => monitor.handle_timeout(now),
@@ -160,6 +202,7 @@ impl fmt::Display for Call {
         match self.op {
             Op::Bytes => write!(f, "monitor.handle_bytes({now});"),
             Op::Acknowledged(at) => write!(f, "monitor.handle_acknowledged(at({at}), {now});"),
+            Op::Taken(at) => write!(f, "monitor.handle_taken(at({at}), {now});"),
             Op::Backlog => write!(f, "monitor.handle_backlog({now});"),
             Op::Message => write!(f, "monitor.handle_message({now});"),
             Op::OwnHello(_) => write!(f, "monitor.handle_frame(ours, {now});"),
@@ -192,6 +235,15 @@ impl fmt::Display for Call {
                 "monitor.handle_frame(Control::Goodbye(GoodbyeCode({code})), {now});"
             ),
             Op::Flushed => write!(f, "monitor.handle_flushed({now});"),
+            Op::Sent => write!(f, "monitor.handle_sent({now});"),
+            Op::Dialogue(Allowed {
+                ping,
+                answer,
+                beats,
+            }) => write!(
+                f,
+                "monitor.handle_dialogue(dialogue({ping}, {answer}, {beats}), {now});"
+            ),
             Op::Progress => write!(f, "monitor.handle_progress({now});"),
             Op::Blocked => write!(f, "monitor.handle_blocked({now});"),
             Op::Timeout => write!(f, "monitor.handle_timeout({now});"),
@@ -220,6 +272,9 @@ let hello = |fields: [u64; 4]| {
     }
     bytes.extend([1, 0, 0, 0, 0, 0, 0, 0, 7]);
     Control::decode(&bytes).unwrap()
+};
+let dialogue = |may_ping: bool, answers: bool, beats: u64| Dialogue {
+    may_ping, answers, beats_every: (beats > 0).then(|| Duration::from_micros(beats)),
 };
 let mut pings: Vec<Nonce> = Vec::new();
 let transmit = |monitor: &mut Monitor, pings: &mut Vec<Nonce>| {
@@ -256,7 +311,7 @@ impl Script {
     pub(crate) fn lines(&self) -> String {
         let config = &self.config;
         let mut text = String::new();
-        let knob = |text: &mut String, name: &str, time: std::time::Duration| {
+        let knob = |text: &mut String, name: &str, time: Duration| {
             let _ = writeln!(text, "    .{name}(Duration::from_micros({}))", micros(time));
         };
         text.push_str(HELPERS);
@@ -274,6 +329,9 @@ impl Script {
         }
         if let Some(limit) = config.write_stall() {
             knob(&mut text, "write_stall", limit);
+        }
+        if let Some(limit) = config.speak_within() {
+            knob(&mut text, "speak_within", limit);
         }
         knob(&mut text, "linger", config.linger());
         let _ = writeln!(text, "    .evidence(Evidence::{:?})", config.evidence());

@@ -54,6 +54,8 @@ pub(crate) struct Promises {
     /// The peer left.
     left: bool,
     told_finished: bool,
+    /// When we could ask again, since the last arrival.
+    asking_since: Option<u64>,
 }
 
 fn broken(number: u8, what: &str, detail: String) -> Violation {
@@ -84,6 +86,7 @@ impl Promises {
             confirmed: false,
             left: false,
             told_finished: false,
+            asking_since: None,
         }
     }
 
@@ -102,10 +105,11 @@ impl Promises {
             self.handed = false;
             self.left(world.now);
         }
-        let resumed = op == Op::Resumed && world.paused[0];
+        let [former, allowed] = world.allowed;
         // A late report of old evidence says nothing about what came after it.
         let is_old = world.heard.is_some_and(|heard| heard.at < world.now);
-        if world.heard.is_some() || resumed {
+        if world.heard.is_some() || world.afresh {
+            self.asking_since = None;
             if !is_old {
                 self.arrivals.clear();
                 self.longest = world.terms.star();
@@ -122,6 +126,9 @@ impl Promises {
             self.probed = probing.then_some(world.now);
             self.beats_left = false;
         }
+        if !former.asking() && allowed.asking() {
+            self.asking_since = Some(world.now);
+        }
         self.longest = self.longest.max(world.terms.star());
         self.shortest = self.shortest.min(world.terms.shortest());
         self.stalled_since_flush |= world.stall;
@@ -129,9 +136,9 @@ impl Promises {
             let forgives = (world.heard.is_none() || is_old) && op != Op::Paused;
             // Old evidence may begin a round, in which it counts as forgiven.
             if forgives && self.forgiven.1 < world.terms.misses {
-                let sure = self.forgiven.0 < world.terms.misses;
+                let sure = self.forgiven.0 < world.terms.misses && former.asking();
                 self.forgiven.0 += 1;
-                self.forgiven.1 += u32::from(!is_old);
+                self.forgiven.1 += u32::from(!is_old && former.asking());
                 self.stalls.push(Stall {
                     at: world.now,
                     late: world.late,
@@ -210,10 +217,12 @@ impl Promises {
                 format!("{deadline} at {}", world.now),
             ));
         }
-        if world.paused[1] {
+        if world.paused[1] || !world.allowed[1].asking() {
             return Ok(());
         }
-        let bounds = self.arrivals.iter().map(|&since| self.bound(since, world));
+        let asking_since = self.asking_since.unwrap_or(0);
+        let since = |&since: &u64| self.bound(asking_since.max(since), world);
+        let bounds = self.arrivals.iter().map(since);
         let bound = bounds.max().unwrap_or(0);
         if deadline > bound {
             let detail = format!("a deadline at {deadline}, the bound is {bound}");
@@ -250,7 +259,7 @@ impl Promises {
         if cause == Cause::WriteStalled && terms.write_stall.is_some() {
             return Ok(());
         }
-        if op != Op::Timeout && !matches!(op, Op::Acknowledged(_)) {
+        if op != Op::Timeout && !matches!(op, Op::Acknowledged(_) | Op::Taken(_)) {
             return Err(broken(
                 2,
                 "a verdict without handle_timeout",
@@ -289,6 +298,10 @@ impl Promises {
             return Ok(());
         }
         let terms = &facts.terms;
+        if terms.foreign && terms.speak.is_some() {
+            // Pings of speech don't count, and can't be told from others here.
+            return Ok(());
+        }
         let quarter = terms.jitter.max(250_000);
         let idle = u128::from(terms.star()) * (1_000_000 - u128::from(quarter)) / 1_000_000;
         let idle = u64::try_from(idle).unwrap_or(u64::MAX);

@@ -141,7 +141,7 @@ impl Candidate {
 
     /// `handle_timeout` in a round.
     pub(crate) fn round_timeout(&mut self, world: &World, fork: &mut Fork) {
-        let on_its_way = self.on_its_way().is_some();
+        let on_its_way = self.on_its_way().is_some_and(|ping| ping != Ping::Speech);
         let Life::Round(round) = &mut self.life else {
             return;
         };
@@ -218,6 +218,7 @@ impl Candidate {
         let forgives = match self.life {
             Life::Paused { .. } | Life::HalfClosed => false,
             Life::Round(round) => round.forgiven < world.terms.misses,
+            Life::Idle { .. } => world.allowed[1].asking(),
             _ => true,
         } && op != Op::Paused;
         let tells = forgives || matches!(op, Op::Timeout | Op::Paused | Op::Resumed);
@@ -235,11 +236,12 @@ impl Candidate {
         forgives
     }
 
-    /// Whether the deadline that we were late for was that of blocked writes, or of
-    /// leaving.
+    /// Whether the deadline that we were late for was that of blocked writes, of leaving,
+    /// or of speech.
     fn was_for_another(&self, world: &World) -> bool {
         let missed = Some(world.now - world.late);
-        self.limit == missed || self.parting.until() == missed
+        let speech = self.speech(&world.terms, world);
+        self.limit == missed || self.parting.until() == missed || Some(speech) == missed
     }
 
     fn tell_stall(&mut self, world: &World) {
@@ -262,7 +264,8 @@ impl Candidate {
         let accepted = due(soonest(&world.terms, world.left), world.now);
         let limited = self.was_for_another(world);
         self.tell_stall(world);
-        if probe_waits && accepted {
+        let asking = world.allowed[1].asking();
+        if probe_waits && accepted && asking {
             self.begin(world, Why::Probe, fork);
         } else if self.is_over(world, fork) {
             let ended = self.after.ends(&world.terms, world.last);
@@ -274,7 +277,7 @@ impl Candidate {
                 }
                 self.last_as_long_as(former);
             }
-        } else if accepted {
+        } else if accepted && asking {
             self.want(Ping::Keepalive);
         }
     }

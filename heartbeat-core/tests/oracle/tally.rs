@@ -47,6 +47,9 @@ impl Tally {
                 self.count("Hellos that change I*");
             }
             Op::Backlog if judged => self.count("backlogs"),
+            Op::Dialogue(_) if judged && world.allowed[0] != world.allowed[1] => {
+                self.count("changes of what is allowed");
+            }
             Op::Acknowledged(_) if world.heard.is_some() => self.count("acknowledgements"),
             Op::Goodbye(_) if seen.status.state == State::Closed => {
                 let refusal = Control::Goodbye(GoodbyeCode::LEAVING);
@@ -55,6 +58,12 @@ impl Tally {
                 }
             }
             _ => {}
+        }
+        if seen.status.state == State::Occupied {
+            self.count("occupied");
+        }
+        if world.spoke[1] == world.now && world.terms.speak.is_some() {
+            self.count("speaks");
         }
         let is_old = world.heard.is_some_and(|heard| heard.at < world.now);
         if is_old && world.stall {

@@ -21,6 +21,9 @@ pub(crate) struct Terms {
     pub(crate) floor: u64,
     pub(crate) write_stall: Option<u64>,
     pub(crate) linger: u64,
+    pub(crate) speak: Option<u64>,
+    /// b; 0 where the peer sends none by itself.
+    pub(crate) beats: u64,
     pub(crate) min_interval: u64,
     pub(crate) min_rate: u32,
     pub(crate) max_stretch: u64,
@@ -63,6 +66,8 @@ impl Terms {
             floor: micros(config.adaptive_floor()),
             write_stall: config.write_stall().map(micros),
             linger: micros(config.linger()),
+            speak: config.speak_within().map(micros),
+            beats: 0,
             min_interval: micros(config.min_interval()),
             min_rate: config.min_rate(),
             max_stretch: config.max_stretch().into(),
@@ -87,7 +92,8 @@ impl Terms {
 
     /// I*.
     pub(crate) fn star(&self) -> u64 {
-        self.interval.max(self.peers_min())
+        let beats = self.beats.min(self.slowest());
+        self.interval.max(self.peers_min()).max(beats)
     }
 
     /// I*·(1 − J).
@@ -126,6 +132,25 @@ impl Terms {
             self.interval.min(interval).min(patience)
         });
         needed.max(20_000)
+    }
+
+    /// The longest time in which nothing of ours leaves: where only pings do, m′ if that
+    /// is longer.
+    pub(crate) fn speech(&self) -> Option<u64> {
+        let least = if self.foreign { self.peers_min() } else { 0 };
+        self.speak.map(|within| within.max(least))
+    }
+
+    /// How many of the latest pings an answer may be for.
+    pub(crate) fn remembered(&self) -> u64 {
+        let rounds = 2 * u64::from(self.misses);
+        match self.speech().filter(|_| self.foreign) {
+            None => rounds,
+            Some(within) => {
+                let more = (self.star() + self.budget()) / within;
+                (rounds + more).min(rounds.max(1024))
+            }
+        }
     }
 
     /// The width of the grid on which the end of an interval may lie: the

@@ -13,7 +13,6 @@ mod connection;
 mod model;
 mod receiver;
 mod sender;
-mod stage;
 mod state;
 mod turns;
 mod waiting;

@@ -15,7 +15,7 @@ use std::{
 
 use loom::{
     future::block_on,
-    sync::{Mutex, Notify, atomic::AtomicUsize, atomic::Ordering::Relaxed},
+    sync::{Mutex, MutexGuard, Notify, atomic::AtomicUsize, atomic::Ordering::Relaxed},
     thread,
 };
 
@@ -93,12 +93,32 @@ impl Connection {
     fn serve(&self, state: &mut State) {
         let arrived = self.arrived.load(Relaxed);
         state.inbox += arrived - state.read;
+        let is_news = arrived > state.read || state.written < state.posted;
         state.read = arrived;
-        let is_news = state.written < state.posted || state.inbox > 0;
+        self.write(state, is_news);
+    }
+
+    fn write(&self, state: &mut State, is_news: bool) {
+        let is_news = is_news || state.written < state.posted;
         state.written = state.posted;
         if is_news && state.read + state.written == self.expected {
             self.done.notify();
         }
+    }
+
+    /// A sender that waits writes itself. As `poll_until` in `state.rs` does it.
+    fn flush(&self) {
+        let mut state = self.state.lock().unwrap();
+        self.turns.hold();
+        self.write(&mut state, false);
+        self.give_back(state);
+    }
+
+    /// As `settle` in `state.rs` does it.
+    fn give_back(&self, state: MutexGuard<'_, State>) {
+        let called = self.turns.release();
+        drop(state);
+        self.turns.pass_on(called);
     }
 
     /// As `state.rs` does it.
@@ -107,9 +127,10 @@ impl Connection {
             return Poll::Pending;
         }
         let mut state = self.state.lock().unwrap();
+        self.turns.serve();
         self.serve(&mut state);
         let (has_events, stopped) = (state.inbox > 0, state.stopped);
-        drop(state);
+        self.give_back(state);
         if has_events {
             self.turns.call_receiver();
         }
@@ -123,13 +144,14 @@ impl Connection {
     fn poll_event(&self, cx: &Context<'_>) -> Poll<()> {
         self.turns.await_events(cx);
         let mut state = self.state.lock().unwrap();
-        self.turns.receiver_serves();
+        self.turns.serve();
         self.serve(&mut state);
-        if state.inbox == 0 {
+        let is_event = state.inbox > 0;
+        state.inbox = state.inbox.saturating_sub(1);
+        self.give_back(state);
+        if !is_event {
             return Poll::Pending;
         }
-        state.inbox -= 1;
-        drop(state);
         self.turns.call_task();
         Poll::Ready(())
     }
@@ -203,6 +225,16 @@ fn what_arrives_is_read_although_the_receiver_was_polled_once_and_forgotten() {
 #[test]
 fn what_is_posted_is_written_although_the_receiver_serves_meanwhile() {
     in_every_order(1, Connection::post, polls_once);
+}
+
+#[test]
+fn what_arrives_is_read_although_a_sender_writes_meanwhile() {
+    in_every_order(1, Connection::arrive, Connection::flush);
+}
+
+#[test]
+fn what_is_posted_is_written_although_a_sender_writes_meanwhile() {
+    in_every_order(1, Connection::post, Connection::flush);
 }
 
 #[test]

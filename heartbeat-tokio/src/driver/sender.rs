@@ -17,9 +17,9 @@ use heartbeat_core::{Config, ConfigError, GoodbyeCode};
 use tokio::{sync::watch, time::timeout};
 
 use super::{
+    WeakSender,
     connection::{Connection, Room},
     waiting::{Ticket, Wanted},
-    weak::WeakSender,
 };
 use crate::{
     CloseError, CloseReason, Death, Detail, ProbeError, SendError, State, Status, TrySendError,
@@ -135,6 +135,16 @@ impl<M> Sender<M> {
         }
     }
 
+    /// Sets another interval. See [`Heartbeat::set_interval`](crate::Heartbeat::set_interval).
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] if a configuration can't have it, or if the peer would be refused
+    /// with it. Nothing has changed then.
+    pub fn set_interval(&self, interval: Duration) -> Result<(), ConfigError> {
+        self.connection.set_interval(interval)
+    }
+
     /// Looks at the socket below the connection, as
     /// [`safety_net::check`](crate::safety_net::check) does. `None` if it isn't known
     /// ([`NetStatus::NoSocket`](crate::NetStatus::NoSocket)), or the stream is closed.
@@ -144,16 +154,6 @@ impl<M> Sender<M> {
     /// If the socket can't be asked.
     pub fn check(&self) -> io::Result<Option<Liveness>> {
         self.connection.check()
-    }
-
-    /// Sets another interval. See [`Heartbeat::set_interval`](crate::Heartbeat::set_interval).
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError`] if a configuration can't have it, or if the peer would be refused
-    /// with it. Nothing has changed then.
-    pub fn set_interval(&self, interval: Duration) -> Result<(), ConfigError> {
-        self.connection.set_interval(interval)
     }
 
     /// What is known about the connection right now.

@@ -1,31 +1,31 @@
 //! What the task and the handles of a connection share.
 //!
-//! This module decides what one turn does. Whose turn it is is in `turns.rs`, and who
-//! waits for what in `waiting.rs`. Nobody is woken, and no waker is dropped, while the
-//! lock is held; only `watch` is told within it, so that what it shows is the latest.
+//! This module decides what one turn of the task does; `handles` what the handles do.
+//! Whose turn it is is in `turns.rs`, and who
+//! waits for what in `waiting.rs`. Nobody of the application's is woken, and no waker is
+//! dropped, while the lock is held: what the stream and the timer wake is `turns`, which
+//! passes it on afterwards. Only `watch` is told within it, so that what it shows is the
+//! latest.
+
+mod handles;
 
 use std::{
     future::Future,
-    io, mem,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker, ready},
-    time::Duration,
 };
 
-use futures_core::Stream;
-use heartbeat_core::{Config, ConfigError, GoodbyeCode};
+use heartbeat_core::{Config, GoodbyeCode};
 use tokio::sync::watch;
 
 use super::{
-    connection::{Connection, Room, Snapshot},
-    stage::{Stage, Watched},
     turns::Turns,
-    waiting::{Ticket, Waiting, Wanted},
+    waiting::{Waiting, Wanted},
 };
 use crate::{
-    Detail, Heartbeat, PeerEvent, SendError, Status,
-    safety_net::Liveness,
+    Detail, Heartbeat, SendError, Status,
+    heartbeat::Remains,
     transport::{Protocol, Transport},
 };
 
@@ -44,7 +44,24 @@ struct State<S, C: Protocol> {
     senders: usize,
     has_receiver: bool,
     waiting: Waiting,
-    watched: Watched,
+    watched: Option<Watched>,
+}
+
+/// Somebody wants to know of each change. Few do, and it takes half a kilobyte.
+struct Watched {
+    /// The last news that were told.
+    told: u32,
+    status: watch::Sender<Status>,
+}
+
+#[expect(
+    clippy::large_enum_variant,
+    reason = "each is in one allocation of its own, which a connection keeps to its end"
+)]
+enum Stage<S, C: Protocol> {
+    Served(Heartbeat<S, C>),
+    /// It is over. What is left of it.
+    Over(Remains<C::Message>),
 }
 
 /// The task: serves the connection whenever something happens on it.
@@ -80,7 +97,7 @@ impl<S, C: Transport<S>> Shared<S, C> {
         Arc::new(Self {
             config: *heartbeat.config(),
             state: Mutex::new(State {
-                watched: Watched::default(),
+                watched: None,
                 stage: Stage::Served(heartbeat),
                 senders: 1,
                 has_receiver: true,
@@ -92,20 +109,26 @@ impl<S, C: Transport<S>> Shared<S, C> {
     }
 
     fn lock(&self) -> MutexGuard<'_, State<S, C>> {
-        // A codec that panics leaves nothing half done that matters here.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        // Code of the application's that panics leaves nothing half done that matters here.
+        self.state.lock().unwrap_or_else(|poisoned| {
+            self.turns.release();
+            PoisonError::into_inner(poisoned)
+        })
     }
 
     /// Something was done: `watch` is told, and those who waited for it are woken.
     fn settle(&self, mut state: MutexGuard<'_, State<S, C>>) {
         let woken = state.settle();
+        let called = self.turns.release();
         drop(state);
         woken.into_iter().for_each(Waker::wake);
+        self.turns.pass_on(called);
     }
 
     fn poll_serve(&self, cx: &Context<'_>) -> Poll<()> {
         ready!(self.turns.poll_task(cx));
         let mut state = self.lock();
+        self.turns.serve();
         let served = state.serve(&mut Context::from_waker(&self.waker));
         let has_events = state.has_events();
         self.settle(state);
@@ -143,14 +166,21 @@ impl<S, C: Transport<S>> State<S, C> {
     fn finish(&mut self) {
         if let Stage::Served(heartbeat) = &mut self.stage {
             let remains = heartbeat.take_remains();
+            if let Some(watched) = &self.watched {
+                watched.status.send_replace(remains.status);
+            }
             self.stage = Stage::Over(remains);
-            self.watched.tell(&self.stage);
         }
     }
 
     /// Tells `watch` what is new, and takes out those who waited for what is so now.
     fn settle(&mut self) -> Vec<Waker> {
-        self.watched.tell(&self.stage);
+        if let (Stage::Served(heartbeat), Some(watched)) = (&self.stage, &mut self.watched) {
+            if heartbeat.news() != watched.told {
+                watched.told = heartbeat.news();
+                watched.status.send_replace(heartbeat.status());
+            }
+        }
         let stage = &self.stage;
         self.waiting
             .satisfied(|wanted| stage.reached(wanted).is_some())
@@ -164,243 +194,23 @@ impl<S, C: Transport<S>> State<S, C> {
     }
 }
 
-impl<S, C> Connection<C::Message> for Shared<S, C>
-where
-    S: Send,
-    C: Transport<S> + Send,
-    C::Message: Send,
-{
-    fn poll_event(
-        &self,
-        more: &mut bool,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<PeerEvent<C::Message>>> {
-        if mem::take(more) {
-            let message = match &mut self.lock().stage {
-                Stage::Served(heartbeat) => {
-                    let message = heartbeat.next_message();
-                    *more = heartbeat.has_unread();
-                    message
-                }
-                Stage::Over(_) => None,
-            };
-            if let Some(message) = message {
-                // There may be more behind it, and we may not be polled for long.
-                self.turns.call_task();
-                return Poll::Ready(Some(PeerEvent::Message(message)));
-            }
-        }
-        self.turns.await_events(cx);
-        let mut state = self.lock();
-        let heartbeat = match &mut state.stage {
-            Stage::Served(heartbeat) => heartbeat,
-            Stage::Over(remains) => return Poll::Ready(remains.inbox.pop()),
+impl<S, C: Transport<S>> Stage<S, C> {
+    /// Whether nobody needs to wait for it any longer, and what came of it.
+    fn reached(&self, wanted: Wanted) -> Option<Result<(), SendError>> {
+        let heartbeat = match (self, wanted) {
+            (Self::Served(heartbeat), _) => heartbeat,
+            (Self::Over(_), Wanted::Over) => return Some(Ok(())),
+            (Self::Over(remains), _) => return Some(Err(remains.ended.clone().into())),
         };
-        self.turns.receiver_serves();
-        let event = Pin::new(&mut *heartbeat).poll_next(&mut Context::from_waker(&self.waker));
-        *more = event.is_ready() && heartbeat.has_unread();
-        self.settle(state);
-        if event.is_ready() {
-            // An inbox that is empty again is a reason to read on.
-            self.turns.call_task();
+        if let (Some(ended), true) = (heartbeat.ended(), wanted != Wanted::Over) {
+            return Some(Err(ended.clone().into()));
         }
-        event
-    }
-
-    fn poll_taken_in(
-        &self,
-        more: &mut bool,
-        cx: &Context<'_>,
-    ) -> Poll<Option<PeerEvent<C::Message>>> {
-        self.turns.await_events(cx);
-        let mut state = self.lock();
-        let heartbeat = match &mut state.stage {
-            Stage::Served(heartbeat) => heartbeat,
-            Stage::Over(remains) => {
-                *more = true; // if only to learn that there isn't
-                return Poll::Ready(remains.inbox.pop());
-            }
+        let is_so = match wanted {
+            Wanted::Room => heartbeat.has_room(),
+            Wanted::Flushed => heartbeat.is_flushed(),
+            Wanted::Finished => heartbeat.is_finished(),
+            Wanted::Over => false,
         };
-        let was_full = heartbeat.is_paused();
-        let event = heartbeat.take_from_inbox();
-        let reads_on = was_full && !heartbeat.is_paused();
-        *more = heartbeat.has_events();
-        drop(state);
-        if reads_on {
-            self.turns.call_task();
-        }
-        event.map_or(Poll::Pending, |event| Poll::Ready(Some(event)))
-    }
-
-    fn leave_serving_to_the_task(&self) {
-        self.turns.leave_serving_to_the_task();
-    }
-
-    fn poll_until(
-        &self,
-        wanted: Wanted,
-        ticket: &mut Ticket,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), SendError>> {
-        let mut state = self.lock();
-        if let (Wanted::Room, false) = (wanted, ticket.is_held()) {
-            if let Some(reached) = state.stage.reached(wanted) {
-                return Poll::Ready(reached); // nothing has changed by that
-            }
-        }
-        let mut calls_task = false;
-        match (&mut state.stage, wanted) {
-            (Stage::Served(heartbeat), Wanted::Flushed) if !heartbeat.is_flushed() => {
-                // The sender that waits writes itself. The task's turn may be far off.
-                heartbeat.write_now(&mut Context::from_waker(&self.waker));
-                calls_task = heartbeat.is_disturbed();
-            }
-            // Only the first time: whoever waits asks again.
-            (Stage::Served(heartbeat), Wanted::Finished) => {
-                calls_task = heartbeat.finish_sending()?;
-            }
-            _ => {}
-        }
-        let reached = state.stage.reached(wanted);
-        let place = match reached {
-            Some(_) => state.waiting.leave(ticket),
-            None => state.waiting.enter(wanted, ticket, cx.waker().clone()),
-        };
-        self.settle(state);
-        drop(place);
-        if calls_task {
-            self.turns.call_task();
-        }
-        reached.map_or(Poll::Pending, Poll::Ready)
-    }
-
-    fn give_back(&self, ticket: &mut Ticket) {
-        let mut state = self.lock();
-        let place = state.waiting.leave(ticket);
-        drop(state);
-        drop(place);
-    }
-
-    fn post(&self, message: C::Message, room: Room<'_>) -> Result<Option<C::Message>, SendError> {
-        let mut state = self.lock();
-        let heartbeat = match &mut state.stage {
-            Stage::Served(heartbeat) => heartbeat,
-            Stage::Over(remains) => return Err(remains.ended.clone().into()),
-        };
-        if room == Room::Needed && !heartbeat.has_room() {
-            heartbeat.check_sending()?;
-            return Ok(Some(message));
-        }
-        let posted = heartbeat.post(message);
-        if let Room::WasThere(still) = room {
-            *still = heartbeat.has_room();
-        }
-        drop(state);
-        // Also if a codec has failed: that may be the end.
-        self.turns.call_task();
-        posted.map(|()| None)
-    }
-
-    fn set_interval(&self, interval: Duration) -> Result<(), ConfigError> {
-        let mut state = self.lock();
-        if let Stage::Served(heartbeat) = &mut state.stage {
-            heartbeat.set_interval(interval)?;
-        }
-        drop(state);
-        self.turns.call_task();
-        Ok(())
-    }
-
-    fn probe(&self) -> Status {
-        let mut state = self.lock();
-        let heartbeat = match &mut state.stage {
-            Stage::Served(heartbeat) => heartbeat,
-            Stage::Over(remains) => return remains.status,
-        };
-        let before = heartbeat.status();
-        heartbeat.probe();
-        drop(state);
-        self.turns.call_task();
-        before
-    }
-
-    fn leave(&self, code: GoodbyeCode, detail: Detail) {
-        let mut state = self.lock();
-        let is_new = match &mut state.stage {
-            Stage::Served(heartbeat) => heartbeat.leave(code, detail),
-            Stage::Over(_) => false,
-        };
-        drop(state);
-        // A task that waits for the end says it again when it is woken. That must not
-        // cause another turn.
-        if is_new {
-            self.turns.call_task();
-        }
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        let config = self.config;
-        match &self.lock().stage {
-            Stage::Served(heartbeat) => Snapshot {
-                status: heartbeat.status(),
-                config,
-                queued: heartbeat.queued(),
-                ended: heartbeat.ended().cloned(),
-                close_result: None,
-                io_error: heartbeat.shared_io_error(),
-                is_drained: false,
-            },
-            Stage::Over(remains) => Snapshot {
-                status: remains.status,
-                config,
-                queued: 0,
-                ended: Some(remains.ended.clone()),
-                close_result: Some(remains.close_result.clone()),
-                io_error: remains.io_error.clone(),
-                is_drained: remains.inbox.is_empty(),
-            },
-        }
-    }
-
-    fn check(&self) -> io::Result<Option<Liveness>> {
-        match &self.lock().stage {
-            Stage::Served(heartbeat) => heartbeat.check(),
-            Stage::Over(_) => Ok(None),
-        }
-    }
-
-    fn watch(&self) -> watch::Receiver<Status> {
-        let state = &mut *self.lock();
-        state.watched.subscribe(&state.stage)
-    }
-
-    fn add_sender(&self) -> bool {
-        let mut state = self.lock();
-        let is_held = state.is_held();
-        state.senders += usize::from(is_held);
-        is_held
-    }
-
-    fn remove_sender(&self) {
-        let mut state = self.lock();
-        debug_assert!(state.senders > 0, "each is removed once");
-        state.senders -= 1;
-        let is_last = state.senders == 0;
-        drop(state);
-        if is_last {
-            self.turns.call_task();
-        }
-    }
-
-    fn remove_receiver(&self) {
-        let mut state = self.lock();
-        state.has_receiver = false;
-        let unread = match &mut state.stage {
-            Stage::Served(heartbeat) => heartbeat.discard(),
-            Stage::Over(remains) => remains.inbox.take(),
-        };
-        drop(state);
-        drop(unread);
-        self.turns.call_task();
+        is_so.then_some(Ok(()))
     }
 }

@@ -15,19 +15,21 @@ use super::atomics::{
     Ordering::{AcqRel, Acquire, Relaxed},
 };
 
-/// Nothing is to be done, as far as anybody has called.
-const IDLE: u8 = 0;
 /// The task is to serve, unless the receiver does it first.
 const DUE: u8 = 1;
 /// The stream or the timer called. The task lets the receiver go first, once: what the
 /// receiver takes in itself needs no inbox.
 const CALLED: u8 = 2;
+/// Somebody holds the lock, and touches the stream. Whoever calls meanwhile, perhaps from
+/// within, is heard when the lock is free: a waker may ask for it.
+const HELD: u8 = 4;
 
 /// Whom the connection wakes, and what is still to be done.
 #[derive(Debug)]
 pub(super) struct Turns {
     receiver: AtomicWaker,
     task: AtomicWaker,
+    /// Of the bits above those that are so.
     next: AtomicU8,
     /// The stream and the timer don't call the receiver.
     by_task: AtomicBool,
@@ -48,9 +50,13 @@ impl Turns {
     /// visible to it.
     pub(super) fn poll_task(&self, cx: &Context<'_>) -> Poll<()> {
         self.task.register(cx.waker());
-        let one_less = |next: u8| next.checked_sub(1);
-        match self.next.fetch_update(AcqRel, Acquire, one_less) {
-            Ok(DUE) => Poll::Ready(()),
+        let turn = |next: u8| match next & (CALLED | DUE) {
+            0 => None,
+            DUE => Some(next & HELD),
+            _ => Some(next & HELD | DUE),
+        };
+        match self.next.fetch_update(AcqRel, Acquire, turn) {
+            Ok(next) if next & CALLED == 0 => Poll::Ready(()),
             Ok(_) => {
                 cx.waker().wake_by_ref();
                 Poll::Pending
@@ -65,17 +71,44 @@ impl Turns {
         self.receiver.register(cx.waker());
     }
 
-    /// The receiver serves now. Whatever was done before anybody was called is then
-    /// visible to it, and the task needn't come.
-    pub(super) fn receiver_serves(&self) {
-        self.next.swap(IDLE, AcqRel);
+    /// Whoever holds the lock serves now. Whatever was done before anybody was called is
+    /// then visible to it, and nobody else needs to come.
+    pub(super) fn serve(&self) {
+        self.next.swap(HELD, AcqRel);
+    }
+
+    /// Whoever holds the lock touches the stream, and doesn't serve.
+    pub(super) fn hold(&self) {
+        self.next.fetch_or(HELD, AcqRel);
+    }
+
+    /// Whoever holds the lock is about to give it back. Tells `pass_on` what was called
+    /// meanwhile.
+    pub(super) fn release(&self) -> u8 {
+        self.next.fetch_and(!HELD, AcqRel)
+    }
+
+    /// The lock is free again: those are woken who were called meanwhile.
+    pub(super) fn pass_on(&self, called: u8) {
+        if called & HELD != 0 && called & CALLED != 0 {
+            self.receiver.wake();
+        }
+        if called & HELD != 0 && called != HELD {
+            self.task.wake();
+        }
     }
 
     /// The task has something to do, unless the receiver does it first. To be called
     /// after the lock was held in which that something was put.
     pub(super) fn call_task(&self) {
-        // In another state somebody is about to take the lock, and sees it then.
-        if self.next.load(Acquire) == IDLE && self.next.fetch_max(DUE, AcqRel) == IDLE {
+        // If it was called before, it is about to take the lock, and sees it then.
+        if self.next.load(Acquire) & (CALLED | DUE) == 0 {
+            self.call_task_now();
+        }
+    }
+
+    fn call_task_now(&self) {
+        if self.next.fetch_or(DUE, AcqRel) == 0 {
             self.task.wake();
         }
     }
@@ -104,13 +137,10 @@ impl Wake for Turns {
 
     fn wake_by_ref(self: &Arc<Self>) {
         if self.by_task.load(Relaxed) {
-            if self.next.fetch_max(DUE, AcqRel) == IDLE {
-                self.task.wake();
-            }
-            return;
+            self.call_task_now();
+        } else if self.next.fetch_or(CALLED, AcqRel) & HELD == 0 {
+            self.receiver.wake();
+            self.task.wake();
         }
-        self.next.swap(CALLED, AcqRel);
-        self.receiver.wake();
-        self.task.wake();
     }
 }

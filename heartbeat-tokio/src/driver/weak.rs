@@ -1,13 +1,13 @@
-//! A sender that doesn't keep its connection alive.
+//! Senders for registries.
 //!
-//! This module decides when such a handle can still become one that does.
+//! This module decides when a handle that doesn't count becomes one that does.
 
 use std::{
     fmt,
     sync::{Arc, Weak},
 };
 
-use super::{connection::Connection, sender::Sender};
+use super::{Sender, connection::Connection};
 
 /// A [`Sender`] that doesn't keep the connection alive.
 ///

@@ -1,6 +1,6 @@
 //! How a connection ends.
 //!
-//! This module decides what is said and read first when it does, which error is told, and
+//! This module decides what is read first when it does, which error is told, and
 //! what is known of what we sent. It owns the words of both goodbyes, and touches no field
 //! of another module. That it has ended, and why, is the monitor's to say; what is left to
 //! do with the stream is for `parting`.
@@ -14,15 +14,13 @@ use std::{
     task::{Context, Poll},
 };
 
-use heartbeat_core::{Control, End, Event, GoodbyeCode, Monitor};
+use heartbeat_core::{End, Event, GoodbyeCode};
 use tokio::task::yield_now;
 
 use super::{Heartbeat, parting::Parting};
 use crate::{
-    Cause, CloseError, CloseReason, Detail, SendError,
-    error::Ended,
-    safety_net,
-    transport::{Scope, Transport},
+    Cause, CloseError, CloseReason, Detail, SendError, error::Ended, safety_net,
+    transport::Transport,
 };
 
 /// How far the connection is with its end, and what was said of it.
@@ -167,8 +165,13 @@ impl Ending {
         self.words().said.get_or_insert(detail);
     }
 
+    /// So many bytes were queued before messages were given up, and so many are now.
+    pub(super) fn note_given_up(&mut self, queued: usize, left: usize) {
+        self.words().given_up = queued.wrapping_sub(left);
+    }
+
     /// What the goodbye says that ends it, ours or the peer's.
-    fn said(&self) -> Option<Detail> {
+    pub(super) fn said(&self) -> Option<Detail> {
         self.words.as_ref()?.said.clone()
     }
 
@@ -305,47 +308,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
-    // ---- the last word ---------------------------------------------------
-
-    /// The connection has ended. The peer gets our last word, if it is owed one.
-    pub(super) fn write_last_word(&mut self, cx: &mut Context<'_>) {
-        while let Some(control) = self.judge.next_control(false) {
-            match control {
-                Control::Goodbye(code) if code.is_verdict() => self.tell_verdict(code, cx),
-                Control::Goodbye(code) => {
-                    // The answer takes the place of what wasn't begun.
-                    let queued = self.transport.unwritten();
-                    self.transport.give_up();
-                    self.note_given_up(queued);
-                    self.transport.push_goodbye(code, Detail::default());
-                }
-                control => self.transport.push_control(control),
-            }
-        }
-    }
-
-    /// Tells the peer of our verdict, as far as the stream takes it at once.
-    fn tell_verdict(&mut self, code: GoodbyeCode, cx: &mut Context<'_>) {
-        let Some(stream) = &mut self.stream else {
-            return;
-        };
-        let detail = self.ending.said().filter(|detail| !detail.is_empty());
-        let detail =
-            detail.unwrap_or_else(|| explain(code, self.judge.monitor(), self.judge.now()));
-        self.net.prepare_end(stream);
-        let queued = self.transport.unwritten();
-        self.transport.give_up();
-        self.transport.push_goodbye(code, detail);
-        let _ = self.transport.poll_write(stream, cx, Scope::Control);
-        self.note_given_up(queued);
-    }
-
-    /// These bytes were queued before messages were given up.
-    fn note_given_up(&mut self, queued: usize) {
-        let left = self.transport.unwritten();
-        self.ending.words().given_up = queued.wrapping_sub(left);
-    }
-
     // ---- the end ---------------------------------------------------------
 
     /// The connection has ended. Messages that wait in the inbox and behind are
@@ -397,23 +359,4 @@ const fn may_follow(how: &Ended, is_ours: bool) -> bool {
             _ => !is_ours,
         },
     }
-}
-
-/// What we say of a verdict for which there are no other words.
-fn explain(code: GoodbyeCode, monitor: &Monitor, now: heartbeat_core::Instant) -> Detail {
-    let config = monitor.config();
-    let words = match code {
-        GoodbyeCode::PING_FLOOD => {
-            format!("one ping in {:?} is accepted", config.min_interval())
-        }
-        GoodbyeCode::NOT_READING => {
-            let limit = config.max_pause().unwrap_or_default();
-            format!("a message waited for {limit:?}")
-        }
-        _ => {
-            let silent_for = now.saturating_duration_since(monitor.last_heard());
-            format!("silent for {silent_for:?}")
-        }
-    };
-    Detail::from(&*words)
 }

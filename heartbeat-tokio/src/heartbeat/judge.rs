@@ -15,7 +15,6 @@ use heartbeat_core::{Config, ConfigError, Control, Event, Evidence, Instant, Mon
 
 use super::Heartbeat;
 use crate::{
-    Detail, PeerEvent,
     net::Net,
     observe::Observe,
     timer::{Clock, Timer},
@@ -88,6 +87,11 @@ impl Judge {
         quiet.unwrap_or_else(|| self.monitor.config())
     }
 
+    /// Whether the application isn't told of beats.
+    pub(super) const fn is_quiet_about_beats(&self) -> bool {
+        self.quiet.is_some()
+    }
+
     /// Tells the monitor something that happens now.
     pub(super) fn tell(&mut self, input: impl FnOnce(&mut Monitor, Instant)) {
         self.tell_at(self.now(), input);
@@ -154,7 +158,7 @@ impl Judge {
     }
 
     /// The next event.
-    fn next_event<S>(&mut self, net: &Net<S>, stream: Option<&S>) -> Option<Event> {
+    pub(super) fn next_event<S>(&mut self, net: &Net<S>, stream: Option<&S>) -> Option<Event> {
         if let Some(stream) = stream {
             self.observe.look(&self.monitor, net, stream);
         }
@@ -247,6 +251,19 @@ fn with_beat_events(config: Config) -> Config {
 }
 
 impl<S, C: Transport<S>> Heartbeat<S, C> {
+    /// The state of a protocol of the application's may have changed, and with it what
+    /// may be asked.
+    #[inline]
+    pub(super) fn note_dialogue(&mut self) {
+        let stream = self.stream.as_ref().filter(|_| !C::HELLO);
+        let dialogue = stream.map(|stream| self.transport.dialogue(stream));
+        if let Some(dialogue) = dialogue.filter(|new| *new != self.judge.monitor.dialogue()) {
+            self.judge
+                .tell(|monitor, now| monitor.handle_dialogue(dialogue, now));
+            self.wakers.wake_reader();
+        }
+    }
+
     // ---- judging ---------------------------------------------------------
 
     /// Whether the timer has fired, and what was read before is taken apart.
@@ -286,6 +303,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             // Or their deadline, which is over, would be the next one again.
             self.arrivals.calm();
             self.ask_the_kernel();
+            self.look_for_progress();
             self.judge_patience();
             self.judge.tell(Monitor::handle_timeout);
             // If that is over already, the timer has fired again.
@@ -293,32 +311,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             self.arm(cx);
         }
         is_due
-    }
-
-    /// An acknowledgement of the peer's kernel counts, if that was asked for. So does data
-    /// in our own kernel, where the transport shows a message when it is whole.
-    fn ask_the_kernel(&mut self) {
-        let Some(stream) = self.stream.as_ref().filter(|_| !self.inbox.is_paused()) else {
-            return;
-        };
-        let status = self.judge.monitor.status();
-        let is_met = !C::HELLO || status.peer.is_some();
-        let (now, heard_at) = (self.judge.now(), status.last_heard);
-        match self.config().evidence() {
-            Evidence::Acknowledgement if is_met => {
-                if let Some(at) = self.net.acknowledged_at(stream, heard_at, now) {
-                    self.judge
-                        .tell_at(now, |monitor, now| monitor.handle_acknowledged(at, now));
-                    self.count_incomplete();
-                }
-            }
-            Evidence::AnyBytes if C::WHOLE_FRAMES => {
-                if let Some(at) = self.net.received_at(stream, heard_at, now) {
-                    self.judge.tell_at(at, Monitor::handle_bytes);
-                }
-            }
-            _ => {}
-        }
     }
 
     /// Arms the timer for the next deadline; `false` if that is over already.
@@ -361,50 +353,16 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// nothing is sent, nothing has moved the deadline.
     #[inline]
     pub(super) fn wait(&mut self, cx: &mut Context<'_>) -> bool {
-        let timer = &self.judge.timer;
-        let is_armed = timer.wakes(cx) && !timer.has_fired();
-        if is_armed && self.arrivals.are_relaxed() && self.sending.is_idle() {
-            return true;
+        if self.arrivals.are_relaxed() && self.sending.is_idle() {
+            let timer = &self.judge.timer;
+            if timer.wakes(cx) && !timer.has_fired() {
+                return true;
+            }
         }
         let is_armed = self.arm(cx);
         if is_armed && self.untimed_until().is_some() {
             self.arrivals.relax();
         }
         is_armed
-    }
-
-    // ---- what has come of it ---------------------------------------------
-
-    /// The next of the monitor's events; a terminal one is put aside, for messages that
-    /// arrived before it.
-    pub(super) fn next_event(&mut self) -> Option<PeerEvent<C::Message>> {
-        while let Some(event) = self.judge.next_event(&self.net, self.stream.as_ref()) {
-            match (event, &self.stream) {
-                (Event::Closed { .. } | Event::Dead(_), _) => {
-                    self.note_end(event);
-                    continue;
-                }
-                (Event::Connected { .. }, Some(stream)) => {
-                    let interval = self.judge.monitor.status().interval;
-                    self.net
-                        .adapt(stream, self.judge.monitor.config(), interval);
-                }
-                (Event::Beat { .. }, stream) => {
-                    if let (Some(stream), 0) = (stream, self.transport.unread()) {
-                        self.net.acknowledge(stream);
-                    }
-                    if self.judge.quiet.is_some() {
-                        continue;
-                    }
-                }
-                (Event::Suspect { .. }, Some(stream)) => self.net.note_suspicion(stream),
-                (Event::Recovered { .. }, Some(stream)) => self.net.forget_suspicion(stream),
-                _ => {}
-            }
-            if let Some(event) = PeerEvent::from_core(event, &Detail::default()) {
-                return Some(event);
-            }
-        }
-        None
     }
 }

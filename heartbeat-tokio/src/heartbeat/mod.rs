@@ -6,10 +6,12 @@
 //! |---|---|
 //! | `turn` | the order in which a connection is served: `enum Turn` |
 //! | `judge` | when the peer is judged, and the next deadline; owns the monitor, the clock and the timer |
+//! | `kernel` | when the kernel is asked what it has seen of the peer |
 //! | `receiving` | what the monitor is told of what arrives |
 //! | `keeping` | when what arrives is kept for later, and when reading stops and goes on; what a full inbox means is `inbox`'s to say |
 //! | `sending` | when the transport writes, and what the monitor is told of it |
-//! | `ending` | what is said and read first at the end, and what is known of what we sent |
+//! | `ending` | what is read first at the end, and what is known of what we sent |
+//! | `last_word` | what the peer is told at the end |
 //! | `parting` | what is left to do with the stream after an orderly end |
 //! | `parts` | what is left of a connection that is taken apart |
 //! | `wakers` | which of the waiting tasks is woken |
@@ -21,6 +23,8 @@
 mod ending;
 mod judge;
 mod keeping;
+mod kernel;
+mod last_word;
 mod parting;
 mod parts;
 mod receiving;
@@ -153,7 +157,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         config: Config,
         socket: SocketOf<S>,
     ) -> Self {
-        Self {
+        let mut made = Self {
             net: Net::derived(socket, &stream, &config),
             stream: Some(stream),
             transport,
@@ -164,7 +168,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             sending: Sending::new(),
             ending: Ending::new(),
             wakers: Wakers::default(),
-        }
+        };
+        made.note_dialogue();
+        made
     }
 
     /// Asks the peer now, without waiting for the interval. The answer comes
@@ -342,11 +348,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Counts what there was to tell, messages aside. Wraps.
     pub(crate) fn news(&self) -> u32 {
         self.judge.news()
-    }
-
-    /// Whether something lies there that may be a message.
-    pub(crate) fn has_unread(&self) -> bool {
-        self.transport.unread() > 0
     }
 
     /// No more frames are taken out: a codec has panicked.

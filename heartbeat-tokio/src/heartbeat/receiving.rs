@@ -34,10 +34,12 @@ pub(super) struct Receiving {
     is_read_out: bool,
     /// This task's budget was used up by what we read ourselves.
     is_spent: bool,
+    /// Reads that gave something; wraps.
+    reads: u32,
 }
 
 /// How far what was read is taken apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 enum Decoder {
     /// To its end.
     Idle,
@@ -58,15 +60,21 @@ impl Receiving {
             decoder: Decoder::Idle,
             is_read_out: false,
             is_spent: false,
+            reads: 0,
         }
     }
 
     // ---- what was read ---------------------------------------------------
 
+    /// How many reads have given something; wraps.
+    pub(super) const fn reads(&self) -> u32 {
+        self.reads
+    }
+
     /// Whether everything that was read is taken apart, and more may come.
     #[inline]
     pub(super) fn is_idle(&self) -> bool {
-        self.decoder == Decoder::Idle
+        matches!(self.decoder, Decoder::Idle)
     }
 
     /// Whether frames of the last read may be whole.
@@ -92,7 +100,7 @@ impl Receiving {
     /// Something was read, or the end, of which a codec may have something to say.
     fn note_read(&mut self, read: usize, is_news: bool) {
         debug_assert!(
-            self.decoder != Decoder::Stopped,
+            !matches!(self.decoder, Decoder::Stopped),
             "only parting reads what nobody decodes"
         );
         self.decoder = Decoder::Unseen {
@@ -125,6 +133,7 @@ impl Receiving {
     // ---- the budget ------------------------------------------------------
 
     /// Whether others in this task have used its budget up.
+    #[inline]
     pub(super) fn is_refused(&self) -> bool {
         !coop::has_budget_remaining() && !self.is_spent
     }
@@ -136,6 +145,7 @@ impl Receiving {
 
     /// Pays for a read. The stream has charged the first unit. So a turn takes in about as
     /// much as over a plain `Framed`.
+    #[inline(always)] // most reads are small
     pub(super) fn charge(&mut self, read: usize, cx: &mut Context<'_>) {
         for _ in 1..read.div_ceil(UNIT) {
             if pin!(coop::consume_budget()).poll(cx).is_pending() {
@@ -172,6 +182,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                     self.arrivals.time(self.judge.config(), now);
                 }
                 self.receiving.note_read(read, is_timed);
+                self.receiving.reads = self.receiving.reads.wrapping_add(1);
             }
             Err(error) => {
                 self.receiving.is_read_out = true;
@@ -223,8 +234,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// A frame, if a whole one is next, as long as frames are of interest.
     #[inline(always)] // as above
     pub(super) fn next_frame(&mut self) -> Option<Frame<C::Message>> {
-        while self.receiving.decoder != Decoder::Stopped {
-            match self.transport.next_frame() {
+        while !matches!(self.receiving.decoder, Decoder::Stopped) {
+            let frame = self.transport.next_frame();
+            self.note_dialogue();
+            match frame {
                 Ok(Some(Frame::Data(message))) => return Some(Frame::Data(message)),
                 // After the end only messages are.
                 Ok(Some(_)) if self.has_ended() => {}

@@ -139,6 +139,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             }
             Err(_) => {}
         }
+        self.note_dialogue();
         queued
     }
 
@@ -220,7 +221,17 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if self.judge.monitor().has_ended() {
             return;
         }
-        while let Some(control) = self.judge.next_control(self.transport.has_messages()) {
+        loop {
+            let is_settled = !self.judge.monitor().has_unanswered();
+            let Some(control) = self.judge.next_control(self.transport.has_messages()) else {
+                return;
+            };
+            if let (Control::Ping(_), false, Some(stream)) = (control, C::HELLO, &self.stream) {
+                let answers = self.judge.monitor().status().pongs;
+                let is_queued = self.transport.unwritten() > 0;
+                self.net
+                    .note_question(stream, is_settled, is_queued, answers);
+            }
             match control {
                 Control::Goodbye(code) => {
                     let detail = self.ending.take_farewell();
@@ -258,6 +269,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         };
         let had_room = self.transport.has_room();
         let (taken, result) = self.transport.poll_write(stream, cx, scope);
+        if taken > 0 && self.config().speak_within().is_some() {
+            self.judge.tell(Monitor::handle_sent);
+        }
         match result {
             Poll::Ready(Ok(())) => {
                 self.sending.note_unblocked();
@@ -281,6 +295,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// All in scope has left.
     fn note_flushed(&mut self) {
         if self.sending.owed != Owed::Nothing {
+            if let (Owed::Flushed, false, Some(stream)) =
+                (self.sending.owed, C::HELLO, &self.stream)
+            {
+                self.net.note_asked(stream);
+            }
             self.sending.owed = Owed::Nothing;
             self.judge.tell(Monitor::handle_flushed);
         }

@@ -13,10 +13,11 @@ use std::{
 };
 
 use futures_core::{FusedStream, Stream};
+use heartbeat_core::Event;
 use tokio::task::yield_now;
 
 use super::{Heartbeat, READS_AT_ONCE};
-use crate::{PeerEvent, transport::Transport};
+use crate::{Detail, PeerEvent, transport::Transport};
 
 /// What one turn has come to.
 enum Turn<M> {
@@ -62,6 +63,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         event
     }
 
+    #[inline]
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<Option<PeerEvent<C::Message>>> {
         for _ in 0..READS_AT_ONCE {
             // Most often there is nothing to do until bytes arrive, and then a message.
@@ -167,6 +169,39 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
+    /// The next of the monitor's events; a terminal one is put aside, for messages that
+    /// arrived before it.
+    pub(super) fn next_event(&mut self) -> Option<PeerEvent<C::Message>> {
+        while let Some(event) = self.judge.next_event(&self.net, self.stream.as_ref()) {
+            match (event, &self.stream) {
+                (Event::Closed { .. } | Event::Dead(_), _) => {
+                    self.note_end(event);
+                    continue;
+                }
+                (Event::Connected { .. }, Some(stream)) => {
+                    let interval = self.judge.monitor().status().interval;
+                    self.net
+                        .adapt(stream, self.judge.monitor().config(), interval);
+                }
+                (Event::Beat { .. }, stream) => {
+                    if let (Some(stream), 0) = (stream, self.transport.unread()) {
+                        self.net.acknowledge(stream);
+                    }
+                    if self.judge.is_quiet_about_beats() {
+                        continue;
+                    }
+                }
+                (Event::Suspect { .. }, Some(stream)) => self.net.note_suspicion(stream),
+                (Event::Recovered { .. }, Some(stream)) => self.net.forget_suspicion(stream),
+                _ => {}
+            }
+            if let Some(event) = PeerEvent::from_core(event, &Detail::default()) {
+                return Some(event);
+            }
+        }
+        None
+    }
+
     /// There was always more to read. What waits to be written may leave all the
     /// same.
     #[cold]
@@ -180,6 +215,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
         // Wakes this task when all others had a turn.
         let _ = pin!(yield_now()).poll(cx);
+    }
+
+    /// Whether something lies there that may be a message.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.transport.unread() > 0
     }
 
     /// While a sender waits the connection is served all the same; what arrives is kept

@@ -1,7 +1,7 @@
-//! What was learned, in a file.
+//! Learned intervals in a file.
 //!
-//! This module decides how it lies there, and what becomes of a file that can't be
-//! read. It is JSON, so that a person can look at it:
+//! This module decides the format, and when a file is refused. The format is JSON, so that
+//! people can read it:
 //!
 //! ```text
 //! {"version":1,"networks":[{"key":"wifi: home","search":{...}}, ...]}
@@ -18,19 +18,19 @@ use serde_json::{Value, json};
 
 const VERSION: u64 = 1;
 
-/// More networks aren't remembered. The one that was used longest ago is forgotten.
+/// The most networks that are remembered. The least recently used one is dropped.
 const MAX_NETWORKS: usize = 256;
 
-/// No file of ours is longer, with keys of up to 4 KiB.
+/// No valid file is longer.
 const MAX_BYTES: u64 = 2 << 20;
 
-/// Longer keys aren't remembered.
+/// Longer keys, in bytes, aren't remembered.
 const MAX_KEY: usize = 4 << 10;
 
-/// Remembers a search for each network that one has been in.
+/// Remembers one search for each network.
 ///
-/// What a network is, the application decides: the name of a wireless network, a
-/// carrier, the address of a gateway.
+/// The application names the networks: by SSID, carrier or the gateway's address, for
+/// example.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -45,7 +45,7 @@ const MAX_KEY: usize = 4 << 10;
 /// let fresh = IntervalSearch::new(minute / 2..=120 * minute)?;
 ///
 /// let mut file = IntervalFile::read(&path).unwrap_or_else(|error| {
-///     eprintln!("{error}"); // what was learned is lost, and is learned again
+///     eprintln!("{error}"); // learning starts again
 ///     IntervalFile::empty(&path)
 /// });
 /// let learner = Learner::new(file.recall("wifi: home", fresh));
@@ -60,7 +60,7 @@ const MAX_KEY: usize = 4 << 10;
 #[derive(Clone, Debug)]
 pub struct IntervalFile {
     path: PathBuf,
-    /// The one that was used last comes first.
+    /// The most recently used one is first.
     networks: Vec<(String, IntervalSearch)>,
 }
 
@@ -68,16 +68,16 @@ pub struct IntervalFile {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive] // there may be more reasons
 pub enum IntervalFileError {
-    /// The operating system said no.
+    /// The operating system refused.
     #[error("{}: {error}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What it said.
+        /// Its error.
         #[source]
         error: io::Error,
     },
-    /// It isn't one of ours, or isn't whole any more.
+    /// It isn't such a file, or it is damaged.
     #[error("{}: no learned intervals, or corrupt", path.display())]
     Corrupt {
         /// The file.
@@ -94,7 +94,7 @@ pub enum IntervalFileError {
 }
 
 impl IntervalFile {
-    /// One that has nothing in it yet. Nothing is written.
+    /// An empty one for this path. Nothing is written.
     #[must_use]
     pub fn empty(path: impl Into<PathBuf>) -> Self {
         Self {
@@ -103,13 +103,12 @@ impl IntervalFile {
         }
     }
 
-    /// Reads it. One that doesn't exist is empty. A network of which it has nonsense is
-    /// left out.
+    /// Reads a file. A missing file is empty. Networks with an invalid search are left out.
     ///
     /// # Errors
     ///
-    /// [`IntervalFileError`]. The file stays as it is, until one [`write`](Self::write)s
-    /// another in its place.
+    /// [`IntervalFileError`]. The file is left alone until [`write`](Self::write) replaces
+    /// it.
     pub fn read(path: impl Into<PathBuf>) -> Result<Self, IntervalFileError> {
         let mut file = Self::empty(path);
         let corrupt = || IntervalFileError::Corrupt {
@@ -135,8 +134,8 @@ impl IntervalFile {
         Ok(file)
     }
 
-    /// What was learned in this network; `fresh` if nothing was, or with other
-    /// [settings](IntervalSearch::has_settings_of) than those of `fresh`.
+    /// The search of this network, if its
+    /// [settings](IntervalSearch::has_settings_of) are those of `fresh`; else `fresh`.
     #[must_use]
     pub fn recall(&self, key: &str, fresh: IntervalSearch) -> IntervalSearch {
         let known = self.get(key);
@@ -145,7 +144,7 @@ impl IntervalFile {
             .unwrap_or(fresh)
     }
 
-    /// What was learned in this network, with whatever settings.
+    /// The search of this network, whatever its settings.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<IntervalSearch> {
         let mut networks = self.networks.iter();
@@ -153,8 +152,8 @@ impl IntervalFile {
         Some(*search)
     }
 
-    /// Remembers what was learned in this network, until it is written. Up to 256
-    /// networks are, those that were used last; keys of more than 4 KiB aren't.
+    /// Remembers the search of this network. Call [`write`](Self::write) to keep it. The 256
+    /// most recently used networks are kept. A key above 4 KiB is ignored.
     pub fn remember(&mut self, key: &str, search: IntervalSearch) {
         if key.len() > MAX_KEY {
             return;
@@ -164,12 +163,12 @@ impl IntervalFile {
         self.networks.truncate(MAX_NETWORKS);
     }
 
-    /// Writes another file and puts it in the place of this one, which so is never half
-    /// written.
+    /// Writes a temporary file beside this one and renames it, so that no half-written file
+    /// is left behind.
     ///
     /// # Errors
     ///
-    /// [`IntervalFileError::Io`]. The file stays as it was.
+    /// [`IntervalFileError::Io`]. The file is unchanged.
     pub fn write(&self) -> Result<(), IntervalFileError> {
         let networks = self.networks.iter();
         let networks: Vec<Value> = networks
@@ -186,7 +185,7 @@ impl IntervalFile {
                 .and_then(|()| file.sync_all());
             let replaced = written.and_then(|()| fs::rename(&new, &self.path));
             if replaced.is_err() {
-                // What went wrong before is worth more.
+                // The first error is the one to report.
                 let _ = fs::remove_file(&new);
             }
             replaced
@@ -200,7 +199,7 @@ impl IntervalFile {
     }
 }
 
-/// One byte more than allowed is read, which can't be ours.
+/// Reads one byte more than allowed, so that a longer file isn't valid JSON by accident.
 fn read_all(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?

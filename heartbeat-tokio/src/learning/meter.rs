@@ -1,7 +1,7 @@
 //! How long a stream carried nothing.
 //!
-//! This module decides when bytes count as having passed: when the stream below took
-//! or gave them. What idle times mean is decided by [`heartbeat_core::IdleGauge`].
+//! This module decides when bytes have passed: when the inner stream accepts or returns
+//! them. [`heartbeat_core::IdleGauge`] decides what idle times mean.
 
 use std::{
     io::{self, IoSlice},
@@ -14,10 +14,9 @@ use std::{
 use heartbeat_core::{IdleGauge, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Measures for how long a connection carries nothing; clones measure the same one.
+/// Measures how long a connection carries nothing. Clones measure the same connection.
 ///
-/// Put it [over](Self::over) the stream that is nearest to the network: below TLS, for
-/// example.
+/// Put it [over](Self::over) the stream that is nearest to the network, such as below TLS.
 #[derive(Clone, Debug)]
 pub struct IdleMeter {
     began_at: tokio::time::Instant,
@@ -32,9 +31,9 @@ impl IdleMeter {
         }
     }
 
-    /// Measures what passes through this stream from now on.
+    /// Measures this stream from now on.
     pub fn over<S>(&self, stream: S) -> Metered<S> {
-        // Until here it may have taken long to connect.
+        // The time to connect isn't idle time.
         *self.gauge() = IdleGauge::new(self.now());
         Metered {
             stream,
@@ -63,8 +62,7 @@ impl IdleMeter {
 
 /// A stream whose idle times are measured by an [`IdleMeter`].
 ///
-/// A [`Heartbeat`](crate::Heartbeat) over it has its safety net if it is told where the
-/// socket is:
+/// Name the socket, and a [`Heartbeat`](crate::Heartbeat) over it has its safety net:
 ///
 /// ```
 /// # use heartbeat_tokio::{Config, Heartbeat, Learner, Metered};
@@ -82,12 +80,12 @@ pub struct Metered<S> {
 }
 
 impl<S> Metered<S> {
-    /// The stream itself.
+    /// The inner stream.
     pub const fn get_ref(&self) -> &S {
         &self.stream
     }
 
-    /// Gives the stream back, which isn't measured any more.
+    /// Returns the inner stream, which isn't measured any more.
     pub fn into_inner(self) -> S {
         self.stream
     }

@@ -1,10 +1,9 @@
-//! The longest interval that a network keeps a connection for, learned while it is
-//! used.
+//! Learns the longest interval for which a network keeps an idle connection.
 //!
-//! This module decides what an event means for the search, and which interval the
-//! application's connection has. Idle times are measured by `meter`, a second
-//! connection is tried by `prober`, and what was learned is kept by `file`. What
-//! follows from an outcome is decided by [`IntervalSearch`].
+//! This module decides what an event means for the search, and the interval of the
+//! application's connection. `meter` measures idle times, `prober` tries intervals on a
+//! second connection, and `file` remembers results. [`IntervalSearch`] decides what
+//! follows from an outcome.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,13 +22,12 @@ pub use file::{IntervalFile, IntervalFileError};
 pub use meter::{IdleMeter, Metered};
 pub use prober::{Probe, Prober};
 
-/// Learns which interval the network keeps a connection for. Clones share what is
-/// learned.
+/// Learns the longest interval for which the network keeps an idle connection. Clones share
+/// one state.
 ///
-/// The application's connection has the interval that is known to be safe, and a
-/// [`Prober`] tries longer ones on connections of its own. With
-/// [`on_own_connection`](Self::on_own_connection) the application's connection tries
-/// them itself.
+/// The application's connection uses the safe interval, and a [`Prober`] tries longer ones
+/// on connections of its own. With [`on_own_connection`](Self::on_own_connection) the
+/// application's connection tries them itself.
 ///
 /// ```
 /// use futures::StreamExt;
@@ -71,8 +69,8 @@ pub use prober::{Probe, Prober};
 /// # }
 /// ```
 ///
-/// The server has to leave its connections idle for as long: see the chapter
-/// "Batteries and NATs" of the guide.
+/// The server must leave its connections idle for as long: see "Batteries and NATs" in the
+/// guide.
 #[derive(Clone, Debug)]
 pub struct Learner {
     state: Arc<watch::Sender<State>>,
@@ -84,8 +82,8 @@ struct State {
     probes: Probes,
     /// The application's connection.
     in_use: Option<InUse>,
-    /// The one before it was lost after so long an idle time. If the next attempt to
-    /// connect succeeds, that is why.
+    /// The idle time after which the previous connection was lost. If the next attempt to
+    /// connect succeeds, the idle time was too long.
     lost: Option<Duration>,
 }
 
@@ -99,14 +97,12 @@ enum Probes {
 #[derive(Debug)]
 struct InUse {
     meter: IdleMeter,
-    /// We were asleep since the last sign of life: nobody knows for how long nothing
-    /// passed.
+    /// We stalled since the last sign of life, so the idle time isn't known.
     slept: bool,
 }
 
 impl Learner {
-    /// Goes on with this search, which may be one that was
-    /// [remembered](IntervalFile::recall).
+    /// Continues this search, such as one from an `IntervalFile`.
     #[must_use]
     pub fn new(search: IntervalSearch) -> Self {
         let state = State {
@@ -120,24 +116,23 @@ impl Learner {
         }
     }
 
-    /// Has the application's connection try longer intervals itself. It is lost each
-    /// time that one is too long, and needs no server that has room for a second
-    /// connection.
+    /// The application's connection tries longer intervals itself. It needs no second
+    /// connection, and is lost each time that an interval is too long.
     #[must_use]
     pub fn on_own_connection(self) -> Self {
         self.state.send_modify(|state| state.probes = Probes::Own);
         self
     }
 
-    /// The interval for the application's connection: the safe one, or the one that it
-    /// is to try.
+    /// The interval for the application's connection: the safe one, or with
+    /// [`on_own_connection`](Self::on_own_connection) the one to try.
     #[must_use]
     pub fn interval(&self) -> Duration {
         self.state.borrow().interval()
     }
 
-    /// These timings with [`interval`](Self::interval). A connection that tries
-    /// intervals has no jitter, which would shorten them.
+    /// These timings with [`interval`](Self::interval). A connection that tries intervals
+    /// has no jitter, because jitter shortens them.
     #[must_use]
     pub fn config(&self, config: &Config) -> Config {
         let state = self.state.borrow();
@@ -147,7 +142,7 @@ impl Learner {
         }
     }
 
-    /// Measures the application's next connection, in the place of the one before.
+    /// The meter for the application's next connection. It replaces the previous one.
     #[must_use]
     pub fn meter(&self) -> IdleMeter {
         let meter = IdleMeter::new();
@@ -166,8 +161,8 @@ impl Learner {
         self.state.send_modify(|state| state.note(event));
     }
 
-    /// Learns that an attempt to connect succeeded or didn't. A connection that was lost
-    /// while the network is there was idle for too long.
+    /// Learns whether an attempt to connect succeeded. If it did, the network works, and the
+    /// previous connection was lost because it was idle for too long.
     /// [`Reconnect`](crate::Reconnect::learning) calls it.
     pub fn note_attempt(&self, is_connected: bool) {
         self.state.send_modify(|state| {
@@ -180,13 +175,13 @@ impl Learner {
         });
     }
 
-    /// Takes in what became of a connection that isn't the application's.
+    /// Takes the outcome of another connection.
     pub fn learn(&self, outcome: SearchOutcome) {
         self.state.send_modify(|state| state.search.learn(outcome));
     }
 
-    /// The network is another one, with this search. What the connection in use does
-    /// from here on says nothing about it.
+    /// The network has changed, and this is what is known of the new one. The connection in
+    /// use is no longer measured.
     pub fn change_network(&self, search: IntervalSearch) {
         self.state.send_modify(|state| {
             state.search = search;
@@ -195,7 +190,7 @@ impl Learner {
         });
     }
 
-    /// What was learned so far.
+    /// The state of the search.
     #[must_use]
     pub fn search(&self) -> IntervalSearch {
         self.state.borrow().search
@@ -214,7 +209,7 @@ impl State {
     fn interval(&self) -> Duration {
         let mut search = self.search;
         if let Some(idle) = self.lost {
-            // The next connection isn't to be lost too, whatever was the reason.
+            // Until the reason is known, assume the worst.
             search.learn(SearchOutcome::Lost { idle });
         }
         let safe = search.safe();
@@ -251,9 +246,8 @@ impl State {
 
 /// The idle time of which a connection with this interval may have died.
 ///
-/// A NAT that has forgotten it answers a ping with nothing or with a reset, and a
-/// proxy closes it while it is idle. One that is closed long before its interval is
-/// over was closed by the peer.
+/// A NAT answers a ping on a forgotten connection with silence or a reset. A proxy closes an
+/// idle connection. A close before half of the interval is the peer's.
 fn idle_before(cause: &Cause, meter: &IdleMeter, interval: Duration) -> Option<Duration> {
     let idle = meter.unanswered();
     let is_possible = match cause {
@@ -265,7 +259,7 @@ fn idle_before(cause: &Cause, meter: &IdleMeter, interval: Duration) -> Option<D
 }
 
 fn with_interval(config: &Config, interval: Duration) -> Config {
-    // A search has no others than a configuration may have.
+    // The range of a search is valid for a configuration.
     config.with_interval(interval).unwrap_or(*config)
 }
 

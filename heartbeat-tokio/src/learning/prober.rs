@@ -1,7 +1,7 @@
-//! A second connection that tries what the first isn't to be lost for.
+//! A second connection that tries longer intervals.
 //!
-//! This module decides when an attempt begins and what came of it. Which interval is
-//! tried is decided by the search, and what a connection is by the application.
+//! This module decides when an attempt begins, and its outcome. The search decides the
+//! interval, and the application how to connect.
 
 use std::{
     future::{Future, poll_fn},
@@ -16,8 +16,8 @@ use tokio::time::{Instant, sleep_until};
 use super::{IdleMeter, Learner, idle_before, trying};
 use crate::{Backoff, PeerEvent};
 
-/// After so many answers without an idle time that is long enough, it is the peer who
-/// doesn't leave the connection idle.
+/// Answers without a sufficient idle time before an attempt ends: the peer doesn't leave the
+/// connection idle.
 const PATIENCE: u32 = 3;
 
 /// Tries intervals on connections of its own; see [`Learner`].
@@ -29,7 +29,7 @@ pub struct Prober {
     learner: Learner,
     config: Config,
     backoff: Backoff,
-    /// Attempts to connect that failed in a row.
+    /// Consecutive attempts that taught nothing.
     failures: u32,
     next_at: Instant,
 }
@@ -38,18 +38,18 @@ pub struct Prober {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive] // there may be more to tell
 pub struct Probe {
-    /// The interval that was tried.
+    /// The interval under test.
     pub interval: Duration,
-    /// What came of it; the learner knows already. An answer after an idle time that is
-    /// much shorter than the interval comes of a peer that asks more often itself.
+    /// The outcome, which the learner has already. An answer after a much shorter idle time
+    /// means that the peer pings more often itself.
     pub outcome: SearchOutcome,
     /// How long the attempt took.
     pub took: Duration,
 }
 
 impl Prober {
-    /// With the timings of the application's connection, but for the interval; how long
-    /// to wait after an attempt to connect that failed is the backoff's to say.
+    /// Takes the timings of the application's connection; the interval is replaced. The
+    /// backoff is for attempts that taught nothing.
     #[must_use]
     pub fn new(learner: Learner, config: Config, backoff: Backoff) -> Self {
         Self {
@@ -61,10 +61,10 @@ impl Prober {
         }
     }
 
-    /// The next attempt, as soon as there is something to try.
+    /// The next attempt. Waits until the search has an interval to try.
     ///
     /// `connect` makes a connection like the application's, over a stream that the meter
-    /// [measures](IdleMeter::over), with the given timings.
+    /// [measures](IdleMeter::over), with the given timings. It is called again after a loss.
     ///
     /// Cancel safe. If the future is dropped, nothing was learned.
     pub async fn attempt<F, A, C, M, E>(&mut self, mut connect: F) -> Probe
@@ -76,7 +76,7 @@ impl Prober {
         sleep_until(self.next_at).await;
         let interval = match self.learner.next().await {
             Some(interval) => interval,
-            // The learner's sender is ours too, and isn't closed.
+            // The learner holds the sender, so this doesn't happen.
             None => self.learner.interval(),
         };
         let began_at = Instant::now();
@@ -85,7 +85,7 @@ impl Prober {
         let outcome = match connect(meter.clone(), config).await {
             Ok(connection) => match watch(connection, &meter, interval).await {
                 Ok(idle) => SearchOutcome::Answered { idle },
-                // Only a network that is there says something about it.
+                // A loss counts only if the network works.
                 Err(Some(idle)) if connect(IdleMeter::new(), config).await.is_ok() => {
                     SearchOutcome::Lost { idle }
                 }
@@ -115,8 +115,8 @@ impl Prober {
     }
 }
 
-/// Leaves a connection idle, and asks: for how long it was idle and survived that, or
-/// of how long an idle time it may have died.
+/// Leaves a connection idle until its ping is answered. Returns the idle time that it
+/// survived, or the one that it may have died of.
 async fn watch<C, M>(
     connection: C,
     meter: &IdleMeter,
@@ -125,7 +125,7 @@ async fn watch<C, M>(
 where
     C: Stream<Item = PeerEvent<M>>,
 {
-    // The ping leaves an interval after the last arrival, behind which we may have sent.
+    // We may have written after the last arrival, which shortens the idle time.
     let enough = interval - interval / 20;
     let mut connection = pin!(connection);
     let mut longest = Duration::ZERO;
@@ -135,7 +135,7 @@ where
             Some(PeerEvent::Dead(death)) => {
                 return Err(idle_before(&death.cause, meter, interval));
             }
-            // An idle time in which we were asleep is none.
+            // A stall of ours hides the idle time.
             Some(PeerEvent::Closed { .. } | PeerEvent::LocalStall { .. }) | None => {
                 return Err(None);
             }

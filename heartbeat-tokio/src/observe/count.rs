@@ -50,6 +50,7 @@ fn describe_connections() {
         State::Alive,
         State::Suspect,
         State::Paused,
+        State::Occupied,
         State::HalfClosed,
         State::Closing,
     ];
@@ -291,6 +292,7 @@ fn connections(state: State) -> Gauge {
         State::Alive => gauge!("heartbeat_connections", "state" => "alive"),
         State::Suspect => gauge!("heartbeat_connections", "state" => "suspect"),
         State::Paused => gauge!("heartbeat_connections", "state" => "paused"),
+        State::Occupied => gauge!("heartbeat_connections", "state" => "occupied"),
         State::HalfClosed => gauge!("heartbeat_connections", "state" => "half_closed"),
         State::Closing => gauge!("heartbeat_connections", "state" => "closing"),
         _ => gauge!("heartbeat_connections", "state" => "other"),

@@ -52,6 +52,13 @@ pub struct TcpInfo {
     /// Bytes that were acknowledged since the connection began. `None` before
     /// Linux 4.1.
     pub bytes_acknowledged: Option<u64>,
+    /// Bytes that arrived in order since the connection began. `None` before Linux 4.1.
+    pub bytes_received: Option<u64>,
+    /// Bytes sent since the connection began, repetitions included. `None` before
+    /// Linux 4.19.
+    pub bytes_sent: Option<u64>,
+    /// Bytes of these that were repeated. `None` before Linux 4.19.
+    pub bytes_repeated: Option<u64>,
     /// The most bytes that we send in one segment.
     pub segment_size: u32,
     /// Bytes that were written and not even sent, because the peer has no room
@@ -102,6 +109,12 @@ impl TcpInfo {
     #[must_use]
     pub const fn has_unacknowledged(&self) -> bool {
         self.unacknowledged > 0
+    }
+
+    /// All bytes that were ever written, sent or not. `None` before Linux 4.19.
+    pub(crate) fn written(&self) -> Option<u64> {
+        let sent = self.bytes_sent?.saturating_sub(self.bytes_repeated?);
+        Some(sent + u64::from(self.unsent?))
     }
 
     /// Whether something waits here because the peer has no room for it, as
@@ -155,8 +168,11 @@ mod layout {
     const RTT: usize = 68;
     const TOTAL_RETRANS: usize = 100;
     const BYTES_ACKED: usize = 120;
+    const BYTES_RECEIVED: usize = 128;
     const NOTSENT_BYTES: usize = 144;
     const DATA_SEGS_OUT: usize = 156;
+    const BYTES_SENT: usize = 200;
+    const BYTES_RETRANS: usize = 208;
     const RCV_OOOPACK: usize = 224;
     const SND_WND: usize = 228;
 
@@ -186,6 +202,9 @@ mod layout {
             data_segments_sent: word(DATA_SEGS_OUT),
             out_of_order: word(RCV_OOOPACK),
             bytes_acknowledged: long(BYTES_ACKED),
+            bytes_received: long(BYTES_RECEIVED),
+            bytes_sent: long(BYTES_SENT),
+            bytes_repeated: long(BYTES_RETRANS),
             segment_size: word(SND_MSS)?,
             unsent: word(NOTSENT_BYTES),
             send_window: word(SND_WND),
@@ -216,6 +235,9 @@ mod layout {
             assert_eq!(RETRANS, offset_of!(tcp_info, tcpi_retrans));
             assert_eq!(TOTAL_RETRANS, offset_of!(tcp_info, tcpi_total_retrans));
             assert_eq!(BYTES_ACKED, offset_of!(tcp_info, tcpi_bytes_acked));
+            assert_eq!(BYTES_RECEIVED, offset_of!(tcp_info, tcpi_bytes_received));
+            assert_eq!(BYTES_SENT, offset_of!(tcp_info, tcpi_bytes_sent));
+            assert_eq!(BYTES_RETRANS, offset_of!(tcp_info, tcpi_bytes_retrans));
             assert_eq!(DATA_SEGS_OUT, offset_of!(tcp_info, tcpi_data_segs_out));
             assert_eq!(RCV_OOOPACK, offset_of!(tcp_info, tcpi_rcv_ooopack));
             assert_eq!(LAST_DATA_SENT, offset_of!(tcp_info, tcpi_last_data_sent));

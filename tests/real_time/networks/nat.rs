@@ -239,7 +239,7 @@ fn relearns(test: &str, before: u64, after: u64) {
     network
         .left
         .enter(|| {
-            Ok(run(async {
+            run(async {
                 tokio::select! {
                     () = async {
                         probe(server, &learner, &config).await;
@@ -251,7 +251,8 @@ fn relearns(test: &str, before: u64, after: u64) {
                     } => {}
                     () = application(server, &learner, &config, &cost) => panic!("it ended"),
                 }
-            }))
+            });
+            Ok(())
         })
         .unwrap();
     eprintln!(

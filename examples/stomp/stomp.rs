@@ -1,0 +1,101 @@
+//! STOMP 1.2, whose heartbeat is an empty line that nobody answers.
+
+use std::{io, time::Duration};
+
+use bytes::{Buf, BufMut, BytesMut};
+use heartbeat_tokio::{Dialect, Frame};
+use tokio_util::codec::{Decoder, Encoder};
+
+/// The longest frame that is accepted.
+const MAX: usize = 1 << 20;
+
+/// A frame of these headers, without the NUL at its end.
+pub fn frame(headers: &str, body: &str) -> String {
+    format!("{headers}\n\n{body}")
+}
+
+/// A client's codec. Bodies are text without NUL.
+#[derive(Debug, Default)]
+pub struct Stomp {
+    /// What we want, from our CONNECT, in milliseconds; then the longer of that and of what
+    /// the broker can do.
+    every: u64,
+    is_connected: bool,
+}
+
+impl Dialect for Stomp {
+    type Message = String;
+
+    /// No beat comes before the broker has said CONNECTED.
+    fn may_ping(&self) -> bool {
+        self.is_connected
+    }
+
+    fn beats_every(&self) -> Option<Duration> {
+        let is_agreed = self.is_connected && self.every > 0;
+        is_agreed.then(|| Duration::from_millis(self.every))
+    }
+}
+
+/// The two numbers of a heart-beat header: every so many milliseconds a beat is offered,
+/// and wanted.
+fn beats(frame: &str) -> (u64, u64) {
+    let mut headers = frame.split("\n\n").next().unwrap_or("").lines();
+    let header = headers.find_map(|header| header.strip_prefix("heart-beat:"));
+    let pair = header.and_then(|numbers| numbers.trim().split_once(','));
+    let number = |text: &str| text.trim().parse().unwrap_or(0);
+    pair.map_or((0, 0), |(offered, wanted)| {
+        (number(offered), number(wanted))
+    })
+}
+
+impl Decoder for Stomp {
+    type Item = Frame<String>;
+    type Error = io::Error;
+
+    fn decode(&mut self, bytes: &mut BytesMut) -> io::Result<Option<Self::Item>> {
+        if bytes.starts_with(b"\n") || bytes.starts_with(b"\r\n") {
+            bytes.advance(if bytes[0] == b'\n' { 1 } else { 2 });
+            return Ok(Some(Frame::Other));
+        }
+        let Some(end) = bytes.iter().position(|&byte| byte == 0) else {
+            return match bytes.len() > MAX {
+                true => Err(io::Error::other("a frame without an end")),
+                false => Ok(None),
+            };
+        };
+        let text = bytes.split_to(end);
+        bytes.advance(1);
+        let text = String::from_utf8(text.to_vec()).map_err(io::Error::other)?;
+        if text.starts_with("CONNECTED") {
+            self.is_connected = true;
+            self.every = match beats(&text) {
+                (0, _) => 0,
+                (offered, _) => self.every.max(offered) * u64::from(self.every > 0),
+            };
+        }
+        Ok(Some(Frame::Data(text)))
+    }
+}
+
+impl Encoder<Frame<String>> for Stomp {
+    type Error = io::Error;
+
+    fn encode(&mut self, frame: Frame<String>, bytes: &mut BytesMut) -> io::Result<()> {
+        match frame {
+            Frame::Ping(_) => bytes.put_u8(b'\n'),
+            Frame::Data(text) if text.contains('\0') => {
+                return Err(io::Error::other("a frame has no NUL within"));
+            }
+            Frame::Data(text) => {
+                if text.starts_with("CONNECT\n") || text.starts_with("STOMP\n") {
+                    self.every = beats(&text).1;
+                }
+                bytes.put_slice(text.as_bytes());
+                bytes.put_u8(0);
+            }
+            _ => {} // there are no others
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,217 @@
+//! When something of ours must leave, and when a foreign protocol lets us ask.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may panic too"
+)]
+
+use std::time::Duration;
+
+use heartbeat_core::{Cause, Config, Control, Dialogue, Event, Instant, Monitor, Nonce, State};
+
+/// I = 1 s, W = 1 s, N = 2: dead after 3 s.
+fn config() -> Config {
+    let second = Duration::from_secs(1);
+    let timings = Config::builder().interval(second).timeout(second);
+    let timings = timings.max_missed(2).jitter(0.0).adaptive(false);
+    timings.build().unwrap()
+}
+
+fn speaking(millis: u64) -> Config {
+    let within = Duration::from_millis(millis);
+    config().to_builder().speak_within(within).build().unwrap()
+}
+
+fn at(millis: u64) -> Instant {
+    Instant::from_micros(millis * 1000)
+}
+
+/// Everything that is to be sent leaves.
+fn sent(monitor: &mut Monitor, millis: u64) -> Vec<Control> {
+    let frames: Vec<_> = std::iter::from_fn(|| monitor.poll_transmit()).collect();
+    if !frames.is_empty() {
+        monitor.handle_flushed(at(millis));
+    }
+    frames
+}
+
+fn is_ping(frames: &[Control]) -> bool {
+    matches!(frames, [Control::Ping(_)])
+}
+
+fn foreign(config: Config) -> Monitor {
+    Monitor::new(config, 7, at(0)).without_hello()
+}
+
+fn dialogue(may_ping: bool, answers: bool) -> Dialogue {
+    Dialogue {
+        may_ping,
+        answers,
+        ..Dialogue::default()
+    }
+}
+
+#[test]
+fn an_alive_leaves_when_nothing_else_has_though_the_peer_sends_all_the_time() {
+    let mut monitor = Monitor::new(speaking(300), 7, at(0));
+    sent(&mut monitor, 0);
+    for millis in 1..300 {
+        monitor.handle_message(at(millis));
+        monitor.handle_timeout(at(millis));
+        assert_eq!(sent(&mut monitor, millis), []);
+    }
+    assert_eq!(monitor.poll_timeout(), Some(at(300)));
+    monitor.handle_timeout(at(300));
+    assert_eq!(sent(&mut monitor, 300), [Control::Alive]);
+    assert_eq!(monitor.poll_timeout(), Some(at(600)));
+}
+
+#[test]
+fn a_message_that_left_is_speech_too() {
+    let mut monitor = Monitor::new(speaking(300), 7, at(0));
+    sent(&mut monitor, 0);
+    monitor.handle_sent(at(299));
+    monitor.handle_message(at(299));
+    monitor.handle_timeout(at(300));
+    assert_eq!(sent(&mut monitor, 300), []);
+    assert_eq!(monitor.poll_timeout(), Some(at(599)));
+}
+
+#[test]
+fn a_ping_of_speech_in_a_round_moves_neither_its_steps_nor_its_verdict() {
+    let mut monitor = foreign(speaking(400));
+    let mut pings = 0;
+    for millis in 0..3000 {
+        monitor.handle_timeout(at(millis));
+        pings += sent(&mut monitor, millis).len();
+    }
+    // The round's at 2 s, and speech 400 ms after whatever left last.
+    assert!(pings >= 6, "{pings}");
+    assert_eq!(monitor.status().missed, 1);
+    monitor.handle_timeout(at(3000));
+    let told: Vec<_> = std::iter::from_fn(|| monitor.poll_event()).collect();
+    let Some(Event::Dead(death)) = told.last() else {
+        panic!("{told:?}");
+    };
+    assert_eq!((death.cause, death.missed), (Cause::Silent, 2));
+}
+
+#[test]
+fn an_answer_to_an_old_ping_of_speech_counts_as_an_answer() {
+    let echo = heartbeat_core::Evidence::Echo;
+    let config = speaking(20).to_builder().evidence(echo).build().unwrap();
+    let mut monitor = foreign(config);
+    let mut pings: Vec<Nonce> = Vec::new();
+    for millis in 0..1500 {
+        monitor.handle_timeout(at(millis));
+        for frame in sent(&mut monitor, millis) {
+            if let Control::Ping(nonce) = frame {
+                pings.push(nonce);
+            }
+        }
+    }
+    // Sixty came after it, and N is 2.
+    let old = pings[pings.len() - 60];
+    monitor.handle_frame(Control::Pong(old), at(1500));
+    assert_eq!(monitor.status().last_heard, at(1500));
+}
+
+#[test]
+fn while_no_ping_may_leave_none_does_and_then_it_leaves_at_once() {
+    let mut monitor = foreign(config());
+    monitor.handle_dialogue(dialogue(false, true), at(0));
+    assert_eq!(monitor.poll_timeout(), None);
+    monitor.handle_timeout(at(60_000));
+    assert_eq!(sent(&mut monitor, 60_000), []);
+    assert_eq!(monitor.status().state, State::Alive);
+
+    monitor.handle_dialogue(Dialogue::default(), at(60_000));
+    assert!(is_ping(&sent(&mut monitor, 60_000)));
+    monitor.handle_timeout(at(61_999));
+    assert_eq!(monitor.status().state, State::Suspect);
+    monitor.handle_timeout(at(62_000));
+    assert_eq!(monitor.status().state, State::Dead);
+}
+
+#[test]
+fn a_round_that_has_asked_goes_on_while_no_other_ping_may_leave() {
+    let mut monitor = foreign(config());
+    monitor.handle_timeout(at(1000));
+    assert!(is_ping(&sent(&mut monitor, 1000)));
+    monitor.handle_dialogue(dialogue(false, true), at(1500));
+    for millis in [2000, 2999] {
+        monitor.handle_timeout(at(millis));
+        assert_eq!(sent(&mut monitor, millis), []);
+    }
+    monitor.handle_timeout(at(3000));
+    assert_eq!(monitor.status().state, State::Dead);
+}
+
+#[test]
+fn a_peer_that_cannot_answer_is_not_judged_and_then_afresh() {
+    let mut monitor = foreign(config());
+    monitor.handle_timeout(at(1000));
+    assert!(is_ping(&sent(&mut monitor, 1000)));
+    monitor.handle_dialogue(dialogue(true, false), at(1500));
+    assert_eq!(monitor.status().state, State::Occupied);
+    monitor.handle_timeout(at(100_000));
+    assert_eq!(monitor.status().state, State::Occupied);
+
+    monitor.handle_dialogue(Dialogue::default(), at(100_000));
+    assert_eq!(monitor.poll_timeout(), Some(at(101_000)));
+    for millis in [101_000, 102_000, 102_999] {
+        monitor.handle_timeout(at(millis));
+        sent(&mut monitor, millis);
+        assert_ne!(monitor.status().state, State::Dead, "{millis}");
+    }
+    monitor.handle_timeout(at(103_000));
+    assert_eq!(monitor.status().state, State::Dead);
+}
+
+#[test]
+fn beats_that_come_by_themselves_make_the_interval_as_long_up_to_max_stretch() {
+    let mut monitor = foreign(speaking(500));
+    let beats = |seconds| Dialogue {
+        beats_every: Some(Duration::from_secs(seconds)),
+        ..Dialogue::default()
+    };
+    monitor.handle_dialogue(beats(2), at(0));
+    let status = monitor.status();
+    assert_eq!(status.interval, Duration::from_secs(2));
+    assert_eq!(status.detection_time, Duration::from_secs(4));
+    // Ours are no slower for that.
+    assert_eq!(status.speak_within, Some(Duration::from_millis(500)));
+    assert_eq!(monitor.poll_timeout(), Some(at(500)));
+
+    monitor.handle_dialogue(beats(3600), at(0));
+    assert_eq!(monitor.detection(), Duration::from_secs(12));
+    monitor.handle_dialogue(Dialogue::default(), at(0));
+    assert_eq!(monitor.detection(), Duration::from_secs(3));
+}
+
+trait Detection {
+    fn detection(&self) -> Duration;
+}
+
+impl Detection for Monitor {
+    fn detection(&self) -> Duration {
+        self.status().detection_time
+    }
+}
+
+#[test]
+fn data_that_the_peers_kernel_takes_is_life_in_a_foreign_protocol_only() {
+    let mut monitor = foreign(config());
+    monitor.handle_timeout(at(1000));
+    sent(&mut monitor, 1000);
+    monitor.handle_taken(at(2500), at(2900));
+    assert_eq!(monitor.status().last_heard, at(2500));
+    monitor.handle_timeout(at(5499));
+    assert_ne!(monitor.status().state, State::Dead);
+
+    let mut monitor = Monitor::new(config(), 7, at(0));
+    monitor.handle_taken(at(500), at(500));
+    assert_eq!(monitor.status().last_heard, at(0));
+}

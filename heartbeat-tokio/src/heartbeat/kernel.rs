@@ -1,0 +1,88 @@
+//! What the kernels show of a peer whose application says nothing.
+//!
+//! This module decides when the kernel is asked, and which of its answers the monitor is
+//! told of. What counts as progress is decided in `net`, and what it proves by the monitor.
+
+use std::time::Duration;
+
+use heartbeat_core::{Evidence, Instant, Monitor, State};
+
+use super::Heartbeat;
+use crate::{net::Taken, transport::Transport};
+
+impl<S, C: Transport<S>> Heartbeat<S, C> {
+    /// An acknowledgement of the peer's kernel counts, if that was asked for. So does data
+    /// in our own kernel, where the transport shows a message when it is whole.
+    pub(super) fn ask_the_kernel(&mut self) {
+        let Some(stream) = self.stream.as_ref().filter(|_| !self.inbox.is_paused()) else {
+            return;
+        };
+        let status = self.judge.monitor().status();
+        let is_met = !C::HELLO || status.peer.is_some();
+        let (now, heard_at) = (self.judge.now(), status.last_heard);
+        match self.config().evidence() {
+            Evidence::Acknowledgement if is_met => {
+                if let Some(at) = self.net.acknowledged_at(stream, heard_at, now) {
+                    self.judge
+                        .tell_at(now, |monitor, now| monitor.handle_acknowledged(at, now));
+                    self.count_incomplete();
+                }
+            }
+            Evidence::AnyBytes if C::WHOLE_FRAMES => {
+                if let Some(at) = self.net.received_at(stream, heard_at, now) {
+                    self.judge.tell_at(at, Monitor::handle_bytes);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The kernels' counters show life where the application's frames can't: our ping waits
+    /// behind our own data, or the peer's bytes behind a wrapper's.
+    pub(super) fn look_for_progress(&mut self) {
+        let monitor = self.judge.monitor();
+        let status = monitor.status();
+        let by_bytes = !matches!(self.config().evidence(), Evidence::Frame | Evidence::Echo);
+        let Some(stream) = self.stream.as_ref().filter(|_| by_bytes) else {
+            return;
+        };
+        if self.inbox.is_paused() || !matches!(status.state, State::Alive | State::Suspect) {
+            return;
+        }
+        let is_answered = monitor.dialogue().beats_every.is_none();
+        let has_question = is_answered && monitor.has_unanswered();
+        let now = self.judge.now();
+        if C::HELLO && status.peer.is_none() {
+            return; // strangers drip
+        }
+        if !C::HELLO && has_question {
+            let taken = self.net.taken(stream, status.pongs);
+            if let Some((taken @ (Taken::Data | Taken::Question), ago)) = taken {
+                let at = before(now, ago);
+                self.judge
+                    .tell_at(now, |monitor, now| monitor.handle_taken(at, now));
+                if taken == Taken::Question {
+                    // From here on its time runs.
+                    self.judge.tell_at(now, Monitor::probe);
+                }
+            }
+        }
+        let most = self.config().max_frame() as u64;
+        let stream = self.stream.as_ref().filter(|_| !C::WHOLE_FRAMES);
+        let arrived =
+            stream.and_then(|stream| self.net.arrived_below(stream, self.receiving.reads(), most));
+        if let Some((arrived, ago)) = arrived {
+            if arrived > 0 && arrived >= self.judge.monitor().bytes_wanted(now) {
+                self.judge.tell_at(before(now, ago), Monitor::handle_bytes);
+            }
+        }
+    }
+}
+
+/// So long ago.
+fn before(now: Instant, ago: Duration) -> Instant {
+    Instant::ORIGIN
+        + now
+            .saturating_duration_since(Instant::ORIGIN)
+            .saturating_sub(ago)
+}

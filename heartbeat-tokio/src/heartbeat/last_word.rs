@@ -1,0 +1,70 @@
+//! What the peer is told at the end.
+//!
+//! This module decides what the answer to a goodbye and a verdict take the place of, and
+//! which words a verdict has. It has no state.
+
+use std::task::Context;
+
+use heartbeat_core::{Control, GoodbyeCode, Instant, Monitor};
+
+use super::Heartbeat;
+use crate::{
+    Detail,
+    transport::{Scope, Transport},
+};
+
+impl<S, C: Transport<S>> Heartbeat<S, C> {
+    /// The connection has ended. The peer gets our last word, if it is owed one.
+    pub(super) fn write_last_word(&mut self, cx: &mut Context<'_>) {
+        while let Some(control) = self.judge.next_control(false) {
+            match control {
+                Control::Goodbye(code) if code.is_verdict() => self.tell_verdict(code, cx),
+                Control::Goodbye(code) => {
+                    // The answer takes the place of what wasn't begun.
+                    let queued = self.transport.unwritten();
+                    self.transport.give_up();
+                    self.ending
+                        .note_given_up(queued, self.transport.unwritten());
+                    self.transport.push_goodbye(code, Detail::default());
+                }
+                control => self.transport.push_control(control),
+            }
+        }
+    }
+
+    /// Tells the peer of our verdict, as far as the stream takes it at once.
+    fn tell_verdict(&mut self, code: GoodbyeCode, cx: &mut Context<'_>) {
+        let Some(stream) = &mut self.stream else {
+            return;
+        };
+        let detail = self.ending.said().filter(|detail| !detail.is_empty());
+        let detail =
+            detail.unwrap_or_else(|| explain(code, self.judge.monitor(), self.judge.now()));
+        self.net.prepare_end(stream);
+        let queued = self.transport.unwritten();
+        self.transport.give_up();
+        self.transport.push_goodbye(code, detail);
+        let _ = self.transport.poll_write(stream, cx, Scope::Control);
+        self.ending
+            .note_given_up(queued, self.transport.unwritten());
+    }
+}
+
+/// What we say of a verdict for which there are no other words.
+fn explain(code: GoodbyeCode, monitor: &Monitor, now: Instant) -> Detail {
+    let config = monitor.config();
+    let words = match code {
+        GoodbyeCode::PING_FLOOD => {
+            format!("one ping in {:?} is accepted", config.min_interval())
+        }
+        GoodbyeCode::NOT_READING => {
+            let limit = config.max_pause().unwrap_or_default();
+            format!("a message waited for {limit:?}")
+        }
+        _ => {
+            let silent_for = now.saturating_duration_since(monitor.last_heard());
+            format!("silent for {silent_for:?}")
+        }
+    };
+    Detail::from(&*words)
+}

@@ -1,0 +1,219 @@
+//! What the peer's kernel has taken, and what lies below a wrapper.
+//!
+//! This module decides when the kernel's counters are a sign of life: when data of ours
+//! was acknowledged that is ahead of our oldest unanswered ping, and when bytes arrived of
+//! which a wrapper such as TLS has let none through. What is done with it, and what the
+//! monitor makes of it, is decided elsewhere.
+
+use crate::safety_net::TcpInfo;
+
+/// The counters when they were last looked at, and where our ping is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Progress {
+    question: Question,
+    /// Where the latest ping ends, if the kernel has it.
+    latest: Option<u64>,
+    /// Pings that were answered.
+    answers: u32,
+    acknowledged: u64,
+    below: Below,
+}
+
+/// Our oldest unanswered ping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Question {
+    /// There is none.
+    None,
+    /// It waits in our own buffers.
+    Queued,
+    /// Our kernel has it, and it ends here in what was ever sent.
+    Sent(u64),
+    /// The peer's kernel has it.
+    Taken,
+}
+
+/// Bytes that arrived below a wrapper.
+#[derive(Clone, Copy, Debug)]
+struct Below {
+    received: u64,
+    /// Reads above that gave something.
+    reads: u32,
+    /// Bytes that were a sign of life since such a read.
+    counted: u64,
+}
+
+/// What a look at the kernel shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// Nothing that counts.
+    Nothing,
+    /// It took data ahead of the ping.
+    Data,
+    /// It has taken the ping.
+    Question,
+}
+
+impl Progress {
+    pub(super) const fn new() -> Self {
+        Self {
+            question: Question::None,
+            latest: None,
+            answers: 0,
+            acknowledged: 0,
+            below: Below {
+                received: 0,
+                reads: 0,
+                counted: 0,
+            },
+        }
+    }
+
+    /// A ping is queued; `is_oldest` if no other is unanswered, and `is_behind` if data of
+    /// ours is ahead of it. If not, there is no progress that could count.
+    pub(super) fn asks(
+        &mut self,
+        is_oldest: bool,
+        is_behind: bool,
+        answers: u32,
+        info: Option<&TcpInfo>,
+    ) {
+        if is_oldest {
+            self.question = match is_behind {
+                true => Question::Queued,
+                false => Question::Taken,
+            };
+            self.answers = answers;
+            self.acknowledged = acknowledged(info);
+        }
+        self.latest = None;
+    }
+
+    /// All pings have left for our kernel.
+    pub(super) fn has_asked(&mut self, info: Option<&TcpInfo>) {
+        if self.latest.is_some() {
+            return;
+        }
+        self.latest = info.and_then(TcpInfo::written);
+        if self.question == Question::Queued {
+            // If the kernel doesn't say where it is, nothing counts.
+            self.question = self.latest.map_or(Question::Taken, Question::Sent);
+        }
+    }
+
+    /// Looks what was taken since the last look. So many pings were `answered`.
+    pub(super) fn look(&mut self, info: &TcpInfo, answers: u32) -> Taken {
+        if self.answers != answers {
+            self.answers = answers;
+            self.question = self.latest.map_or(Question::Queued, Question::Sent);
+        }
+        let now = acknowledged(Some(info));
+        let before = std::mem::replace(&mut self.acknowledged, now);
+        match self.question {
+            Question::Sent(end) if now >= end => {
+                self.question = Question::Taken;
+                Taken::Question
+            }
+            Question::Queued | Question::Sent(_) if now > before => Taken::Data,
+            _ => Taken::Nothing,
+        }
+    }
+
+    /// How many bytes arrived since the last look of which nothing came out above, where
+    /// so many `reads` have given something. No more than `most` count in a row.
+    pub(super) fn below(&mut self, info: &TcpInfo, reads: u32, most: u64) -> u64 {
+        let received = info.bytes_received.unwrap_or(0);
+        let arrived = received.saturating_sub(self.below.received);
+        let counted = match self.below.reads == reads {
+            true => self.below.counted.saturating_add(arrived),
+            false => 0,
+        };
+        let is_first = self.below.reads != reads;
+        self.below = Below {
+            received,
+            reads,
+            counted,
+        };
+        match is_first || counted > most {
+            true => 0,
+            false => arrived,
+        }
+    }
+
+    /// Whether bytes arrive, or our data is taken, as of the last look.
+    pub(super) fn goes_on(&self, info: &TcpInfo) -> bool {
+        let arrives = info
+            .bytes_received
+            .is_some_and(|now| now > self.below.received);
+        let is_ahead = matches!(self.question, Question::Queued | Question::Sent(_));
+        arrives || is_ahead && acknowledged(Some(info)) > self.acknowledged
+    }
+}
+
+fn acknowledged(info: Option<&TcpInfo>) -> u64 {
+    info.and_then(|info| info.bytes_acknowledged).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(acknowledged: u64, written: u64) -> TcpInfo {
+        TcpInfo {
+            bytes_acknowledged: Some(acknowledged),
+            bytes_sent: Some(written),
+            bytes_repeated: Some(0),
+            unsent: Some(0),
+            ..TcpInfo::default()
+        }
+    }
+
+    #[test]
+    fn only_data_ahead_of_the_oldest_ping_counts() {
+        let mut progress = Progress::new();
+        progress.asks(true, true, 0, Some(&info(100, 1000)));
+        assert_eq!(progress.look(&info(100, 1000), 0), Taken::Nothing);
+        assert_eq!(progress.look(&info(200, 1000), 0), Taken::Data);
+        progress.has_asked(Some(&info(200, 1020)));
+        assert_eq!(progress.look(&info(1019, 5000), 0), Taken::Data);
+        assert_eq!(progress.look(&info(1020, 5000), 0), Taken::Question);
+        assert_eq!(progress.look(&info(4000, 5000), 0), Taken::Nothing);
+    }
+
+    #[test]
+    fn a_ping_with_nothing_ahead_is_judged_as_ever() {
+        let mut progress = Progress::new();
+        progress.asks(true, false, 0, Some(&info(100, 100)));
+        progress.has_asked(Some(&info(100, 120)));
+        assert_eq!(progress.look(&info(120, 120), 0), Taken::Nothing);
+        assert_eq!(progress.look(&info(500, 500), 0), Taken::Nothing);
+    }
+
+    #[test]
+    fn an_answer_makes_the_latest_ping_the_oldest() {
+        let mut progress = Progress::new();
+        progress.asks(true, true, 0, Some(&info(0, 10)));
+        progress.has_asked(Some(&info(0, 20)));
+        progress.asks(false, true, 0, None);
+        progress.has_asked(Some(&info(20, 2000)));
+        assert_eq!(progress.look(&info(500, 2000), 1), Taken::Data);
+        assert_eq!(progress.look(&info(2000, 2000), 1), Taken::Question);
+    }
+
+    #[test]
+    fn bytes_below_count_until_something_comes_out_above() {
+        let received = |bytes| TcpInfo {
+            bytes_received: Some(bytes),
+            ..TcpInfo::default()
+        };
+        let mut progress = Progress::new();
+        assert_eq!(progress.below(&received(50), 1, 1000), 0);
+        assert_eq!(progress.below(&received(80), 1, 1000), 30);
+        assert_eq!(progress.below(&received(90), 2, 1000), 0);
+        assert_eq!(progress.below(&received(990), 2, 1000), 900);
+        assert_eq!(
+            progress.below(&received(1200), 2, 1000),
+            0,
+            "too much in a row"
+        );
+    }
+}

@@ -2,8 +2,8 @@
 //!
 //! This module decides how often the clock is asked for that. On a quiet
 //! connection each read is timed. On a busy one the clock would cost more than
-//! anything else there: with it an echo of 16 bytes in memory takes 0.92 µs of processor
-//! time, and without it 0.64 (`cargo bench -p heartbeat-tokio --bench throughput -- --only
+//! anything else there: with it an echo of 16 bytes in memory takes 0.64 µs of processor
+//! time, and without it 0.92 (`cargo bench -p heartbeat-tokio --bench throughput -- --only
 //! "echo duplex 16" --alone inline`, 2 cores under load). So reads are taken to have come at the last reading of
 //! it until a timer, armed for [`Config::arrival_slack`] later, has fired: bytes
 //! are said to have come earlier than they did, but not by more than the monitor

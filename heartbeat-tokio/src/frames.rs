@@ -130,8 +130,6 @@ impl<T: Dialect> Protocol for Frames<T> {
     type Codec = ();
     const HELLO: bool = T::HELLO;
     const HALF_CLOSE: bool = false;
-    /// Long messages of this project's own travel in parts.
-    const WHOLE_FRAMES: bool = !T::HELLO;
 }
 
 impl<T, E> Transport<T> for Frames<T>

@@ -281,19 +281,6 @@ impl<S> Net<S> {
         Some((arrived, info.last_data_received))
     }
 
-    /// When data last reached our kernel, if that is news to one who heard the peer at
-    /// `heard_at`.
-    pub(crate) fn received_at(
-        &self,
-        stream: &S,
-        heard_at: Instant,
-        now: Instant,
-    ) -> Option<Instant> {
-        let ago = TcpInfo::of((self.socket)(stream)?).ok()?.last_data_received;
-        let silence = now.saturating_duration_since(heard_at);
-        (ago + TICKS < silence).then(|| heard_at + (silence - ago))
-    }
-
     /// Who is at the other end of the socket, if there is one.
     #[cfg(any(feature = "metrics", feature = "tracing"))]
     pub(crate) fn peer_addr(&self, stream: &S) -> Option<SocketAddr> {

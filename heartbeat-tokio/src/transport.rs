@@ -422,9 +422,6 @@ pub trait Protocol: sealed::Sealed {
     /// Whether the end of a side's direction says that it has finished: it goes on
     /// receiving.
     const HALF_CLOSE: bool;
-
-    /// Whether nobody sees that a message arrives before it is whole, but the kernel.
-    const WHOLE_FRAMES: bool = false;
 }
 
 mod sealed {

@@ -318,7 +318,8 @@ async fn a_peer_that_asks_more_often_proves_nothing_about_longer_times() {
 async fn an_idle_time_in_which_we_slept_is_not_counted() {
     for slept in [true, false] {
         let learner = Learner::new(search());
-        learner.learn(SearchOutcome::Answered { idle: 10 * MINUTE });
+        // It was kept for longer once.
+        learner.learn(SearchOutcome::Answered { idle: 30 * MINUTE });
         let before = learner.search();
         let _stream = learner.meter().over(duplex(1).0);
         sleep(20 * MINUTE).await;

@@ -11,8 +11,7 @@ use super::Heartbeat;
 use crate::{net::Taken, transport::Transport};
 
 impl<S, C: Transport<S>> Heartbeat<S, C> {
-    /// An acknowledgement of the peer's kernel counts, if that was asked for. So does data
-    /// in our own kernel, where the transport shows a message when it is whole.
+    /// An acknowledgement of the peer's kernel counts, if that was asked for.
     pub(super) fn ask_the_kernel(&mut self) {
         let Some(stream) = self.stream.as_ref().filter(|_| !self.inbox.is_paused()) else {
             return;
@@ -20,20 +19,12 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         let status = self.judge.monitor().status();
         let is_met = !C::HELLO || status.peer.is_some();
         let (now, heard_at) = (self.judge.now(), status.last_heard);
-        match self.config().evidence() {
-            Evidence::Acknowledgement if is_met => {
-                if let Some(at) = self.net.acknowledged_at(stream, heard_at, now) {
-                    self.judge
-                        .tell_at(now, |monitor, now| monitor.handle_acknowledged(at, now));
-                    self.count_incomplete();
-                }
+        if self.config().evidence() == Evidence::Acknowledgement && is_met {
+            if let Some(at) = self.net.acknowledged_at(stream, heard_at, now) {
+                self.judge
+                    .tell_at(now, |monitor, now| monitor.handle_acknowledged(at, now));
+                self.count_incomplete();
             }
-            Evidence::AnyBytes if C::WHOLE_FRAMES => {
-                if let Some(at) = self.net.received_at(stream, heard_at, now) {
-                    self.judge.tell_at(at, Monitor::handle_bytes);
-                }
-            }
-            _ => {}
         }
     }
 
@@ -68,7 +59,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             }
         }
         let most = self.config().max_frame() as u64;
-        let stream = self.stream.as_ref().filter(|_| !C::WHOLE_FRAMES);
+        let stream = self.stream.as_ref();
         let arrived =
             stream.and_then(|stream| self.net.arrived_below(stream, self.receiving.reads(), most));
         if let Some((arrived, ago)) = arrived {

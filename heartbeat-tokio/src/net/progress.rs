@@ -16,7 +16,8 @@ pub(super) struct Progress {
     /// Pings that were answered.
     answers: u32,
     acknowledged: u64,
-    below: Below,
+    /// As of the last look; nothing if the stream is the socket itself.
+    below: Option<Below>,
 }
 
 /// Our oldest unanswered ping.
@@ -60,11 +61,7 @@ impl Progress {
             latest: None,
             answers: 0,
             acknowledged: 0,
-            below: Below {
-                received: 0,
-                reads: 0,
-                counted: 0,
-            },
+            below: None,
         }
     }
 
@@ -122,18 +119,15 @@ impl Progress {
     /// so many `reads` have given something. No more than `most` count in a row.
     pub(super) fn below(&mut self, info: &TcpInfo, reads: u32, most: u64) -> u64 {
         let received = info.bytes_received.unwrap_or(0);
-        let arrived = received.saturating_sub(self.below.received);
-        let counted = match self.below.reads == reads {
-            true => self.below.counted.saturating_add(arrived),
-            false => 0,
-        };
-        let is_first = self.below.reads != reads;
-        self.below = Below {
+        let before = self.below.filter(|below| below.reads == reads);
+        let arrived = before.map_or(0, |below| received.saturating_sub(below.received));
+        let counted = before.map_or(0, |below| below.counted.saturating_add(arrived));
+        self.below = Some(Below {
             received,
             reads,
             counted,
-        };
-        match is_first || counted > most {
+        });
+        match counted > most {
             true => 0,
             false => arrived,
         }
@@ -141,9 +135,9 @@ impl Progress {
 
     /// Whether bytes arrive, or our data is taken, as of the last look.
     pub(super) fn goes_on(&self, info: &TcpInfo) -> bool {
-        let arrives = info
-            .bytes_received
-            .is_some_and(|now| now > self.below.received);
+        let arrives = self
+            .below
+            .is_some_and(|below| info.bytes_received.unwrap_or(0) > below.received);
         let is_ahead = matches!(self.question, Question::Queued | Question::Sent(_));
         arrives || is_ahead && acknowledged(Some(info)) > self.acknowledged
     }

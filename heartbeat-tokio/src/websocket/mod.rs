@@ -62,7 +62,6 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
 use futures_core::Stream;
 use futures_sink::Sink;
 use heartbeat_core::{Config, End, ProtocolError};
@@ -70,6 +69,7 @@ use heartbeat_core::{Config, End, ProtocolError};
 pub use self::{
     beats::{Beats, Messages, Pings},
     library::Library,
+    message::{Message, Packet},
     own_frames::{OwnFrames, Payload, SUBPROTOCOL},
 };
 use self::{
@@ -83,6 +83,7 @@ mod axum;
 mod beats;
 mod close;
 mod library;
+mod message;
 mod own_frames;
 #[cfg(feature = "tungstenite")]
 mod tungstenite;
@@ -97,72 +98,6 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// So many bytes the library may hold before it is flushed: control frames wait behind
 /// them.
 const HELD: usize = 64 * 1024;
-
-/// What an application sends in a WebSocket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "RFC 6455 has these two")]
-pub enum Message {
-    /// A text message.
-    Text(String),
-    /// A binary message.
-    Binary(Bytes),
-}
-
-impl Message {
-    /// How many bytes it has.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Text(text) => text.len(),
-            Self::Binary(bytes) => bytes.len(),
-        }
-    }
-
-    /// Whether it has none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-impl From<&str> for Message {
-    fn from(text: &str) -> Self {
-        Self::Text(text.into())
-    }
-}
-
-impl From<String> for Message {
-    fn from(text: String) -> Self {
-        Self::Text(text)
-    }
-}
-
-impl From<Bytes> for Message {
-    fn from(bytes: Bytes) -> Self {
-        Self::Binary(bytes)
-    }
-}
-
-/// What travels in a WebSocket, but for its close frames.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "RFC 6455 has these three")]
-pub enum Packet {
-    /// A message.
-    Message(Message),
-    /// A ping, with at most 125 bytes. The library has answered the peer's already.
-    Ping(Bytes),
-    /// A pong, with the ping's bytes.
-    Pong(Bytes),
-}
-
-impl Packet {
-    fn len(&self) -> usize {
-        match self {
-            Self::Message(message) => message.len(),
-            Self::Ping(bytes) | Self::Pong(bytes) => bytes.len(),
-        }
-    }
-}
 
 /// A WebSocket as a heartbeat sees it: `W` is the library's, and `B` says how beats
 /// travel.

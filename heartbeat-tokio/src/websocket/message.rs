@@ -1,0 +1,69 @@
+//! What travels in a WebSocket.
+
+use bytes::Bytes;
+
+/// What an application sends in a WebSocket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "RFC 6455 has these two")]
+pub enum Message {
+    /// A text message.
+    Text(String),
+    /// A binary message.
+    Binary(Bytes),
+}
+
+impl Message {
+    /// How many bytes it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Binary(bytes) => bytes.len(),
+        }
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl From<&str> for Message {
+    fn from(text: &str) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<String> for Message {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<Bytes> for Message {
+    fn from(bytes: Bytes) -> Self {
+        Self::Binary(bytes)
+    }
+}
+
+/// What travels in a WebSocket, but for its close frames.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "RFC 6455 has these three")]
+pub enum Packet {
+    /// A message.
+    Message(Message),
+    /// A ping, with at most 125 bytes. The library has answered the peer's already.
+    Ping(Bytes),
+    /// A pong, with the ping's bytes.
+    Pong(Bytes),
+}
+
+impl Packet {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Message(message) => message.len(),
+            Self::Ping(bytes) | Self::Pong(bytes) => bytes.len(),
+        }
+    }
+}

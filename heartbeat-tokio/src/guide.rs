@@ -14,10 +14,24 @@
 //!
 //! # In the repository
 //!
-//! Also there: `docs/protocol.md`, the wire format; `docs/faults.md`, which mechanism detects
-//! which fault; `docs/observability.md`, metrics and log; `docs/guide/production.md`, load
-//! balancers, proxies, NAT, limits and restarts; `docs/guide/batteries.md`, learned intervals; `docs/testing.md`, what is tested; and
-//! programs to run in `examples`, such as `examples/config` and `examples/tune`.
+//! | page | |
+//! |---|---|
+//! | [`docs/protocol.md`] | the wire format |
+//! | [`docs/faults.md`] | which mechanism detects which fault |
+//! | [`docs/observability.md`] | metrics and log |
+//! | [`docs/guide/production.md`] | load balancers, proxies, NAT, limits and restarts |
+//! | [`docs/guide/batteries.md`] | learned intervals |
+//! | [`docs/testing.md`] | what is tested |
+//!
+//! The folder `examples` has programs to run, such as `examples/config` and
+//! `examples/tune`.
+//!
+#![doc = concat!("[`docs/protocol.md`]: ", env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/protocol.md")]
+#![doc = concat!("[`docs/faults.md`]: ", env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/faults.md")]
+#![doc = concat!("[`docs/observability.md`]: ", env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/observability.md")]
+#![doc = concat!("[`docs/guide/production.md`]: ", env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/guide/production.md")]
+#![doc = concat!("[`docs/guide/batteries.md`]: ", env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/guide/batteries.md")]
+#![doc = concat!("[`docs/testing.md`]: ", env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/testing.md")]
 
 /// A definition in front of a page wins over the page's own. So its links lead here, and
 /// in the repository they lead to files.

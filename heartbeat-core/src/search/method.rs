@@ -11,8 +11,10 @@ use crate::time::micros;
 ///
 /// The first three are those of *Using Adaptive Heartbeat Rate on Long-Lived TCP
 /// Connections* (IEEE/ACM Transactions on Networking, 2018,
-/// DOI 10.1109/TNET.2017.2774275). `docs/timings.md` has the bounds of each, and
+/// DOI 10.1109/TNET.2017.2774275). [`docs/timings.md`] has the bounds of each, and
 /// compares them.
+///
+#[doc = concat!("[`docs/timings.md`]: ", env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/timings.md")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive] // there may be others

@@ -273,7 +273,9 @@ impl<S> Net<S> {
         most: u64,
     ) -> Option<(u64, Duration)> {
         let socket = (self.socket)(stream)?;
-        if std::ptr::addr_eq(socket, stream) {
+        // A wrapper may begin with its socket.
+        let is_bare = std::ptr::addr_eq(socket, stream) && size_of::<S>() == size_of::<TcpStream>();
+        if is_bare {
             return None;
         }
         let info = TcpInfo::of(socket).ok()?;

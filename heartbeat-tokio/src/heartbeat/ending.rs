@@ -260,6 +260,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.sending.finish();
         self.sending.want_flush();
         self.judge.tell(|monitor, now| monitor.close(code, now));
+        self.observe_state();
         self.limit_pause();
         self.wakers.wake_reader();
         true

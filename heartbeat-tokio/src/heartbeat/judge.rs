@@ -260,7 +260,16 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if let Some(dialogue) = dialogue.filter(|new| *new != self.judge.monitor.dialogue()) {
             self.judge
                 .tell(|monitor, now| monitor.handle_dialogue(dialogue, now));
+            self.observe_state();
             self.wakers.wake_reader();
+        }
+    }
+
+    /// Observers learn of a state that no event tells of.
+    pub(super) fn observe_state(&mut self) {
+        if let Some(stream) = &self.stream {
+            let judge = &mut self.judge;
+            judge.observe.look(&judge.monitor, &self.net, stream);
         }
     }
 

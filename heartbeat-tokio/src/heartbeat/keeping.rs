@@ -105,6 +105,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             if let Some(stream) = &self.stream {
                 self.net.begin_looking(stream, self.judge.now());
             }
+            self.observe_state();
         }
     }
 
@@ -113,6 +114,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             self.judge.note_news();
             if !self.receiving.is_read_out() {
                 self.judge.tell(Monitor::handle_resumed);
+                self.observe_state();
                 self.count_incomplete();
             }
             self.judge.probe_again();

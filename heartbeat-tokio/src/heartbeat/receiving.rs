@@ -362,6 +362,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     fn note_half_close(&mut self) {
         if C::HALF_CLOSE && !self.has_ended() {
             self.judge.tell(Monitor::handle_half_close);
+            self.observe_state();
         }
     }
 

@@ -79,7 +79,7 @@ impl<M> OwnFrames<M> {
 /// /// As JSON.
 /// # mod serde_json { // not a dependency
 /// #     pub fn to_vec<T>(_: &T) -> Result<Vec<u8>, std::fmt::Error> { Ok(Vec::new()) }
-/// #     pub fn from_slice(_: &[u8]) -> Result<super::Line, std::fmt::Error> { Err(std::fmt::Error) }
+/// #     pub fn from_slice<T>(_: &[u8]) -> Result<T, std::fmt::Error> { Err(std::fmt::Error) }
 /// # }
 /// impl Payload for Line {
 ///     fn weight(&self) -> usize {

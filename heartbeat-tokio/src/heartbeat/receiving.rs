@@ -213,6 +213,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     #[inline(always)] // so that the message is moved once
     pub(super) fn take_message(&mut self) -> Option<C::Message> {
         while self.receiving.has_unseen() {
+            if let Some(message) = self.transport.next_message() {
+                return self.note_message(message);
+            }
             match self.next_frame() {
                 Some(Frame::Data(message)) => return self.note_message(message),
                 Some(Frame::Other) => {

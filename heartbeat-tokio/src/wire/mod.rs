@@ -120,18 +120,6 @@ impl Wire {
     }
 }
 
-impl Wire {
-    /// A frame, if a whole one comes next that isn't a whole message.
-    #[inline(never)]
-    fn next_other_frame(&mut self) -> Result<Option<Frame<Bytes>>, Broken> {
-        let frame = self.reader.next_other_frame()?;
-        if let Some(Frame::Hello(hello)) = &frame {
-            self.writer.greet(hello.max_frame);
-        }
-        Ok(frame)
-    }
-}
-
 impl Protocol for Wire {
     type Message = Bytes;
     type Codec = ();
@@ -149,12 +137,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> for Wire {
         read
     }
 
-    #[inline(always)] // so that a message is moved once
+    #[inline]
+    fn next_message(&mut self) -> Option<Bytes> {
+        self.reader.next_message()
+    }
+
     fn next_frame(&mut self) -> Result<Option<Frame<Bytes>>, Broken> {
-        match self.reader.next_message() {
-            Some(message) => Ok(Some(Frame::Data(message))),
-            None => self.next_other_frame(),
+        let frame = self.reader.next_frame()?;
+        if let Some(Frame::Hello(hello)) = &frame {
+            self.writer.greet(hello.max_frame);
         }
+        Ok(frame)
     }
 
     fn weight(&self) -> usize {

@@ -287,9 +287,11 @@ impl Reader {
         frame
     }
 
-    /// Takes a frame out, if a whole one is at the front that isn't a whole message, or the
-    /// last part of one.
-    pub(super) fn next_other_frame(&mut self) -> Result<Option<Frame<Bytes>>, ProtocolError> {
+    /// Takes one frame out of what was read.
+    pub(super) fn next_frame(&mut self) -> Result<Option<Frame<Bytes>>, ProtocolError> {
+        if let Some(message) = self.next_message() {
+            return Ok(Some(Frame::Data(message)));
+        }
         if let Some(frame) = self.take_part() {
             return Ok(Some(frame));
         }

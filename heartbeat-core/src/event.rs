@@ -15,7 +15,7 @@ use crate::frame::{GoodbyeCode, Hello, ProtocolError};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive] // later versions may observe more
 pub enum Event {
-    /// The peer's first frame arrived; it speaks this protocol.
+    /// The peer's Hello arrived. Comes again when a later Hello announces other timings.
     Connected {
         /// What the peer announced about itself.
         peer: Hello,

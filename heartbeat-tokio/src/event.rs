@@ -86,7 +86,7 @@ impl fmt::Display for Detail {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive] // later versions may observe more
 pub enum PeerEvent<M> {
-    /// The peer's first frame arrived; it speaks this protocol.
+    /// The peer's Hello arrived. Comes again when a later Hello announces other timings.
     Connected {
         /// What the peer announced about itself.
         peer: Hello,

@@ -8,7 +8,7 @@
 //! | [`choosing_timings`] | which detection time, and what it costs |
 //! | [`timings`] | every bound and its formula: what is promised, and when |
 //! | [`configuration`] | every knob in files and in the environment, with its effect |
-//! | [`busy`] | an application that works for long between two reads; many connections |
+//! | [`busy`] | an application that works for long between two reads |
 //! | [`reconnect`] | a client that comes back |
 //! | [`testing`] | your own tests, with a peer that freezes and a line that is cut |
 //!

@@ -39,7 +39,7 @@
 //!     match event {
 //!         PeerEvent::Message(bytes) => println!("{bytes:?}"),
 //!         PeerEvent::Dead(death) => {
-//!             println!("{death}"); // "silent for 300.8ms, 3 beats missed, ..."
+//!             println!("{death}"); // "silent for 291ms, 3 beats missed, ..."
 //!             assert_eq!(death.cause, Cause::Silent);
 //!         }
 //!         _ => {}
@@ -66,7 +66,7 @@
 //! | a client on a battery, behind a NAT | [`Learner`] |
 //! | no tokio | [`heartbeat_core`], which is the judgement alone |
 //!
-//! [`Config`] is the timings: by preset, by budget or one by one. [`PeerEvent`] is what you
+//! [`Config`] is the timings: by preset, by detection time or one by one. [`PeerEvent`] is what you
 //! are told, and [`Cause`] says why a peer is dead. [`safety_net`] is what the kernel knows,
 //! a second line of defence that is on by itself below a plain `TcpStream`.
 //!

@@ -4,7 +4,7 @@
 //! ```text
 //! cargo run --release -p learn -- simulate --nat-timeout 17m --svg learned.svg
 //! cargo run --release -p learn -- serve 0.0.0.0:7000
-//! cargo run --release -p learn -- connect server.example:7000 --file intervals.json --network "wifi home"
+//! cargo run --release -p learn -- connect server.example:7000 --file intervals.json --network home
 //! cargo run --release -p learn -- compare
 //! ```
 //!

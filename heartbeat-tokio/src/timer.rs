@@ -211,7 +211,8 @@ impl Timer {
         // Without the cooperative budget: a poll that it refused would leave
         // no waker behind.
         let fired = pin!(unconstrained(sleep.as_mut())).poll(cx);
-        matches!(fired, Poll::Pending)
+        // A suspend between the two is noticed here; later ones wake the task.
+        matches!(fired, Poll::Pending) && !self.has_slept()
     }
 
     /// Makes sure that it has fired by `deadline`, and leaves alone whom it wakes.

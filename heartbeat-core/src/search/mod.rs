@@ -276,9 +276,12 @@ impl IntervalSearch {
     }
 
     fn lose(&mut self, idle: u64) {
-        if idle > self.settings.largest {
+        let largest = self.settings.largest;
+        // A connection is idle for somewhat longer than the interval that it tries.
+        if idle > largest.saturating_add(part_of(largest, MILLION / 20)) {
             return;
         }
+        let idle = idle.min(largest);
         if idle <= self.answered {
             self.answered = self.settings.smallest;
             self.lost = Some(idle.max(self.settings.smallest));

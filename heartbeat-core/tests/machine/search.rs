@@ -51,6 +51,25 @@ fn settle(search: &mut IntervalSearch, timeout: Duration) -> (u32, u32) {
     (attempts, lost)
 }
 
+/// A real connection is idle for somewhat longer than the interval that it tries.
+#[test]
+fn a_loss_at_the_largest_interval_counts_though_it_comes_a_little_later() {
+    for method in METHODS {
+        let mut search = search().method(method);
+        let (mut attempts, timeout) = (0, minutes(119));
+        while let Some(interval) = search.next() {
+            let idle = interval + ms(1);
+            search.learn(match interval < timeout {
+                true => SearchOutcome::Answered { idle },
+                false => SearchOutcome::Lost { idle },
+            });
+            attempts += 1;
+            assert!(attempts < 1_000, "{search:?}");
+        }
+        assert!(search.lost().is_some(), "{search:?}");
+    }
+}
+
 /// Uses the safe interval for so many beats and tries what there is to try.
 fn live(search: &mut IntervalSearch, timeout: Duration, beats: u32) {
     for _ in 0..beats {

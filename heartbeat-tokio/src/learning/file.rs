@@ -18,11 +18,12 @@ use serde_json::{Value, json};
 
 const VERSION: u64 = 1;
 
-/// The most networks that are remembered. The least recently used one is dropped.
+/// The most networks that are remembered. The one that was remembered longest ago is
+/// dropped.
 const MAX_NETWORKS: usize = 256;
 
-/// No valid file is longer.
-const MAX_BYTES: u64 = 2 << 20;
+/// No valid file is longer: a byte of a key takes up to six.
+const MAX_BYTES: u64 = 8 << 20;
 
 /// Longer keys, in bytes, aren't remembered.
 const MAX_KEY: usize = 4 << 10;
@@ -60,7 +61,7 @@ const MAX_KEY: usize = 4 << 10;
 #[derive(Clone, Debug)]
 pub struct IntervalFile {
     path: PathBuf,
-    /// The most recently used one is first.
+    /// The one that was remembered last is first.
     networks: Vec<(String, IntervalSearch)>,
 }
 
@@ -153,7 +154,7 @@ impl IntervalFile {
     }
 
     /// Remembers the search of this network. Call [`write`](Self::write) to keep it. The 256
-    /// most recently used networks are kept. A key above 4 KiB is ignored.
+    /// networks that were remembered last are kept. A key above 4 KiB is ignored.
     pub fn remember(&mut self, key: &str, search: IntervalSearch) {
         if key.len() > MAX_KEY {
             return;

@@ -132,7 +132,7 @@ impl Learner {
     }
 
     /// These timings with [`interval`](Self::interval). A connection that tries intervals
-    /// has no jitter, because jitter shortens them.
+    /// has no jitter, because jitter shortens them, and tells of its beats.
     #[must_use]
     pub fn config(&self, config: &Config) -> Config {
         let state = self.state.borrow();
@@ -263,9 +263,9 @@ fn with_interval(config: &Config, interval: Duration) -> Config {
     config.with_interval(interval).unwrap_or(*config)
 }
 
-/// The timings of a connection that tries this interval.
+/// The timings of a connection that tries this interval. Its beats say that it survived.
 fn trying(config: &Config, interval: Duration) -> Config {
     let config = with_interval(config, interval);
-    let exact = config.to_builder().jitter(0.0).build();
+    let exact = config.to_builder().jitter(0.0).beat_events(true).build();
     exact.unwrap_or(config)
 }

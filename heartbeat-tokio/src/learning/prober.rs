@@ -93,7 +93,7 @@ impl Prober {
             },
             Err(_) => SearchOutcome::Unrelated,
         };
-        self.plan(outcome);
+        self.plan(interval, outcome);
         self.learner.learn(outcome);
         Probe {
             interval,
@@ -103,16 +103,28 @@ impl Prober {
     }
 
     /// When the next attempt may begin.
-    fn plan(&mut self, outcome: SearchOutcome) {
-        self.failures = match outcome {
-            SearchOutcome::Unrelated => self.failures.saturating_add(1),
-            _ => 0,
+    fn plan(&mut self, interval: Duration, outcome: SearchOutcome) {
+        let teaches = match outcome {
+            SearchOutcome::Unrelated => false,
+            // The peer pings more often itself.
+            SearchOutcome::Answered { idle } => idle >= enough(interval),
+            _ => true,
+        };
+        self.failures = match teaches {
+            true => 0,
+            false => self.failures.saturating_add(1),
         };
         self.next_at = match self.failures {
             0 => Instant::now(),
             failures => self.backoff.after_failures(failures),
         };
     }
+}
+
+/// The idle time that is as good as this interval: we may have written after the last
+/// arrival, which shortens it.
+fn enough(interval: Duration) -> Duration {
+    interval - interval / 20
 }
 
 /// Leaves a connection idle until its ping is answered. Returns the idle time that it
@@ -125,8 +137,7 @@ async fn watch<C, M>(
 where
     C: Stream<Item = PeerEvent<M>>,
 {
-    // We may have written after the last arrival, which shortens the idle time.
-    let enough = interval - interval / 20;
+    let enough = enough(interval);
     let mut connection = pin!(connection);
     let mut longest = Duration::ZERO;
     let mut answers = 0;

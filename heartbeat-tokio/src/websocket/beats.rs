@@ -45,7 +45,9 @@ use crate::Frame;
 ///                 "pong" => Frame::Pong(None),
 ///                 _ => Frame::Data(text),
 ///             },
-///             _ => Frame::Other,
+///             Packet::Message(_) => Frame::Other,
+///             // The library's.
+///             _ => return Ok(None),
 ///         }))
 ///     }
 /// }
@@ -183,7 +185,8 @@ impl Beats for Messages {
         let beat = match packet {
             Packet::Message(Message::Text(text)) => return Ok(Some(Frame::Data(text))),
             Packet::Message(Message::Binary(beat)) => beat,
-            Packet::Ping(_) | Packet::Pong(_) => return Ok(Some(Frame::Other)),
+            // The peer's library sends and answers these, and not its application.
+            Packet::Ping(_) | Packet::Pong(_) => return Ok(None),
         };
         let nonce = beat.get(1..).and_then(|nonce| nonce.try_into().ok());
         Ok(Some(match (beat.first(), nonce.map(Nonce)) {

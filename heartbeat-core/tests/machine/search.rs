@@ -56,7 +56,7 @@ fn settle(search: &mut IntervalSearch, timeout: Duration) -> (u32, u32) {
 fn a_loss_at_the_largest_interval_counts_though_it_comes_a_little_later() {
     for method in METHODS {
         let mut search = search().method(method);
-        let (mut attempts, timeout) = (0, minutes(119));
+        let (mut attempts, timeout) = (0, minutes(100));
         while let Some(interval) = search.next() {
             let idle = interval + ms(1);
             search.learn(match interval < timeout {

@@ -63,18 +63,24 @@ impl SearchMethod {
         let twice = answered.saturating_mul(2);
         match (self, lost) {
             (Self::Exponential | Self::Composite, None) => Some(twice.min(largest)),
-            (Self::Exponential, Some(lost)) => Some(twice).filter(|&twice| twice < lost),
+            (Self::Exponential, Some(lost)) => Some(twice).filter(|&twice| is_below(twice, lost)),
             (Self::Composite, Some(_)) => known.middle().map(|middle| middle.min(twice)),
             (Self::Binary, _) => known.middle(),
             (Self::Step(step), lost) => {
                 let next = answered.saturating_add(micros(step).max(1));
                 match lost {
                     None => Some(next.min(largest)),
-                    Some(lost) => Some(next).filter(|&next| next < lost),
+                    Some(lost) => Some(next).filter(|&next| is_below(next, lost)),
                 }
             }
         }
     }
+}
+
+/// Whether this interval wasn't lost already. A connection is idle for somewhat longer than
+/// the interval that it tries.
+const fn is_below(interval: u64, lost: u64) -> bool {
+    interval < lost - lost / 100
 }
 
 impl Known {

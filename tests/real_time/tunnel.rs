@@ -157,6 +157,8 @@ async fn a_half_close_passes_and_a_program_that_breaks_off_is_no_end_of_file() {
             // That nothing more comes is how the server knows that it is its turn.
             match stream.read_to_end(&mut received).await {
                 Ok(_) => stream.write_all(&received).await.unwrap(),
+                // A look whether the tunnel listens came through it.
+                Err(_) if received.is_empty() => {}
                 Err(error) => return error.kind(),
             }
         }

@@ -370,7 +370,10 @@ fn lost_packets_arent_blamed_on_the_peer() {
                 .await;
             // The kernel learns what path it is.
             for _ in 0..20 {
-                heartbeat.send("on".into()).await.unwrap();
+                // So many losses may end it already.
+                if heartbeat.send("on".into()).await.is_err() {
+                    break;
+                }
                 sleep(ms(20)).await;
             }
             within(secs(120), &mut heartbeat).await

@@ -379,7 +379,12 @@ fn lost_packets_arent_blamed_on_the_peer() {
             within(secs(120), &mut heartbeat).await
         },
     );
-    assert_each(&deaths, &[Diagnosis::Unknown, Diagnosis::PathDead]);
+    // Either side may be the first to give up.
+    let right = [Diagnosis::Unknown, Diagnosis::PathDead];
+    let wrong = deaths
+        .iter()
+        .filter(|death| !right.contains(&death.diagnosis));
+    assert_eq!(wrong.collect::<Vec<_>>(), Vec::<&Death>::new());
 }
 
 fn hole_towards(network: &Network, host: std::net::IpAddr) {

@@ -257,7 +257,7 @@ impl<S> Net<S> {
     }
 
     /// What the peer's kernel took since the last look, and how long ago it last
-    /// acknowledged something. So many pings were answered.
+    /// acknowledged something. `answers` pings were answered.
     pub(crate) fn taken(&mut self, stream: &S, answers: u32) -> Option<(Taken, Duration)> {
         let info = self.info(stream)?;
         let taken = self.progress.as_mut()?.look(&info, answers);

@@ -205,7 +205,7 @@ impl Stage {
         .await
     }
 
-    /// Who is present as it was announced, and who was announced twice as the same.
+    /// The users that were announced as present, and those that were announced twice alike.
     fn present(&self) -> (BTreeSet<String>, Vec<String>) {
         let (mut present, mut twice) = (BTreeSet::new(), Vec::new());
         let users = |news: &News| match news {
@@ -234,7 +234,7 @@ impl Stage {
         told.into_iter().map(|(_, who)| who).collect()
     }
 
-    /// Whoever else was announced as come or gone is amiss.
+    /// Any other announcement is amiss.
     pub fn announced_only(&mut self, since: Instant, joined: &[&str], left: &[&str]) {
         for (kind, right) in [(Kind::Joined, joined), (Kind::Left, left)] {
             let mut announced = self.announced(since, kind);

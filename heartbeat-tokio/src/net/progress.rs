@@ -97,7 +97,7 @@ impl Progress {
         }
     }
 
-    /// Looks what was taken since the last look. So many pings were `answered`.
+    /// Looks what was taken since the last look. `answers` is the number of answered pings.
     pub(super) fn look(&mut self, info: &TcpInfo, answers: u32) -> Taken {
         if self.answers != answers {
             self.answers = answers;

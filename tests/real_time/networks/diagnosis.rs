@@ -379,7 +379,20 @@ fn lost_packets_arent_blamed_on_the_peer() {
             within(secs(120), &mut heartbeat).await
         },
     );
-    // Either side may be the first to give up.
+    assert_eq!(deaths.len(), CASES);
+    for death in &deaths {
+        // Either side may be the first to give up.
+        let is_right = match death.cause {
+            Cause::Silent | Cause::WriteStalled => true,
+            Cause::GivenUp { code, .. } => [
+                heartbeat_core::GoodbyeCode::SILENT,
+                heartbeat_core::GoodbyeCode::WRITE_STALLED,
+            ]
+            .contains(&code),
+            _ => false,
+        };
+        assert!(is_right, "{death}");
+    }
     let right = [Diagnosis::Unknown, Diagnosis::PathDead];
     let wrong = deaths
         .iter()

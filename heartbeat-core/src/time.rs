@@ -85,8 +85,10 @@ impl Instant {
 }
 
 /// The whole microseconds of a duration; `u64::MAX` if there are more.
-pub(crate) fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+#[inline]
+pub(crate) const fn micros(duration: Duration) -> u64 {
+    let seconds = duration.as_secs().saturating_mul(1_000_000);
+    seconds.saturating_add(duration.subsec_micros() as u64)
 }
 
 impl Add<Duration> for Instant {

@@ -13,6 +13,11 @@ impl Config {
         self.jitter.get() as u32
     }
 
+    /// Whether intervals are shortened at all.
+    pub(crate) const fn is_jittered(&self) -> bool {
+        self.jitter.get() > 0
+    }
+
     /// How much earlier than it happened an arrival may be reported without
     /// breaking a promise: a sixteenth of `jitter · interval`, zero without
     /// jitter. So a busy connection needn't ask the clock at each read.
@@ -25,27 +30,24 @@ impl Config {
     /// of the jitter. The rest is for the grid and for arrivals that are
     /// reported too early.
     pub(crate) const fn shortened(&self, interval: u64, random: u32) -> u64 {
-        // 52 bits at most of jitter and random together, and durations of 45
-        // bits: one product needs more than 64.
-        let part = self.jitter.get() as u128 * random as u128;
-        let most = (interval as u128 * part / MILLION as u128) >> 32;
         #[expect(
             clippy::cast_possible_truncation,
             reason = "never more than `interval`"
         )]
-        let most = most as u64;
-        at_least_one(interval.saturating_sub(most - most / 4))
+        let part = ((self.part(interval) as u128 * random as u128) >> 32) as u64;
+        at_least_one(interval - (part - part / 4))
     }
 
     /// I·(1 − J) in microseconds: no interval is shortened below it.
     pub(crate) const fn shortest(&self, interval: u64) -> u64 {
-        let cut = interval as u128 * self.jitter.get() as u128 / MILLION as u128;
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "never more than `interval`"
-        )]
-        let cut = cut as u64;
-        at_least_one(interval.saturating_sub(cut))
+        at_least_one(interval - self.part(interval))
+    }
+
+    /// The jitter's part of `interval`, rounded down.
+    const fn part(&self, interval: u64) -> u64 {
+        let (millions, rest) = (interval / MILLION as u64, interval % MILLION as u64);
+        // 64 bits are enough: an interval has 48, and jitter 20.
+        millions * self.jitter.get() + rest * self.jitter.get() / MILLION as u64
     }
 
     /// The logarithm of the grid to which the end of an interval is rounded

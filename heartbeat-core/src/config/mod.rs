@@ -135,7 +135,7 @@ pub struct Config {
     min_rate: Packed<4>,
     max_missed: u8,
     max_stretch: u8,
-    /// The logarithm of `grid`, which is asked for at every step.
+    /// The logarithm of the grid of intervals' ends.
     grid: u8,
     choices: Choices,
 }
@@ -355,6 +355,12 @@ impl Config {
     #[must_use]
     pub const fn speak_within(&self) -> Option<Duration> {
         limit(self.speak_within)
+    }
+
+    /// Whether there is a [`speak_within`](Self::speak_within).
+    #[inline]
+    pub(crate) fn speaks(&self) -> bool {
+        self.speak_within != PackedMicros::new(0)
     }
 
     /// See [`ConfigBuilder::linger`].

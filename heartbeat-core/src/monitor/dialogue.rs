@@ -125,7 +125,10 @@ impl Monitor {
     /// Whether a ping may leave, and its answer can be expected.
     #[inline]
     pub(super) const fn can_ask(&self) -> bool {
-        self.answers() && !self.outbox.is_held()
+        match self.protocol {
+            Protocol::Ours(_) => true,
+            Protocol::Foreign { answers } => answers && !self.outbox.is_held(),
+        }
     }
 
     /// Whether the answer to a ping can be expected.

@@ -62,7 +62,7 @@ impl Monitor {
 
     fn hear_kernel(&mut self, is_wanted: bool, at: Instant, now: Instant) {
         let moment = self.observe(now);
-        let Moment { now, late } = moment;
+        let Moment { now, late, .. } = moment;
         let at = at.min(now);
         if !is_wanted || at <= self.last_heard {
             self.forgive(moment);
@@ -128,6 +128,9 @@ impl Monitor {
     /// second Hello replaces the first.
     pub fn handle_frame(&mut self, control: Control, now: Instant) {
         let at = self.observe(now);
+        if self.has_ended() {
+            return;
+        }
         let may_speak = match control {
             Control::Pong(nonce) if self.match_pong(nonce, at) => {
                 self.handle_evidence(Evidence::Echo, at)
@@ -138,9 +141,7 @@ impl Monitor {
             }
             _ => self.handle_evidence(Evidence::Frame, at),
         };
-        if !self.has_ended() {
-            self.take(control, at.now);
-        }
+        self.take(control, at.now);
         if may_speak {
             self.speak(at.now);
         }
@@ -160,6 +161,7 @@ impl Monitor {
 
     /// A frame while the peer is watched.
     fn take(&mut self, control: Control, now: Instant) {
+        debug_assert!(!self.has_ended(), "evidence ends nothing");
         match control {
             Control::Hello(hello) => self.meet(hello, now),
             // No answer can follow the end of our direction.
@@ -187,21 +189,21 @@ impl Monitor {
     /// stall forgiven, and those that leave meanwhile because nothing else does.
     pub(super) fn window(&self) -> u32 {
         let asked = 2 * u32::from(self.timing.max_missed());
-        match self.timing.speak_within(self.has_alive()) {
-            Some(within) if !self.has_alive() => {
+        if self.has_alive() {
+            return asked;
+        }
+        match self.timing.speak_within(false) {
+            Some(within) => {
                 let spoken = self.timing.detection_time() / micros(within).max(1);
                 let spoken = u32::try_from(spoken).unwrap_or(u32::MAX);
                 asked.saturating_add(spoken).min(MOST_REMEMBERED.max(asked))
             }
-            _ => asked,
+            None => asked,
         }
     }
 
     /// Whether a pong answers a ping of ours that is unanswered so far.
     fn match_pong(&mut self, nonce: Nonce, at: Moment) -> bool {
-        if self.has_ended() {
-            return false;
-        }
         let window = self.window();
         let Some(answer) = self.ledger.answer(nonce, self.random, window, at.now) else {
             return false;
@@ -252,6 +254,14 @@ impl Monitor {
         if self.outbox.alive_left(at.now) {
             self.sign_left(at.now);
         }
+        if !self.leaving.is_open() {
+            self.last_words_left();
+        }
+    }
+
+    /// A Fin or a goodbye left, if one was handed out.
+    #[cold]
+    fn last_words_left(&mut self) {
         // Once it has ended there is no Fin to leave.
         let has_ended_our_direction = self.leaving.left() && !self.has_alive();
         if has_ended_our_direction {
@@ -300,22 +310,29 @@ impl Monitor {
     /// [`poll_timeout`](Self::poll_timeout).
     pub fn handle_timeout(&mut self, now: Instant) {
         let at = self.observe(now);
-        let deadline = self.deadline();
-        if !deadline.is_due(at.now) {
+        if !at.deadline.is_due(at.now) {
             return;
         }
-        self.health.served(at.now.micros_since(deadline));
+        self.health.served(at.now.micros_since(at.deadline));
         if !self.forgive(at) {
             if let Some(late) = at.late {
                 self.tell_stall(late, at.now);
             }
             self.serve(at.now);
         }
-        self.speak(at.now);
-        if self.writes.limit_at().is_due(at.now) {
-            self.die(Cause::WriteStalled, at.now);
+        if self.has_limits() {
+            self.serve_limits(at.now);
         }
-        if self.leaving.until().is_due(at.now) {
+    }
+
+    /// What is due beside what the state waits for.
+    #[cold]
+    fn serve_limits(&mut self, now: Instant) {
+        self.speak(now);
+        if self.writes.limit_at().is_due(now) {
+            self.die(Cause::WriteStalled, now);
+        }
+        if self.leaving.until().is_due(now) {
             self.give_up_leaving();
         }
     }

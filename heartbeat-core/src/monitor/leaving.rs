@@ -207,6 +207,12 @@ impl Leaving {
 
     // ---- what has come of it -------------------------------------------
 
+    /// Whether we may send messages still.
+    #[inline]
+    pub(super) const fn is_open(&self) -> bool {
+        matches!(self.ours, Ours::Open)
+    }
+
     pub(super) const fn is_leaving(&self) -> bool {
         matches!(self.ours, Ours::Leaving { .. })
     }

@@ -9,7 +9,7 @@ use crate::{
 
 use super::{
     round::Round,
-    timing::{Draw, Timing},
+    timing::{Draw, Silence, Timing},
 };
 
 /// The states, each with the facts that matter only in it. These are packed: a monitor
@@ -45,8 +45,7 @@ pub(super) enum Life {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(Rust, packed)]
 pub(super) struct Idle {
-    /// Microseconds of silence until a ping is due.
-    ping_after: u64,
+    silence: Silence,
     /// The random part of it.
     draw: Draw,
     /// Whether a probe waits until the peer accepts another ping.
@@ -71,10 +70,9 @@ impl Life {
 
     /// When this state wants to be woken; `MAX` for never. The peer accepts
     /// another ping at `next_accepted`, if it may be asked at all.
-    #[inline]
+    #[inline(always)]
     pub(super) fn deadline(
         &self,
-        timing: &Timing,
         last_heard: Instant,
         can_ask: bool,
         next_accepted: impl FnOnce() -> Instant,
@@ -82,12 +80,30 @@ impl Life {
         match self {
             Self::Idle(_) if !can_ask => Instant::MAX,
             Self::Idle(idle) if idle.probe_waits => {
-                idle.interval_end(timing, last_heard).min(next_accepted())
+                idle.interval_end(last_heard).min(next_accepted())
             }
-            Self::Idle(idle) => idle.interval_end(timing, last_heard),
+            Self::Idle(idle) => idle.interval_end(last_heard),
+            other => other.own_deadline(),
+        }
+    }
+
+    /// Of a state whose deadline doesn't depend on silence.
+    #[inline(never)] // so that the way of a connection that is idle is short
+    const fn own_deadline(&self) -> Instant {
+        match self {
             Self::Round(round) => round.deadline(),
             Self::Paused(paused) => paused.sign_at,
-            Self::HalfClosed | Self::Closed { .. } | Self::Dead { .. } => Instant::MAX,
+            Self::Idle(_) | Self::HalfClosed | Self::Closed { .. } | Self::Dead { .. } => {
+                Instant::MAX
+            }
+        }
+    }
+
+    /// Whether there is a frame that tells the peer how it ended.
+    pub(super) const fn has_last_word(&self) -> bool {
+        match self {
+            Self::Closed { answer: code, .. } | Self::Dead { goodbye: code, .. } => code.is_some(),
+            Self::Idle(_) | Self::Round(_) | Self::Paused(_) | Self::HalfClosed => false,
         }
     }
 
@@ -130,7 +146,7 @@ impl Life {
 impl Idle {
     pub(super) fn new(timing: &Timing, draw: Draw, random: Random) -> Self {
         Self {
-            ping_after: timing.ping_after(draw, random),
+            silence: timing.draw(draw, random),
             draw,
             probe_waits: false,
         }
@@ -138,13 +154,18 @@ impl Idle {
 
     /// When the interval is over.
     #[inline]
-    pub(super) fn interval_end(&self, timing: &Timing, last_heard: Instant) -> Instant {
-        timing.interval_end(self.ping_after, self.draw, last_heard)
+    pub(super) const fn interval_end(&self, last_heard: Instant) -> Instant {
+        self.silence.end(last_heard)
+    }
+
+    /// From when on a round is counted at the earliest.
+    pub(super) const fn earliest_base(&self, last_heard: Instant) -> Instant {
+        self.silence.earliest_base(last_heard)
     }
 
     /// Timings changed: the same random part of another interval.
     pub(super) fn draw_again(&mut self, timing: &Timing, random: Random) {
-        self.ping_after = timing.ping_after(self.draw, random);
+        self.silence = timing.draw(self.draw, random);
     }
 
     /// A ping left. The first interval may be too short to keep a distance from
@@ -201,12 +222,12 @@ impl Life {
     pub(super) fn describe(&self, facts: &mut crate::testkit::Facts) {
         match *self {
             Self::Idle(Idle {
-                ping_after,
+                silence,
                 draw,
                 probe_waits,
             }) => {
                 facts.number(0);
-                facts.large(ping_after);
+                silence.describe(facts);
                 facts.number(draw == Draw::First);
                 facts.number(probe_waits);
             }

@@ -259,11 +259,10 @@ impl Monitor {
     /// Whether [`poll_transmit_ahead`](Self::poll_transmit_ahead) has something.
     #[must_use]
     pub const fn has_transmit_ahead(&self) -> bool {
-        match &self.life {
-            Life::Idle(_) | Life::Round(_) | Life::Paused(_) | Life::HalfClosed => {
-                self.outbox.has_frame()
-            }
-            Life::Dead { goodbye: word, .. } | Life::Closed { answer: word, .. } => word.is_some(),
+        if self.life.has_ended() {
+            self.life.has_last_word()
+        } else {
+            self.outbox.has_frame()
         }
     }
 
@@ -340,13 +339,27 @@ impl Monitor {
 
     #[inline(always)] // each input begins with it
     fn deadline(&self) -> Instant {
-        let deadline = self
+        let probe_at = || self.next_accepted();
+        let own = self
             .life
-            .deadline(&self.timing, self.last_heard, self.can_ask(), || {
-                self.next_accepted()
-            });
-        deadline
-            .min(self.next_speech())
+            .deadline(self.last_heard, self.can_ask(), probe_at);
+        match self.has_limits() {
+            true => own.min(self.next_limit()),
+            false => own,
+        }
+    }
+
+    /// Whether speech, blocked writes or leaving may have a deadline. Nearly always they
+    /// don't, and one question for all of them is the fastest.
+    #[inline]
+    fn has_limits(&self) -> bool {
+        self.timing.config().speaks() | self.writes.are_limited() | self.leaving.is_leaving()
+    }
+
+    /// Of these, the earliest.
+    #[cold]
+    fn next_limit(&self) -> Instant {
+        self.next_speech()
             .min(self.writes.limit_at())
             .min(self.leaving.until())
     }

@@ -14,6 +14,8 @@ use super::{
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moment {
     pub(super) now: Instant,
+    /// What was due next.
+    pub(super) deadline: Instant,
     /// How many microseconds after the deadline, if we must have slept.
     pub(super) late: Option<u64>,
 }
@@ -30,7 +32,11 @@ impl Monitor {
         } else {
             self.slept_through(deadline, now)
         };
-        Moment { now, late }
+        Moment {
+            now,
+            deadline,
+            late,
+        }
     }
 
     /// How late it is at `now`, if that is more than can be tolerated. What is less makes
@@ -57,25 +63,36 @@ impl Monitor {
             self.forgive(at);
             return false;
         }
-        let ends_round = matches!(self.life, Life::Round(_));
-        self.heard(at.now);
-        let told = at
-            .late
-            .is_some_and(|late| self.ask_after_stall(late, at.now));
+        // Nearly always it ends nothing but a silence.
+        let is_idle = matches!(self.life, Life::Idle(_)) && !self.notices.is_suspect();
+        if is_idle && at.late.is_none() {
+            debug_assert!(self.last_heard <= at.now);
+            self.last_heard = at.now;
+            return false;
+        }
+        self.end_silence(at.late, at.now)
+    }
+
+    /// Evidence came that may end more than a silence. Returns what `handle_evidence` does.
+    #[inline(never)]
+    fn end_silence(&mut self, late: Option<u64>, now: Instant) -> bool {
+        let ends_round = self.heard(now);
+        let told = late.is_some_and(|late| self.ask_after_stall(late, now));
         ends_round || told
     }
 
-    /// Evidence of `then` came.
-    #[inline(always)]
-    pub(super) fn heard(&mut self, then: Instant) {
-        match self.life {
-            Life::Idle(_) | Life::Paused(_) | Life::HalfClosed => {}
-            Life::Round(_) => self.enter_idle(),
-            Life::Closed { .. } | Life::Dead { .. } => return,
+    /// Evidence of `then` came. Says whether it ended a round.
+    pub(super) fn heard(&mut self, then: Instant) -> bool {
+        let ends_round = matches!(self.life, Life::Round(_));
+        if ends_round {
+            self.enter_idle();
+        } else if self.has_ended() {
+            return false;
         }
         self.notices.heard(then.micros_since(self.last_heard));
         self.last_heard = self.last_heard.max(then);
         debug_assert!(self.last_heard <= self.clock);
+        ends_round
     }
 
     /// The next interval begins.
@@ -95,8 +112,12 @@ impl Monitor {
     pub(super) fn serve(&mut self, now: Instant) {
         match self.life {
             Life::Idle(_) => {
-                self.begin_round_if_over(self.interval_end(), now);
-                self.begin_round_if_probed(now);
+                let end = self.interval_end();
+                if end.is_due(now) {
+                    self.begin_overdue_round(end, now);
+                } else if self.is_probe_due(now) {
+                    self.begin_round(now, Purpose::Probe, now);
+                }
             }
             Life::Round(ref mut round) => {
                 let step = round.step(&self.timing, self.outbox.has_no_question(), now);
@@ -114,7 +135,7 @@ impl Monitor {
     /// When the interval in force is over; never in another state than `Idle`.
     pub(super) fn interval_end(&self) -> Instant {
         match &self.life {
-            Life::Idle(idle) if self.can_ask() => idle.interval_end(&self.timing, self.last_heard),
+            Life::Idle(idle) if self.can_ask() => idle.interval_end(self.last_heard),
             _ => Instant::MAX,
         }
     }
@@ -122,28 +143,34 @@ impl Monitor {
     /// From when on a round is counted that begins with the end of the interval:
     /// from no earlier than the promised accuracy allows.
     fn interval_base(&self) -> Instant {
-        let earliest = self.timing.earliest_base(self.last_heard);
-        self.interval_end().max(earliest)
+        self.interval_end().max(self.earliest_base())
+    }
+
+    /// From when on a round that begins is counted at the earliest; in `Idle`.
+    fn earliest_base(&self) -> Instant {
+        match &self.life {
+            Life::Idle(idle) => idle.earliest_base(self.last_heard),
+            _ => Instant::ORIGIN,
+        }
     }
 
     /// Begins a round if the interval is over. It is counted from `base`, but
     /// from no earlier than the promised accuracy allows.
     pub(super) fn begin_round_if_over(&mut self, base: Instant, now: Instant) {
-        if !self.interval_end().is_due(now) {
-            return;
+        if self.interval_end().is_due(now) {
+            self.begin_overdue_round(base, now);
         }
-        let base = base.max(self.timing.earliest_base(self.last_heard));
+    }
+
+    /// The interval is over. See `begin_round_if_over`.
+    fn begin_overdue_round(&mut self, base: Instant, now: Instant) {
+        debug_assert!(self.interval_end().is_due(now));
+        let base = base.max(self.earliest_base());
         if self.is_probe_due(now) {
             // It is no later for having been asked for.
             self.begin_round(base.min(now), Purpose::Probe, now);
         } else {
             self.begin_round(base, Purpose::Round, now);
-        }
-    }
-
-    fn begin_round_if_probed(&mut self, now: Instant) {
-        if self.is_probe_due(now) {
-            self.begin_round(now, Purpose::Probe, now);
         }
     }
 
@@ -161,8 +188,7 @@ impl Monitor {
             let base = self.interval_base().min(now);
             self.begin_round(base, Purpose::Probe, now);
         } else {
-            let earliest = self.timing.earliest_base(self.last_heard);
-            let base = self.interval_end().min(now).max(earliest);
+            let base = self.interval_end().min(now).max(self.earliest_base());
             self.begin_round(base, Purpose::Round, now);
         }
     }
@@ -192,7 +218,7 @@ impl Monitor {
             Life::Idle(idle) if idle.probe_waits() => self.outbox.want_for_probe(),
             _ => self.outbox.want(Purpose::Round),
         }
-        let base = base.max(self.timing.earliest_base(self.last_heard));
+        let base = base.max(self.earliest_base());
         let round = Round::after_stall(&self.timing, base, now);
         round.assert_invariants(&self.timing);
         self.life = Life::Round(round);

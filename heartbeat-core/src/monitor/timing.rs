@@ -61,6 +61,45 @@ pub(super) enum Draw {
     After(u32),
 }
 
+/// How long a silence lasts, by one draw. In microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(Rust, packed)] // see `life`
+pub(super) struct Silence {
+    /// Until a ping is due.
+    ping_after: u64,
+    /// Until a round's probe budget may be counted: I*·(1 − J), and as much as the last
+    /// evidence may have been reported too early.
+    counted: u64,
+    /// The logarithm of the grid to which the end of `ping_after` is rounded down.
+    grid: u8,
+}
+
+impl Silence {
+    /// When a ping is due.
+    #[inline]
+    pub(super) const fn end(self, since: Instant) -> Instant {
+        since.plus(self.ping_after).rounded_down(self.grid)
+    }
+
+    /// From when on a round's probe budget may be counted.
+    pub(super) const fn earliest_base(self, since: Instant) -> Instant {
+        since.plus(self.counted)
+    }
+}
+
+#[cfg(feature = "testkit")]
+impl Silence {
+    pub(super) fn describe(self, facts: &mut crate::testkit::Facts) {
+        let Self {
+            ping_after,
+            counted: _, // follows from the timings
+            grid,
+        } = self;
+        facts.large(ping_after);
+        facts.number(grid);
+    }
+}
+
 impl Timing {
     pub(super) const fn new(config: Config) -> Self {
         Self {
@@ -210,48 +249,34 @@ impl Timing {
     }
 
     /// Draws how long a silence lasts until a ping is due.
-    pub(super) fn ping_after(&self, draw: Draw, random: Random) -> u64 {
+    pub(super) fn draw(&self, draw: Draw, random: Random) -> Silence {
         let interval = self.interval();
-        if self.is_passive() || self.config.jitter() == 0.0 {
-            return interval;
-        }
+        let slack = micros(self.config.arrival_slack());
+        let exactly = |ping_after| Silence {
+            ping_after,
+            counted: self.config.shortest(interval).saturating_add(slack),
+            grid: 0,
+        };
         match draw {
-            Draw::First => uniform(interval, random.first()),
-            Draw::After(pings) => self
-                .config
-                .shortened(interval, random.dice(pings))
-                .max(self.min_gap()),
-        }
-    }
-
-    /// When the interval that began at `since` is over: on the grid, but not
-    /// before the peer accepts a ping.
-    #[inline]
-    pub(super) fn interval_end(&self, ping_after: u64, draw: Draw, since: Instant) -> Instant {
-        let exact = since.plus(ping_after);
-        if draw == Draw::First || self.is_passive() {
-            return exact;
-        }
-        let on_grid = exact.rounded_down(self.config.grid());
-        if on_grid > since.plus(self.min_gap()) {
-            on_grid
-        } else {
-            exact
+            _ if self.is_passive() || !self.config.is_jittered() => exactly(interval),
+            Draw::First => exactly(uniform(interval, random.first())),
+            Draw::After(pings) => {
+                let shortened = self.config.shortened(interval, random.dice(pings));
+                let (least, grid) = (self.min_gap(), self.config.grid());
+                let ping_after = shortened.max(least);
+                // No ping comes before the peer accepts it.
+                let has_room = (ping_after - least) >> grid > 0;
+                Silence {
+                    grid: if has_room { grid } else { 0 },
+                    ..exactly(ping_after)
+                }
+            }
         }
     }
 
     /// A passive side lets the peer ask first.
     fn is_passive(&self) -> bool {
         self.config.role() == Role::Passive
-    }
-
-    /// From when on a round's probe budget may be counted: no earlier than
-    /// I*·(1 − J) after the last evidence, which may have been reported
-    /// `arrival_slack` too early.
-    pub(super) fn earliest_base(&self, last_heard: Instant) -> Instant {
-        let slack = micros(self.config.arrival_slack());
-        let shortest = self.config.shortest(self.interval());
-        last_heard.plus(shortest.saturating_add(slack))
     }
 
     /// So far apart are pings that begin a round: max(m′, I*·(1 − max(J, ¼))).

@@ -20,6 +20,12 @@ pub(super) enum Writes {
 }
 
 impl Writes {
+    /// Whether there is a limit.
+    #[inline]
+    pub(super) const fn are_limited(&self) -> bool {
+        matches!(self, Self::Blocked { .. })
+    }
+
     /// When the limit is reached.
     #[inline]
     pub(super) const fn limit_at(&self) -> Instant {

@@ -8,7 +8,9 @@
     reason = "helpers of tests may panic too"
 )]
 
-use crate::common::{INSTANCE, MICRO, Run, at, ms, secs};
+use core::time::Duration;
+
+use crate::common::{INSTANCE, MICRO, Run, at, converse, ms, secs};
 use heartbeat_core::{Config, ConfigBuilder, Control, Instant, Monitor, Nonce, Role};
 
 /// Dead after 16 s; idle pings are 7.5 s apart.
@@ -86,6 +88,50 @@ fn much_jitter_makes_it_due_sooner() {
         run.at(ms(100), |monitor, now| monitor.handle_frame(pong, now));
         run.at(left + wait, asks);
         assert_eq!(run.pings().len(), if asked { 2 } else { 1 });
+    }
+}
+
+/// What each of two such sides sent in 100 s.
+fn conversation(timings: &ConfigBuilder, round_trip: Duration) -> [Run; 2] {
+    let config = timings.clone().build().unwrap();
+    let [mut a, mut b] = [1, 2].map(|seed| Run::seeded(config, seed));
+    converse(&mut a, &mut b, round_trip / 2, secs(100));
+    [a, b]
+}
+
+#[test]
+fn with_much_jitter_and_a_long_round_trip_each_answer_asks_and_pings_keep_their_distance() {
+    // The peer's min_interval is 1 s, and I·(1 − J) is 1 s and nothing.
+    for jitter in [0.9, 1.0] {
+        for round_trip in [ms(1_000), ms(1_400)] {
+            let sides = conversation(&timings().jitter(jitter), round_trip);
+            for side in &sides {
+                side.assert_alive();
+                let pings = side.pings();
+                let gaps = pings.windows(2).map(|pair| pair[1] - pair[0]);
+                assert!(gaps.clone().all(|gap| gap >= secs(1)), "{pings:?}");
+                // One for each round trip.
+                assert!(gaps.filter(|&gap| gap == round_trip).count() > 50);
+            }
+            let [a, b] = sides.map(|side| {
+                let status = side.monitor.status();
+                let sent = side.sent.iter();
+                let pongs = sent.filter(|(_, frame)| matches!(frame, Control::Pong(_)));
+                (status.pings, pongs.count())
+            });
+            for (asked, answered) in [(a.0, b.1), (b.0, a.1)] {
+                assert!(answered <= asked as usize);
+            }
+        }
+    }
+}
+
+#[test]
+fn with_much_jitter_and_a_shorter_round_trip_no_answer_asks() {
+    for side in conversation(&timings().jitter(0.9), ms(900)) {
+        side.assert_alive();
+        // No interval is below 10 s · (1 − ⅞ · 0.9).
+        assert!((8..=48).contains(&side.pings().len()));
     }
 }
 

@@ -41,6 +41,9 @@ impl After {
     pub(crate) fn rescale(&mut self, before: &Terms, after: &Terms) {
         let (old, new) = (before.star(), after.star());
         if old == new {
+            if self.grid(before) != self.grid(after) {
+                self.shown = None;
+            }
             // It stays, unless m′ lengthened it or kept it off the grid, or does now.
             let least = self.least(before).max(self.least(after)) + self.grid(after) - 1;
             let longer = |&(since, end): &(u64, u64)| end.saturating_sub(since) > least;

@@ -4,6 +4,8 @@
 //! limit need no knowledge of what the monitor is doing, except whether it
 //! reads, and whether it still judges at all: that its status shows.
 
+use std::time::Duration;
+
 use heartbeat_core::{Config, Evidence, State};
 
 use crate::{
@@ -45,8 +47,9 @@ pub(crate) struct World {
     /// Whether we didn't read before the call, and don't after it.
     pub(crate) paused: [bool; 2],
     pub(crate) heard: Option<Heard>,
-    /// The Hello says something new.
+    /// The Hello says something new, or the interval that is set is another one.
     pub(crate) news: bool,
+    /// The Hello or the interval is.
     pub(crate) refused: bool,
     pub(crate) flood: bool,
     pub(crate) sample: Sample,
@@ -86,6 +89,7 @@ pub(crate) enum Asked {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
+    pub(crate) config: Config,
     pub(crate) terms: Terms,
     pub(crate) now: u64,
     pub(crate) last: u64,
@@ -106,7 +110,7 @@ pub(crate) struct Facts {
     /// The latest ping that left, and the first of its round.
     latest: Option<Timed>,
     first: Option<Timed>,
-    /// When a Hello last came.
+    /// When a Hello last came, or an interval was set.
     changed: Option<u64>,
     /// How late the calls were lately.
     lateness: u64,
@@ -118,6 +122,7 @@ impl Facts {
     pub(crate) fn new(config: &Config, hello: bool, now: u64) -> Self {
         let terms = Terms::new(config, !hello);
         Self {
+            config: *config,
             terms,
             now,
             last: now,
@@ -166,6 +171,14 @@ impl Facts {
     ) -> World {
         if op == Op::Discarded {
             return self.idle_world();
+        }
+        if matches!(op, Op::SetInterval(interval) if self.with_interval(interval).is_none()) {
+            // Nothing changes, not even the time.
+            let refused = true;
+            return World {
+                refused,
+                ..self.idle_world()
+            };
         }
         self.now = self.now.max(now);
         let judges = !matches!(state, State::Closed | State::Dead);
@@ -279,11 +292,39 @@ impl Facts {
                 world.afresh = true;
             }
             Op::Dialogue(allowed) if !self.half_closed => self.change(allowed, paused, world),
+            Op::SetInterval(interval) => self.set_interval(interval, world),
             _ => {}
         }
         if let Some(number) = pong {
             self.answer(number, world);
         }
+    }
+
+    /// Our configuration with another I, and with m up to that; none if it is refused.
+    fn with_interval(&self, interval: u64) -> Option<Config> {
+        let interval = Duration::from_micros(interval);
+        let shortened = self.config.min_interval().min(interval);
+        let builder = self.config.to_builder().interval(interval);
+        let config = builder.min_interval(shortened).build().ok()?;
+        let terms = Terms::new(&config, self.terms.foreign);
+        let refuses = self.terms.peer.is_some_and(|peer| terms.refuses(&peer));
+        (!refuses).then_some(config)
+    }
+
+    fn set_interval(&mut self, interval: u64, world: &mut World) {
+        let config = self.with_interval(interval);
+        let Some(config) = config.filter(|&config| config != self.config) else {
+            return;
+        };
+        world.news = true;
+        self.config = config;
+        self.terms = Terms {
+            peer: self.terms.peer,
+            beats: self.terms.beats,
+            ..Terms::new(&config, self.terms.foreign)
+        };
+        self.changed = Some(self.now);
+        self.flood.accept(self.terms.min_interval);
     }
 
     /// The protocol's state changed.
@@ -382,7 +423,7 @@ impl Facts {
         self.left
     }
 
-    /// Whether a Hello came since then, or at that time.
+    /// Whether a Hello came since then, or at that time, or an interval was set.
     pub(crate) fn changed_terms(&self, since: u64) -> bool {
         self.changed.is_some_and(|changed| changed >= since)
     }

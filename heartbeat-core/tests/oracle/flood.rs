@@ -32,6 +32,11 @@ impl Flood {
         self.largest = self.largest.max(Some(misses));
     }
 
+    /// Our `min_interval` is another one.
+    pub(crate) fn accept(&mut self, min_interval: u64) {
+        self.min_interval = min_interval.into();
+    }
+
     /// One more ping. True: it is one too many.
     pub(crate) fn ping(&mut self, now: u64) -> bool {
         self.pings += 1;

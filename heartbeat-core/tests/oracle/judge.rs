@@ -8,7 +8,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use heartbeat_core::{Config, Control, Event, Monitor, Nonce, State};
+use heartbeat_core::{Control, Event, Monitor, Nonce, State};
 
 use crate::{
     facts::{Asked, Facts, Sample, World},
@@ -58,9 +58,7 @@ pub(crate) struct Judge {
     candidates: Vec<Candidate>,
     next: Vec<Candidate>,
     promises: Promises,
-    config: Config,
     first_ping: u32,
-    said_hello: bool,
 }
 
 impl Judge {
@@ -80,9 +78,7 @@ impl Judge {
             candidates: vec![first],
             pings: Vec::new(),
             next: Vec::new(),
-            config: script.config,
             first_ping: script.sent,
-            said_hello: false,
         }
     }
 
@@ -119,7 +115,7 @@ impl Judge {
             }
         }
         let had_ping = self.has_ping();
-        self.make(call)?;
+        self.make(call, &world)?;
         self.resolve(&world, before);
         self.compare(call, &world)?;
         tally.call(call.op, &world, state, &self.seen);
@@ -148,16 +144,27 @@ impl Judge {
     }
 
     /// Makes the call, on the monitor and on its twin.
-    fn make(&mut self, call: Call) -> Result<(), Violation> {
+    fn make(&mut self, call: Call, world: &World) -> Result<(), Violation> {
         let made = catch_unwind(AssertUnwindSafe(|| {
-            call.op.call(&mut self.monitor, &self.pings, call.now);
+            let accepted = call.op.call(&mut self.monitor, &self.pings, call.now);
             self.seen.look(&self.monitor);
+            accepted
         }));
-        if let Err(panic) = made {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
-            let rule = format!("{}: panic", name(call.op));
-            return Err(Violation::new(rule, text.unwrap_or_default()));
+        match made {
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().cloned();
+                let text =
+                    text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
+                let rule = format!("{}: panic", name(call.op));
+                return Err(Violation::new(rule, text.unwrap_or_default()));
+            }
+            Ok(accepted) => {
+                let is_set = matches!(call.op, Op::SetInterval(_));
+                if is_set && accepted == world.refused {
+                    let rule = "an interval that is refused";
+                    return Err(Violation::new(rule, format!("accepted: {accepted}")));
+                }
+            }
         }
         if let Some(twin) = &mut self.twin {
             call.op.call(twin, &self.pings, call.now);
@@ -222,6 +229,10 @@ impl Judge {
         if self.seen.has != has {
             let detail = format!("{:?} instead of {has:?}", self.seen.has);
             return fail("has_transmit, has_event, has_ended", detail);
+        }
+        if *self.monitor.config() != self.facts.config {
+            let detail = format!("{:?}", self.monitor.config());
+            return fail("config", detail);
         }
         if self.seen.deadline == Some(u64::MAX) {
             return fail("a deadline at the end of time", String::new());
@@ -306,8 +317,7 @@ impl Judge {
                 self.facts.transmitted();
             }
             Some(Control::Hello(hello)) => {
-                let again = std::mem::replace(&mut self.said_hello, true);
-                if again || hello != self.config.hello(hello.instance) {
+                if hello != self.facts.config.hello(hello.instance) {
                     return Err(Violation::new("transmit: our Hello", format!("{hello:?}")));
                 }
             }

@@ -126,6 +126,8 @@ fn one_monitor_under_an_arbitrary_driver() {
             "probes in a pause",
             "half-closes",
             "Hellos that change I*",
+            "intervals that are set",
+            "intervals that are refused",
             "backlogs",
             "changes of what is allowed",
             "occupied",

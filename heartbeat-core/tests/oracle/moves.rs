@@ -11,7 +11,7 @@ use crate::{
     ops::{Op, nonce},
     parting::{Answered, Parting},
     rounds::Why,
-    span::{LAST, Span, due},
+    span::{LAST, NEVER, Span, due},
     told::Ending,
 };
 
@@ -83,6 +83,11 @@ impl Candidate {
             }
             Op::Discarded => self.parting.discard(),
             Op::Sent => {}
+            Op::SetInterval(_) if world.news => {
+                self.hello |= !world.terms.foreign;
+                self.renegotiated(world, fork);
+            }
+            Op::SetInterval(_) => {}
             Op::Dialogue(_) if allows_news(world) => self.dialogue(world, fork),
             Op::Dialogue(_) => {}
         }
@@ -98,7 +103,7 @@ impl Candidate {
             Op::Timeout => true,
             Op::Paused => was_judged,
             Op::Resumed => matches!(former, Life::Paused { .. }),
-            Op::Hello(_) => world.news,
+            Op::Hello(_) | Op::SetInterval(_) => world.news,
             Op::Dialogue(_) => allows_news(world),
             _ => false,
         };
@@ -223,7 +228,7 @@ impl Candidate {
         }
     }
 
-    /// A Hello says something new.
+    /// The timings of one side change.
     fn renegotiated(&mut self, world: &World, fork: &mut Fork) {
         let before = self.after;
         self.after.rescale(&world.former, &world.terms);
@@ -329,7 +334,11 @@ impl Candidate {
         };
         match self.life {
             Life::Idle { .. } if ping == Ping::Probe => {
-                let ended = self.after.ends(&world.terms, world.last);
+                // While we can't ask no interval is over.
+                let ended = match world.allowed[1].asking() {
+                    true => self.after.ends(&world.terms, world.last),
+                    false => Span::exactly(NEVER),
+                };
                 self.begin(world, Why::ProbeLeft { ended }, fork);
             }
             Life::Round(_) if ping == Ping::Speech => {}

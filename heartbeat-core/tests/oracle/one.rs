@@ -197,7 +197,8 @@ fn what(dice: &mut Dice, habits: &Habits, judge: &Judge, ours: Option<Hello>, no
         18..26 => pong(dice, judge),
         26..33 => Op::Ping(dice.number()),
         33..40 => Op::Hello(dice::hello(dice, habits.scale)),
-        40..48 => Op::Timeout,
+        40..42 => Op::SetInterval(interval(dice, habits, judge)),
+        42..48 => Op::Timeout,
         48..50 if judge.facts.terms.foreign => Op::Dialogue(allowed(dice, habits)),
         48..54 => Op::Flushed,
         54..58 => Op::Blocked,
@@ -216,6 +217,15 @@ fn what(dice: &mut Dice, habits: &Habits, judge: &Judge, ours: Option<Hello>, no
         94 => Op::UnnumberedPong,
         _ if dice.chance(habits.fails) => ending(dice, ours),
         _ => Op::Timeout,
+    }
+}
+
+/// Another interval, the same one, or one that is none.
+fn interval(dice: &mut Dice, habits: &Habits, judge: &Judge) -> u64 {
+    match dice.below(20) {
+        0 => dice.one(&[0, dice::YEAR + 1]),
+        1 => judge.facts.terms.interval,
+        _ => dice::time(dice, habits.scale),
     }
 }
 

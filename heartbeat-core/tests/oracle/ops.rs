@@ -37,6 +37,8 @@ pub(crate) enum Op {
     Sent,
     /// What the state of a foreign protocol allows.
     Dialogue(Allowed),
+    /// I.
+    SetInterval(u64),
     Progress,
     Blocked,
     Timeout,
@@ -135,8 +137,8 @@ pub(crate) fn announced(fields: [u64; 4]) -> Hello {
 }
 
 impl Op {
-    /// Calls it, unless it is a poll.
-    pub(crate) fn call(self, monitor: &mut Monitor, pings: &[Nonce], now: u64) {
+    /// Calls it, unless it is a poll. False: it was refused.
+    pub(crate) fn call(self, monitor: &mut Monitor, pings: &[Nonce], now: u64) -> bool {
         let now = instant(now);
         match self {
             Self::Bytes => monitor.handle_bytes(now),
@@ -169,6 +171,10 @@ impl Op {
                 };
                 monitor.handle_dialogue(dialogue, now);
             }
+            Self::SetInterval(interval) => {
+                let interval = Duration::from_micros(interval);
+                return monitor.set_interval(interval, now).is_ok();
+            }
             Self::Progress => monitor.handle_progress(now),
             Self::Blocked => monitor.handle_blocked(now),
             Self::Timeout => monitor.handle_timeout(now),
@@ -183,6 +189,7 @@ impl Op {
             Self::Discarded => monitor.handle_discarded(),
             Self::Transmit | Self::Event => {}
         }
+        true
     }
 }
 
@@ -243,6 +250,10 @@ impl fmt::Display for Call {
             }) => write!(
                 f,
                 "monitor.handle_dialogue(dialogue({ping}, {answer}, {beats}), {now});"
+            ),
+            Op::SetInterval(interval) => write!(
+                f,
+                "let _ = monitor.set_interval(Duration::from_micros({interval}), {now});"
             ),
             Op::Progress => write!(f, "monitor.handle_progress({now});"),
             Op::Blocked => write!(f, "monitor.handle_blocked({now});"),

@@ -46,6 +46,8 @@ impl Tally {
             Op::Hello(_) if judged && world.former.star() != world.terms.star() => {
                 self.count("Hellos that change I*");
             }
+            Op::SetInterval(_) if world.news => self.count("intervals that are set"),
+            Op::SetInterval(_) if world.refused => self.count("intervals that are refused"),
             Op::Backlog if judged => self.count("backlogs"),
             Op::Dialogue(_) if judged && world.allowed[0] != world.allowed[1] => {
                 self.count("changes of what is allowed");

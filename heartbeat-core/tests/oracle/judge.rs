@@ -316,10 +316,8 @@ impl Judge {
                 self.pings.push(nonce);
                 self.facts.transmitted();
             }
-            Some(Control::Hello(hello)) => {
-                if hello != self.facts.config.hello(hello.instance) {
-                    return Err(Violation::new("transmit: our Hello", format!("{hello:?}")));
-                }
+            Some(Control::Hello(hello)) if hello != self.facts.config.hello(hello.instance) => {
+                return Err(Violation::new("transmit: our Hello", format!("{hello:?}")));
             }
             Some(Control::Fin) => self.facts.finished(),
             Some(Control::Pong(_)) => self.promises.pong()?,

@@ -173,7 +173,7 @@ impl Fault {
             7 | 8 => Self::Slow(dice.random_range(64..2_000)),
             9 => Self::Hole,
             10 => Self::Resets(dice.random_range(20..200)),
-            11 | 12 => Self::Reorder(dice.random_range(1..40), dice.random_range(1_000..20_000)),
+            11 | 12 => Self::Reorder(dice.random_range(1..16), dice.random_range(500..4_000)),
             13 => Self::Duplicate(dice.random_range(1..60)),
             14 => Self::Forget,
             _ => Self::Stall(dice.random()),

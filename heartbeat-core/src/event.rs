@@ -382,8 +382,8 @@ impl<D: AsRef<str>> fmt::Display for Cause<D> {
 /// Why a peer was silent, as far as the operating system's view of the
 /// connection shows it.
 ///
-/// It explains a verdict and never changes one. Whoever ends the TCP connection
-/// is whose view it is: behind a proxy that is the proxy's kernel.
+/// It explains a verdict and never changes one. It is the view of the host at which the
+/// TCP connection ends: behind a proxy, of the proxy's kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive] // other systems may tell more
 pub enum Diagnosis {

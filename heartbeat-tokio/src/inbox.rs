@@ -39,7 +39,7 @@ pub(crate) enum Excess {
     Kept,
     /// They are thrown away, and the peer's goodbye isn't confirmed: we leave.
     Discarded,
-    /// All messages are thrown away: nobody will take one.
+    /// The receiver is gone: messages are discarded.
     Unheard,
 }
 
@@ -198,7 +198,7 @@ impl<M> Inbox<M> {
         }
     }
 
-    /// When somebody has to look: a pause ends, or a message has waited for too long.
+    /// The deadline: a pause ends, or a message has waited for too long.
     #[inline]
     pub(crate) fn deadline(&self, config: &Config) -> Option<Instant> {
         let ends = [self.room_until(), self.wait_ends(config)];

@@ -80,9 +80,9 @@ pub(crate) struct Timer {
     /// It isn't moved away by less than this. Moving it costs a fraction of
     /// what a wake-up in vain does, but more than nothing. Microseconds.
     step: u64,
-    /// The runtime that fires it, whoever polls the connection: another one may be idle
-    /// when it is time. None if the connection was made outside of a runtime; then it is
-    /// the first that polls.
+    /// The runtime that fires it, whichever runtime polls the connection: another one may
+    /// be idle when it is time. None if the connection was made outside of a runtime;
+    /// then it is the first that polls.
     runtime: Option<Handle>,
     sleep: Option<Pin<Box<Sleep>>>,
     /// When it fires. It may be earlier than needed, never later.

@@ -30,8 +30,8 @@ use crate::{Detail, SendError};
 pub enum Frame<M> {
     /// The application's.
     Data(M),
-    /// Who the peer is, and how often it wants to be pinged; for a
-    /// [`Dialect`] that has a [`HELLO`](Dialect::HELLO).
+    /// The peer's timings and limits; for a [`Dialect`] that has a
+    /// [`HELLO`](Dialect::HELLO).
     Hello(Hello),
     /// Asks for a pong. Where pings carry something of the peer's, the nonce
     /// travels there; `None` in a protocol whose pings carry nothing.
@@ -259,15 +259,15 @@ pub trait Transport<S>: Protocol {
         self.unread() > 0
     }
 
-    /// Whether a message has begun to arrive that isn't whole, or may have:
-    /// where nobody knows of what the bytes are.
+    /// Whether a message has begun to arrive that isn't whole, or may have, where the
+    /// kind of the bytes is unknown.
     fn is_in_message(&self) -> bool {
         false
     }
 
     /// How many bytes of a message have arrived for which no whole frame is there,
-    /// headers not counted; or any bytes, where nobody knows of what they are. None
-    /// before the peer's Hello, where there is one.
+    /// headers not counted; or any bytes, where their kind is unknown. None before the
+    /// peer's Hello, where there is one.
     fn incomplete(&self) -> usize {
         0
     }

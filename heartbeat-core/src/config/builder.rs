@@ -214,14 +214,13 @@ impl ConfigBuilder {
         self
     }
 
-    /// How long nothing of ours may leave: then an [`Alive`](crate::Control::Alive) does,
-    /// whatever the peer sends. Default: no limit; from 20 ms to 365 days.
+    /// The longest time without a byte of ours: then an [`Alive`](crate::Control::Alive)
+    /// leaves, whatever the peer sends. Default: no limit; from 20 ms to 365 days.
     ///
-    /// For peers that give up a side which says nothing, and don't ask: a heartbeat that
-    /// nobody answers, or a keep-alive time of the protocol's. Choose half of what the
-    /// peer tolerates. In a protocol [without a Hello](crate::Monitor::without_hello) a
-    /// ping leaves instead, which begins no round; it keeps the peer's
-    /// [`min_interval`](Self::min_interval), and
+    /// For peers that give up a silent side without pinging it: one-way heartbeats, or a
+    /// protocol's keep-alive time. Choose half of what the peer tolerates. In a protocol
+    /// [without a Hello](crate::Monitor::without_hello) a ping leaves instead, which
+    /// begins no round; it keeps the peer's [`min_interval`](Self::min_interval), and
     /// [`Status::speak_within`](crate::Status::speak_within) says if that is longer.
     pub fn speak_within(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.speak_within = limit.into();

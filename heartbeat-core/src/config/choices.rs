@@ -23,7 +23,7 @@ pub enum Evidence {
     /// ([`Monitor::handle_acknowledged`](crate::Monitor::handle_acknowledged)).
     Acknowledgement,
     /// Any frame but a ping, and any byte of a message, also in the middle of it.
-    /// Right for nearly everybody: a peer that sends is alive, whatever else may be
+    /// Right for nearly all programs: a peer that sends is alive, whatever else may be
     /// late.
     #[default]
     AnyBytes,

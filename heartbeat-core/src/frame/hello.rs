@@ -28,8 +28,8 @@ pub struct Hello {
     pub max_missed: u32,
     /// The largest message that the sender accepts, in bytes.
     pub max_frame: u32,
-    /// Random bytes that tell one end of a connection from every other. Who
-    /// receives its own is connected to itself.
+    /// Random bytes that identify one end of a connection. A side that receives its own
+    /// is connected to itself.
     pub instance: [u8; 8],
 }
 

@@ -27,8 +27,8 @@ impl Health {
         self.late = PackedMicros::new(self.late.get().max(micros));
     }
 
-    /// A deadline was served so many microseconds after it. Those before it count for
-    /// less: 22 later, for half.
+    /// A deadline was served `late` microseconds after it. Earlier values fade: by half
+    /// in 22 deadlines.
     pub(super) fn served(&mut self, late: u64) {
         let before = self.late.get();
         self.late = PackedMicros::new(before - before.div_ceil(32));

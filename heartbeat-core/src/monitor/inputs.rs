@@ -30,8 +30,8 @@ impl Monitor {
     /// Evidence of life unless [`Evidence::Frame`] or [`Evidence::Echo`] is
     /// asked for. Call it when [`bytes_wanted`](Self::bytes_wanted) have arrived
     /// since the last evidence: fewer count as silence. Bytes of a control frame or of a header are none: what comes
-    /// of them is told with the other methods. Where the frames are a codec's,
-    /// nobody knows what they are, and any bytes count.
+    /// of them is told with the other methods. Where the frames are a codec's, their kind
+    /// is unknown, and any bytes count.
     pub fn handle_bytes(&mut self, now: Instant) {
         let at = self.observe(now);
         if self.handle_evidence(Evidence::AnyBytes, at) {
@@ -329,8 +329,7 @@ impl Monitor {
     /// interval, or more often if it asks more often itself or wouldn't wait
     /// that long.
     ///
-    /// Read its Hello before the first pause: until then nobody knows how
-    /// soon it gives up.
+    /// Read its Hello before the first pause: until then the peer's patience is unknown.
     pub fn handle_paused(&mut self, now: Instant) {
         let at = self.observe(now);
         let waits = match self.life {

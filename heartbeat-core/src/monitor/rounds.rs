@@ -231,8 +231,8 @@ impl Monitor {
         });
         match self.life {
             Life::Idle(_) if purpose == Purpose::Probe => {
-                // Evidence came before the probe left. It was asked for all
-                // the same, and whoever waits for it mustn't wait for ever.
+                // Evidence came before the probe left. The probe was requested all the
+                // same, and its caller mustn't wait forever.
                 let base = self.interval_base().min(now);
                 let mut round = Round::new(&self.timing, base, now);
                 round.ping_left(&self.timing, expected, now);

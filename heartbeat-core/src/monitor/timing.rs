@@ -57,7 +57,7 @@ pub(super) enum Greeting {
 pub(super) enum Draw {
     /// An interval before any ping has left: any part of it.
     First,
-    /// The interval after so many pings: a part of the jitter.
+    /// The interval after this many pings, which selects the random part.
     After(u32),
 }
 
@@ -152,8 +152,7 @@ impl Timing {
         micros(self.config.detection_time()) * u64::from(self.config.max_stretch())
     }
 
-    /// How many bytes of an incomplete message show life after so many
-    /// microseconds of silence.
+    /// The bytes of an incomplete message that show life after `silence` microseconds.
     pub(super) fn bytes_wanted(&self, silence: u64) -> u64 {
         let wanted = u128::from(silence) * u128::from(self.config.min_rate());
         let wanted = wanted.div_ceil(1_000_000).max(1);

@@ -61,13 +61,12 @@ impl Report {
         }
     }
 
-    /// Nobody gave up a peer that was alive.
+    /// Asserts that no side gave up a live peer.
     ///
     /// A peer is alive until it hangs, is killed or floods, and as long as
     /// the link isn't cut for good. An outage, a partition that ends, a stall
-    /// and a pause are no reason to give anybody up. That a side learns from the
-    /// other one that it was given up, or reads the end of the stream then, is
-    /// not counted as a second mistake.
+    /// and a pause are no reason to give a peer up. A side that was given up by mistake,
+    /// and learns it or reads the end of the stream, isn't a second mistake.
     ///
     /// # Errors
     ///
@@ -86,7 +85,7 @@ impl Report {
         )))
     }
 
-    /// Whoever outlived a fault knew of it within `bound`.
+    /// Asserts that each survivor of a fault detected it within `bound`.
     ///
     /// Choose the bound as the [`detection_time`](crate::Config::detection_time)
     /// plus the time that bytes can be under way when the fault happens, plus

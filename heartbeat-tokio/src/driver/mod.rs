@@ -1,12 +1,11 @@
 //! A connection that is served while its application works.
 //!
-//! Whoever receives serves it, as without a driver, and a task of its own does
-//! whenever nobody receives. So the beats go on while the application is busy, and a
-//! message that somebody waits for takes no detour through another task. This module
-//! decides what is made when a connection is given to a task. What the handles offer is
-//! in `sender` and `receiver`, who serves the connection in `turns`, and what serving
-//! means in `state`. What is alive and what is dead is decided below, as it is without a
-//! driver.
+//! A waiting receiver serves the connection, as without a driver; otherwise a task does.
+//! So beats continue while the application is busy, and a message for a waiting receiver
+//! takes no detour through another task. This module decides what `spawn` makes. The
+//! handles are in `sender` and `receiver`, the choice between task and receiver in
+//! `turns`, and serving in `state`. What is alive and what is dead is decided below, as
+//! it is without a driver.
 
 mod connection;
 #[cfg(test)]
@@ -54,7 +53,7 @@ where
     /// [`NotReading`](crate::Cause::NotReading), and the peer is told. The
     /// [`Receiver`] still gets all that had arrived.
     ///
-    /// Only messages fill the inbox: a connection whose receiver nobody reads is judged
+    /// Only messages fill the inbox: a connection whose receiver isn't read is judged
     /// like any other. What becomes of other events is said at [`Receiver`].
     ///
     /// The connection lives as long as one of the handles does; a [`WeakSender`] doesn't

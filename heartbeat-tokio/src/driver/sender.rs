@@ -115,8 +115,8 @@ impl<M> Sender<M> {
         let waited = before.peer.detection_time;
         // While `wait_for` looks, and as long as its answer lives, it holds a
         // lock that the connection takes within its own: no call of the connection.
-        // Not the number of pongs: one that came while nobody read, or while we
-        // slept, measures nothing, and the peer is asked again then.
+        // Not the number of pongs: a pong that came during a pause or a local stall
+        // measures nothing, and the peer is pinged again then.
         let beats = before.beats;
         let answered = |now: &Status| {
             now.beats != beats || matches!(now.peer.state, State::Closed | State::Dead)

@@ -38,7 +38,7 @@ enum Stage {
     /// Writing has failed so. What can still be read is read first.
     WriteFailed {
         end: End,
-        /// The reactor had a turn since: it knows what there is to read.
+        /// The reactor had a turn since, so readiness is up to date.
         has_waited: bool,
     },
     /// The monitor has said how it ended.
@@ -165,7 +165,7 @@ impl Ending {
         self.words().said.get_or_insert(detail);
     }
 
-    /// So many bytes were queued before messages were given up, and so many are now.
+    /// Messages were given up: `queued` bytes waited before, and `left` now.
     pub(super) fn note_given_up(&mut self, queued: usize, left: usize) {
         self.words().given_up = queued.wrapping_sub(left);
     }

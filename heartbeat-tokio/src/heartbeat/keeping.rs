@@ -22,8 +22,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         !self.inbox.is_empty()
     }
 
-    /// Keeps what there is to tell as long as `goes_on`, and serves the connection
-    /// meanwhile.
+    /// Serves the connection and queues its events while `goes_on` holds.
     pub(crate) fn take_in(&mut self, cx: &mut Context<'_>, goes_on: impl Fn(&Self) -> bool) {
         // Other tasks have a turn after `READ_AHEAD` bytes that were thrown away.
         let mut thrown_away = 0;
@@ -76,7 +75,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         event
     }
 
-    /// Nobody will take what waits in the inbox, which this gives, nor what comes.
+    /// The receiver is gone: returns the inbox, and discards later events.
     pub(crate) fn discard(&mut self) -> Inbox<C::Message> {
         let waiting = self.inbox.take();
         if waiting.has_messages() {

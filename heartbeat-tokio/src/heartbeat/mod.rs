@@ -133,7 +133,7 @@ const READS_AT_ONCE: usize = 64;
 ///
 /// None. But tokio's timer needs a runtime with time enabled: polling this
 /// outside of one panics in tokio. The timer is that of the runtime in which it was made,
-/// whoever polls it.
+/// whatever runtime polls it.
 #[must_use = "nothing is sent, answered or judged unless it is polled"]
 pub struct Heartbeat<S, C: Protocol = Wire> {
     /// None once we gave the peer up, or waited too long for its end.

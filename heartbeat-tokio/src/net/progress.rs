@@ -115,8 +115,8 @@ impl Progress {
         }
     }
 
-    /// How many bytes arrived since the last look of which nothing came out above, where
-    /// so many `reads` have given something. No more than `most` count in a row.
+    /// The bytes that arrived since the last look and didn't come out above, where
+    /// `reads` reads have given something. No more than `most` count in a row.
     pub(super) fn below(&mut self, info: &TcpInfo, reads: u32, most: u64) -> u64 {
         let received = info.bytes_received.unwrap_or(0);
         let before = self.below.filter(|below| below.reads == reads);

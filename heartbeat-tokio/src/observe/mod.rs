@@ -53,9 +53,9 @@ mod on {
         fn options_failed(&self, _: &Applied) {}
         fn moved(&mut self, _from: State, _to: State) {}
         fn sent(&self, _: &Control) {}
-        /// So many pings were answered, the last one after `rtt`.
+        /// Pings were answered, the last one after `rtt`.
         fn beats(&self, _count: u32, _rtt: Duration) {}
-        /// So many beats were missed.
+        /// Beats were missed.
         fn missed(&self, _count: u32) {}
         fn connected(&self, _: &Hello) {}
         /// The first time that a beat is late, and each further one.
@@ -224,7 +224,7 @@ mod off {
 
     use crate::net::Net;
 
-    /// Nobody watches.
+    /// No observer.
     #[derive(Debug)]
     pub(crate) struct Observe;
 

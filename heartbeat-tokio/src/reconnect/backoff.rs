@@ -113,7 +113,7 @@ impl Backoff {
         self
     }
 
-    /// When the next attempt may begin, after so many failures in a row.
+    /// When the next attempt may begin, after `failures` failures in a row.
     pub(crate) fn after_failures(&self, failures: u32) -> Instant {
         self.draw(self.min_delay, self.widened(failures))
     }

@@ -74,8 +74,7 @@ pub use backoff::Backoff;
 /// # }
 /// ```
 ///
-/// While nobody polls, an attempt makes no progress, and time limits within it go
-/// on.
+/// An attempt makes progress only while it is polled; time limits within it keep running.
 ///
 /// # Its type
 ///

@@ -249,7 +249,7 @@ impl fmt::Display for Applied {
 pub enum Outcome {
     /// It is set.
     Set,
-    /// Nobody asked for it; the socket keeps what it had.
+    /// Not requested; the socket keeps its value.
     NotAsked,
     /// This operating system doesn't have it for a single socket.
     NotSupported,

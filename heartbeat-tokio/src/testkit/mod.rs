@@ -132,9 +132,9 @@ impl Line {
         (stream(Side::Left), stream(Side::Right), line)
     }
 
-    /// Stops the side's stream: it neither reads nor writes, and nobody is told if
-    /// it is dropped. What it had written still arrives, and what is sent to it
-    /// waits for it, as in its kernel.
+    /// Stops the side's stream: it neither reads nor writes, and dropping it isn't
+    /// visible to the other end. What it had written still arrives, and what is sent to
+    /// it waits for it, as in its kernel.
     ///
     /// The program there isn't stopped itself, as by SIGSTOP: its timers go on, so a
     /// heartbeat there gives up its peer in time, and can't say so.
@@ -166,8 +166,8 @@ impl Line {
         self.change(from, |state, side| state.from(side).set_delay(time));
     }
 
-    /// What the side sends from now on arrives at so many bytes a second at most;
-    /// zero is no limit. What waits its turn takes room.
+    /// Bytes that the side sends from now on arrive at `bytes_per_second` at most; zero
+    /// is no limit. What waits its turn takes room.
     pub fn limit_rate(&self, from: impl IntoIterator<Item = Side>, bytes_per_second: u32) {
         self.change(from, |state, side| {
             state.from(side).set_rate(bytes_per_second);

@@ -37,7 +37,7 @@ pub(super) struct Assembly {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
-    /// So many of its bytes are still to come.
+    /// `missing` of its bytes are still to come.
     Begun { missing: usize },
     /// Between two parts.
     None,
@@ -46,7 +46,7 @@ enum Part {
 /// So much is read behind a part: the header of the next one, or of another message.
 const NEXT: usize = HEADER + VARINT as usize;
 
-/// So many further parts are read at once where there is plenty, and moved over the
+/// The number of further parts that are read at once if available, and moved over the
 /// headers between them. Fewer reads cost the kernel fewer acknowledgements.
 const FURTHER: usize = 7;
 
@@ -54,8 +54,8 @@ const FURTHER: usize = 7;
 const AT_ONCE: usize = 192 * 1024;
 
 impl Assembly {
-    /// A message of `length` bytes, of which the first part has `missing`. So many
-    /// bytes have `arrived`.
+    /// A message of `length` bytes. Its first part has `missing` bytes, of which
+    /// `arrived` are there.
     pub(super) fn begin(length: u32, missing: usize, arrived: usize) -> Box<Self> {
         let length = length as usize;
         // Headers lie between the parts until they are moved.
@@ -97,9 +97,8 @@ impl Assembly {
         matches!(self.part, Part::Begun { .. })
     }
 
-    /// Reads what there is of the message, and hardly more behind it than a header. What
-    /// comes behind it is put where everything else is read to, and so is what is no
-    /// header of a part.
+    /// Reads the available bytes of the message, and little more behind it than a header.
+    /// Bytes behind the message, or in place of a part's header, go to the usual buffer.
     pub(super) fn poll_fill(
         &mut self,
         mut stream: Pin<&mut impl AsyncRead>,

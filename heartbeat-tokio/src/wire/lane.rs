@@ -82,7 +82,7 @@ impl Lane {
         }
     }
 
-    /// So many bytes were written.
+    /// Removes the `written` bytes at the front.
     pub(super) fn advance(&mut self, written: usize) {
         debug_assert!(written <= self.len(), "more was written than there is");
         if written >= self.len() {

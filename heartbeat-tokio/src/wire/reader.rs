@@ -200,8 +200,8 @@ impl Reader {
         }
     }
 
-    /// How much to read into the buffer: none if another one would do better.
-    /// So many bytes are `missing` of the frame that was begun.
+    /// How much to read into the buffer: none if another one would do better. The frame
+    /// that was begun lacks `missing` bytes.
     fn room(&self, missing: usize) -> usize {
         let room = self.buffer.capacity() - self.buffer.len();
         let Some(behind) = room.checked_sub(missing) else {
@@ -231,7 +231,7 @@ impl Reader {
                 false => pool::take(),
             };
         } else if a_chunk_will_do && is_chunk && self.buffer.try_reclaim(CHUNK - length) {
-            // Nobody holds what was taken out: the same chunk again.
+            // No message still holds the chunk: use it again.
         } else if a_chunk_will_do {
             let mut chunk = pool::take();
             chunk.extend_from_slice(&self.buffer);

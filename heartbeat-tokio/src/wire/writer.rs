@@ -250,7 +250,7 @@ impl Writer {
         }
     }
 
-    /// So many bytes were written.
+    /// Removes the `written` bytes at the front.
     #[inline]
     fn advance(&mut self, written: usize, scope: Scope) {
         if self.lane.is_empty() {

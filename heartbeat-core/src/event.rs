@@ -45,9 +45,9 @@ pub enum Event {
         /// How long the silence was.
         silent_for: Duration,
     },
-    /// *We* were asleep: a deadline was served later than
-    /// [`stall_tolerance`](crate::ConfigBuilder::stall_tolerance) allows. The
-    /// peer isn't blamed for it.
+    /// Our own process was late: a deadline was served later than
+    /// [`stall_tolerance`](crate::ConfigBuilder::stall_tolerance) allows. The peer isn't
+    /// blamed for it.
     LocalStall {
         /// How long after the deadline we woke up.
         late: Duration,
@@ -102,7 +102,7 @@ impl fmt::Display for Event {
                 write!(f, "recovered after {:?}", rounded(*silent_for))
             }
             Self::LocalStall { late } => {
-                write!(f, "we were asleep, and {:?} late", rounded(*late))
+                write!(f, "our own process was {:?} late", rounded(*late))
             }
             Self::Finished => f.write_str("the peer sends no more messages"),
             Self::Closed { reason } => write!(f, "closed: {reason}"),
@@ -373,7 +373,7 @@ impl<D: AsRef<str>> fmt::Display for Cause<D> {
             Self::Protocol(error) => write!(f, "protocol violated: {error}"),
             Self::PingFlood => f.write_str("ping flood"),
             Self::Refused => f.write_str("its timings are refused"),
-            Self::NotReading => f.write_str("our application leaves messages waiting"),
+            Self::NotReading => f.write_str("our application takes no messages"),
             Self::Io => f.write_str("transport failed"),
         }
     }

@@ -114,8 +114,8 @@ pub enum PeerEvent<M> {
         /// How long the silence was.
         silent_for: Duration,
     },
-    /// *We* were asleep, or the runtime was blocked; the peer isn't blamed
-    /// for it.
+    /// Our own process was late: it slept, or the runtime was blocked. The peer isn't
+    /// blamed.
     LocalStall {
         /// How long after the deadline we woke up.
         late: Duration,

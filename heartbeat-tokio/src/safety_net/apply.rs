@@ -280,7 +280,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Set => f.write_str("set"),
-            Self::NotAsked => f.write_str("not asked for"),
+            Self::NotAsked => f.write_str("not requested"),
             Self::NotSupported => f.write_str("not supported on this system"),
             Self::Failed(errno) => io::Error::from_raw_os_error(errno).fmt(f),
         }

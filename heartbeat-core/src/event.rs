@@ -8,7 +8,7 @@ use core::{fmt, time::Duration};
 
 use crate::frame::{GoodbyeCode, Hello, ProtocolError};
 
-/// Something that the application may want to know about its peer.
+/// A change that a monitor reports.
 ///
 /// [`Closed`](Event::Closed) and [`Dead`](Event::Dead) are terminal: exactly
 /// one of them comes, once, and nothing after it.
@@ -140,9 +140,9 @@ pub enum CloseReason<D = NoDetail> {
         detail: D,
     },
     /// We did, with [`Monitor::close`](crate::Monitor::close), and the peer confirmed
-    /// that it took everything in; or our protocol has no way to.
+    /// that it received everything; or the protocol can't confirm.
     Local,
-    /// We did, and a peer that lives didn't confirm it within
+    /// We did, and a live peer didn't confirm it within
     /// [`linger`](crate::ConfigBuilder::linger).
     Unconfirmed,
     /// Neither side had messages left: both had [finished](crate::Monitor::finish).
@@ -303,14 +303,13 @@ pub enum Cause<D = NoDetail> {
     Unreachable,
     /// The peer sent something that isn't this protocol.
     Protocol(ProtocolError),
-    /// The peer pinged far more often than it had been told to.
+    /// The peer pinged far more often than our `min_interval` allows.
     PingFlood,
-    /// The peer announced timings that we don't go along with: see
-    /// [`Config::refusal`](crate::Config::refusal). A detection time below 100 ms
-    /// would make us send without end, and a long `min_interval` would make us ask
-    /// too rarely.
+    /// The peer announced timings that we refuse: see
+    /// [`Config::refusal`](crate::Config::refusal). A detection time below 100 ms would
+    /// make us send without end, and a long `min_interval` would make us ask too rarely.
     Refused,
-    /// Our own application left messages waiting for longer than
+    /// Our own application took no message for longer than
     /// [`max_pause`](crate::ConfigBuilder::max_pause).
     NotReading,
     /// Any other failure of the transport.

@@ -174,8 +174,8 @@ pub(crate) fn reason<'e, E: Error + 'static>(error: &'e (dyn Error + 'static)) -
     chain.find_map(|error| error.downcast_ref())
 }
 
-/// What kind of messages there are, whatever carries them: what a
-/// [`Heartbeat`](crate::Heartbeat) is made with.
+/// A protocol and its message type, independent of the stream: the second parameter of
+/// [`Heartbeat`](crate::Heartbeat).
 ///
 /// Its constructors choose one. It can be named, for a structure that holds any
 /// `Heartbeat<S, C>`, and not implemented: a protocol of your own is a [`Dialect`].
@@ -206,8 +206,8 @@ mod sealed {
 
 /// The name by which users know a transport.
 pub(crate) mod named {
-    /// A [`Protocol`](crate::Protocol) that is carried over a stream `S`: what a
-    /// [`Heartbeat`](crate::Heartbeat) is served with.
+    /// A [`Protocol`](crate::Protocol) over a stream `S`, which makes a
+    /// [`Heartbeat`](crate::Heartbeat) pollable.
     ///
     /// For code that is generic over what carries a connection. It can be named, and not
     /// implemented.

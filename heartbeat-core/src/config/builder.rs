@@ -120,7 +120,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// Whether we leave the asking to the peer. Default [`Role::Both`].
+    /// Whether we let the peer ping first. Default [`Role::Both`].
     pub fn role(mut self, role: Role) -> Self {
         self.role = role;
         self
@@ -143,8 +143,8 @@ impl ConfigBuilder {
         self
     }
 
-    /// How late a wake-up may be before it is our own stall. Default
-    /// `timeout`; from 1 µs to 365 days.
+    /// The lateness of a wake-up above which it is a local stall. Default `timeout`; from
+    /// 1 µs to 365 days.
     ///
     /// After a stall the peer isn't blamed for silence that we didn't listen
     /// to: it is pinged afresh. A lateness up to this adds to the detection

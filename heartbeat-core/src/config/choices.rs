@@ -53,9 +53,9 @@ pub enum Role {
     /// We ping when we hear nothing, after an interval that jitter shortens.
     #[default]
     Both,
-    /// We begin to ask only after the whole, unshortened interval, so that a peer
-    /// with the same timings usually asks first; our ping then leaves along with
-    /// the answer. For servers with many connections.
+    /// We ping first only after the whole, unshortened interval, so that a peer with the
+    /// same timings usually asks first; our ping then leaves along with the answer. For
+    /// servers with many connections.
     ///
     /// Bounds and the number of our pings are those of [`Both`](Self::Both).
     Passive,

@@ -13,7 +13,7 @@ use crate::{
     time::micros,
 };
 
-/// What one side tells the other about itself.
+/// The timings and limits that a side announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive] // a later version of the protocol may announce more
 pub struct Hello {

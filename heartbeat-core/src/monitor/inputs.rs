@@ -25,7 +25,7 @@ const MOST_REMEMBERED: u32 = 1024;
 impl Monitor {
     // ---- arrivals ------------------------------------------------------
 
-    /// Some bytes of a message arrived of which more are to come.
+    /// Some bytes of an incomplete message arrived.
     ///
     /// Evidence of life unless [`Evidence::Frame`] or [`Evidence::Echo`] is
     /// asked for. Call it when [`bytes_wanted`](Self::bytes_wanted) have arrived
@@ -95,9 +95,8 @@ impl Monitor {
         }
     }
 
-    /// What arrived isn't all that is coming: a frame is incomplete, or there
-    /// was more than one read takes. Call it after
-    /// [`handle_bytes`](Self::handle_bytes).
+    /// More is coming than was read: a frame is incomplete, or a read didn't take
+    /// everything. Call it after [`handle_bytes`](Self::handle_bytes).
     ///
     /// The peer's pings wait behind what it sends, in its buffers and in the
     /// network's, and its patience may end before we get to read them. So we
@@ -347,8 +346,7 @@ impl Monitor {
         self.speak(at.now);
     }
 
-    /// We read again: the peer is judged afresh, as if it had just been
-    /// heard.
+    /// We read again: the peer is judged as if evidence had just arrived.
     pub fn handle_resumed(&mut self, now: Instant) {
         let at = self.observe(now);
         let Life::Paused(paused) = self.life else {
@@ -368,7 +366,7 @@ impl Monitor {
         self.speak(at.now);
     }
 
-    /// Our application left messages waiting for longer than
+    /// Our application took no message for longer than
     /// [`max_pause`](crate::ConfigBuilder::max_pause).
     ///
     /// Gives [`Event::Dead`](crate::Event::Dead) with
@@ -381,7 +379,7 @@ impl Monitor {
         }
     }
 
-    /// Asks the peer now, without waiting for the interval.
+    /// Pings the peer now, without waiting for the interval.
     ///
     /// A round begins, so the verdict comes N·W after this at the latest: a
     /// probe shortens the silence that is tolerated. If a round is under way

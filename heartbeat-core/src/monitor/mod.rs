@@ -129,7 +129,7 @@ enum Protocol {
 }
 
 impl Monitor {
-    /// Starts to judge a peer at `now`, as if it had just been heard.
+    /// Starts to judge a peer at `now`, as if evidence had just arrived.
     ///
     /// The seed makes nonces and jitter: take it from a good source of
     /// randomness, and a new one for each connection. The same seed and the
@@ -170,14 +170,14 @@ impl Monitor {
 
     // ---- what is known -------------------------------------------------
 
-    /// The timings that this monitor was made with, and the interval that was
-    /// [set](Self::set_interval) since.
+    /// The configuration of this monitor, with the interval that was
+    /// [set](Self::set_interval) last.
     #[must_use]
     pub const fn config(&self) -> &Config {
         self.timing.config()
     }
 
-    /// What is known about the peer and about the connection's times.
+    /// A snapshot of the peer's state and of the connection's timings.
     #[must_use]
     pub fn status(&self) -> Status {
         let rtt = self.ledger.rtt();
@@ -240,8 +240,8 @@ impl Monitor {
         !self.ledger.is_settled()
     }
 
-    /// Whether nothing but silence is waited for: the peer was heard lately,
-    /// and answered our latest ping if there was one.
+    /// Whether only the interval is running: the peer was heard lately, and answered our
+    /// latest ping if there was one.
     #[must_use]
     pub const fn is_idle(&self) -> bool {
         matches!(self.life, Life::Idle(_)) && self.outbox.has_no_ping() && self.ledger.is_settled()

@@ -87,7 +87,7 @@ impl Link {
         self
     }
 
-    /// Each segment takes longer by a random part of this. Default zero.
+    /// A random part of this delays each segment further. Default zero.
     ///
     /// Order is kept: a slow segment delays those behind it.
     #[must_use]

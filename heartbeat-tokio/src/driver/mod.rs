@@ -37,7 +37,7 @@ where
     C::Message: Send,
 {
     /// Gives the connection to a task that serves it while the application
-    /// works, and two handles to talk with it.
+    /// works, and returns two handles.
     ///
     /// Beats go on however long the application takes between two reads. What
     /// arrives meanwhile waits in the [`Receiver`]'s inbox. Once that holds 256
@@ -101,12 +101,12 @@ where
     }
 }
 
-/// What [`Heartbeat::spawn`] gives.
+/// The handles and the task of a connection: what [`Heartbeat::spawn`] returns.
 #[derive(Debug)]
 #[must_use = "without its handles the connection is closed"]
 #[non_exhaustive] // later versions may give more
 pub struct Driver<M> {
-    /// Sends, asks, and says how the connection is. Can be cloned.
+    /// Sends, pings, and reports the state. Can be cloned.
     pub sender: Sender<M>,
     /// Receives the events.
     pub receiver: Receiver<M>,

@@ -68,7 +68,7 @@ impl<M> Receiver<M> {
         self.connection.leave_serving_to_the_task();
     }
 
-    /// What is known about the connection right now.
+    /// A snapshot of the connection.
     #[must_use]
     pub fn status(&self) -> Status {
         self.connection.snapshot().status

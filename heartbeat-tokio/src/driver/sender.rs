@@ -70,7 +70,7 @@ impl<M> Sender<M> {
         Ok(())
     }
 
-    /// Queues a message if there is room, and waits for nothing.
+    /// Queues a message if there is room. Never waits.
     ///
     /// # Errors
     ///
@@ -101,8 +101,8 @@ impl<M> Sender<M> {
         self.connection.snapshot().queued
     }
 
-    /// Asks the peer now, and waits for its answer: the round trip or the
-    /// verdict. See [`Heartbeat::probe`](crate::Heartbeat::probe).
+    /// Pings the peer now, and waits for the round trip or the verdict. See
+    /// [`Heartbeat::probe`](crate::Heartbeat::probe).
     ///
     /// # Errors
     ///
@@ -156,7 +156,7 @@ impl<M> Sender<M> {
         self.connection.check()
     }
 
-    /// What is known about the connection right now.
+    /// A snapshot of the connection.
     #[must_use]
     pub fn status(&self) -> Status {
         self.connection.snapshot().status
@@ -180,15 +180,14 @@ impl<M> Sender<M> {
         self.connection.snapshot().io_error
     }
 
-    /// The configuration that the connection was made with.
+    /// The configuration of the connection.
     #[must_use]
     pub fn config(&self) -> Config {
         self.connection.snapshot().config
     }
 
-    /// Says behind everything that was queued that no more messages follow, from this
-    /// handle or another, and waits until that has left. See
-    /// [`Heartbeat::finish`](crate::Heartbeat::finish).
+    /// Ends our messages behind everything that was queued, for all handles, and waits
+    /// until the Fin has left. See [`Heartbeat::finish`](crate::Heartbeat::finish).
     ///
     /// # Errors
     ///
@@ -204,8 +203,8 @@ impl<M> Sender<M> {
             .poll_until(Wanted::Finished, &mut self.ticket, cx)
     }
 
-    /// Leaves: says goodbye behind everything that was queued, and waits until the
-    /// peer has taken everything in and said so. See
+    /// Leaves: says goodbye behind everything that was queued, and waits until the peer
+    /// confirms that it received everything. See
     /// [`Heartbeat::close`](crate::Heartbeat::close).
     ///
     /// What arrives meanwhile is kept for the [`Receiver`](crate::Receiver), up to 256 KiB.
@@ -248,7 +247,7 @@ impl<M> Sender<M> {
         self.connection.leave(code, detail);
     }
 
-    /// Waits until the connection has ended, and says how.
+    /// Waits until the connection has ended, and returns the end.
     ///
     /// # Errors
     ///

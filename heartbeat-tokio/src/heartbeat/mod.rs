@@ -173,9 +173,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         made
     }
 
-    /// Asks the peer now, without waiting for the interval. The answer comes
-    /// as [`PeerEvent::Beat`](crate::PeerEvent::Beat), or, if nothing comes, the verdict within
-    /// `max_missed · timeout`. See [`Monitor::probe`](heartbeat_core::Monitor::probe).
+    /// Pings the peer now, without waiting for the interval. The answer comes as
+    /// [`PeerEvent::Beat`](crate::PeerEvent::Beat), or, if nothing comes, the verdict
+    /// within `max_missed · timeout`. See
+    /// [`Monitor::probe`](heartbeat_core::Monitor::probe).
     ///
     /// If the answer comes while we don't read or were asleep, no round trip
     /// can be measured with it: the peer is asked again as soon as it can be.
@@ -208,9 +209,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         Ok(())
     }
 
-    /// Says behind everything that was queued that no more messages follow, and waits
-    /// until that has left. The peer is told with
-    /// [`PeerEvent::Finished`](crate::PeerEvent::Finished), and can go on sending.
+    /// Ends our messages behind everything that was queued, and waits until the Fin has
+    /// left. The peer is told with [`PeerEvent::Finished`](crate::PeerEvent::Finished),
+    /// and can go on sending.
     ///
     /// When both sides have finished, the connection is
     /// [`Closed`](crate::PeerEvent::Closed). Whether the peer took everything in,
@@ -226,8 +227,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         poll_fn(|cx| self.poll_finish(cx)).await
     }
 
-    /// Leaves: says goodbye behind everything that was queued, and waits until the
-    /// peer has taken everything in and said so.
+    /// Leaves: says goodbye behind everything that was queued, and waits until the peer
+    /// confirms that it received everything.
     ///
     /// The peer is judged as before meanwhile, so this ends within
     /// [`detection_time`](Self::detection_time) if it dies, and within
@@ -261,7 +262,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         poll_fn(|cx| self.poll_left(cx)).await.map(drop)
     }
 
-    /// What is known about the connection right now.
+    /// A snapshot of the connection.
     #[must_use]
     pub fn status(&self) -> Status {
         let peer = self.judge.monitor().status();
@@ -284,8 +285,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.judge.monitor().status().detection_time
     }
 
-    /// The configuration that this was made with, and the interval that was
-    /// [set](Self::set_interval) since.
+    /// The configuration, with the interval that was [set](Self::set_interval) last.
     #[must_use]
     pub fn config(&self) -> &Config {
         self.judge.config()
@@ -306,7 +306,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.stream.as_ref()
     }
 
-    /// Runs on this machine, which sleeps when a test says so.
+    /// Puts the connection on this machine, which sleeps on command.
     #[cfg(feature = "testkit")]
     #[cfg_attr(docsrs, doc(cfg(feature = "testkit")))]
     pub fn on_machine(mut self, machine: crate::testkit::Machine) -> Self {

@@ -132,11 +132,7 @@ fn describe_beats() {
         "Pongs handed to the stream."
     );
     counter!("heartbeat_pongs_sent_total").increment(0);
-    describe_counter!(
-        "heartbeat_beats_total",
-        Unit::Count,
-        "Answered pings."
-    );
+    describe_counter!("heartbeat_beats_total", Unit::Count, "Answered pings.");
     counter!("heartbeat_beats_total").increment(0);
     describe_histogram!(
         "heartbeat_round_trip_seconds",

@@ -92,7 +92,7 @@ impl IntoIterator for Side {
     }
 }
 
-/// What happens between two streams, and to them.
+/// The line between two streams, and the handle that injects faults into it.
 ///
 /// A direction is named by the [`Side`] that sends in it. Whatever takes sides
 /// takes one, or [`Side::BOTH`]. Clones are handles of the same line.
@@ -142,7 +142,7 @@ impl Line {
         self.change(sides, State::freeze);
     }
 
-    /// The side's stream goes on.
+    /// The side's stream continues.
     pub fn thaw(&self, sides: impl IntoIterator<Item = Side>) {
         self.change(sides, State::thaw);
     }
@@ -159,9 +159,8 @@ impl Line {
         self.change(from, |state, side| state.from(side).mend());
     }
 
-    /// What the side sends from now on takes so long to arrive: half of a round
-    /// trip. Nothing overtakes what was sent before. More than 365 days are taken for
-    /// 365.
+    /// Delays what the side sends from now on: half of a round trip. Nothing overtakes
+    /// what was sent before. More than 365 days are taken for 365.
     pub fn delay(&self, from: impl IntoIterator<Item = Side>, time: Duration) {
         self.change(from, |state, side| state.from(side).set_delay(time));
     }
@@ -193,7 +192,7 @@ impl Line {
         self.change(sides, |state, side| state.fail(side, kind));
     }
 
-    /// How many bytes the side has sent that weren't read yet.
+    /// The bytes that the side has sent and that weren't read yet.
     #[must_use]
     pub fn under_way(&self, from: Side) -> usize {
         self.state().from(from).under_way()

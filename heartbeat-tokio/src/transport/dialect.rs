@@ -10,7 +10,7 @@ use heartbeat_core::{Dialogue, End, ProtocolError, Tag};
 
 use super::{Broken, Frame};
 
-/// What a protocol can say, for
+/// The properties of a protocol, for
 /// [`Heartbeat::with_codec`](crate::Heartbeat::with_codec) and
 /// [`Heartbeat::with_frames`](crate::Heartbeat::with_frames).
 ///

@@ -92,7 +92,7 @@ mod tungstenite;
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub use self::axum::TcpSocket;
 
-/// What is wrong with a message, or with the WebSocket.
+/// An error of a message or of the WebSocket.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// The most bytes that the library holds before it is flushed: control frames wait behind
@@ -120,7 +120,7 @@ pub struct WebSocket<W, B> {
 pub type Connection<W, B = Pings> = Heartbeat<WebSocket<W, B>, Frames<WebSocket<W, B>>>;
 
 impl<W, B> WebSocket<W, B> {
-    /// The library's WebSocket. Looking at it is fine.
+    /// The library's WebSocket, for inspection.
     #[must_use]
     pub const fn get_ref(&self) -> &W {
         &self.library

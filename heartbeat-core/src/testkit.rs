@@ -4,7 +4,7 @@
 //! simulated [`Link`] in virtual time: an hour takes a few milliseconds. The
 //! link delays, loses and retransmits like TCP, and fails for a while; a
 //! [`Simulation`] can also let one side hang, stall, stop reading, flood or be
-//! cut off. What came of it is in a [`Report`].
+//! cut off. The result is a [`Report`].
 //!
 //! A property with [proptest](https://docs.rs/proptest) then says what a
 //! configuration must survive:

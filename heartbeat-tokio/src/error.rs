@@ -100,7 +100,7 @@ pub enum CloseError {
         /// around messages included. They certainly haven't arrived.
         unwritten: usize,
     },
-    /// The peer lives, or left too, and didn't say that it took everything in.
+    /// The peer lives, or left too, and didn't say that it received everything.
     #[error(
         "the peer didn't confirm that it took everything in; {unwritten} bytes were never written"
     )]

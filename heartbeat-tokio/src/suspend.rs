@@ -77,7 +77,7 @@ impl Machine {
         self.slept.load(Relaxed)
     }
 
-    /// It slept for so long, and woke up just now.
+    /// It slept for this long, and woke up just now.
     pub(crate) fn wake_up(&self, slept: Duration) {
         let micros = u64::try_from(slept.as_micros()).unwrap_or(u64::MAX);
         // Never zero: a task that is woken sees the reason by the change.

@@ -87,7 +87,7 @@ pub(crate) struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
     /// When it fires. It may be earlier than needed, never later.
     armed: Option<Instant>,
-    /// Whom it wakes.
+    /// The waker.
     waker: Option<Waker>,
     /// The same, when the machine has slept.
     alarm: Option<Alarm>,
@@ -119,7 +119,7 @@ impl Timer {
         self.served();
     }
 
-    /// It is this runtime's from now on, and has to be armed anew.
+    /// It is this runtime's from now on, and has to be armed again.
     pub(crate) fn move_here(&mut self) {
         self.runtime = Handle::try_current().ok();
         self.sleep = None;

@@ -16,7 +16,7 @@ use super::{BufferTooShort, ProtocolError, Tag, encoded};
 /// | 0 | leaving |
 /// | 1 | restarting: come back |
 /// | 2 to 7 | the sender gave the receiver up, for the reason of that name |
-/// | 8 | the answer to a goodbye: everything before it was taken in |
+/// | 8 | the answer to a goodbye: everything before it was delivered |
 /// | 64 to 127 | the application's own |
 ///
 /// Others are for later revisions, and count as leaving.

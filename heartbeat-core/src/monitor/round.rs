@@ -32,7 +32,7 @@ pub(super) struct Round {
     fresh: bool,
 }
 
-/// What comes of a step of a round.
+/// The result of a step of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// It isn't time.

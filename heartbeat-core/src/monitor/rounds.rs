@@ -253,7 +253,7 @@ impl Monitor {
     }
 
     /// A ping on which no round depends left at `now`, or had left by then.
-    /// Says whether that drew the interval in force anew.
+    /// Says whether that drew the interval in force again.
     pub(super) fn keepalive_left(&mut self, now: Instant) -> bool {
         if !self.has_alive() {
             self.sign_left(now);

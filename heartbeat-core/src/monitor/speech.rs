@@ -67,7 +67,7 @@ impl Monitor {
             false => self.outbox.want(Purpose::Speech),
         }
         if let Life::Paused(paused) = &mut self.life {
-            // It is planned anew when this has left.
+            // It is planned again when this has left.
             paused.plan(Instant::MAX);
         }
     }

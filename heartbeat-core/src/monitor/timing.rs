@@ -24,8 +24,8 @@ pub(super) struct Timing {
 /// What is known of the peer's timings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Known {
-    /// It has announced nothing. It may send a beat so often by itself; zero where it
-    /// answers ours.
+    /// It has announced nothing. The time between its own beats; zero where it answers
+    /// ours.
     Beats(PackedMicros),
     Hello(Peer),
 }
@@ -99,8 +99,8 @@ impl Timing {
         }
     }
 
-    /// The peer sends a beat so often by itself, or none unasked. Says whether that changes
-    /// anything: a Hello counts for more.
+    /// Sets the time between the peer's own beats, if it sends any. Says whether that
+    /// changes anything: a Hello counts for more.
     pub(super) fn expect_beats(&mut self, every: Option<Duration>) -> bool {
         let beats = PackedMicros::new(every.map_or(0, micros));
         let Known::Beats(before) = &mut self.peer else {

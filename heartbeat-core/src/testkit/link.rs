@@ -113,8 +113,8 @@ impl Link {
         self
     }
 
-    /// Now and then nothing gets through for so long: half of the times in
-    /// both directions, else in one of them. Default zero: never.
+    /// From time to time nothing gets through for this long: half of the times in both
+    /// directions, else in one of them. Default zero: never.
     ///
     /// The silence that peers see is up to twice as long, because
     /// retransmissions have backed off by then.

@@ -1,4 +1,4 @@
-//! What came of a simulation.
+//! The result of a simulation.
 //!
 //! This module decides which verdicts were mistakes and which were in time.
 

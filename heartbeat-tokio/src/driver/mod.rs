@@ -59,7 +59,7 @@ where
     /// The connection lives as long as one of the handles does; a [`WeakSender`] doesn't
     /// count. When the last is dropped, the task says goodbye behind everything that was queued and
     /// closes, as [`close`](Sender::close) does. If only the [`Receiver`] is dropped, what
-    /// arrives is thrown away, and the peer is judged as before.
+    /// arrives is discarded, and the peer is judged as before.
     ///
     /// ```
     /// use futures::StreamExt;

@@ -210,7 +210,7 @@ impl<M> Sender<M> {
     /// What arrives meanwhile is kept for the [`Receiver`](crate::Receiver), up to 256 KiB.
     /// While that is full nothing is read, until half of the peer's timeouts (its detection
     /// time less its interval) have passed since it was full for the first time. What has
-    /// no room then is thrown away, and a peer that leaves too isn't confirmed that.
+    /// no room then is discarded, and a peer that leaves too isn't confirmed that.
     ///
     /// # Errors
     ///
@@ -341,7 +341,7 @@ impl<M> fmt::Debug for Sender<M> {
     }
 }
 
-/// A future that waits. When it is dropped, nothing of it stays behind.
+/// A future that waits. Dropping it leaves nothing behind.
 struct Waiter<'a, M> {
     connection: &'a dyn Connection<M>,
     ticket: Ticket,

@@ -34,7 +34,7 @@ pub(super) struct Shared<S, C: Protocol> {
     config: Config,
     turns: Arc<Turns>,
     /// `turns` as the connection sees it. Always the same one, so that nothing has to be
-    /// registered anew when another task polls.
+    /// registered again when another task polls.
     waker: Waker,
 }
 

@@ -355,7 +355,7 @@ const fn may_follow(how: &Ended, is_ours: bool) -> bool {
         Ended::Closed(reason) => !matches!(reason, CloseReason::Peer { .. }),
         Ended::Dead(death) => match death.cause {
             Cause::GivenUp { .. } => false,
-            // What was taken in is right, whatever else is wrong.
+            // What was delivered is right, whatever else is wrong.
             Cause::Silent | Cause::WriteStalled | Cause::NotReading => true,
             _ => !is_ours,
         },

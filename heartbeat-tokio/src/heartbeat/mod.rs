@@ -121,7 +121,7 @@ const READS_AT_ONCE: usize = 64;
 ///   why, and its stream is closed: on TCP with a reset.
 /// * **Dropping** it closes the stream without a goodbye, which the peer sees
 ///   as [`Cause::Eof`](crate::Cause::Eof). [`close`](Self::close) says goodbye first,
-///   and is Ok only if the peer took in everything that was sent.
+///   and is Ok only if the peer received everything that was sent.
 ///
 /// A `send` that waits takes in up to 256 KiB of messages for later. If the
 /// application goes on sending without reading then, and the peer does the
@@ -214,7 +214,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// and can go on sending.
     ///
     /// When both sides have finished, the connection is
-    /// [`Closed`](crate::PeerEvent::Closed). Whether the peer took everything in,
+    /// [`Closed`](crate::PeerEvent::Closed). Whether the peer received everything,
     /// only [`close`](Self::close) tells, and only until then.
     ///
     /// Cancel safe. If the future is dropped, it is said all the same.
@@ -234,7 +234,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// [`detection_time`](Self::detection_time) if it dies, and within
     /// [`linger`](heartbeat_core::ConfigBuilder::linger) if it lives. What arrives is
     /// kept for [`next`](futures_core::Stream), up to 256 KiB. What comes then is
-    /// thrown away; a peer that leaves too isn't confirmed that. If both threw something
+    /// discarded; a peer that leaves too isn't confirmed that. If both threw something
     /// away, each waits for linger and reports that nothing is confirmed.
     ///
     /// With a protocol of your own, see [`Dialect`](crate::Dialect).

@@ -216,7 +216,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         let _ = pin!(yield_now()).poll(cx);
     }
 
-    /// Whether something lies there that may be a message.
+    /// Whether bytes are buffered that may be a message.
     pub(crate) fn has_unread(&self) -> bool {
         self.transport.unread() > 0
     }

@@ -135,7 +135,7 @@ mod on {
             }
         }
 
-        /// At the first look, and whenever the safety net was spread anew and
+        /// At the first look, and whenever the safety net was spread again and
         /// that went otherwise than before.
         fn look_at_net<S>(&mut self, net: &Net<S>, stream: &S) {
             let status = net.status();

@@ -1,5 +1,5 @@
-//! What a [`Monitor`](crate::Monitor) tells: events, causes of death, and the
-//! ends that a transport can come to.
+//! The reports of a [`Monitor`](crate::Monitor): events, causes of death, and the ends of
+//! a transport.
 //!
 //! This module decides the vocabulary and nothing else. The adapter uses the
 //! same words.

@@ -1,4 +1,4 @@
-//! What is known about a peer at one moment.
+//! A snapshot of a peer.
 //!
 //! This module decides how a [`Monitor`](crate::Monitor) is shown to people
 //! and to metrics. Reading a status changes nothing.

@@ -1,8 +1,8 @@
 //! A heartbeat in a protocol that has a ping of its own, by its codec.
 //!
 //! This module decides how a tokio-util codec is read with and written with, and that
-//! one that panics ends its own connection and nothing else. What its frames look like
-//! is the codec's to say, and when to ping the monitor's.
+//! one that panics ends its own connection and nothing else. The codec decides the form
+//! of its frames, and the monitor when to ping.
 
 use std::{
     collections::VecDeque,

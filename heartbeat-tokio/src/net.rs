@@ -1,7 +1,7 @@
 //! The safety net below one connection.
 //!
-//! This module decides when the kernel is told and asked about the socket of a
-//! [`Heartbeat`](crate::Heartbeat), if there is one. What its answers mean for
+//! This module decides when the socket options of a [`Heartbeat`](crate::Heartbeat) are
+//! set and when the kernel is queried, if there is a socket. What its answers mean for
 //! the peer is decided elsewhere: by [`safety_net`] and by the monitor.
 
 #[cfg(any(feature = "metrics", feature = "tracing"))]

@@ -1,4 +1,4 @@
-//! What a [`Heartbeat`](crate::Heartbeat) asks of the thing that carries its
+//! The interface between a [`Heartbeat`](crate::Heartbeat) and the transport of its
 //! frames.
 //!
 //! This module decides the seam between judging a peer and moving frames. What

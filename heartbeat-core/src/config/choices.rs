@@ -1,4 +1,4 @@
-//! The knobs that are no numbers: what counts as life, and which side asks.
+//! The knobs that aren't numbers: what counts as life, and which side pings first.
 
 /// What counts as a sign of life from the peer.
 ///

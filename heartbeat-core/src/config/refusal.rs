@@ -1,7 +1,7 @@
-//! Which announcements we don't go along with.
+//! Which announcements we refuse.
 //!
-//! This module decides the bounds, from our own configuration. It doesn't decide
-//! what becomes of a peer that is refused.
+//! This module decides the bounds, from our own configuration. It doesn't decide the
+//! consequences for a refused peer.
 
 use core::time::Duration;
 

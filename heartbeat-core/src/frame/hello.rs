@@ -1,4 +1,4 @@
-//! What each side announces about itself.
+//! The announcement of each side.
 //!
 //! This module decides how a Hello lies in its frame, and which values no valid
 //! configuration can announce. It doesn't decide what they mean for the receiver.

@@ -1,7 +1,7 @@
 //! What the state of a foreign protocol allows.
 //!
 //! This module decides what changes when a ping may leave or an answer can be expected
-//! again, or no longer. What the protocol's state is, the driver knows.
+//! again, or no longer. The driver knows the protocol's state.
 
 use core::time::Duration;
 

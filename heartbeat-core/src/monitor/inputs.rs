@@ -1,7 +1,7 @@
-//! What callers tell: arrivals, writes, time, and the application's wishes.
+//! The inputs: arrivals, writes, time, and the application's requests.
 //!
-//! Each input looks first whether it comes so late that we must have slept,
-//! before anything moves the deadline that says so.
+//! Each input first checks whether it is late enough for a local stall, before anything
+//! moves the deadline that shows it.
 
 use crate::{
     config::Evidence,

@@ -1,8 +1,8 @@
-//! How far both sides have come with leaving.
+//! The progress of both sides in leaving.
 //!
 //! This module decides when a Fin, a goodbye, and the answer to the peer's goodbye
-//! are due, and when both sides have said all. It doesn't decide when the
-//! application leaves, nor what a peer that is given up is told.
+//! are due, and when both sides are done. It doesn't decide when the application leaves,
+//! nor the goodbye for a peer that is given up.
 
 use crate::{
     event::{CloseReason, NoDetail},

@@ -1,4 +1,4 @@
-//! How the parts work together: evidence, rounds, and stalls of our own.
+//! How the parts work together: evidence, rounds, and local stalls.
 
 use crate::{config::Evidence, time::Instant};
 

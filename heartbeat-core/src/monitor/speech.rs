@@ -1,7 +1,7 @@
 //! When something must leave so that the peer hears us.
 //!
 //! This module decides since when nothing of ours has left, and that an Alive or a ping
-//! then leaves. Which other frames are due it doesn't decide.
+//! then leaves. It doesn't decide which other frames are due.
 
 use core::time::Duration;
 

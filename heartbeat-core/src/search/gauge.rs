@@ -1,4 +1,4 @@
-//! How long a connection carried nothing.
+//! The idle times of a connection.
 //!
 //! This module decides which idle times a connection survived, and which one may have
 //! ended it. The search decides what follows.

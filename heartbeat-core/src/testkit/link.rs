@@ -1,4 +1,4 @@
-//! What lies between two simulated peers.
+//! The link between two simulated peers.
 //!
 //! This module decides how a link is described, and how a property draws one.
 //! What a link does to a segment is decided in `network`.

@@ -1,4 +1,4 @@
-//! Two peers, what befalls them, and the clock.
+//! Two peers, their faults, and the clock.
 //!
 //! This module decides what can be asked of a simulation and in which order
 //! things happen. A side's own doings are in `peer`, the link's in `network`.

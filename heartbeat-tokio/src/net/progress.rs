@@ -1,9 +1,8 @@
-//! What the peer's kernel has taken, and what lies below a wrapper.
+//! Progress of our data in the peer's kernel, and of bytes below a wrapper.
 //!
 //! This module decides when the kernel's counters are a sign of life: when data of ours
 //! was acknowledged that is ahead of our oldest unanswered ping, and when bytes arrived of
-//! which a wrapper such as TLS has let none through. What is done with it, and what the
-//! monitor makes of it, is decided elsewhere.
+//! which a wrapper such as TLS has let none through. Other modules decide what follows.
 
 use crate::safety_net::TcpInfo;
 

@@ -1,10 +1,9 @@
 //! Observers of all connections: the log, and metrics.
 //!
-//! This module decides what is worth telling and when: what the monitor says
-//! anyway, and what became of its state since the last look. It is never asked
-//! about a message, and changes nothing. How it is told is decided in [`log`]
-//! (feature `tracing`) and [`count`] (feature `metrics`); with neither all of
-//! this is of no size and does nothing.
+//! This module decides what is reported and when: the monitor's events, and the changes
+//! of its state since the last look. It sees no message and changes nothing. [`log`]
+//! (feature `tracing`) and [`count`] (feature `metrics`) decide the form; without both,
+//! all of this has no size and does nothing.
 
 #[cfg(feature = "metrics")]
 mod count;

@@ -1,4 +1,4 @@
-//! How a [`SafetyNet`] reaches a socket, and what became of each option.
+//! Applies a [`SafetyNet`] to a socket, and reports the outcome of each option.
 
 use std::{fmt, io, time::Duration};
 

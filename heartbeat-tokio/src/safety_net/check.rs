@@ -1,4 +1,4 @@
-//! What a socket tells without being read from.
+//! The state of a socket, without reading from it.
 //!
 //! This module decides what counts as gone. It takes neither data nor errors; both are
 //! left to the reader.

@@ -1,4 +1,4 @@
-//! How often the kernel repeats lost data while nothing is heard of a peer.
+//! How often the kernel retransmits while a peer is silent.
 //!
 //! Each retransmission waits twice as long as the one before, so a connection recovers up
 //! to as long again after the end of an outage. `TCP_RTO_MAX_MS` limits the wait. But the

@@ -1,5 +1,5 @@
-//! What the kernel has noted about a TCP connection, and where these notes lie. What
-//! they say of a silent peer is decided in `diagnosis.rs`.
+//! The kernel's data about a TCP connection, and its layout. `diagnosis.rs` decides what
+//! it says about a silent peer.
 
 use std::{io, time::Duration};
 

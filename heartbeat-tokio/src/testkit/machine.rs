@@ -1,4 +1,4 @@
-//! A machine that sleeps when a test says so.
+//! A machine that sleeps on a test's command.
 //!
 //! This module decides nothing: what a connection does when it wakes up is decided as on
 //! a real one.

@@ -1,5 +1,5 @@
-//! A line for tests of your own: two streams in memory, and a handle that does to
-//! them what networks and processes do.
+//! A line for tests of your own: two streams in memory, and a handle that injects the
+//! faults of networks and processes.
 //!
 //! This module decides what a test can do to a line. What each side is told of it is
 //! decided by `state.rs`, and when bytes arrive by `lane.rs`.

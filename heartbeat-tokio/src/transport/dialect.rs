@@ -1,4 +1,4 @@
-//! What an application says of its own protocol.
+//! The properties of an application's own protocol.
 //!
 //! This module decides what follows from that: which errors are an end of the connection
 //! and which a broken rule, what a protocol allows at the moment, and what may come before

@@ -2,8 +2,8 @@
 //!
 //! This module decides how much memory a message takes while it arrives: at
 //! most twice what has arrived and 64 KiB, unless a buffer of that size is
-//! there already. Bytes are read to where they belong. What a part may be like
-//! is checked here, too; what comes between parts is the reader's.
+//! there already. Bytes are read into their final place. Parts are checked here too; the
+//! reader handles frames between parts.
 
 use std::{
     io, mem,

@@ -1,8 +1,8 @@
-//! How much is written before everybody else has a turn.
+//! How much is written before other tasks have a turn.
 //!
-//! This module decides how long a burst is. A writer that goes on until a socket is
-//! full fills the window of the peer's kernel, and the connection then lives on
-//! window probes. It doesn't decide what is written.
+//! This module decides how long a burst is. Writing until the socket blocks fills the
+//! peer's receive window; progress then depends on zero-window probes. It doesn't decide
+//! what is written.
 
 use std::{future::Future, pin::pin, task::Context};
 

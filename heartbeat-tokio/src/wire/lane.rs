@@ -1,7 +1,7 @@
 //! Control frames that wait to be written.
 //!
-//! This module decides how they lie in memory: behind each other, in one piece, and in
-//! none while there are none. It doesn't decide what they are, nor what they overtake.
+//! This module decides how they lie in memory: contiguously, and without a buffer while
+//! there are none. It doesn't decide what they are, nor what they overtake.
 
 use heartbeat_core::{Control, Goodbye, GoodbyeCode};
 

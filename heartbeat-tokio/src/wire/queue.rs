@@ -1,9 +1,9 @@
 //! Messages that wait to be written.
 //!
-//! This module decides how they lie in memory: small payloads are copied behind each
-//! other, large ones stay where they are, and those above 64 KiB are cut into parts. It
-//! knows where a frame ends, and which one was begun. It doesn't decide when anything
-//! is written, nor what goes between.
+//! This module decides how they lie in memory: small payloads are copied into one buffer,
+//! large ones are queued by reference, and those above 64 KiB are cut into parts. It
+//! knows the frame boundaries and the begun frame. It doesn't decide when bytes are
+//! written, nor which frames go in between.
 
 use std::collections::VecDeque;
 

@@ -1,9 +1,8 @@
 //! Bytes in, frames out.
 //!
 //! This module decides how much is read at once, where to, and when a frame's
-//! body is copied. A peer's word about a length is checked before anything is
-//! reserved for it, by `gate`. What a message of several frames is put together in is
-//! for `assembly` to decide.
+//! body is copied. `gate` checks the peer's length before memory is reserved. `assembly`
+//! decides the buffer of a message in several frames.
 
 use std::{
     io, mem,

@@ -1,4 +1,4 @@
-//! What may come of the peer.
+//! Which frames the peer may send.
 //!
 //! This module decides whether a frame may come now, and how long it may be, as soon as
 //! its header is there. No memory is reserved before that. It doesn't decide what a frame

@@ -58,8 +58,8 @@ use crate::{
     wire::Wire,
 };
 
-/// Reads in one poll in which there is nothing to hand out, before everybody else has a
-/// turn. tokio's streams stop by themselves after twice as many; others may never.
+/// Reads per poll without an event to hand out, before yielding. tokio's streams yield by
+/// themselves after twice as many; others may never.
 const READS_AT_ONCE: usize = 64;
 
 /// A stream with a heartbeat.
@@ -103,31 +103,29 @@ const READS_AT_ONCE: usize = 64;
 /// * **Errors are events.** The stream of events ends with exactly one
 ///   terminal event, then `None`. Every message that arrived before the end
 ///   is delivered before it. [`io_error`](Self::io_error) keeps the operating
-///   system's words.
+///   system's error.
 /// * **Poll it.** Beats are answered and deadlines are kept while this is
 ///   polled, as a stream or by a pending `send`, `flush` or `close`. An
-///   application that works for long between two reads looks hung to its peer
-///   and is told of its own [`LocalStall`](crate::PeerEvent::LocalStall).
-///   Give each connection a task of its own: many busy ones in one task share
-///   its turns.
-/// * **No write is awaited** by the stream of events. A peer that stops
-///   reading doesn't stop the timer, nor does a `send` that waits for it: it
+///   application that works for a long time between two reads looks hung to its
+///   peer, and receives a [`LocalStall`](crate::PeerEvent::LocalStall). Give each
+///   connection a task of its own: busy connections in one task share its turns.
+/// * **No write is awaited** by the stream of events. Neither a peer that
+///   stops reading nor a `send` that waits for it stops the timer: the `send`
 ///   ends with [`SendError::Dead`].
 /// * **Control frames overtake** queued messages.
 /// * **Cancel safe.** Dropping the future of `next`, `send`, `flush` or
 ///   `close` loses nothing; a dropped `send` may or may not have queued its
 ///   message, as with any `Sink`.
-/// * **Verdicts are told.** A peer that is given up gets a goodbye that says
-///   why, and its stream is closed: on TCP with a reset.
+/// * **Verdicts are told.** A peer that is given up gets a goodbye with
+///   the reason, and its stream is closed: on TCP with a reset.
 /// * **Dropping** it closes the stream without a goodbye, which the peer sees
 ///   as [`Cause::Eof`](crate::Cause::Eof). [`close`](Self::close) says goodbye first,
 ///   and is Ok only if the peer received everything that was sent.
 ///
-/// A `send` that waits takes in up to 256 KiB of messages for later. If the
-/// application goes on sending without reading then, and the peer does the
-/// same, each waits for the other and both are alive: give
-/// [`write_stall`](heartbeat_core::ConfigBuilder::write_stall) a limit if your
-/// protocol can get there.
+/// A `send` that waits keeps up to 256 KiB of arriving messages. If both applications
+/// keep sending without reading, each waits for the other and both are alive. Set
+/// [`write_stall`](heartbeat_core::ConfigBuilder::write_stall) if that can happen in your
+/// protocol.
 ///
 /// # Panics
 ///
@@ -178,8 +176,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// within `max_missed · timeout`. See
     /// [`Monitor::probe`](heartbeat_core::Monitor::probe).
     ///
-    /// If the answer comes while we don't read or were asleep, no round trip
-    /// can be measured with it: the peer is asked again as soon as it can be.
+    /// An answer that comes during a pause or a local stall gives no round trip: the peer
+    /// is pinged again as soon as possible.
     pub fn probe(&mut self) {
         self.judge.probe();
         self.wakers.wake_reader();
@@ -188,8 +186,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Sets another [`interval`](heartbeat_core::ConfigBuilder::interval) from now on,
     /// which the peer is told with another Hello, where the protocol has one. The
     /// detection time changes by as much, and the safety net follows. See
-    /// [`Monitor::set_interval`](heartbeat_core::Monitor::set_interval). The interval that
-    /// it has already costs nothing.
+    /// [`Monitor::set_interval`](heartbeat_core::Monitor::set_interval). Setting the
+    /// current interval does nothing.
     ///
     /// # Errors
     ///
@@ -214,15 +212,15 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// and can go on sending.
     ///
     /// When both sides have finished, the connection is
-    /// [`Closed`](crate::PeerEvent::Closed). Whether the peer received everything,
-    /// only [`close`](Self::close) tells, and only until then.
+    /// [`Closed`](crate::PeerEvent::Closed). Only [`close`](Self::close), before that,
+    /// confirms that the peer received everything.
     ///
-    /// Cancel safe. If the future is dropped, it is said all the same.
+    /// Cancel safe. The Fin is sent even if the future is dropped.
     ///
     /// # Errors
     ///
-    /// How the connection ended; [`SendError::Unfinishable`] if the protocol can't say
-    /// it.
+    /// The end of the connection; [`SendError::Unfinishable`] if the protocol has no such
+    /// end.
     pub async fn finish(&mut self) -> Result<(), SendError> {
         poll_fn(|cx| self.poll_finish(cx)).await
     }
@@ -232,10 +230,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     ///
     /// The peer is judged as before meanwhile, so this ends within
     /// [`detection_time`](Self::detection_time) if it dies, and within
-    /// [`linger`](heartbeat_core::ConfigBuilder::linger) if it lives. What arrives is
-    /// kept for [`next`](futures_core::Stream), up to 256 KiB. What comes then is
-    /// discarded; a peer that leaves too isn't confirmed that. If both threw something
-    /// away, each waits for linger and reports that nothing is confirmed.
+    /// [`linger`](heartbeat_core::ConfigBuilder::linger) if it lives. Up to 256 KiB of
+    /// arriving messages are kept for [`next`](futures_core::Stream). Later ones are
+    /// discarded, and the goodbye of a peer that leaves too isn't confirmed then. If both
+    /// sides discarded messages, each waits for linger and reports that nothing is
+    /// confirmed.
     ///
     /// With a protocol of your own, see [`Dialect`](crate::Dialect).
     ///
@@ -248,7 +247,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     }
 
     /// The same as [`close`](Self::close), with a reason: 0, 1 and 64 to 127 are the
-    /// codes with which a side leaves. Any other is taken for 0.
+    /// codes with which a side leaves. Any other counts as 0.
     ///
     /// # Errors
     ///

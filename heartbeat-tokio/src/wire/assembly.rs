@@ -31,7 +31,8 @@ pub(super) struct Assembly {
     part: Part,
     /// A part is whole, which wasn't reported yet.
     untold: bool,
-    /// A whole part was read at once, and more was there.
+    /// Several parts are probably there at once: the last read gave more than one, or all
+    /// that it had room for.
     plenty: bool,
 }
 
@@ -60,10 +61,8 @@ impl Assembly {
         let length = length as usize;
         // Headers lie between the parts until they are moved.
         let room = length + HEADER * FURTHER + NEXT;
-        let buffer = pool::take_large(room)
-            .unwrap_or_else(|| BytesMut::with_capacity(beginning(room, arrived)));
         Box::new(Self {
-            buffer,
+            buffer: pool::take_large(room, beginning(room + pool::PAGE, arrived)),
             length,
             part: Part::Begun { missing },
             untold: false,
@@ -131,7 +130,10 @@ impl Assembly {
             let (end, rest) = self.join_parts(before + of_part);
             behind.extend_from_slice(self.buffer.get(rest..).unwrap_or_default());
             self.buffer.truncate(end);
-            self.plenty = some == room && some > PART / 2;
+            self.plenty = match some == room {
+                true => self.plenty || some > PART / 2,
+                false => some > PART,
+            };
             if some < room || !behind.is_empty() || read > AT_ONCE {
                 break;
             }

@@ -34,7 +34,7 @@ mod nats;
 #[allow(dead_code, reason = "likewise")]
 #[path = "../../../examples/redis/resp.rs"]
 mod resp;
-#[allow(dead_code, reason = "likewise")]
+#[allow(dead_code, clippy::duplicate_mod, reason = "another test has it too")]
 #[path = "../../../examples/stomp/stomp.rs"]
 mod stomp;
 

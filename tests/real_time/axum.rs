@@ -28,9 +28,9 @@ use axum::{
     routing::any,
 };
 use futures::SinkExt;
-use heartbeat_tests::{Watched, ms, quick, scripted::filler, secs};
+use heartbeat_tests::{Watched, ms, patient, quick, scripted::filler, secs};
 use heartbeat_tokio::{
-    Cause, Config, Diagnosis, Heartbeat, NetStatus, PeerEvent,
+    Cause, Diagnosis, Heartbeat, NetStatus, PeerEvent,
     websocket::{Library, Message, OwnFrames, SUBPROTOCOL, TcpSocket},
 };
 use tokio::{
@@ -203,7 +203,7 @@ async fn a_frozen_client_of_axum_is_found_in_time_and_its_socket_is_closed() {
 
 #[cfg(target_os = "linux")] // whose kernel tells what arrives
 mod a_slow_line {
-    use heartbeat_tests::patient;
+    use heartbeat_tokio::Config;
     use tokio::{io::AsyncWriteExt, time::interval};
 
     use super::*;

@@ -234,7 +234,7 @@ where
 /// What loads is valid, and the same again when it is written and loaded. A layer by
 /// itself loads exactly if the file does.
 pub fn configuration(bytes: &[u8]) {
-    let Ok(text) = str::from_utf8(bytes) else {
+    let Ok(text) = std::str::from_utf8(bytes) else {
         return;
     };
     let toml = toml::from_str::<Config>(text).ok();

@@ -38,7 +38,7 @@ enum Stage {
     /// Writing has failed so. What can still be read is read first.
     WriteFailed {
         end: End,
-        /// The reactor had a turn since: it knows what there is to read.
+        /// The reactor had a turn since, so readiness is up to date.
         has_waited: bool,
     },
     /// The monitor has said how it ended.
@@ -165,7 +165,7 @@ impl Ending {
         self.words().said.get_or_insert(detail);
     }
 
-    /// So many bytes were queued before messages were given up, and so many are now.
+    /// Messages were given up: `queued` bytes waited before, and `left` now.
     pub(super) fn note_given_up(&mut self, queued: usize, left: usize) {
         self.words().given_up = queued.wrapping_sub(left);
     }
@@ -355,7 +355,7 @@ const fn may_follow(how: &Ended, is_ours: bool) -> bool {
         Ended::Closed(reason) => !matches!(reason, CloseReason::Peer { .. }),
         Ended::Dead(death) => match death.cause {
             Cause::GivenUp { .. } => false,
-            // What was taken in is right, whatever else is wrong.
+            // What was delivered is right, whatever else is wrong.
             Cause::Silent | Cause::WriteStalled | Cause::NotReading => true,
             _ => !is_ours,
         },

@@ -1,8 +1,9 @@
 //! What comes from the peer.
 //!
-//! This module decides what the monitor is told of it, and what a read is charged for. It touches no field of another module: the monitor is told
-//! through `judge`, and what becomes of a message is for `inbox` to say. How frames lie
-//! on the wire is the transport's to know, and what they mean the monitor's.
+//! This module decides what the monitor is told of it, and what a read is charged for. It
+//! touches no field of another module: the monitor is told through `judge`, and what
+//! becomes of a message is for `inbox` to say. How frames lie on the wire is the
+//! transport's to know, and what they mean the monitor's.
 
 use std::{
     future::{Future, poll_fn},
@@ -27,7 +28,7 @@ const LARGE: usize = 16 * 1024;
 const UNIT: usize = 8 * 1024;
 
 /// The state of the peer's direction.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Receiving {
     decoder: Decoder,
     /// The stream has nothing more to read: it has ended, or failed.
@@ -39,9 +40,10 @@ pub(super) struct Receiving {
 }
 
 /// How far what was read is taken apart.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 enum Decoder {
     /// To its end.
+    #[default]
     Idle,
     /// Frames of the last read may be whole.
     Unseen {
@@ -55,15 +57,6 @@ enum Decoder {
 }
 
 impl Receiving {
-    pub(super) fn new() -> Self {
-        Self {
-            decoder: Decoder::Idle,
-            is_read_out: false,
-            is_spent: false,
-            reads: 0,
-        }
-    }
-
     // ---- what was read ---------------------------------------------------
 
     /// How many reads have given something; wraps.
@@ -210,12 +203,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// Takes frames out of what was read, up to a message or to something else that has
     /// to be told or answered first. Pings that follow each other are answered once.
-    #[inline(always)] // so that the message is moved once
     pub(super) fn take_message(&mut self) -> Option<C::Message> {
         while self.receiving.has_unseen() {
-            if let Some(message) = self.transport.next_message() {
-                return self.note_message(message);
-            }
             match self.next_frame() {
                 Some(Frame::Data(message)) => return self.note_message(message),
                 Some(Frame::Other) => {
@@ -235,7 +224,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     }
 
     /// A frame, if a whole one is next, as long as frames are of interest.
-    #[inline(always)] // as above
     pub(super) fn next_frame(&mut self) -> Option<Frame<C::Message>> {
         while !matches!(self.receiving.decoder, Decoder::Stopped) {
             let frame = self.transport.next_frame();
@@ -260,8 +248,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     }
 
     /// A message was taken out. If it proves something, that is told before it.
-    #[inline(always)]
-    fn note_message(&mut self, message: C::Message) -> Option<C::Message> {
+    #[inline(always)] // so that the message is moved once
+    pub(super) fn note_message(&mut self, message: C::Message) -> Option<C::Message> {
         if self.note_sign() {
             self.arrivals.begin_message();
             // Our application may take its time before it comes back for more.
@@ -375,8 +363,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     pub(super) fn settle_arrivals(&mut self) {
         if self.arrivals.are_relaxed() {
             let now = self.judge.now();
-            let arrivals = &mut self.arrivals;
-            if let Some(at) = arrivals.settle(self.judge.config(), now) {
+            if let Some(at) = self.arrivals.settle(self.judge.config(), now) {
                 self.judge.tell_at(at, Monitor::handle_bytes);
                 self.count_incomplete();
             }

@@ -487,7 +487,7 @@ export class Heartbeat extends EventTarget {
    */
   #beginRound(due) {
     const { timeout, maxMissed } = this.#config;
-    // The first interval may be shorter than others, and asking along comes early;
+    // The first interval may be shorter than others, and a piggybacked ping is early;
     // the verdict isn't sooner.
     const shortest = this.#heardAt + this.#idleInterval() * (1 - JITTER);
     const base = this.#probed ? due : Math.max(due, shortest);

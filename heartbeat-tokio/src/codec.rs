@@ -1,8 +1,8 @@
 //! A heartbeat in a protocol that has a ping of its own, by its codec.
 //!
 //! This module decides how a tokio-util codec is read with and written with, and that
-//! one that panics ends its own connection and nothing else. What its frames look like
-//! is the codec's to say, and when to ping the monitor's.
+//! one that panics ends its own connection and nothing else. The codec decides the form
+//! of its frames, and the monitor when to ping.
 
 use std::{
     collections::VecDeque,
@@ -44,7 +44,7 @@ pub struct Codec<C> {
     /// anything.
     codec: Result<C, Panicked>,
     read: BytesMut,
-    /// Bytes that somebody else had read, as long as they count as unread.
+    /// Bytes that were read before this connection began, while they count as unread.
     handed_over: usize,
     /// The stream has ended.
     eof: bool,
@@ -54,7 +54,7 @@ pub struct Codec<C> {
     arrived: usize,
     doorman: Doorman,
     write: BytesMut,
-    /// So many bytes of `write` reach to the end of the last control frame.
+    /// The length of `write` up to the end of the last control frame.
     control: usize,
     /// A control frame that the codec couldn't encode.
     refused: Option<io::Error>,
@@ -234,7 +234,7 @@ where
         !self.write.is_empty()
     }
 
-    /// Where a frame ends in what was encoded, nobody knows: all of it stays.
+    /// The ends of encoded frames are unknown, so all of it stays.
     fn give_up(&mut self) {}
 
     fn push_goodbye(&mut self, code: GoodbyeCode, detail: Detail) {

@@ -212,8 +212,8 @@ where
     T: Dialect,
     Frames<T>: Transport<T>,
 {
-    /// Wraps something that sends and receives whole frames already, such as
-    /// a WebSocket: a [`Stream`](futures_core::Stream) of `Result<Frame<M>, E>` that is a `Sink` of
+    /// Wraps a transport of whole frames, such as a WebSocket: a
+    /// [`Stream`](futures_core::Stream) of `Result<Frame<M>, E>` that is a `Sink` of
     /// [`Frame<M>`](crate::Frame) too. As a [`Dialect`] it says what its protocol lacks.
     ///
     /// It is closed, as a sink, and dropped when the connection has ended, before the
@@ -247,9 +247,8 @@ where
 }
 
 impl<S, C: Transport<S>> Heartbeat<S, C> {
-    /// Says where the socket is, if the stream is a wrapper around one, as
-    /// with TLS. Then the safety net is spread below it, as it is by itself
-    /// below a plain [`TcpStream`].
+    /// Names the socket below a wrapper such as TLS. The safety net is then set on it, as
+    /// it is by itself below a plain [`TcpStream`].
     ///
     /// ```
     /// # use heartbeat_tokio::{Config, Heartbeat};
@@ -264,8 +263,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self
     }
 
-    /// Spreads this safety net instead of the one that is derived from the
-    /// timings.
+    /// Sets this safety net instead of the one derived from the timings.
     pub fn with_safety_net(mut self, net: &SafetyNet) -> Self {
         self.replace_net(net);
         self

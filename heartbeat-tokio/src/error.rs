@@ -116,12 +116,12 @@ pub enum TrySendError<M> {
     Failed(#[from] SendError),
 }
 
-/// [`close`](crate::Heartbeat::close) can't say that the peer took in everything that
-/// was sent.
+/// [`close`](crate::Heartbeat::close) can't confirm that the peer received everything
+/// that was sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive] // later versions may tell more apart
 pub enum CloseError {
-    /// The connection ended in another way than by our goodbye. What the peer took in
+    /// The connection ended in another way than by our goodbye. What the peer received
     /// before is unknown.
     #[error("the peer is dead: {death}; {unwritten} bytes were never written")]
     Dead {
@@ -132,7 +132,7 @@ pub enum CloseError {
         /// around messages included. They certainly haven't arrived.
         unwritten: usize,
     },
-    /// The peer lives, or left too, and didn't say that it took everything in.
+    /// The peer lives, or left too, and didn't say that it received everything.
     #[error(
         "the peer didn't confirm that it took everything in; {unwritten} bytes were never written"
     )]
@@ -142,7 +142,7 @@ pub enum CloseError {
     },
 }
 
-/// What a codec said of a message that it can't encode: the codec's own error.
+/// The codec's own error for a message that it can't encode.
 #[derive(Clone, Debug)]
 pub struct EncodeError(Arc<dyn Error + Send + Sync>);
 
@@ -177,8 +177,8 @@ impl Eq for EncodeError {}
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive] // later versions may tell more apart
 pub enum ProbeError {
-    /// The peer isn't dead, for something else came from it, but it answered
-    /// no ping. Or we aren't reading because our inbox is full.
+    /// The peer isn't dead, because other bytes came from it, but it answered no ping. Or
+    /// we aren't reading because our inbox is full.
     #[error("no answer within {waited:?}")]
     Unanswered {
         /// How long was waited: the detection time.

@@ -16,8 +16,7 @@ pub type CloseReason = heartbeat_core::CloseReason<Detail>;
 /// The verdict: why the peer counts as dead, and what was known of it.
 pub type Death = heartbeat_core::Death<Detail>;
 
-/// What a goodbye says besides its code: text, at most
-/// [`Goodbye::MAX_DETAIL`] bytes of it, and often none.
+/// The text of a goodbye, at most [`Goodbye::MAX_DETAIL`] bytes of it, and often none.
 ///
 /// It is for people. One that arrived is the peer's, unchanged: nothing may be
 /// concluded from it, and a log should escape it, as its `Debug` does.
@@ -139,8 +138,8 @@ pub enum PeerEvent<M> {
         /// How long the silence was.
         silent_for: Duration,
     },
-    /// *We* were asleep, or the runtime was blocked; the peer isn't blamed
-    /// for it.
+    /// Our own process was late: it slept, or the runtime was blocked. The peer isn't
+    /// blamed.
     LocalStall {
         /// How long after the deadline we woke up.
         late: Duration,

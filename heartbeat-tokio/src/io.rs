@@ -37,7 +37,7 @@ const AT_ONCE: usize = 64 * 1024;
 /// | the peer left with another code | reads, and flushes of what was written, are [`ConnectionAborted`](ErrorKind::ConnectionAborted) |
 /// | the verdict: the peer is [dead](PeerEvent::Dead) | reads and writes are an error whose kind is the cause's, such as [`TimedOut`](ErrorKind::TimedOut) for a silent peer; its [`source`](std::error::Error::source) is the [`Death`](crate::Death) |
 /// | [`shutdown`](tokio::io::AsyncWriteExt::shutdown) | everything is written, and then [`finish`](Sender::finish)ed. Reads go on |
-/// | dropped | a goodbye behind everything that was written; what the peer sends is thrown away |
+/// | dropped | a goodbye behind everything that was written; what the peer sends is discarded |
 ///
 /// So a peer that is killed is an [`UnexpectedEof`](ErrorKind::UnexpectedEof), where a
 /// TCP stream would just end.

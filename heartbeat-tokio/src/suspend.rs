@@ -1,11 +1,11 @@
-//! Sleep of the whole machine, in which the monotonic clock stands still.
+//! Suspends of the machine, during which the monotonic clock stops.
 //!
 //! This module decides that the machine has slept, for how long, and that every
-//! connection is polled then. On Linux and Apple's systems the clock behind tokio's timers
-//! stands still in suspend: after an hour of sleep no timer is late, and a peer that is
-//! long gone would have its whole detection time again. So it is compared with a clock
-//! that goes on. What a connection does with the difference is its own stall, judged as
-//! any other.
+//! connection is polled then. On Linux and Apple's systems the clock of tokio's timers
+//! stops during suspend: after an hour of sleep no timer is late, and a peer that is long
+//! gone would have its whole detection time again. So it is compared with a clock that
+//! goes on. What a connection does with the difference is its own stall, judged as any
+//! other.
 
 use std::{
     fmt,
@@ -76,7 +76,7 @@ impl Machine {
         self.slept.load(Relaxed)
     }
 
-    /// It slept for so long, and woke up just now.
+    /// It slept for this long, and woke up just now.
     pub(crate) fn wake_up(&self, slept: Duration) {
         let micros = u64::try_from(slept.as_micros()).unwrap_or(u64::MAX);
         // Never zero: a task that is woken sees the reason by the change.

@@ -80,14 +80,14 @@ pub(crate) struct Timer {
     /// It isn't moved away by less than this. Moving it costs a fraction of
     /// what a wake-up in vain does, but more than nothing. Microseconds.
     step: u64,
-    /// The runtime that fires it, whoever polls the connection: another one may be idle
-    /// when it is time. None if the connection was made outside of a runtime; then it is
-    /// the first that polls.
+    /// The runtime that fires it, whichever runtime polls the connection: another one may
+    /// be idle when it is time. None if the connection was made outside of a runtime;
+    /// then it is the first that polls.
     runtime: Option<Handle>,
     sleep: Option<Pin<Box<Sleep>>>,
     /// When it fires. It may be earlier than needed, never later.
     armed: Option<Instant>,
-    /// Whom it wakes.
+    /// The waker.
     waker: Option<Waker>,
     /// The same, when the machine has slept.
     alarm: Option<Alarm>,
@@ -119,7 +119,7 @@ impl Timer {
         self.served();
     }
 
-    /// It is this runtime's from now on, and has to be armed anew.
+    /// It is this runtime's from now on, and has to be armed again.
     pub(crate) fn move_here(&mut self) {
         self.runtime = Handle::try_current().ok();
         self.sleep = None;

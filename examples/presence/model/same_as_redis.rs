@@ -128,7 +128,7 @@ fn script() -> impl Strategy<Value = Script> {
     });
     let leave = (0..4_u64, any::<bool>());
     prop_oneof![
-        4 => (0..3_u8).prop_map(|known| Script::Register { known }),
+        4 => Just(Script::Register),
         3 => Just(Script::Refresh),
         6 => enter,
         4 => leave.prop_map(|(connection, at_once)| Script::Leave { connection, at_once }),
@@ -184,18 +184,10 @@ fn run(redis: &mut Connection, gateway: u8, epoch: u8, script: &Script, losses: 
     let code = redis::Script::new(include_str!("../presence/presence.lua"));
     let mut call = code.key(PREFIX);
     let (operation, arguments) = match script {
-        Script::Register { known } => {
-            let known = if *known == 0 {
-                String::new()
-            } else {
-                known.to_string()
-            };
+        Script::Register => {
             let number = (1 + losses).to_string();
             let (ttl, grace) = (LONG.to_string(), LONG.to_string());
-            (
-                "register",
-                vec![ttl, grace, gateway.to_string(), known, number],
-            )
+            ("register", vec![ttl, grace, gateway.to_string(), number])
         }
         Script::Refresh => ("refresh", vec![LONG.to_string(), LONG.to_string()]),
         Script::Enter {
@@ -223,12 +215,14 @@ fn run(redis: &mut Connection, gateway: u8, epoch: u8, script: &Script, losses: 
     match (script, reply) {
         (_, Err(error)) if error.code() == Some("FENCED") => Reply::Fenced,
         (_, Err(error)) => panic!("{script:?}: {error}"),
-        (Script::Register { .. }, Ok(number)) => {
-            Reply::Registered(redis::from_redis_value(number).unwrap())
+        (Script::Register, Ok(number)) => {
+            let (number, is_quiet) = redis::from_redis_value(number).unwrap();
+            Reply::Registered(number, is_quiet)
         }
         (Script::Refresh, Ok(reply)) => {
-            let (entries, _): (usize, i64) = redis::from_redis_value(reply).unwrap();
-            Reply::Refreshed(entries)
+            let reply = redis::from_redis_value(reply).unwrap();
+            let (entries, _, is_quiet): (usize, i64, bool) = reply;
+            Reply::Refreshed(entries, is_quiet)
         }
         (_, Ok(_)) => Reply::Done,
     }

@@ -21,6 +21,8 @@ pub(super) struct Local {
     leaving: BTreeSet<u64>,
     /// The number of the store that knows whatever a store has ever confirmed.
     store: Option<String>,
+    /// The store is new: what it confirms it may announce later.
+    is_quiet: bool,
     closing: bool,
 }
 
@@ -32,14 +34,13 @@ struct Connection {
     ending: Option<Ending>,
 }
 
-/// Whether a store, in any epoch, has announced the user for this connection.
+/// Whether a store has announced the user for this connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Known {
     /// It wasn't told.
     No,
-    /// It was told, and hasn't replied.
+    /// It was told, and hasn't replied, or was new.
     Perhaps,
-    /// It has replied.
     Yes,
 }
 
@@ -102,7 +103,8 @@ impl Local {
     /// A new epoch has begun, in the store of this number, which has removed our entries:
     /// all are told again. An end needn't be, the store has seen to it; but one that has
     /// lost its data never knew of the entry, and nobody would announce the end.
-    pub(super) fn begin(&mut self, store: &str) {
+    pub(super) fn begin(&mut self, store: &str, is_quiet: bool) {
+        self.is_quiet = is_quiet;
         let known = self.store.get_or_insert_with(|| store.to_owned());
         if known == store {
             self.leaving.clear();
@@ -147,7 +149,8 @@ impl Local {
             match order {
                 Order::Enter { connection, .. } => {
                     self.entering.remove(connection);
-                    if let Some(entered) = self.connections.get_mut(connection) {
+                    let entered = self.connections.get_mut(connection);
+                    if let Some(entered) = entered.filter(|_| !self.is_quiet) {
                         entered.known = Known::Yes;
                     }
                 }
@@ -167,14 +170,20 @@ impl Local {
         }
     }
 
+    /// Whether the store has announced all that it was told.
+    pub(super) fn hear(&mut self, is_quiet: bool) {
+        if std::mem::replace(&mut self.is_quiet, is_quiet) && !is_quiet {
+            for (connection, it) in &mut self.connections {
+                if !self.entering.contains(connection) {
+                    it.known = Known::Yes;
+                }
+            }
+        }
+    }
+
     /// The connections that have an entry once everything has been told.
     pub(super) fn entries(&self) -> usize {
         self.connections.len() - self.entering.len()
-    }
-
-    /// The number of the store that we had.
-    pub(super) fn store(&self) -> &str {
-        self.store.as_deref().unwrap_or("")
     }
 
     pub(super) fn close(&mut self) {

@@ -1,7 +1,7 @@
 //! What the state of a foreign protocol allows.
 //!
 //! This module decides what changes when a ping may leave or an answer can be expected
-//! again, or no longer. What the protocol's state is, the driver knows.
+//! again, or no longer. The driver knows the protocol's state.
 
 use core::time::Duration;
 
@@ -27,7 +27,7 @@ pub struct Dialogue {
     /// Whether an answer can be expected now. While it can't, the peer isn't judged and
     /// its state is [`Occupied`](crate::State::Occupied).
     pub answers: bool,
-    /// How often the peer sends a beat by itself, if nobody answers beats. It makes the
+    /// The time between the peer's own beats, if beats aren't answered. It makes the
     /// interval at least as long, and so the detection time, up to
     /// [`max_stretch`](crate::ConfigBuilder::max_stretch).
     pub beats_every: Option<Duration>,

@@ -1,4 +1,4 @@
-//! What the peer counts as, and what is waited for.
+//! The state of the peer, and its deadline.
 //!
 //! This module decides the deadline of each state. It doesn't decide when a state
 //! is entered, nor what is sent in it.

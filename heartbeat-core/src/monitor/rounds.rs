@@ -1,4 +1,4 @@
-//! How the parts work together: evidence, rounds, and stalls of our own.
+//! How the parts work together: evidence, rounds, and local stalls.
 
 use crate::{config::Evidence, time::Instant};
 
@@ -231,8 +231,8 @@ impl Monitor {
         });
         match self.life {
             Life::Idle(_) if purpose == Purpose::Probe => {
-                // Evidence came before the probe left. It was asked for all
-                // the same, and whoever waits for it mustn't wait for ever.
+                // Evidence came before the probe left. The probe was requested all the
+                // same, and its caller mustn't wait forever.
                 let base = self.interval_base().min(now);
                 let mut round = Round::new(&self.timing, base, now);
                 round.ping_left(&self.timing, expected, now);
@@ -253,7 +253,7 @@ impl Monitor {
     }
 
     /// A ping on which no round depends left at `now`, or had left by then.
-    /// Says whether that drew the interval in force anew.
+    /// Says whether that drew the interval in force again.
     pub(super) fn keepalive_left(&mut self, now: Instant) -> bool {
         if !self.has_alive() {
             self.sign_left(now);

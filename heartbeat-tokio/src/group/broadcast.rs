@@ -41,7 +41,7 @@ pub enum Slow {
     Wait,
 }
 
-/// What became of a [broadcast](Group::broadcast) message.
+/// The result of a [broadcast](Group::broadcast).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive] // later versions may tell more
 pub struct Broadcast<K> {

@@ -38,7 +38,7 @@ enum Stage {
     /// Writing has failed so. What can still be read is read first.
     WriteFailed {
         end: End,
-        /// The reactor had a turn since: it knows what there is to read.
+        /// The reactor had a turn since, so readiness is up to date.
         has_waited: bool,
     },
     /// The monitor has said how it ended.
@@ -166,14 +166,14 @@ impl Ending {
         self.words().said.get_or_insert(detail);
     }
 
-    /// So many bytes of messages were given up, and so many say our last word instead.
+    /// Messages of `given_up` bytes were given up, for a last word of `last_word` bytes.
     pub(super) fn note_last_word(&mut self, given_up: usize, last_word: usize) {
         let words = self.words();
         words.given_up = given_up;
         words.last_word = last_word;
     }
 
-    /// How many bytes of messages aren't written, if so many of all are left.
+    /// The bytes of messages that aren't written, if `left` bytes are in all.
     fn unwritten(&self, left: usize) -> usize {
         self.words.as_ref().map_or(left, |words| {
             left.saturating_sub(words.last_word) + words.given_up
@@ -369,7 +369,7 @@ const fn may_follow(how: &Ended, is_ours: bool) -> bool {
         Ended::Closed(reason) => !matches!(reason, CloseReason::Peer { .. }),
         Ended::Dead(death) => match death.cause {
             Cause::GivenUp { .. } => false,
-            // What was taken in is right, whatever else is wrong.
+            // What was delivered is right, whatever else is wrong.
             Cause::Silent | Cause::WriteStalled | Cause::NotReading => true,
             _ => !is_ours,
         },

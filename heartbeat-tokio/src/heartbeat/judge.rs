@@ -137,7 +137,7 @@ impl Judge {
         Ok(())
     }
 
-    /// Asks again if the answer that somebody waits for is worth nothing.
+    /// Pings again if the awaited answer proves nothing.
     pub(super) fn probe_again(&mut self) {
         if self.is_probing {
             self.probe();
@@ -220,7 +220,7 @@ impl Judge {
         self.timer.arm(self.clock, deadline, cx)
     }
 
-    /// Makes sure that the timer has fired by `deadline`, whoever is woken.
+    /// Makes sure that the timer has fired by `deadline`, whichever side is woken.
     pub(super) fn advance(&mut self, deadline: Instant) {
         self.timer.advance(self.clock, deadline);
     }

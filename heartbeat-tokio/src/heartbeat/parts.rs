@@ -1,7 +1,7 @@
 //! A connection that is taken apart.
 //!
-//! This module decides what is left of one for whoever takes it over. It touches no field
-//! of another module.
+//! This module decides what a caller that takes it over receives. It touches no field of
+//! another module.
 
 use std::{collections::VecDeque, io, sync::Arc};
 
@@ -114,8 +114,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
-    /// Takes out what there is to tell; the rest is of no use any more. If it hasn't
-    /// ended, nobody serves it any more, and that is its end.
+    /// Takes out the remaining events; the rest is dropped. If the connection hasn't
+    /// ended, it ends now, because nothing serves it.
     pub(crate) fn take_remains(&mut self) -> Remains<C::Message> {
         if !self.has_ended() {
             self.end(End::Io);
@@ -124,7 +124,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         while let Some(event) = self.next_event() {
             inbox.push(event, 0, None);
         }
-        // What was read since the terminal event was told is nobody's.
+        // Bytes read after the terminal event are dropped.
         while !self.has_finished() {
             let Some(Frame::Data(message)) = self.next_frame() else {
                 break;

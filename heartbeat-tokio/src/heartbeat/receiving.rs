@@ -402,8 +402,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.arrivals.count(self.transport.incomplete());
     }
 
-    /// Every whole frame was taken out. What there is of another one is evidence if
-    /// it came fast enough.
+    /// Every whole frame was taken out. The bytes of an incomplete one are evidence if
+    /// they came fast enough.
     fn note_incomplete(&mut self) {
         let at = self.arrivals.last();
         let monitor = self.judge.monitor();

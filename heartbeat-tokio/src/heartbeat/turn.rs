@@ -34,8 +34,7 @@ enum Turn<M> {
 }
 
 impl<S, C: Transport<S>> Heartbeat<S, C> {
-    /// What there is most often: a message that lies there, and nothing else to
-    /// see to.
+    /// The most frequent case: a message is ready, and nothing else is due.
     #[inline(always)] // so that the message is moved once
     pub(crate) fn next_message(&mut self) -> Option<C::Message> {
         if !self.has_unseen() || !self.judge.is_quiet() || self.has_events() {
@@ -54,9 +53,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if event.is_pending() {
             self.receiving.end_turn();
             if is_refused {
-                // Others in this task used its budget up, and so nothing could be read or
-                // written. The runtime wakes us later, of which whoever polls many in one
-                // task learns nothing, and so polls all the others in vain.
+                // Other futures of this task used its budget up, so nothing could be read
+                // or written. The runtime's deferred wake-up bypasses this waker, so a
+                // task that polls many connections would poll all others in vain.
                 cx.waker().wake_by_ref();
             }
         }
@@ -220,13 +219,12 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         let _ = pin!(yield_now()).poll(cx);
     }
 
-    /// Whether something lies there that may be a message.
+    /// Whether bytes are buffered that may be a message.
     pub(crate) fn has_unread(&self) -> bool {
         self.transport.unread() > 0
     }
 
-    /// While a sender waits the connection is served all the same; what arrives is kept
-    /// for whoever reads.
+    /// Serves the connection while a sender waits; events are queued for the reader.
     pub(super) fn serve(&mut self, cx: &mut Context<'_>) {
         self.take_in(cx, |_| true);
         let has_events = self.has_events();

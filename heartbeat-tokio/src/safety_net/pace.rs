@@ -1,12 +1,11 @@
-//! How often the kernel repeats lost data while nothing is heard of a peer.
+//! How often the kernel retransmits while a peer is silent.
 //!
-//! Each retransmission waits twice as long as the one before, so an outage lasts up to
-//! twice as long for those who wait for its end. `TCP_RTO_MAX_MS` limits the wait. But
-//! the kernel counts retransmissions. With a limit below the round trip it repeats what
-//! isn't lost, and after fifteen repetitions it gives up a peer that is heard all the
-//! time. This module decides how long the limit is, and in which state of a socket it
-//! can't end the connection before the heartbeat would. When it applies is decided in
-//! `net.rs`.
+//! Each retransmission waits twice as long as the one before, so a connection recovers up
+//! to as long again after the end of an outage. `TCP_RTO_MAX_MS` limits the wait. But the
+//! kernel counts retransmissions. With a limit below the round trip it repeats what isn't
+//! lost, and after fifteen repetitions it gives up a peer that is heard all the time.
+//! This module decides how long the limit is, and in which state of a socket it can't end
+//! the connection before the heartbeat would. When it applies is decided in `net.rs`.
 
 use std::time::Duration;
 

@@ -132,7 +132,7 @@ impl Beats for Pings {
     fn decode(&mut self, packet: Packet, _: usize) -> Result<Option<Frame<Message>>, BoxError> {
         Ok(Some(match packet {
             Packet::Message(message) => Frame::Data(message),
-            // A pong that nobody asked for carries anything or nothing.
+            // An unsolicited pong carries anything or nothing.
             Packet::Pong(payload) => match <[u8; 8]>::try_from(&*payload) {
                 Ok(nonce) => Frame::Pong(Some(Nonce(nonce))),
                 Err(_) => Frame::Other,

@@ -1,4 +1,4 @@
-//! What is asked of a library that has a WebSocket.
+//! The interface to a WebSocket library.
 //!
 //! This module decides the seam between beats and the libraries. Each has a module of its
 //! own for its types.

@@ -10,7 +10,7 @@
 //!
 //! # How beats travel
 //!
-//! | beats | as | who answers | the peer finds out about us |
+//! | beats | as | answered by | the peer detects our death |
 //! |---|---|---|---|
 //! | [`Pings`] | WebSocket's own pings | the peer's library; a browser also while the page's script hangs | if it sends pings too |
 //! | [`Messages`] | binary messages of 9 bytes | the peer's program | no |
@@ -95,10 +95,10 @@ mod tungstenite;
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub use self::axum::TcpSocket;
 
-/// What is wrong with a message, or with the WebSocket.
+/// An error of a message or of the WebSocket.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// So many bytes the library may hold before it is flushed: control frames wait behind
+/// The most bytes that the library holds before it is flushed: control frames wait behind
 /// them.
 const HELD: usize = 64 * 1024;
 
@@ -123,7 +123,7 @@ pub struct WebSocket<W, B> {
 pub type Connection<W, B = Pings> = Heartbeat<WebSocket<W, B>, Frames<WebSocket<W, B>>>;
 
 impl<W, B> WebSocket<W, B> {
-    /// The library's WebSocket. Looking at it is fine.
+    /// The library's WebSocket, for inspection.
     #[must_use]
     pub const fn get_ref(&self) -> &W {
         &self.library
@@ -305,8 +305,8 @@ impl<W: Library, B: Beats> Stream for WebSocket<W, B> {
                 Received::Packet(packet) => this.frame(packet).transpose(),
                 Received::Nothing => None,
                 Received::Close(close) => {
-                    // Nobody reads on after a goodbye, and only then the library would
-                    // answer it.
+                    // Only a further read would make the library answer, and none follows
+                    // a goodbye.
                     let _ = this.poll_out(cx);
                     // With Hello, the goodbye came before it.
                     return Poll::Ready((!B::HELLO).then(|| Ok(close.into_goodbye())));

@@ -12,7 +12,7 @@ use super::{Beats, BoxError, Message, Packet, at_most};
 use crate::{Detail, Frame};
 
 /// The name of the subprotocol (RFC 6455, section 1.9) that [`OwnFrames`] are, for the
-/// handshake. Nobody has to agree on it who knows what the peer speaks.
+/// handshake. It is optional where both sides know the protocol.
 ///
 /// A page asks with `new WebSocket(url, "heartbeat.v1")`, and axum answers with
 /// `upgrade.protocols([SUBPROTOCOL])`.

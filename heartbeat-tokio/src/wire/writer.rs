@@ -1,9 +1,8 @@
 //! Frames in, bytes out.
 //!
 //! This module decides the order of what is written: the rest of a frame that was
-//! begun, then control frames, and then whatever the application queued. How frames lie
-//! in memory is for `queue` and `lane` to decide, and when others have a turn for
-//! `burst`.
+//! begun, then control frames, and then whatever the application queued. `queue` and
+//! `lane` decide how frames lie in memory, and `burst` when other tasks have a turn.
 
 use std::{
     io::{self, IoSlice},
@@ -236,7 +235,7 @@ impl Writer {
         }
     }
 
-    /// So many bytes were written.
+    /// Removes the `written` bytes at the front.
     #[inline]
     fn advance(&mut self, written: usize, scope: Scope) {
         if self.lane.is_empty() {

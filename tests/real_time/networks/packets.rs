@@ -5,6 +5,8 @@
 //! both know         ping, pong + ping, pong, acknowledgement
 //! ```
 
+#![cfg(target_os = "linux")]
+
 use std::{fs, io, net::SocketAddr, sync::mpsc, thread, time::Duration};
 
 use futures::StreamExt;

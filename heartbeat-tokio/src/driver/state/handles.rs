@@ -117,7 +117,7 @@ where
                 heartbeat.write_now(&mut Context::from_waker(&self.waker));
                 calls_task = heartbeat.is_disturbed();
             }
-            // Only the first time: whoever waits asks again.
+            // Only the first time: a waiting caller asks again.
             (Stage::Served(heartbeat), Wanted::Finished) => {
                 calls_task = heartbeat.finish_sending()?;
             }

@@ -7,6 +7,7 @@
 
 use std::{
     future::{Future, poll_fn},
+    io,
     pin::pin,
     task::{Context, Poll, ready},
 };
@@ -17,7 +18,7 @@ use tokio::task::{coop, unconstrained};
 use super::Heartbeat;
 use crate::{
     PeerEvent, safety_net,
-    transport::{Broken, Frame, Transport},
+    transport::{Broken, Failure, Frame, Transport},
 };
 
 /// After a read of this size there is probably more.
@@ -177,14 +178,17 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 self.receiving.note_read(read, is_timed);
                 self.receiving.reads = self.receiving.reads.wrapping_add(1);
             }
-            Err(error) => {
-                self.receiving.is_read_out = true;
-                let end = safety_net::end_of(&error);
-                self.ending.note_error(error);
-                self.end(end);
-            }
+            Err(error) => self.fail_reading(error),
         }
         Poll::Ready(())
+    }
+
+    /// Nothing more can be read.
+    fn fail_reading(&mut self, error: io::Error) {
+        self.receiving.is_read_out = true;
+        let end = safety_net::end_of(&error);
+        self.ending.note_error(error);
+        self.end(end);
     }
 
     /// Reads once, also when tokio's cooperative budget is used up: that this
@@ -233,7 +237,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 // After the end only messages are.
                 Ok(Some(_)) if self.has_ended() => {}
                 Ok(frame) => return frame,
-                Err(broken) => self.refuse(broken),
+                Err(failure) => self.fail(failure),
             }
         }
         None
@@ -241,10 +245,17 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// What arrived ends the connection.
     #[cold]
-    fn refuse(&mut self, Broken { error, words }: Broken) {
+    fn fail(&mut self, failure: Failure) {
         self.receiving.stop_decoding();
-        self.ending.refuse(&error, words);
-        self.end(End::Protocol(error));
+        match failure {
+            Failure::Protocol(Broken { error, words }) => {
+                self.ending.refuse(&error, words);
+                self.end(End::Protocol(error));
+            }
+            // A codec may have something to say of an end that is known.
+            Failure::Io(_) if self.has_ended() => {}
+            Failure::Io(error) => self.fail_reading(error),
+        }
     }
 
     /// A message was taken out. If it proves something, that is told before it.

@@ -188,6 +188,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if self.poll_part(cx).is_pending() {
             return Turn::Wait;
         }
+        if C::CLOSES {
+            self.stream = None;
+        }
         match self.ending.tell() {
             Some(ended) => Turn::Give(ended.into()),
             None => Turn::Done,

@@ -102,6 +102,18 @@ pub trait Dialect {
         0
     }
 
+    /// How many bytes of a message count towards the peer's
+    /// [`max_frame`](heartbeat_core::ConfigBuilder::max_frame). A longer message is
+    /// refused with [`SendError::TooLong`](crate::SendError::TooLong). Default: none, so
+    /// that none is refused.
+    ///
+    /// Asked only by [`with_frames`](crate::Heartbeat::with_frames), and where there is a
+    /// [`HELLO`](Self::HELLO), which announces that limit.
+    fn length(message: &Self::Message) -> usize {
+        let _ = message;
+        0
+    }
+
     /// How the connection ended, by an error of the codec, or of the stream and sink.
     ///
     /// `None`, the default, goes by the [`io::Error`] among the error's sources, or is
@@ -140,7 +152,7 @@ pub trait Dialect {
 
 /// What an error of the application's codec, or of its stream and sink, means.
 #[derive(Debug)]
-pub(crate) enum Failure {
+pub enum Failure {
     /// The connection ended like this.
     Io(io::Error),
     /// The peer broke the protocol.
@@ -168,6 +180,12 @@ impl Failure {
                 words.unwrap_or_else(|| io::Error::other(error))
             }
         }
+    }
+}
+
+impl<E: Into<Broken>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Protocol(error.into())
     }
 }
 

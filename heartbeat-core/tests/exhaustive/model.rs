@@ -609,7 +609,7 @@ impl World {
     }
 }
 
-/// As ahash does it in the checker; SipHash would take a tenth of the search.
+/// As ahash does it in the checker; `SipHash` would take a tenth of the search.
 fn hashed(key: &Key) -> u64 {
     RandomState::with_seeds(1, 2, 3, 4).hash_one(key)
 }

@@ -129,7 +129,7 @@ impl Candidate {
                         self.life = Life::Round(Round {
                             asked: true,
                             ..round
-                        })
+                        });
                     }
                     false => self.stop_judging(world),
                 }

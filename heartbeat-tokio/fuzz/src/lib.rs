@@ -34,7 +34,11 @@ mod nats;
 #[allow(dead_code, reason = "likewise")]
 #[path = "../../../examples/redis/resp.rs"]
 mod resp;
-#[allow(dead_code, reason = "likewise")]
+#[allow(
+    dead_code,
+    clippy::duplicate_mod,
+    reason = "likewise; and another module of tests has it"
+)]
 #[path = "../../../examples/stomp/stomp.rs"]
 mod stomp;
 

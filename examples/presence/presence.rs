@@ -33,8 +33,7 @@ use std::{
 
 use metrics::{counter, gauge};
 use redis::{
-    AsyncConnectionConfig, Client, ErrorKind, RedisError, RedisResult,
-    aio::MultiplexedConnection,
+    AsyncConnectionConfig, Client, ErrorKind, RedisError, RedisResult, aio::MultiplexedConnection,
 };
 use tokio::{
     sync::{Notify, watch},

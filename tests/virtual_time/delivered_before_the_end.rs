@@ -185,7 +185,7 @@ enum End {
     Stuck,
 }
 
-const ENDS: [End; 13] = [
+const ENDS: [End; 14] = [
     End::Goodbye,
     End::Eof,
     End::EofWithinAFrame,
@@ -193,6 +193,8 @@ const ENDS: [End; 13] = [
     End::Error(io::ErrorKind::TimedOut, Cause::TimedOut),
     End::Error(io::ErrorKind::HostUnreachable, Cause::Unreachable),
     End::Error(io::ErrorKind::Other, Cause::Io),
+    // The same as to a writer.
+    End::Error(io::ErrorKind::BrokenPipe, Cause::Eof),
     End::WriteError(io::ErrorKind::BrokenPipe, Cause::Eof),
     End::WriteError(io::ErrorKind::ConnectionReset, Cause::Reset),
     End::Rubbish,

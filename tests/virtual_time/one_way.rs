@@ -1,7 +1,6 @@
 //! Beats that nobody answers, and requests behind which nothing is answered: the codec of
 //! `examples/stomp` against a broker of a few lines, in virtual time.
 
-#[allow(clippy::duplicate_mod, reason = "the fuzz targets load it too")]
 #[path = "../../examples/stomp/stomp.rs"]
 mod stomp;
 

@@ -23,7 +23,7 @@
 
 mod fleet;
 mod keeper;
-mod local;
+pub(crate) mod local; // a model of the tests has it too
 
 use std::{
     hash::{BuildHasher, RandomState},

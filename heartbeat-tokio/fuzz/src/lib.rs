@@ -34,11 +34,7 @@ mod nats;
 #[allow(dead_code, reason = "likewise")]
 #[path = "../../../examples/redis/resp.rs"]
 mod resp;
-#[allow(
-    dead_code,
-    clippy::duplicate_mod,
-    reason = "likewise; and another module of tests has it"
-)]
+#[allow(dead_code, clippy::duplicate_mod, reason = "another test has it too")]
 #[path = "../../../examples/stomp/stomp.rs"]
 mod stomp;
 

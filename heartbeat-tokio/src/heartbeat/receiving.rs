@@ -17,7 +17,7 @@ use tokio::task::{coop, unconstrained};
 
 use super::Heartbeat;
 use crate::{
-    PeerEvent, safety_net,
+    safety_net,
     transport::{Broken, Failure, Frame, Transport},
 };
 
@@ -172,8 +172,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 self.receiving.charge(read, cx);
                 let is_timed = !self.arrivals.are_relaxed();
                 if is_timed {
-                    let now = self.judge.now();
-                    self.arrivals.time(self.judge.config(), now);
+                    self.arrivals.time(self.judge.config(), self.judge.now());
                 }
                 self.receiving.note_read(read, is_timed);
                 self.receiving.reads = self.receiving.reads.wrapping_add(1);
@@ -281,14 +280,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         Some(message)
     }
 
-    #[cold]
-    fn keep_behind_events(&mut self, message: C::Message) {
-        while let Some(event) = self.next_event() {
-            self.keep(event);
-        }
-        self.keep(PeerEvent::Message(message));
-    }
-
     /// A sign of life was taken out that asks nothing, such as a part of a message. One
     /// for each read is enough to know of; says whether this is that one.
     #[inline]
@@ -307,11 +298,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.judge.note_news(); // a pong, perhaps
         self.settle_arrivals();
         let at = self.arrivals.last();
-        // In a protocol whose pings carry nothing, so do the pongs.
-        let or_empty = |nonce: Option<Nonce>| nonce.unwrap_or(Nonce([0; 8]));
         let control = match frame {
             Frame::Hello(hello) => Control::Hello(hello),
-            Frame::Ping(nonce) => Control::Ping(or_empty(nonce)),
+            // In a protocol whose pings carry nothing, so do the pongs.
+            Frame::Ping(nonce) => Control::Ping(nonce.unwrap_or(Nonce([0; 8]))),
             Frame::Pong(Some(nonce)) => Control::Pong(nonce),
             Frame::Pong(None) => {
                 return self.judge.tell_at(at, Monitor::handle_unnumbered_pong);
@@ -373,8 +363,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// From here on arrivals are to be known exactly.
     pub(super) fn settle_arrivals(&mut self) {
         if self.arrivals.are_relaxed() {
-            let now = self.judge.now();
-            if let Some(at) = self.arrivals.settle(self.judge.config(), now) {
+            if let Some(at) = self.arrivals.settle(self.judge.config(), self.judge.now()) {
                 self.judge.tell_at(at, Monitor::handle_bytes);
                 self.count_incomplete();
             }

@@ -13,6 +13,8 @@
 //! `HEARTBEAT_CHAOS` says for how many seconds, `HEARTBEAT_SEED` which faults, and
 //! `HEARTBEAT_CONNECTIONS` how many connections of each load.
 
+#![cfg(target_os = "linux")]
+
 use std::{
     env, fmt, io,
     net::{IpAddr, SocketAddr},

@@ -48,8 +48,6 @@ pub struct Codec<C> {
     handed_over: usize,
     /// The stream has ended.
     eof: bool,
-    /// The codec says that the connection has ended.
-    ended: Option<io::Error>,
     /// The bytes of the last frame.
     weight: usize,
     /// The bytes that were read since then.
@@ -84,7 +82,6 @@ impl<C: Dialect> Codec<C> {
             handed_over: read.len(),
             read,
             eof: false,
-            ended: None,
             weight: 0,
             arrived: 0,
             doorman: Doorman::new(C::HELLO),
@@ -112,21 +109,6 @@ impl<C: Dialect> Codec<C> {
             self.write.truncate(before);
         }
         result
-    }
-}
-
-impl<C: Dialect> Codec<C> {
-    /// The codec can't decode what came. If its error is an end, reading meets that.
-    fn fail<F>(&mut self, error: Box<dyn Error + Send + Sync>) -> Result<Option<F>, Broken> {
-        let by_codec = |error| Failure::Protocol(Broken::by_codec(error));
-        match Failure::of::<C>(error, by_codec) {
-            Failure::Protocol(broken) => Err(broken),
-            Failure::Io(error) => {
-                self.ended = Some(error);
-                self.read.clear();
-                Ok(None)
-            }
-        }
     }
 }
 
@@ -164,9 +146,6 @@ where
     <C as Encoder<Frame<<C as Dialect>::Message>>>::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     fn poll_read(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if let Some(error) = self.ended.take() {
-            return Poll::Ready(Err(error));
-        }
         if self.handed_over > 0 {
             let read = mem::take(&mut self.handed_over);
             self.arrived = read;
@@ -187,7 +166,7 @@ where
         Poll::Ready(Ok(read))
     }
 
-    fn next_frame(&mut self) -> Result<Option<Frame<C::Message>>, Broken> {
+    fn next_frame(&mut self) -> Result<Option<Frame<C::Message>>, Failure> {
         loop {
             let before = self.read.len();
             // As with `Framed`, a codec isn't asked about nothing.
@@ -202,7 +181,7 @@ where
             let frame = match frame {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return Ok(None),
-                Err(error) => return self.fail(error),
+                Err(error) => return Err(Failure::of::<C>(error, by_codec)),
             };
             self.arrived = self.read.len();
             if self.doorman.admits(&frame)? {
@@ -335,6 +314,11 @@ where
             codec: self.codec.ok(),
         }
     }
+}
+
+/// What an error of the codec means, if its dialect doesn't say.
+fn by_codec(error: Box<dyn Error + Send + Sync>) -> Failure {
+    Failure::Protocol(Broken::by_codec(error))
 }
 
 /// What a codec said as it panicked.

@@ -216,6 +216,9 @@ where
     /// [`Stream`](futures_core::Stream) of `Result<Frame<M>, E>` that is a `Sink` of
     /// [`Frame<M>`](crate::Frame) too. As a [`Dialect`] it says what its protocol lacks.
     ///
+    /// It is closed, as a sink, and dropped when the connection has ended, before the
+    /// terminal event is told.
+    ///
     /// What is below it isn't known here, so that three things are the
     /// transport's to see to:
     ///
@@ -239,7 +242,7 @@ where
     /// A WebSocket has a constructor of its own, `Heartbeat::websocket`, with the feature
     /// `tungstenite` or `axum`.
     pub fn with_frames(transport: T, config: Config) -> Self {
-        Self::with_transport(transport, Frames::new(), config, |_| None)
+        Self::with_transport(transport, Frames::new(&config), config, |_| None)
     }
 }
 

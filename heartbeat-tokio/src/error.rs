@@ -14,6 +14,22 @@ use std::{
 use crate::{CloseReason, Death, PeerEvent};
 
 /// A message wasn't accepted, or couldn't be flushed.
+///
+/// ```
+/// use futures::SinkExt;
+/// use heartbeat_tokio::{Config, Heartbeat, SendError};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (stream, _theirs) = tokio::io::duplex(1024);
+/// let config = Config::builder().max_frame(10).build()?;
+/// let mut peer = Heartbeat::new(stream, config);
+/// match peer.feed("more than ten bytes".into()).await {
+///     Err(SendError::TooLong { max, .. }) => assert_eq!(max, 10), // and it goes on
+///     other => unreachable!("{other:?}"),
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive] // other transports may refuse for other reasons
 pub enum SendError {
@@ -70,6 +86,22 @@ impl From<SendError> for io::Error {
 }
 
 /// [`try_send`](crate::Sender::try_send) didn't queue a message.
+///
+/// ```
+/// use heartbeat_tokio::{Sender, TrySendError};
+///
+/// /// A price that is late is worth nothing.
+/// fn tell(sender: &Sender<String>, price: String) -> bool {
+///     match sender.try_send(price) {
+///         Ok(()) => true,
+///         Err(TrySendError::Full(_)) => false,
+///         Err(TrySendError::Failed(error)) => {
+///             eprintln!("{error}");
+///             false
+///         }
+///     }
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[expect(
     clippy::exhaustive_enums,

@@ -20,6 +20,11 @@ pub type Death = heartbeat_core::Death<Detail>;
 ///
 /// It is for people. One that arrived is the peer's, unchanged: nothing may be
 /// concluded from it, and a log should escape it, as its `Debug` does.
+///
+/// ```
+/// let detail = heartbeat_tokio::Detail::from("back at noon");
+/// assert_eq!(detail, "back at noon");
+/// ```
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Detail(Option<Arc<String>>);
 
@@ -82,6 +87,26 @@ impl fmt::Display for Detail {
 /// Each stream of events ends with exactly one terminal event,
 /// [`Closed`](PeerEvent::Closed) or [`Dead`](PeerEvent::Dead). Every message
 /// that arrived before the end comes before it.
+///
+/// ```
+/// use heartbeat_tokio::{Cause, PeerEvent};
+///
+/// /// What a client tells its user.
+/// fn line<M>(event: &PeerEvent<M>) -> Option<String> {
+///     match event {
+///         PeerEvent::Suspect { silent_for, .. } => Some(format!("no answer for {silent_for:?}")),
+///         PeerEvent::Recovered { .. } => Some("it is back".into()),
+///         PeerEvent::Closed { reason } => Some(format!("it has left: {reason}")),
+///         PeerEvent::Dead(death) if death.cause == Cause::Refused => Some("wrong version?".into()),
+///         PeerEvent::Dead(death) => Some(death.to_string()),
+///         _ => None,
+///     }
+/// }
+///
+/// let event = PeerEvent::<()>::Dead(heartbeat_tokio::Death::new(Cause::Eof));
+/// assert!(event.is_terminal());
+/// assert_eq!(line(&event).as_deref(), Some("closed without goodbye, silent for 0ns"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive] // later versions may observe more
 pub enum PeerEvent<M> {

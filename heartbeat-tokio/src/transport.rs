@@ -6,6 +6,7 @@
 //! otherwise they choose a transport by choosing a constructor.
 
 mod dialect;
+mod limit;
 
 use std::{
     collections::VecDeque,
@@ -18,7 +19,10 @@ use bytes::Bytes;
 use heartbeat_core::{Control, Dialogue, GoodbyeCode, Hello, Nonce, ProtocolError};
 
 pub use self::dialect::Dialect;
-pub(crate) use self::dialect::{Doorman, Failure, dialogue_of};
+pub(crate) use self::{
+    dialect::{Doorman, Failure, dialogue_of},
+    limit::Limit,
+};
 use crate::{Detail, SendError};
 
 /// One frame of a protocol that carries a heartbeat.
@@ -233,18 +237,23 @@ pub(crate) mod named {
 
 /// Carries frames over a stream `S`.
 pub trait Transport<S>: Protocol {
+    /// Whether the stream is of no more use once the connection has ended, so that it is
+    /// closed then.
+    const CLOSES: bool = false;
+
     /// Reads once. Zero bytes are the end of the stream.
     fn poll_read(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>>;
 
-    /// Takes a message out, if a whole one comes next. A small message that is moved
-    /// through a frame and a result costs half of a feed.
+    /// Takes a message out, if a whole one comes next and that can be told at once; if not,
+    /// [`next_frame`](Self::next_frame) does. A small message that is moved through a frame
+    /// and a result costs half of a feed.
     #[inline]
     fn next_message(&mut self) -> Option<Self::Message> {
         None
     }
 
     /// Takes one frame out of what was read.
-    fn next_frame(&mut self) -> Result<Option<Frame<Self::Message>>, Broken>;
+    fn next_frame(&mut self) -> Result<Option<Frame<Self::Message>>, Failure>;
 
     /// About how many bytes the last frame's message keeps in memory besides
     /// itself.

@@ -96,12 +96,11 @@ async fn text_and_binary_go_both_ways_over_axum() {
     let mut server = Server::start().await;
     let (client, opened) = server.visit().await;
     let mut ours = Watched::new(Heartbeat::websocket(opened, patient()));
-    // The socket below was named.
-    assert!(matches!(
-        ours.peer.status().safety_net,
-        NetStatus::Applied(_)
-    ));
     let mut client = Watched::new(Heartbeat::websocket(client, patient()));
+    // The socket below was named, and the client's is found.
+    for status in [ours.peer.status(), client.peer.status()] {
+        assert!(matches!(status.safety_net, NetStatus::Applied(_)));
+    }
     for message in [
         Message::from("grüß dich"),
         Message::Binary(filler(1, 300_000)),
@@ -125,11 +124,10 @@ async fn text_and_binary_go_both_ways_over_axum() {
     );
     let serving = async {
         let end = ours.until_ended().await;
-        drop(ours); // as a handler does
-        end
+        (end, ours) // a handler may keep it
     };
-    let (closed, end) = tokio::join!(client.peer.close(), serving);
-    closed.unwrap();
+    let (closed, (end, _ours)) = tokio::join!(client.peer.close(), serving);
+    closed.unwrap(); // its library has waited for the server's end of TCP
     assert!(matches!(end, PeerEvent::Closed { .. }), "{end:?}");
 }
 

@@ -34,6 +34,21 @@ use crate::{
 ///
 /// It is a [`Sink`] too. The connection lives as long as a `Sender` or the
 /// [`Receiver`](crate::Receiver) does; a [`WeakSender`] doesn't count.
+///
+/// ```
+/// # use heartbeat_tokio::{Config, Heartbeat};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (ours, theirs) = tokio::io::duplex(1024);
+/// # let other = Heartbeat::new(theirs, Config::default()).spawn();
+/// # drop(other.receiver); // it takes in what comes
+/// let sender = Heartbeat::new(ours, Config::default()).spawn().sender;
+/// let clone = sender.clone(); // for another task
+/// clone.send("hello".into()).await?;
+/// println!("a round trip of {:?}", sender.probe().await?);
+/// sender.close().await?; // the peer has taken in everything
+/// # Ok(()) }
+/// ```
 pub struct Sender<M> {
     connection: Arc<dyn Connection<M>>,
     /// Where this handle waits as a sink.
@@ -98,7 +113,17 @@ impl<M> Sender<M> {
     /// slowly.
     #[must_use]
     pub fn queued(&self) -> usize {
-        self.connection.snapshot().queued
+        let now = self.connection.snapshot();
+        match now.ended {
+            None => now.unwritten,
+            Some(_) => 0,
+        }
+    }
+
+    /// The bytes that the stream hasn't taken; or never took, once the connection has
+    /// ended.
+    pub(crate) fn unwritten(&self) -> usize {
+        self.connection.snapshot().unwritten
     }
 
     /// Pings the peer now, and waits for the round trip or the verdict. See

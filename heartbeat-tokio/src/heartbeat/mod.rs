@@ -134,7 +134,7 @@ const READS_AT_ONCE: usize = 64;
 /// whatever runtime polls it.
 #[must_use = "nothing is sent, answered or judged unless it is polled"]
 pub struct Heartbeat<S, C: Protocol = Wire> {
-    /// None once we gave the peer up, or waited too long for its end.
+    /// None once it is closed.
     stream: Option<S>,
     transport: C,
     net: Net<S>,
@@ -161,7 +161,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             transport,
             judge: Judge::new(config, C::HELLO),
             arrivals: Arrivals::new(),
-            receiving: Receiving::new(),
+            receiving: Receiving::default(),
             inbox: Inbox::new(),
             sending: Sending::new(),
             ending: Ending::new(),
@@ -298,7 +298,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     }
 
     /// The stream itself; `None` after a verdict of ours, or when parting took too
-    /// long: then it was closed. Reading from it or writing to it breaks the framing; looking at
+    /// long: then it was closed. [With frames](Self::with_frames), and so with a WebSocket,
+    /// it is closed at every end. Reading from it or writing to it breaks the framing; looking at
     /// it is fine.
     #[must_use]
     pub fn get_ref(&self) -> Option<&S> {

@@ -148,11 +148,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.sending.want_flush();
     }
 
-    /// The bytes that were queued and not written.
-    pub(crate) fn queued(&self) -> usize {
-        self.transport.unwritten()
-    }
-
     /// Whether everything was written.
     pub(crate) fn is_flushed(&self) -> bool {
         self.transport.unwritten() == 0 && self.sending.flush == Flush::Unwanted

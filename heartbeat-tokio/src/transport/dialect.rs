@@ -65,9 +65,10 @@ pub trait Dialect {
 
     /// Whether a ping may be sent in the present state of the protocol. Default: always.
     ///
-    /// While it may not, no ping leaves and no round begins, so the peer's death shows by
-    /// what it owes to others, or by its kernel. When it may again, what is due leaves at
-    /// once. Asked whenever a message was queued or a frame was taken out.
+    /// While it may not, no ping leaves. The peer is judged as ever as long as a ping that
+    /// left before is unanswered. Then no round begins, and its death shows by its kernel
+    /// only. When a ping may leave again, what is due leaves at once. Asked whenever a
+    /// message was queued or a frame was taken out.
     fn may_ping(&self) -> bool {
         true
     }
@@ -76,7 +77,8 @@ pub trait Dialect {
     /// peer works on a request and serves nothing behind it. Default: always.
     ///
     /// While it can't, the peer is judged by its kernel only, and its state is
-    /// [`Occupied`](crate::State::Occupied). Then it is judged afresh.
+    /// [`Occupied`](crate::State::Occupied): one that hangs meanwhile isn't found, one whose
+    /// process or host ends is. Then it is judged afresh.
     fn answers(&self) -> bool {
         true
     }
@@ -96,6 +98,18 @@ pub trait Dialect {
     /// its strings and vectors hold. For backpressure; asked only by
     /// [`with_frames`](crate::Heartbeat::with_frames), where it is otherwise unknown.
     fn weight(message: &Self::Message) -> usize {
+        let _ = message;
+        0
+    }
+
+    /// How many bytes of a message count towards the peer's
+    /// [`max_frame`](heartbeat_core::ConfigBuilder::max_frame). A longer message is
+    /// refused with [`SendError::TooLong`](crate::SendError::TooLong). Default: none, so
+    /// that none is refused.
+    ///
+    /// Asked only by [`with_frames`](crate::Heartbeat::with_frames), and where there is a
+    /// [`HELLO`](Self::HELLO), which announces that limit.
+    fn length(message: &Self::Message) -> usize {
         let _ = message;
         0
     }
@@ -138,7 +152,7 @@ pub trait Dialect {
 
 /// What an error of the application's codec, or of its stream and sink, means.
 #[derive(Debug)]
-pub(crate) enum Failure {
+pub enum Failure {
     /// The connection ended like this.
     Io(io::Error),
     /// The peer broke the protocol.
@@ -166,6 +180,12 @@ impl Failure {
                 words.unwrap_or_else(|| io::Error::other(error))
             }
         }
+    }
+}
+
+impl<E: Into<Broken>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Protocol(error.into())
     }
 }
 

@@ -63,6 +63,14 @@ pub trait Beats: Unpin {
     /// About how many bytes a message keeps in memory besides itself.
     fn weight(message: &Self::Message) -> usize;
 
+    /// How many bytes of a message count towards the `max_frame` that the peer's Hello
+    /// announces, where there is a [`HELLO`](Self::HELLO). See
+    /// [`Dialect::length`](crate::Dialect::length).
+    fn length(message: &Self::Message) -> usize {
+        let _ = message;
+        0
+    }
+
     /// Appends the packets that a frame travels in, if it does.
     ///
     /// # Errors

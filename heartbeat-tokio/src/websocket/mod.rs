@@ -37,6 +37,9 @@
 //! The detail is the reason. Where the close code isn't the one that we would send, the
 //! detail begins with it: `1011 out of memory`.
 //!
+//! The stream is closed as soon as the connection has ended, before the heartbeat is
+//! dropped.
+//!
 //! [`close`](Heartbeat::close) is Ok when the closing handshake is done. That proves the
 //! peer's library and not its application; [`OwnFrames`] prove both.
 //!
@@ -249,6 +252,10 @@ impl<W: Library, B: Beats> Dialect for WebSocket<W, B> {
         B::weight(message)
     }
 
+    fn length(message: &B::Message) -> usize {
+        B::length(message)
+    }
+
     fn end_of(error: &(dyn Error + 'static)) -> Option<End> {
         W::end_of(error)
     }
@@ -367,14 +374,15 @@ impl<W: Library, B: Beats> Sink<Frame<B::Message>> for WebSocket<W, B> {
         this.poll_out(cx)
     }
 
-    /// Waits for the peer's close frame, so that it sees a clean end. The
-    /// heartbeat limits how long.
+    /// Waits for the peer's close frame, and for a server's end of the stream, so that the
+    /// peer sees a clean end (RFC 6455, section 7.1.1). The heartbeat limits how long.
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         ready!(self.as_mut().poll_flush(cx))?;
-        let mut io = Pin::new(self.get_mut().library.io());
+        let library = &mut self.get_mut().library;
+        let mut io = Pin::new(library.io());
         ready!(io.as_mut().poll_close(cx)).map_err(Into::into)?;
         while let Some(Ok(_)) = ready!(io.as_mut().poll_next(cx)) {}
-        Poll::Ready(Ok(()))
+        library.poll_shutdown(cx).map_err(Into::into)
     }
 }
 

@@ -33,7 +33,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use self::{reader::Reader, writer::Writer};
 use crate::{
     Detail, SendError,
-    transport::{Broken, Buffered, Frame, Protocol, Scope, Transport},
+    transport::{Buffered, Failure, Frame, Limit, Protocol, Scope, Transport},
 };
 
 /// The bytes in front of each frame's body: length and tag.
@@ -115,7 +115,7 @@ impl Wire {
         let max_frame = u32::try_from(config.max_frame()).unwrap_or(u32::MAX - 1);
         Self {
             reader: Reader::new(max_frame),
-            writer: Writer::new(max_frame),
+            writer: Writer::new(Limit::new(config)),
         }
     }
 }
@@ -142,7 +142,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> for Wire {
         self.reader.next_message()
     }
 
-    fn next_frame(&mut self) -> Result<Option<Frame<Bytes>>, Broken> {
+    fn next_frame(&mut self) -> Result<Option<Frame<Bytes>>, Failure> {
         let frame = self.reader.next_frame()?;
         if let Some(Frame::Hello(hello)) = &frame {
             self.writer.greet(hello.max_frame);

@@ -22,7 +22,10 @@ use super::{
     lane::Lane,
     queue::{Queue, UNCOPIED},
 };
-use crate::{SendError, transport::Scope};
+use crate::{
+    SendError,
+    transport::{Limit, Scope},
+};
 
 /// As many slices as one system call is given.
 const SLICES: usize = 32;
@@ -37,15 +40,6 @@ pub(super) struct Writer {
     burst: Burst,
 }
 
-/// The largest message.
-#[derive(Clone, Copy, Debug)]
-enum Limit {
-    /// As we are configured, which has to do until the peer's Hello arrives.
-    Ours(u32),
-    /// As the peer announced it.
-    Peers(u32),
-}
-
 /// Where bytes are until they are written.
 #[derive(Clone, Copy, Debug)]
 enum Place {
@@ -54,9 +48,9 @@ enum Place {
 }
 
 impl Writer {
-    pub(super) fn new(max_frame: u32) -> Self {
+    pub(super) fn new(limit: Limit) -> Self {
         Self {
-            limit: Limit::Ours(max_frame),
+            limit,
             lane: Lane::default(),
             queue: Queue::default(),
             burst: Burst::new(),
@@ -65,11 +59,7 @@ impl Writer {
 
     /// The peer announced its largest message.
     pub(super) fn greet(&mut self, max_frame: u32) {
-        self.limit = Limit::Peers(match self.limit {
-            Limit::Ours(_) => max_frame,
-            // What it took back may have been counted on.
-            Limit::Peers(former) => max_frame.max(former),
-        });
+        self.limit.greet(max_frame);
     }
 
     /// Whether more may be queued before something is written.
@@ -107,11 +97,7 @@ impl Writer {
     #[inline]
     pub(super) fn push(&mut self, payload: Bytes) -> Result<(), SendError> {
         let length = payload.len();
-        let (Limit::Ours(max) | Limit::Peers(max)) = self.limit;
-        let max = max as usize;
-        if length > max {
-            return Err(SendError::TooLong { length, max });
-        }
+        self.limit.check(length)?;
         if length > PART {
             self.queue.push_parts(payload);
             self.burst.extend(self.queue.len());

@@ -206,7 +206,7 @@ where
             Stage::Served(heartbeat) => Snapshot {
                 status: heartbeat.status(),
                 config,
-                queued: heartbeat.queued(),
+                unwritten: heartbeat.unwritten(),
                 ended: heartbeat.ended().cloned(),
                 close_result: None,
                 io_error: heartbeat.shared_io_error(),
@@ -215,7 +215,7 @@ where
             Stage::Over(remains) => Snapshot {
                 status: remains.status,
                 config,
-                queued: 0,
+                unwritten: remains.unwritten,
                 ended: Some(remains.ended.clone()),
                 close_result: Some(remains.close_result.clone()),
                 io_error: remains.io_error.clone(),

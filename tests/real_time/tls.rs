@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use futures::{SinkExt, StreamExt};
-use heartbeat_tests::{by_peer, ms, notable, quick, secs};
+use heartbeat_tests::{by_peer, ms, notable, quick};
 use heartbeat_tokio::{Cause, CloseReason, Config, Heartbeat, PeerEvent, SendError};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -110,6 +110,7 @@ async fn a_connection_that_ends_without_close_notify_is_an_end_without_goodbye()
 // On Windows socket2 reads no keepalive back.
 #[cfg(not(windows))]
 mod safety_net {
+    use heartbeat_tests::secs;
     use heartbeat_tokio::{NetStatus, SafetyNet};
 
     use super::*;

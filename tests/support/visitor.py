@@ -1,11 +1,13 @@
 """A WebSocket client of the `websockets` library, as a test orders it.
 
-    visitor.py ADDRESS [--no-pings]
+    visitor.py ADDRESS [--no-pings] [--quiet]
 
 It sends back what it gets, but for these words: `leave` makes it close,
 `slowly` makes it send 6 MB, `flood` makes it send without end, and `ping us`
 makes it ping and say when it was answered. With `--no-pings` it answers no
-pings, as if a bad proxy had swallowed them. It exits with 0 after a clean end.
+pings, as if a bad proxy had swallowed them. With `--quiet` it reads all the time,
+and says nothing but the length of messages above 100,000 bytes. It exits with 0
+after a clean end.
 """
 
 import asyncio
@@ -21,12 +23,12 @@ class BehindABadProxy(WebSocketClientProtocol):
         pass
 
 
-async def main(address, no_pings):
+async def main(address, no_pings, quiet):
     options = {"create_protocol": BehindABadProxy} if no_pings else {}
     async with connect(
         f"ws://{address}/", ping_interval=None, max_size=None, **options
     ) as socket:
-        await serve(socket)
+        await (listen if quiet else serve)(socket)
     # Both sent a close frame, and nobody complained.
     sys.exit(socket.close_code != 1000)
 
@@ -53,4 +55,11 @@ async def serve(socket):
                 await socket.send(message)
 
 
-asyncio.run(main(sys.argv[1], "--no-pings" in sys.argv))
+async def listen(socket):
+    with contextlib.suppress(ConnectionClosed):
+        async for message in socket:
+            if len(message) > 100_000:
+                await socket.send(str(len(message)))
+
+
+asyncio.run(main(sys.argv[1], "--no-pings" in sys.argv, "--quiet" in sys.argv))

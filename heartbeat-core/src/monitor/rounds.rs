@@ -1,4 +1,4 @@
-//! How the parts work together: evidence, rounds, and stalls of our own.
+//! How the parts work together: evidence, rounds, and local stalls.
 
 use crate::{config::Evidence, time::Instant};
 
@@ -135,7 +135,7 @@ impl Monitor {
     /// When the interval in force is over; never in another state than `Idle`.
     pub(super) fn interval_end(&self) -> Instant {
         match &self.life {
-            Life::Idle(idle) if self.can_ask() => idle.interval_end(self.last_heard),
+            Life::Idle(idle) if self.can_judge() => idle.interval_end(self.last_heard),
             _ => Instant::MAX,
         }
     }
@@ -200,26 +200,32 @@ impl Monitor {
     }
 
     /// Begins a round at `now` whose probe budget is counted from `base`.
-    fn begin_round(&mut self, base: Instant, purpose: Purpose, now: Instant) {
+    pub(super) fn begin_round(&mut self, base: Instant, purpose: Purpose, now: Instant) {
         let mut round = Round::new(&self.timing, base, now);
         match purpose {
+            _ if self.was_asked_before_held() => {}
             Purpose::Probe => self.outbox.want_for_probe(),
             _ if self.was_asked_lately(now) => round.count_earlier_ping(),
             _ => self.outbox.want(purpose),
         }
-        round.assert_invariants(&self.timing);
-        self.life = Life::Round(round);
+        self.enter_round(round);
     }
 
     /// Begins a round after a stall of ours, counted from `base` like any other.
     /// A probe that waits is served by its ping.
-    fn begin_round_after_stall(&mut self, base: Instant, now: Instant) {
+    pub(super) fn begin_round_after_stall(&mut self, base: Instant, now: Instant) {
         match &self.life {
             Life::Idle(idle) if idle.probe_waits() => self.outbox.want_for_probe(),
             _ => self.outbox.want(Purpose::Round),
         }
         let base = base.max(self.earliest_base());
-        let round = Round::after_stall(&self.timing, base, now);
+        self.enter_round(Round::after_stall(&self.timing, base, now));
+    }
+
+    pub(super) fn enter_round(&mut self, mut round: Round) {
+        if self.was_asked_before_held() {
+            round.count_earlier_ping();
+        }
         round.assert_invariants(&self.timing);
         self.life = Life::Round(round);
     }
@@ -230,6 +236,11 @@ impl Monitor {
         let left = self.ledger.last_left();
         left.is_some_and(|left| self.last_heard < left)
             && self.left_within(self.timing.spacing(), now)
+    }
+
+    /// Whether no ping may leave, and one that has is unanswered: it asks for them all.
+    fn was_asked_before_held(&self) -> bool {
+        self.outbox.is_held() && self.ledger.awaits_answer()
     }
 
     fn take_step(&mut self, step: Step, now: Instant) {
@@ -257,8 +268,8 @@ impl Monitor {
         });
         match self.life {
             Life::Idle(_) if purpose == Purpose::Probe => {
-                // Evidence came before the probe left. It was asked for all
-                // the same, and whoever waits for it mustn't wait for ever.
+                // Evidence came before the probe left. The probe was requested all the
+                // same, and its caller mustn't wait forever.
                 let base = self.interval_base().min(now);
                 let mut round = Round::new(&self.timing, base, now);
                 round.ping_left(&self.timing, expected, now);
@@ -279,7 +290,7 @@ impl Monitor {
     }
 
     /// A ping on which no round depends left at `now`, or had left by then.
-    /// Says whether that drew the interval in force anew.
+    /// Says whether that drew the interval in force again.
     pub(super) fn keepalive_left(&mut self, now: Instant) -> bool {
         if !self.has_alive() {
             self.sign_left(now);
@@ -357,12 +368,12 @@ impl Monitor {
         left.map_or(Instant::ORIGIN, |left| left.plus(self.timing.min_gap()))
     }
 
-    /// Whether a probe waits in `Idle`, and the peer accepts its ping or one
-    /// that is on its way serves it.
-    fn is_probe_due(&self, now: Instant) -> bool {
+    /// Whether a probe waits in `Idle`, and the peer accepts its ping, or one
+    /// that is on its way serves it, or one that is unanswered where no other may leave.
+    pub(super) fn is_probe_due(&self, now: Instant) -> bool {
         match &self.life {
-            Life::Idle(idle) if idle.probe_waits() && self.can_ask() => {
-                !self.outbox.has_no_ping() || self.next_accepted().is_due(now)
+            Life::Idle(idle) if idle.probe_waits() && self.can_judge() => {
+                !self.can_ask() || !self.outbox.has_no_ping() || self.next_accepted().is_due(now)
             }
             _ => false,
         }
@@ -380,63 +391,5 @@ impl Monitor {
         if self.can_ask() && self.next_accepted().is_due(now) {
             self.outbox.want(Purpose::Keepalive);
         }
-    }
-
-    // ---- our own stalls ------------------------------------------------
-
-    pub(super) fn tell_stall(&mut self, late: u64, now: Instant) {
-        self.notices.stalled(late);
-        let chance = now.plus(self.timing.timeout());
-        self.writes.excuse(chance, self.timing.max_missed());
-        self.leaving.slept(now);
-    }
-
-    /// Evidence came, and may have lain in a buffer while we slept: the peer is
-    /// asked at once, though it isn't judged by that. Says whether the stall was told.
-    #[cold]
-    pub(super) fn ask_after_stall(&mut self, late: u64, now: Instant) -> bool {
-        if !matches!(self.life, Life::Idle(_)) {
-            return false;
-        }
-        let is_probe_due = self.is_probe_due(now);
-        self.tell_stall(late, now);
-        if is_probe_due {
-            self.begin_round(now, Purpose::Probe, now);
-        } else if self.interval_end().is_due(now) {
-            // The evidence is older than the stall.
-            let base = self.interval_end().plus(late).min(now);
-            self.begin_round_after_stall(base, now);
-        } else {
-            self.keepalive_if_accepted(now);
-        }
-        true
-    }
-
-    /// Forgives the peer a silence that we slept through. `true` if it did:
-    /// then nothing is due any more. If not, what is due remains so until
-    /// `handle_timeout`.
-    #[inline]
-    pub(super) fn forgive(&mut self, at: Moment) -> bool {
-        at.late
-            .is_some_and(|late| self.forgive_lateness(late, at.now))
-    }
-
-    #[cold]
-    fn forgive_lateness(&mut self, late: u64, now: Instant) -> bool {
-        let can_ask = self.can_ask();
-        match &mut self.life {
-            Life::Idle(_) if !can_ask => return false,
-            Life::Idle(_) => self.begin_round_after_stall(now, now),
-            Life::Round(round) => {
-                if !round.forgive(&self.timing, now) {
-                    return false;
-                }
-                round.assert_invariants(&self.timing);
-                self.outbox.want(Purpose::Round);
-            }
-            _ => return false,
-        }
-        self.tell_stall(late, now);
-        true
     }
 }

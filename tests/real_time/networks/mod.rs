@@ -12,4 +12,5 @@ mod nat;
 mod outages;
 mod packets;
 mod slow_line;
+mod slow_websocket;
 mod tune;

@@ -1,0 +1,65 @@
+//! Stalls of our own.
+//!
+//! This module decides what a peer is forgiven that was silent while we slept. When we
+//! must have slept, `rounds` decides.
+
+use super::{Monitor, life::Life, outbox::Purpose, rounds::Moment};
+use crate::time::Instant;
+
+impl Monitor {
+    pub(super) fn tell_stall(&mut self, late: u64, now: Instant) {
+        self.notices.stalled(late);
+        let chance = now.plus(self.timing.timeout());
+        self.writes.excuse(chance, self.timing.max_missed());
+        self.leaving.slept(now);
+    }
+
+    /// Evidence came, and may have lain in a buffer while we slept: the peer is
+    /// asked at once, though it isn't judged by that. Says whether the stall was told.
+    #[cold]
+    pub(super) fn ask_after_stall(&mut self, late: u64, now: Instant) -> bool {
+        if !matches!(self.life, Life::Idle(_)) {
+            return false;
+        }
+        let is_probe_due = self.is_probe_due(now);
+        self.tell_stall(late, now);
+        if is_probe_due {
+            self.begin_round(now, Purpose::Probe, now);
+        } else if self.interval_end().is_due(now) {
+            // The evidence is older than the stall.
+            let base = self.interval_end().plus(late).min(now);
+            self.begin_round_after_stall(base, now);
+        } else {
+            self.keepalive_if_accepted(now);
+        }
+        true
+    }
+
+    /// Forgives the peer a silence that we slept through. `true` if it did:
+    /// then nothing is due any more. If not, what is due remains so until
+    /// `handle_timeout`.
+    #[inline]
+    pub(super) fn forgive(&mut self, at: Moment) -> bool {
+        at.late
+            .is_some_and(|late| self.forgive_lateness(late, at.now))
+    }
+
+    #[cold]
+    fn forgive_lateness(&mut self, late: u64, now: Instant) -> bool {
+        let can_judge = self.can_judge();
+        match &mut self.life {
+            Life::Idle(_) if !can_judge => return false,
+            Life::Idle(_) => self.begin_round_after_stall(now, now),
+            Life::Round(round) => {
+                if !round.forgive(&self.timing, now) {
+                    return false;
+                }
+                round.assert_invariants(&self.timing);
+                self.outbox.want(Purpose::Round);
+            }
+            _ => return false,
+        }
+        self.tell_stall(late, now);
+        true
+    }
+}

@@ -1,6 +1,10 @@
 //! Gateways in this process, with a real redis-server that forgets, or answers slowly.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy},
@@ -162,7 +166,17 @@ async fn a_crowd_that_waits_for_a_new_store_is_announced_in_several_scripts() {
         ear.heard.push((next.kind, next.who));
     }
     assert_eq!(told(&ear, Kind::Joined), 3_000);
-    let mut users = std::collections::BTreeSet::new();
+    // In three scripts, and two looks are between them.
+    let mut connection = redis.client.get_connection().unwrap();
+    let mut events = redis::cmd("XRANGE");
+    events.arg("{presence}:events").arg("-").arg("+");
+    let events: Vec<(String, BTreeMap<String, String>)> = events.query(&mut connection).unwrap();
+    let joined = events.iter().filter(|(_, it)| it["kind"] == "joined");
+    let times = joined.map(|(id, _)| id.split_once('-').unwrap().0.parse::<u64>().unwrap());
+    let times: Vec<_> = times.collect();
+    let took = Duration::from_millis(times[2_999] - times[0]);
+    assert!(took >= 2 * terms().look(), "{took:?}");
+    let mut users = BTreeSet::new();
     for (kind, who) in ear.heard {
         match kind {
             Kind::Joined => assert!(users.insert(who.clone()), "{who} joined twice"),

@@ -148,6 +148,75 @@ async fn broken(client: &mut Heartbeat<Tls>) -> String {
     client.io_error().expect("its words").to_string()
 }
 
+/// Records of 16 KiB that take 2 s each, as long as the detection time.
+#[cfg(target_os = "linux")] // whose kernel tells what arrives
+mod slow_records {
+    use heartbeat_tests::server::slow_line_to;
+    use heartbeat_tokio::Diagnosis;
+
+    use super::*;
+
+    /// Bytes a second.
+    const RATE: u32 = 8_000;
+
+    const LENGTH: usize = 64 * 1024;
+
+    /// The client's side of the line, and a server that was greeted and knows nothing of
+    /// its own socket, or does.
+    async fn greeted(serve: fn(Tls, Config) -> Heartbeat<Tls>) -> (Heartbeat<Tls>, Heartbeat<Tls>) {
+        let config = Config::detect_within(secs(2)).unwrap();
+        let (client, server) = pair().await;
+        let client = slow_line_to(client, RATE).await;
+        let (client, server) = Parties::new().connect(client, server).await;
+        let (mut client, mut server) = (wrapped(client, config), serve(server, config));
+        // A Hello that shares a record with the message would be as slow.
+        for event in <[_; 2]>::from(tokio::join!(client.next(), server.next())) {
+            assert!(
+                matches!(event, Some(PeerEvent::Connected { .. })),
+                "{event:?}"
+            );
+        }
+        (client, server)
+    }
+
+    #[tokio::test]
+    async fn are_life_where_the_socket_is_named() {
+        let (mut client, mut server) = greeted(wrapped).await;
+        let began = Instant::now();
+        client.send(vec![7; LENGTH].into()).await.unwrap();
+        let receiving = async {
+            loop {
+                match server.next().await.unwrap() {
+                    PeerEvent::Message(message) => return message,
+                    event => assert!(!event.is_terminal(), "{event}"),
+                }
+            }
+        };
+        let message = tokio::select! {
+            message = receiving => message,
+            end = terminal(&mut client) => panic!("the client: {end}"),
+        };
+        assert_eq!(message.len(), LENGTH);
+        assert!(began.elapsed() > secs(7), "{:?}", began.elapsed());
+    }
+
+    /// Nobody blames the client's application: nobody can see what it does.
+    #[tokio::test]
+    async fn are_silence_without_a_diagnosis_where_it_is_not_named() {
+        let (mut client, mut server) = greeted(Heartbeat::new).await;
+        client.send(vec![7; LENGTH].into()).await.unwrap();
+        let end = tokio::select! {
+            end = terminal(&mut server) => end,
+            end = terminal(&mut client) => panic!("the client: {end}"),
+        };
+        let PeerEvent::Dead(death) = end else {
+            panic!("{end}")
+        };
+        assert_eq!(death.cause, Cause::Silent);
+        assert_eq!(death.diagnosis, Diagnosis::Unknown);
+    }
+}
+
 // On Windows socket2 reads no keepalive back.
 #[cfg(not(windows))]
 mod safety_net {

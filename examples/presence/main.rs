@@ -76,7 +76,7 @@ impl Timings {
         config.max_frame(message::MAX_LENGTH).build()
     }
 
-    const fn terms(self) -> Terms {
+    fn terms(self) -> Terms {
         Terms::new(self.detect_within, self.grace)
     }
 

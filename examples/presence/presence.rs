@@ -17,22 +17,23 @@
 //! * [`Standing`] says what others may think of this gateway. It is told by this machine's
 //!   monotonic clock and the time at which the last refresh was *sent*, so it is never
 //!   later than the store. No other clock of a gateway matters.
-//! * Every change is one script, so each announcement is made once. An empty store counts
-//!   as one that lost its data: entries that had been announced are told silently.
+//! * Every change is one script, so each announcement is made once. A store that is new
+//!   counts as one that lost its data: for a lease it announces no user, and who had been
+//!   announced before isn't announced again.
 
 mod fleet;
 mod keeper;
-mod local;
+pub(crate) mod local; // a model of the tests has it too
 
 use std::{
+    hash::{BuildHasher, RandomState},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use metrics::{counter, gauge};
 use redis::{
-    AsyncConnectionConfig, Client, ErrorKind, RedisError, RedisResult, Script,
-    aio::MultiplexedConnection,
+    AsyncConnectionConfig, Client, ErrorKind, RedisError, RedisResult, aio::MultiplexedConnection,
 };
 use tokio::{
     sync::{Notify, watch},
@@ -51,6 +52,18 @@ const FENCED: &str = "FENCED";
 
 const SCRIPT: &str = include_str!("presence/presence.lua");
 
+/// What is counted.
+const METRICS: [&str; 4] = [
+    "presence_fenced_total",
+    "presence_ghosts_total",
+    "presence_late_refreshes_total",
+    "presence_store_errors_total",
+];
+
+/// The range of what a lease follows from. Redis counts in milliseconds.
+const SHORTEST: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// How long a lease is, and what follows for the whole fleet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
@@ -60,21 +73,22 @@ pub struct Terms {
 
 impl Terms {
     /// From the heartbeats' `Config::detection_time`, D, and how long a client may take to
-    /// connect again: the longest wait before its first attempt, and what that takes.
+    /// connect again: the longest wait before its first attempt, and what that takes. D counts
+    /// as 100 ms at least, and both count as a day at most.
     #[must_use]
-    pub const fn new(detection_time: Duration, grace: Duration) -> Self {
+    pub fn new(detection_time: Duration, grace: Duration) -> Self {
         Self {
-            detection_time,
-            grace,
+            detection_time: detection_time.clamp(SHORTEST, LONGEST),
+            grace: grace.min(LONGEST),
         }
     }
 
-    /// The TTL of a gateway's lease: 3/2 · D. A gateway that freezes has refreshed it at
+    /// The TTL of a gateway's lease: 3/2 · D, in whole milliseconds. A gateway that freezes has refreshed it at
     /// most a third ago, so it holds for D at least. By then the gateway's own clients
     /// have found it dead, and are on their way to others.
     #[must_use]
     pub fn lease(&self) -> Duration {
-        self.detection_time * 3 / 2
+        Duration::from_millis(millis(self.detection_time * 3 / 2))
     }
 
     /// A lease is refreshed this often: D / 2. A connection to the store that is silent for
@@ -142,6 +156,10 @@ impl Presence {
     /// Starts a task that keeps the lease until [`close`](Self::close). Needs a runtime.
     #[must_use]
     pub fn start(store: Client, name: &str, terms: Terms) -> Self {
+        // What never happens is shown as zero.
+        for metric in METRICS {
+            counter!(metric).absolute(0);
+        }
         let shared = Arc::new(Shared {
             local: Mutex::default(),
             changed: Notify::new(),
@@ -259,25 +277,27 @@ impl Shared {
 
 // ---- the store ----------------------------------------------------------------
 
-/// A connection of our own, which never connects again by itself, and knows the script.
+/// A connection of our own, which never connects again by itself.
 async fn open(store: &Client, until: Instant) -> RedisResult<MultiplexedConnection> {
     // How long we wait is decided here.
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(None)
         .set_response_timeout(None);
-    within(until, async {
-        let mut store = store
-            .get_multiplexed_async_connection_with_config(&config)
-            .await?;
-        Script::new(SCRIPT).load_async(&mut store).await?;
-        Ok(store)
-    })
+    within(
+        until,
+        store.get_multiplexed_async_connection_with_config(&config),
+    )
     .await
 }
 
 async fn within<T>(until: Instant, asked: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
-    let late = |_| RedisError::from((ErrorKind::Io, "the store doesn't answer in time"));
-    timeout_at(until, asked).await.map_err(late)?
+    let late = || RedisError::from((ErrorKind::Io, "the store doesn't answer in time"));
+    let reply = timeout_at(until, asked).await.map_err(|_| late())?;
+    // If we stood still, both the reply and the end are there.
+    match Instant::now() < until {
+        true => reply,
+        false => Err(late()),
+    }
 }
 
 fn millis(time: Duration) -> u64 {
@@ -286,5 +306,6 @@ fn millis(time: Duration) -> u64 {
 
 /// A number that nobody else has.
 fn random() -> String {
-    format!("{:016x}", fastrand::u64(..))
+    // Keyed by the operating system's randomness.
+    format!("{:016x}", RandomState::new().hash_one(()))
 }

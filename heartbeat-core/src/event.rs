@@ -1,5 +1,5 @@
-//! What a [`Monitor`](crate::Monitor) tells: events, causes of death, and the
-//! ends that a transport can come to.
+//! The reports of a [`Monitor`](crate::Monitor): events, causes of death, and the ends of
+//! a transport.
 //!
 //! This module decides the vocabulary and nothing else. The adapter uses the
 //! same words.
@@ -8,7 +8,7 @@ use core::{fmt, time::Duration};
 
 use crate::frame::{GoodbyeCode, Hello, ProtocolError};
 
-/// Something that the application may want to know about its peer.
+/// A change that a monitor reports.
 ///
 /// [`Closed`](Event::Closed) and [`Dead`](Event::Dead) are terminal: exactly
 /// one of them comes, once, and nothing after it.
@@ -45,9 +45,9 @@ pub enum Event {
         /// How long the silence was.
         silent_for: Duration,
     },
-    /// *We* were asleep: a deadline was served later than
-    /// [`stall_tolerance`](crate::ConfigBuilder::stall_tolerance) allows. The
-    /// peer isn't blamed for it.
+    /// Our own process was late: a deadline was served later than
+    /// [`stall_tolerance`](crate::ConfigBuilder::stall_tolerance) allows. The peer isn't
+    /// blamed for it.
     LocalStall {
         /// How long after the deadline we woke up.
         late: Duration,
@@ -102,7 +102,7 @@ impl fmt::Display for Event {
                 write!(f, "recovered after {:?}", rounded(*silent_for))
             }
             Self::LocalStall { late } => {
-                write!(f, "we were asleep, and {:?} late", rounded(*late))
+                write!(f, "our own process was {:?} late", rounded(*late))
             }
             Self::Finished => f.write_str("the peer sends no more messages"),
             Self::Closed { reason } => write!(f, "closed: {reason}"),
@@ -140,9 +140,9 @@ pub enum CloseReason<D = NoDetail> {
         detail: D,
     },
     /// We did, with [`Monitor::close`](crate::Monitor::close), and the peer confirmed
-    /// that it took everything in; or our protocol has no way to.
+    /// that it received everything; or the protocol can't confirm.
     Local,
-    /// We did, and a peer that lives didn't confirm it within
+    /// We did, and a live peer didn't confirm it within
     /// [`linger`](crate::ConfigBuilder::linger).
     Unconfirmed,
     /// Neither side had messages left: both had [finished](crate::Monitor::finish).
@@ -303,14 +303,13 @@ pub enum Cause<D = NoDetail> {
     Unreachable,
     /// The peer sent something that isn't this protocol.
     Protocol(ProtocolError),
-    /// The peer pinged far more often than it had been told to.
+    /// The peer pinged far more often than our `min_interval` allows.
     PingFlood,
-    /// The peer announced timings that we don't go along with: see
-    /// [`Config::refusal`](crate::Config::refusal). A detection time below 100 ms
-    /// would make us send without end, and a long `min_interval` would make us ask
-    /// too rarely.
+    /// The peer announced timings that we refuse: see
+    /// [`Config::refusal`](crate::Config::refusal). A detection time below 100 ms would
+    /// make us send without end, and a long `min_interval` would make us ask too rarely.
     Refused,
-    /// Our own application left messages waiting for longer than
+    /// Our own application took no message for longer than
     /// [`max_pause`](crate::ConfigBuilder::max_pause).
     NotReading,
     /// Any other failure of the transport.
@@ -373,7 +372,7 @@ impl<D: AsRef<str>> fmt::Display for Cause<D> {
             Self::Protocol(error) => write!(f, "protocol violated: {error}"),
             Self::PingFlood => f.write_str("ping flood"),
             Self::Refused => f.write_str("its timings are refused"),
-            Self::NotReading => f.write_str("our application leaves messages waiting"),
+            Self::NotReading => f.write_str("our application takes no messages"),
             Self::Io => f.write_str("transport failed"),
         }
     }
@@ -382,8 +381,8 @@ impl<D: AsRef<str>> fmt::Display for Cause<D> {
 /// Why a peer was silent, as far as the operating system's view of the
 /// connection shows it.
 ///
-/// It explains a verdict and never changes one. Whoever ends the TCP connection
-/// is whose view it is: behind a proxy that is the proxy's kernel.
+/// It explains a verdict and never changes one. It is the view of the host at which the
+/// TCP connection ends: behind a proxy, of the proxy's kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive] // other systems may tell more
 pub enum Diagnosis {

@@ -5,11 +5,10 @@
 //! A heartbeat that does no I/O.
 //!
 //! A TCP connection whose peer lost power, hangs, or is behind a cut cable
-//! looks connected for hours. [`Monitor`] is the state machine that finds out:
-//! it says when to ping, counts missed beats, and gives its verdict within a
-//! [bound](Config::detection_time) that is documented and tested. It reads no
-//! clock, opens no socket, allocates nothing and needs no `std`: you tell it
-//! what happened and when.
+//! looks connected for hours. [`Monitor`] is the state machine that detects this: it
+//! decides when to ping, counts missed beats, and gives its verdict within a documented
+//! and tested [bound](Config::detection_time). It reads no clock, opens no socket,
+//! allocates nothing and needs no `std`: its driver tells it what happened and when.
 //!
 //! With tokio, use the crate `heartbeat-tokio`, which drives this one over
 //! any stream. This crate is for other runtimes, for simulations, and for
@@ -17,9 +16,9 @@
 //!
 //! # A complete driver
 //!
-//! Two monitors and nothing between them but two queues, in virtual time. A
-//! real driver has a socket where this one has a queue, and sleeps until the
-//! deadline where this one jumps to it.
+//! Two monitors that are connected by two queues, in virtual time. A real driver has a
+//! socket where this one has a queue, and sleeps until the deadline where this one jumps
+//! to it.
 //!
 //! ```
 //! use std::collections::VecDeque;
@@ -48,7 +47,7 @@
 //!         monitor.handle_timeout(now);
 //!     }
 //!
-//!     // 3. Write, and say when it has left.
+//!     // 3. Write, and report when everything has left.
 //!     let mut buffer = [0; Control::MAX_ENCODED];
 //!     while let Some(control) = monitor.poll_transmit() {
 //!         let frame = control.encode(&mut buffer).expect("the buffer is long enough");

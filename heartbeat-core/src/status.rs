@@ -1,4 +1,4 @@
-//! What is known about a peer at one moment.
+//! A snapshot of a peer.
 //!
 //! This module decides how a [`Monitor`](crate::Monitor) is shown to people
 //! and to metrics. Reading a status changes nothing.
@@ -11,7 +11,7 @@ use crate::{config::Config, frame::Hello, time::Instant};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive] // later versions may know more
 pub struct Status {
-    /// What the peer counts as.
+    /// The peer's state.
     pub state: State,
     /// Beats missed in a row.
     pub missed: u32,
@@ -41,8 +41,8 @@ pub struct Status {
 }
 
 impl Status {
-    /// What a [`Monitor`](crate::Monitor) with this configuration says when it begins.
-    /// For tests; every field can be set.
+    /// The status of a new [`Monitor`](crate::Monitor) with this configuration. For
+    /// tests; every field can be set.
     #[must_use]
     pub const fn new(config: &Config) -> Self {
         Self {
@@ -61,7 +61,7 @@ impl Status {
     }
 }
 
-/// What a peer counts as.
+/// The state of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive] // later versions may tell more states apart
 pub enum State {

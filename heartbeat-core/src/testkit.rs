@@ -4,7 +4,7 @@
 //! simulated [`Link`] in virtual time: an hour takes a few milliseconds. The
 //! link delays, loses and retransmits like TCP, and fails for a while; a
 //! [`Simulation`] can also let one side hang, stall, stop reading, flood or be
-//! cut off. What came of it is in a [`Report`].
+//! cut off. The result is a [`Report`].
 //!
 //! A property with [proptest](https://docs.rs/proptest) then says what a
 //! configuration must survive:
@@ -91,31 +91,31 @@ pub(crate) use snapshot::Facts;
 pub use snapshot::Snapshot;
 pub use timeline::Timeline;
 
-/// So many microseconds.
+/// A duration of this many microseconds.
 #[must_use]
 pub const fn us(micros: u64) -> Duration {
     Duration::from_micros(micros)
 }
 
-/// So many milliseconds.
+/// A duration of this many milliseconds.
 #[must_use]
 pub const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// So many seconds.
+/// A duration of this many seconds.
 #[must_use]
 pub const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// So many minutes.
+/// A duration of this many minutes.
 #[must_use]
 pub const fn minutes(minutes: u64) -> Duration {
     Duration::from_secs(minutes.saturating_mul(60))
 }
 
-/// So many hours.
+/// A duration of this many hours.
 #[must_use]
 pub const fn hours(hours: u64) -> Duration {
     Duration::from_secs(hours.saturating_mul(60 * 60))

@@ -14,8 +14,8 @@
 //! timer for each connection: an unaligned one, or with `--aligned` one on the
 //! same grid as ours, which shows what else there is.
 //!
-//! A beat proves both directions to both sides, because the side that is asked
-//! asks along. What that costs both ends together is compared with beats of which
+//! A beat proves both directions to both sides, because pings are piggybacked on
+//! pongs. What that costs both ends together is compared with beats of which
 //! one side only answers, and with two of those: what both ends would cost if each
 //! asked for itself.
 

@@ -1,8 +1,8 @@
 //! A heartbeat in a protocol that has a ping of its own, by its codec.
 //!
 //! This module decides how a tokio-util codec is read with and written with, and that
-//! one that panics ends its own connection and nothing else. What its frames look like
-//! is the codec's to say, and when to ping the monitor's.
+//! one that panics ends its own connection and nothing else. The codec decides the form
+//! of its frames, and the monitor when to ping.
 
 use std::{
     collections::VecDeque,
@@ -44,19 +44,17 @@ pub struct Codec<C> {
     /// anything.
     codec: Result<C, Panicked>,
     read: BytesMut,
-    /// Bytes that somebody else had read, as long as they count as unread.
+    /// Bytes that were read before this connection began, while they count as unread.
     handed_over: usize,
     /// The stream has ended.
     eof: bool,
-    /// The codec says that the connection has ended.
-    ended: Option<io::Error>,
     /// The bytes of the last frame.
     weight: usize,
     /// The bytes that were read since then.
     arrived: usize,
     doorman: Doorman,
     write: BytesMut,
-    /// So many bytes of `write` reach to the end of the last control frame.
+    /// The length of `write` up to the end of the last control frame.
     control: usize,
     /// A control frame that the codec couldn't encode.
     refused: Option<io::Error>,
@@ -84,7 +82,6 @@ impl<C: Dialect> Codec<C> {
             handed_over: read.len(),
             read,
             eof: false,
-            ended: None,
             weight: 0,
             arrived: 0,
             doorman: Doorman::new(C::HELLO),
@@ -112,21 +109,6 @@ impl<C: Dialect> Codec<C> {
             self.write.truncate(before);
         }
         result
-    }
-}
-
-impl<C: Dialect> Codec<C> {
-    /// The codec can't decode what came. If its error is an end, reading meets that.
-    fn fail<F>(&mut self, error: Box<dyn Error + Send + Sync>) -> Result<Option<F>, Broken> {
-        let by_codec = |error| Failure::Protocol(Broken::by_codec(error));
-        match Failure::of::<C>(error, by_codec) {
-            Failure::Protocol(broken) => Err(broken),
-            Failure::Io(error) => {
-                self.ended = Some(error);
-                self.read.clear();
-                Ok(None)
-            }
-        }
     }
 }
 
@@ -164,9 +146,6 @@ where
     <C as Encoder<Frame<<C as Dialect>::Message>>>::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     fn poll_read(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if let Some(error) = self.ended.take() {
-            return Poll::Ready(Err(error));
-        }
         if self.handed_over > 0 {
             let read = mem::take(&mut self.handed_over);
             self.arrived = read;
@@ -187,7 +166,7 @@ where
         Poll::Ready(Ok(read))
     }
 
-    fn next_frame(&mut self) -> Result<Option<Frame<C::Message>>, Broken> {
+    fn next_frame(&mut self) -> Result<Option<Frame<C::Message>>, Failure> {
         loop {
             let before = self.read.len();
             // As with `Framed`, a codec isn't asked about nothing.
@@ -202,7 +181,7 @@ where
             let frame = match frame {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return Ok(None),
-                Err(error) => return self.fail(error),
+                Err(error) => return Err(Failure::of::<C>(error, by_codec)),
             };
             self.arrived = self.read.len();
             if self.doorman.admits(&frame)? {
@@ -255,7 +234,7 @@ where
         !self.write.is_empty()
     }
 
-    /// Where a frame ends in what was encoded, nobody knows: all of it stays.
+    /// The ends of encoded frames are unknown, so all of it stays.
     fn give_up(&mut self) {}
 
     fn push_goodbye(&mut self, code: GoodbyeCode, detail: Detail) {
@@ -335,6 +314,11 @@ where
             codec: self.codec.ok(),
         }
     }
+}
+
+/// What an error of the codec means, if its dialect doesn't say.
+fn by_codec(error: Box<dyn Error + Send + Sync>) -> Failure {
+    Failure::Protocol(Broken::by_codec(error))
 }
 
 /// What a codec said as it panicked.

@@ -212,9 +212,12 @@ where
     T: Dialect,
     Frames<T>: Transport<T>,
 {
-    /// Wraps something that sends and receives whole frames already, such as
-    /// a WebSocket: a [`Stream`](futures_core::Stream) of `Result<Frame<M>, E>` that is a `Sink` of
+    /// Wraps a transport of whole frames, such as a WebSocket: a
+    /// [`Stream`](futures_core::Stream) of `Result<Frame<M>, E>` that is a `Sink` of
     /// [`Frame<M>`](crate::Frame) too. As a [`Dialect`] it says what its protocol lacks.
+    ///
+    /// It is closed, as a sink, and dropped when the connection has ended, before the
+    /// terminal event is told.
     ///
     /// What is below it isn't known here, so that three things are the
     /// transport's to see to:
@@ -239,14 +242,13 @@ where
     /// A WebSocket has a constructor of its own, `Heartbeat::websocket`, with the feature
     /// `tungstenite` or `axum`.
     pub fn with_frames(transport: T, config: Config) -> Self {
-        Self::with_transport(transport, Frames::new(), config, |_| None)
+        Self::with_transport(transport, Frames::new(&config), config, |_| None)
     }
 }
 
 impl<S, C: Transport<S>> Heartbeat<S, C> {
-    /// Says where the socket is, if the stream is a wrapper around one, as
-    /// with TLS. Then the safety net is spread below it, as it is by itself
-    /// below a plain [`TcpStream`].
+    /// Names the socket below a wrapper such as TLS. The safety net is then set on it, as
+    /// it is by itself below a plain [`TcpStream`].
     ///
     /// ```
     /// # use heartbeat_tokio::{Config, Heartbeat};
@@ -261,8 +263,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self
     }
 
-    /// Spreads this safety net instead of the one that is derived from the
-    /// timings.
+    /// Sets this safety net instead of the one derived from the timings.
     pub fn with_safety_net(mut self, net: &SafetyNet) -> Self {
         self.replace_net(net);
         self

@@ -14,6 +14,22 @@ use std::{
 use crate::{CloseReason, Death, PeerEvent};
 
 /// A message wasn't accepted, or couldn't be flushed.
+///
+/// ```
+/// use futures::SinkExt;
+/// use heartbeat_tokio::{Config, Heartbeat, SendError};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (stream, _theirs) = tokio::io::duplex(1024);
+/// let config = Config::builder().max_frame(10).build()?;
+/// let mut peer = Heartbeat::new(stream, config);
+/// match peer.feed("more than ten bytes".into()).await {
+///     Err(SendError::TooLong { max, .. }) => assert_eq!(max, 10), // and it goes on
+///     other => unreachable!("{other:?}"),
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive] // other transports may refuse for other reasons
 pub enum SendError {
@@ -70,6 +86,22 @@ impl From<SendError> for io::Error {
 }
 
 /// [`try_send`](crate::Sender::try_send) didn't queue a message.
+///
+/// ```
+/// use heartbeat_tokio::{Sender, TrySendError};
+///
+/// /// A price that is late is worth nothing.
+/// fn tell(sender: &Sender<String>, price: String) -> bool {
+///     match sender.try_send(price) {
+///         Ok(()) => true,
+///         Err(TrySendError::Full(_)) => false,
+///         Err(TrySendError::Failed(error)) => {
+///             eprintln!("{error}");
+///             false
+///         }
+///     }
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[expect(
     clippy::exhaustive_enums,
@@ -84,12 +116,12 @@ pub enum TrySendError<M> {
     Failed(#[from] SendError),
 }
 
-/// [`close`](crate::Heartbeat::close) can't say that the peer took in everything that
-/// was sent.
+/// [`close`](crate::Heartbeat::close) can't confirm that the peer received everything
+/// that was sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive] // later versions may tell more apart
 pub enum CloseError {
-    /// The connection ended in another way than by our goodbye. What the peer took in
+    /// The connection ended in another way than by our goodbye. What the peer received
     /// before is unknown.
     #[error("the peer is dead: {death}; {unwritten} bytes were never written")]
     Dead {
@@ -100,7 +132,7 @@ pub enum CloseError {
         /// around messages included. They certainly haven't arrived.
         unwritten: usize,
     },
-    /// The peer lives, or left too, and didn't say that it took everything in.
+    /// The peer lives, or left too, and didn't say that it received everything.
     #[error(
         "the peer didn't confirm that it took everything in; {unwritten} bytes were never written"
     )]
@@ -110,7 +142,7 @@ pub enum CloseError {
     },
 }
 
-/// What a codec said of a message that it can't encode: the codec's own error.
+/// The codec's own error for a message that it can't encode.
 #[derive(Clone, Debug)]
 pub struct EncodeError(Arc<dyn Error + Send + Sync>);
 
@@ -145,8 +177,8 @@ impl Eq for EncodeError {}
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive] // later versions may tell more apart
 pub enum ProbeError {
-    /// The peer isn't dead, for something else came from it, but it answered
-    /// no ping. Or we aren't reading because our inbox is full.
+    /// The peer isn't dead, because other bytes came from it, but it answered no ping. Or
+    /// we aren't reading because our inbox is full.
     #[error("no answer within {waited:?}")]
     Unanswered {
         /// How long was waited: the detection time.

@@ -16,11 +16,15 @@ pub type CloseReason = heartbeat_core::CloseReason<Detail>;
 /// The verdict: why the peer counts as dead, and what was known of it.
 pub type Death = heartbeat_core::Death<Detail>;
 
-/// What a goodbye says besides its code: text, at most
-/// [`Goodbye::MAX_DETAIL`] bytes of it, and often none.
+/// The text of a goodbye, at most [`Goodbye::MAX_DETAIL`] bytes of it, and often none.
 ///
 /// It is for people. One that arrived is the peer's, unchanged: nothing may be
 /// concluded from it, and a log should escape it, as its `Debug` does.
+///
+/// ```
+/// let detail = heartbeat_tokio::Detail::from("back at noon");
+/// assert_eq!(detail, "back at noon");
+/// ```
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Detail(Option<Arc<String>>);
 
@@ -83,6 +87,26 @@ impl fmt::Display for Detail {
 /// Each stream of events ends with exactly one terminal event,
 /// [`Closed`](PeerEvent::Closed) or [`Dead`](PeerEvent::Dead). Every message
 /// that arrived before the end comes before it.
+///
+/// ```
+/// use heartbeat_tokio::{Cause, PeerEvent};
+///
+/// /// What a client tells its user.
+/// fn line<M>(event: &PeerEvent<M>) -> Option<String> {
+///     match event {
+///         PeerEvent::Suspect { silent_for, .. } => Some(format!("no answer for {silent_for:?}")),
+///         PeerEvent::Recovered { .. } => Some("it is back".into()),
+///         PeerEvent::Closed { reason } => Some(format!("it has left: {reason}")),
+///         PeerEvent::Dead(death) if death.cause == Cause::Refused => Some("wrong version?".into()),
+///         PeerEvent::Dead(death) => Some(death.to_string()),
+///         _ => None,
+///     }
+/// }
+///
+/// let event = PeerEvent::<()>::Dead(heartbeat_tokio::Death::new(Cause::Eof));
+/// assert!(event.is_terminal());
+/// assert_eq!(line(&event).as_deref(), Some("closed without goodbye, silent for 0ns"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive] // later versions may observe more
 pub enum PeerEvent<M> {
@@ -114,8 +138,8 @@ pub enum PeerEvent<M> {
         /// How long the silence was.
         silent_for: Duration,
     },
-    /// *We* were asleep, or the runtime was blocked; the peer isn't blamed
-    /// for it.
+    /// Our own process was late: it slept, or the runtime was blocked. The peer isn't
+    /// blamed.
     LocalStall {
         /// How long after the deadline we woke up.
         late: Duration,

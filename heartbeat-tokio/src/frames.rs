@@ -13,12 +13,12 @@ use std::{
 
 use futures_core::Stream;
 use futures_sink::Sink;
-use heartbeat_core::{Control, Dialogue, GoodbyeCode, ProtocolError};
+use heartbeat_core::{Config, Control, Dialogue, GoodbyeCode, ProtocolError};
 
 use crate::{
     Detail, SendError,
     transport::{
-        Broken, Buffered, Dialect, Doorman, Failure, Frame, Protocol, Scope, Transport,
+        Broken, Buffered, Dialect, Doorman, Failure, Frame, Limit, Protocol, Scope, Transport,
         dialogue_of, reason,
     },
 };
@@ -46,16 +46,18 @@ pub struct Frames<T: Dialect> {
     /// The transport failed, in another way than by I/O.
     broken: Option<Broken>,
     doorman: Doorman,
+    /// The longest message that the peer accepts, where a Hello says so.
+    limit: Limit,
     control: VecDeque<Frame<T::Message>>,
     queue: VecDeque<T::Message>,
     /// The weight of the messages in `queue`.
     queued: usize,
-    /// The weight of those that the sink holds.
+    /// The weight of those that the sink holds, perhaps: it doesn't say what it has written.
     held: usize,
 }
 
 impl<T: Dialect> Frames<T> {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         Self {
             received: VecDeque::new(),
             unread: 0,
@@ -63,6 +65,7 @@ impl<T: Dialect> Frames<T> {
             in_message: false,
             broken: None,
             doorman: Doorman::new(T::HELLO),
+            limit: Limit::new(config),
             control: VecDeque::new(),
             queue: VecDeque::new(),
             queued: 0,
@@ -139,6 +142,9 @@ where
     T: Dialect + Unpin,
     E: Into<Box<dyn Error + Send + Sync>>,
 {
+    /// A sink that is closed takes nothing more.
+    const CLOSES: bool = true;
+
     fn poll_read(&mut self, transport: &mut T, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let read = match ready!(Pin::new(transport).poll_next(cx)) {
             None => 0,
@@ -162,16 +168,21 @@ where
         Poll::Ready(Ok(read))
     }
 
-    fn next_frame(&mut self) -> Result<Option<Frame<T::Message>>, Broken> {
+    fn next_frame(&mut self) -> Result<Option<Frame<T::Message>>, Failure> {
         while let Some((frame, weight)) = self.received.pop_front() {
             self.unread -= weight;
             self.weight = weight;
             self.in_message = matches!(frame, Frame::Other);
             if self.doorman.admits(&frame)? {
+                if let Frame::Hello(hello) = &frame {
+                    self.limit.greet(hello.max_frame);
+                }
                 return Ok(Some(frame));
             }
         }
-        self.broken.take().map_or(Ok(None), Err)
+        self.broken
+            .take()
+            .map_or(Ok(None), |broken| Err(broken.into()))
     }
 
     fn weight(&self) -> usize {
@@ -193,6 +204,9 @@ where
     }
 
     fn push(&mut self, message: T::Message) -> Result<(), SendError> {
+        if T::HELLO {
+            self.limit.check(T::length(&message))?;
+        }
         self.queued += Self::cost(&message);
         self.queue.push_back(message);
         Ok(())
@@ -212,17 +226,16 @@ where
     }
 
     fn has_messages(&self) -> bool {
-        !self.queue.is_empty()
+        !self.queue.is_empty() || self.held > 0
     }
 
     fn give_up(&mut self) {
         self.queue.clear();
         self.queued = 0;
-        self.held = 0;
     }
 
     fn unwritten(&self) -> usize {
-        self.queued + self.control.len()
+        self.queued + self.held + self.control.len()
     }
 
     fn control_unwritten(&self) -> bool {

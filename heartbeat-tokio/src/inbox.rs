@@ -37,9 +37,9 @@ pub(crate) enum Excess {
     /// They are kept. Nothing can follow what has arrived: the connection has ended, or
     /// writing has failed, or the kernel says that the peer is gone.
     Kept,
-    /// They are thrown away, and the peer's goodbye isn't confirmed: we leave.
+    /// They are discarded, and the peer's goodbye isn't confirmed: we leave.
     Discarded,
-    /// All messages are thrown away: nobody will take one.
+    /// The receiver is gone: messages are discarded.
     Unheard,
 }
 
@@ -122,7 +122,7 @@ impl<M> Inbox<M> {
 
     // ---- how long messages wait ------------------------------------------
 
-    /// That is limited from now on, or counted anew.
+    /// That is limited from now on, or counted again.
     pub(crate) fn limit_from(&mut self, now: Instant) {
         self.limited_from = Some(now);
         for kept in self.queue.iter_mut().flat_map(|queue| &mut queue.messages) {
@@ -198,7 +198,7 @@ impl<M> Inbox<M> {
         }
     }
 
-    /// When somebody has to look: a pause ends, or a message has waited for too long.
+    /// The deadline: a pause ends, or a message has waited for too long.
     #[inline]
     pub(crate) fn deadline(&self, config: &Config) -> Option<Instant> {
         let ends = [self.room_until(), self.wait_ends(config)];

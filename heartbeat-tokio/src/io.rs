@@ -17,7 +17,8 @@ use heartbeat_core::GoodbyeCode;
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
-    CloseReason, Driver, Heartbeat, PeerEvent, Receiver, SendError, Sender, transport::Transport,
+    CloseError, CloseReason, Driver, Heartbeat, PeerEvent, Receiver, SendError, Sender,
+    transport::Transport,
 };
 
 /// The most bytes that a write takes: the longest message that travels in one frame.
@@ -32,10 +33,11 @@ const AT_ONCE: usize = 64 * 1024;
 /// | the connection | the bytes |
 /// |---|---|
 /// | the peer has [finished](PeerEvent::Finished), or left with [`LEAVING`](GoodbyeCode::LEAVING) | reads give 0, behind all that it sent |
+/// | it left so before it took all that was written | flushes and [`shutdown`](tokio::io::AsyncWriteExt::shutdown) are [`ConnectionAborted`](ErrorKind::ConnectionAborted), once what was queued is given up |
 /// | the peer left with another code | reads, and flushes of what was written, are [`ConnectionAborted`](ErrorKind::ConnectionAborted) |
 /// | the verdict: the peer is [dead](PeerEvent::Dead) | reads and writes are an error whose kind is the cause's, such as [`TimedOut`](ErrorKind::TimedOut) for a silent peer; its [`source`](std::error::Error::source) is the [`Death`](crate::Death) |
 /// | [`shutdown`](tokio::io::AsyncWriteExt::shutdown) | everything is written, and then [`finish`](Sender::finish)ed. Reads go on |
-/// | dropped | a goodbye behind everything that was written; what the peer sends is thrown away |
+/// | dropped | a goodbye behind everything that was written; what the peer sends is discarded |
 ///
 /// So a peer that is killed is an [`UnexpectedEof`](ErrorKind::UnexpectedEof), where a
 /// TCP stream would just end.
@@ -117,6 +119,19 @@ impl Io {
     pub fn sender(&self) -> &Sender<Bytes> {
         &self.sender
     }
+
+    /// What a flush has come to. A peer that left in order wants nothing more, so there is
+    /// nothing left to do if nothing was given up for that.
+    fn written(&self, flushed: Result<(), SendError>) -> io::Result<()> {
+        let Err(SendError::Closed(reason)) = flushed else {
+            return flushed.map_err(lost);
+        };
+        end_of_bytes(reason).map_err(lost)?;
+        match self.sender.unwritten() {
+            0 => Ok(()),
+            unwritten => Err(lost(CloseError::Unconfirmed { unwritten }.into())),
+        }
+    }
 }
 
 /// What the end of a connection is for its bytes.
@@ -135,16 +150,10 @@ fn end_of_bytes(reason: CloseReason) -> Result<(), SendError> {
 /// An error of a read or a flush: bytes were lost. A late write loses none.
 fn lost(error: SendError) -> io::Error {
     match error {
-        SendError::Closed(_) => io::Error::new(ErrorKind::ConnectionAborted, error),
+        SendError::Closed(_) | SendError::NotClosed(_) => {
+            io::Error::new(ErrorKind::ConnectionAborted, error)
+        }
         error => error.into(),
-    }
-}
-
-/// A peer that left in order wants nothing more, so a flush has nothing left to do.
-fn written(result: Result<(), SendError>) -> io::Result<()> {
-    match result {
-        Err(SendError::Closed(reason)) => end_of_bytes(reason).map_err(lost),
-        result => result.map_err(lost),
     }
 }
 
@@ -212,13 +221,15 @@ impl AsyncWrite for Io {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = ready!(Pin::new(&mut self.get_mut().sender).poll_flush(cx));
-        Poll::Ready(written(flushed))
+        let this = self.get_mut();
+        let flushed = ready!(Pin::new(&mut this.sender).poll_flush(cx));
+        Poll::Ready(this.written(flushed))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let finished = ready!(self.get_mut().sender.poll_finish(cx));
-        Poll::Ready(written(finished))
+        let this = self.get_mut();
+        let finished = ready!(this.sender.poll_finish(cx));
+        Poll::Ready(this.written(finished))
     }
 }
 

@@ -1,17 +1,16 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-//! Wrap a stream, and be told in bounded time when the peer is dead.
+//! Wrap a stream, and detect within bounded time when the peer is dead.
 //!
 //! A TCP connection whose peer lost power, hangs, or is behind a cut cable
-//! looks connected for hours. [`Heartbeat`] pings the peer over the stream
-//! that you have anyway, and ends its stream of events with
-//! [`PeerEvent::Dead`] within [`Config::detection_time`]; as long as the peer
-//! lives it doesn't.
+//! looks connected for hours. [`Heartbeat`] pings the peer over the same stream. When the
+//! peer dies, the stream of events ends with [`PeerEvent::Dead`] within
+//! [`Config::detection_time`]. A live peer isn't reported dead.
 //!
 //! # One line to add
 //!
-//! Both ends wrap their stream. This is one process that plays both; the
-//! client hangs after its first message.
+//! Both ends wrap their stream. Here one process plays both ends; the client hangs after
+//! its first message.
 //!
 //! ```
 //! use futures::{SinkExt, StreamExt};
@@ -59,16 +58,17 @@
 //! | a protocol that has its own ping, and its codec | [`Heartbeat::with_codec`] |
 //! | the same in a `Framed`, after a login | [`Heartbeat::from_framed`] |
 //! | another `Stream` and `Sink` of whole frames | [`Heartbeat::with_frames`] |
-//! | an application that works for long between two reads | [`spawn`](Heartbeat::spawn), on any of these |
+//! | an application that works for a long time between two reads | [`spawn`](Heartbeat::spawn), on any of these |
 //! | many connections in one loop | [`Group`] |
 //! | a byte protocol | [`Heartbeat::into_io`] |
-//! | a client that has to come back | [`Reconnect`] |
+//! | a client that reconnects | [`Reconnect`] |
 //! | a client on a battery, behind a NAT | [`Learner`] |
-//! | no tokio | [`heartbeat_core`], which is the judgement alone |
+//! | no tokio | [`heartbeat_core`], the state machine alone |
 //!
-//! [`Config`] is the timings: by preset, by detection time or one by one. [`PeerEvent`] is what you
-//! are told, and [`Cause`] says why a peer is dead. [`safety_net`] is what the kernel knows,
-//! a second line of defence that is on by itself below a plain `TcpStream`.
+//! [`Config`] holds the timings: by preset, by detection time or one by one.
+//! [`PeerEvent`] lists the events, and [`Cause`] the reasons of a death. [`safety_net`]
+//! adds the kernel's checks, a second line of defence that is automatic below a plain
+//! `TcpStream`.
 //!
 #![cfg_attr(
     all(doc, not(doctest)),

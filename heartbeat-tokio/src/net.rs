@@ -1,7 +1,7 @@
 //! The safety net below one connection.
 //!
-//! This module decides when the kernel is told and asked about the socket of a
-//! [`Heartbeat`](crate::Heartbeat), if there is one. What its answers mean for
+//! This module decides when the socket options of a [`Heartbeat`](crate::Heartbeat) are
+//! set and when the kernel is queried, if there is a socket. What its answers mean for
 //! the peer is decided elsewhere: by [`safety_net`] and by the monitor.
 
 #[cfg(any(feature = "metrics", feature = "tracing"))]
@@ -35,8 +35,8 @@ const TICKS: Duration = Duration::from_millis(20);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive] // there may be other ways to name the socket
 pub enum NetStatus {
-    /// The stream isn't a plain [`TcpStream`], and nobody
-    /// [said](crate::Heartbeat::with_socket) where its socket is.
+    /// The stream isn't a plain [`TcpStream`], and
+    /// [`with_socket`](crate::Heartbeat::with_socket) didn't name its socket.
     NoSocket,
     /// The options were set, or not, as the report says.
     Applied(safety_net::Applied),
@@ -75,7 +75,7 @@ pub(crate) struct Net<S> {
     at_end: Option<Box<TcpInfo>>,
     /// What is known of the kernels' progress. Few need it, and it is large.
     progress: Option<Box<Progress>>,
-    /// How often to look at the socket while nobody reads.
+    /// How often to look at the socket during a pause.
     peek_interval: Duration,
     look_at: Instant,
 }
@@ -167,17 +167,17 @@ impl<S> Net<S> {
         (self.socket)(stream).map(safety_net::check).transpose()
     }
 
-    /// Nobody reads from `now` on.
+    /// Reading stops at `now`.
     pub(crate) fn begin_looking(&mut self, stream: &S, now: Instant) {
         if (self.socket)(stream).is_some() {
             self.look_at = now + self.peek_interval;
         }
-        // Nobody is judged from here on.
+        // The peer isn't judged from here on.
         self.suspected = None;
         self.hurry(stream, Hurry::No);
     }
 
-    /// Somebody reads again.
+    /// Reading resumes.
     pub(crate) fn end_looking(&mut self) {
         self.suspected = None;
         self.look_at = Instant::MAX;
@@ -188,8 +188,7 @@ impl<S> Net<S> {
         Some(self.look_at).filter(|&at| at < Instant::MAX)
     }
 
-    /// While nobody reads, the kernel is asked for what reading would tell:
-    /// whether the peer is gone.
+    /// During a pause, asks the kernel whether the peer is gone, as a read would tell.
     pub(crate) fn is_gone(&mut self, stream: &S, now: Instant) -> bool {
         let Some(socket) = (self.socket)(stream).filter(|_| self.look_at <= now) else {
             return false;
@@ -198,8 +197,8 @@ impl<S> Net<S> {
         safety_net::check(socket).is_ok_and(|liveness| liveness.is_gone())
     }
 
-    /// When the peer's kernel last acknowledged something, if that is news to
-    /// one who heard the peer at `heard_at`.
+    /// When the peer's kernel last acknowledged something, if that is later than
+    /// `heard_at`.
     pub(crate) fn acknowledged_at(
         &mut self,
         stream: &S,
@@ -283,7 +282,7 @@ impl<S> Net<S> {
         Some((arrived, info.last_data_received))
     }
 
-    /// Who is at the other end of the socket, if there is one.
+    /// The address of the peer, if there is one.
     #[cfg(any(feature = "metrics", feature = "tracing"))]
     pub(crate) fn peer_addr(&self, stream: &S) -> Option<SocketAddr> {
         (self.socket)(stream)?.peer_addr().ok()
@@ -309,7 +308,7 @@ impl<S> Net<S> {
         }
     }
 
-    /// Somebody else takes the stream over: its kernel repeats as it would by itself.
+    /// The stream is taken over: restores the kernel's own retransmission limit.
     pub(crate) fn calm(&mut self, stream: &S) {
         self.hurry(stream, Hurry::No);
     }
@@ -335,9 +334,8 @@ impl<S> Net<S> {
         }
     }
 
-    /// Says of a death what the kernel knew at the verdict. The peer's last frame
-    /// may have broken off: then it was saying something, and what became of the
-    /// rest nobody can tell.
+    /// Adds the kernel's view at the verdict to a death. If the peer's last frame broke
+    /// off, the peer was sending, and the fate of the rest is unknown.
     pub(crate) fn diagnose(&self, death: &mut Death, broken_off: bool) {
         let Some(at_end) = &self.at_end else {
             return;
@@ -353,7 +351,7 @@ impl<S> Net<S> {
     }
 
     /// Whether bytes arrived, or data of ours was taken ahead of a ping, since the last
-    /// look: nobody can say then what the application does.
+    /// look: the application's state is unknown then.
     fn goes_on(&self, at_end: &TcpInfo) -> bool {
         let progress = self.progress.as_deref();
         progress.is_some_and(|progress| progress.goes_on(at_end))

@@ -1,11 +1,11 @@
-//! Sleep of the whole machine, in which the monotonic clock stands still.
+//! Suspends of the machine, during which the monotonic clock stops.
 //!
 //! This module decides that the machine has slept, for how long, and that every
-//! connection is polled then. On Linux and Apple's systems the clock behind tokio's timers
-//! stands still in suspend: after an hour of sleep no timer is late, and a peer that is
-//! long gone would have its whole detection time again. So it is compared with a clock
-//! that goes on. What a connection does with the difference is its own stall, judged as
-//! any other.
+//! connection is polled then. On Linux and Apple's systems the clock of tokio's timers
+//! stops during suspend: after an hour of sleep no timer is late, and a peer that is long
+//! gone would have its whole detection time again. So it is compared with a clock that
+//! goes on. What a connection does with the difference is its own stall, judged as any
+//! other.
 
 use std::{
     fmt,
@@ -18,8 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Less than this is noise of two clocks that aren't read at the same moment, or are
-/// being set right.
+/// Less than this is noise of clocks that are being set right.
 const NOTICED: Duration = Duration::from_millis(100);
 
 /// How often the clocks are compared where the system doesn't tell that it woke up.
@@ -77,7 +76,7 @@ impl Machine {
         self.slept.load(Relaxed)
     }
 
-    /// It slept for so long, and woke up just now.
+    /// It slept for this long, and woke up just now.
     pub(crate) fn wake_up(&self, slept: Duration) {
         let micros = u64::try_from(slept.as_micros()).unwrap_or(u64::MAX);
         // Never zero: a task that is woken sees the reason by the change.
@@ -145,28 +144,37 @@ impl fmt::Debug for Machine {
 /// Two clocks at one moment.
 #[derive(Clone, Copy, Debug)]
 struct Clocks {
-    /// That of tokio's timers.
-    standing: Instant,
+    /// That of tokio's timers, before the other one was read and after. Another thread may
+    /// have had its turn in between.
+    standing: [Instant; 2],
     /// One that goes on in suspend, since any moment.
     continuing: Duration,
 }
 
 impl Clocks {
     fn now() -> Self {
+        Self::read(Instant::now, continuing)
+    }
+
+    fn read(standing: impl Fn() -> Instant, continuing: impl FnOnce() -> Duration) -> Self {
+        let before = standing();
+        let continuing = continuing();
         Self {
-            standing: Instant::now(),
-            continuing: continuing(),
+            standing: [before, standing()],
+            continuing,
         }
     }
 
-    /// For how long the machine slept since `before`, if it did, by the difference of the
-    /// clocks. Where both go on, a `tick` that comes far too late tells it: timers wait
+    /// For how long the machine slept at least since `before`, if it did, by the difference
+    /// of the clocks. Where both go on, a `tick` that comes far too late tells it: timers wait
     /// for the rest of their time, counted in waking hours.
     fn slept_since(&self, before: &Self, tick: Option<Duration>) -> Option<Duration> {
-        let standing = self.standing.saturating_duration_since(before.standing);
+        let ([first, last], [earliest, latest]) = (self.standing, before.standing);
+        let shortest = first.saturating_duration_since(latest);
+        let longest = last.saturating_duration_since(earliest);
         let continuing = self.continuing.saturating_sub(before.continuing);
-        let slept = continuing.saturating_sub(standing);
-        let is_late = tick.is_some_and(|tick| standing > tick + TICK);
+        let slept = continuing.saturating_sub(longest);
+        let is_late = tick.is_some_and(|tick| shortest > tick + TICK);
         (slept >= NOTICED || is_late).then_some(slept)
     }
 }
@@ -323,6 +331,7 @@ mod system {
 #[allow(clippy::unwrap_used, reason = "how a test fails")]
 mod tests {
     use std::{
+        cell::Cell,
         sync::{Arc, atomic::AtomicUsize},
         task::Wake,
     };
@@ -335,9 +344,12 @@ mod tests {
 
     #[test]
     fn a_sleep_is_what_the_continuing_clock_is_ahead_by() {
-        let before = Clocks::now();
+        let before = Clocks {
+            standing: [Instant::now(); 2],
+            continuing: ms(100_000),
+        };
         let after = |standing, continuing| Clocks {
-            standing: before.standing + standing,
+            standing: before.standing.map(|read| read + standing),
             continuing: before.continuing + continuing,
         };
         let slept = |after: Clocks, tick| after.slept_since(&before, tick);
@@ -351,6 +363,22 @@ mod tests {
         let woke = slept(after(ms(2_001), ms(2_001)), Some(TICK));
         assert_eq!(woke, Some(Duration::ZERO));
         assert_eq!(slept(after(ms(9_000), ms(9_000)), None), None);
+    }
+
+    #[test]
+    fn a_thread_whose_turn_was_over_between_two_looks_is_no_sleep() {
+        let (begun, passed) = (Instant::now(), Cell::new(ms(0)));
+        let read = |preempted: Duration| {
+            let look = || passed.replace(passed.get() + preempted);
+            Clocks::read(|| begun + look(), look)
+        };
+        for preempted in [[0, 500], [500, 0], [500, 500]] {
+            let [before, after] = preempted.map(|millis| {
+                passed.set(passed.get() + TICK);
+                read(ms(millis))
+            });
+            assert_eq!(after.slept_since(&before, Some(TICK)), None);
+        }
     }
 
     #[test]

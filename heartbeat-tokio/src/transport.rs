@@ -1,4 +1,4 @@
-//! What a [`Heartbeat`](crate::Heartbeat) asks of the thing that carries its
+//! The interface between a [`Heartbeat`](crate::Heartbeat) and the transport of its
 //! frames.
 //!
 //! This module decides the seam between judging a peer and moving frames. What
@@ -6,6 +6,7 @@
 //! otherwise they choose a transport by choosing a constructor.
 
 mod dialect;
+mod limit;
 
 use std::{
     collections::VecDeque,
@@ -18,7 +19,10 @@ use bytes::Bytes;
 use heartbeat_core::{Control, Dialogue, GoodbyeCode, Hello, Nonce, ProtocolError};
 
 pub use self::dialect::Dialect;
-pub(crate) use self::dialect::{Doorman, Failure, dialogue_of};
+pub(crate) use self::{
+    dialect::{Doorman, Failure, dialogue_of},
+    limit::Limit,
+};
 use crate::{Detail, SendError};
 
 /// One frame of a protocol that carries a heartbeat.
@@ -30,8 +34,8 @@ use crate::{Detail, SendError};
 pub enum Frame<M> {
     /// The application's.
     Data(M),
-    /// Who the peer is, and how often it wants to be pinged; for a
-    /// [`Dialect`] that has a [`HELLO`](Dialect::HELLO).
+    /// The peer's timings and limits; for a [`Dialect`] that has a
+    /// [`HELLO`](Dialect::HELLO).
     Hello(Hello),
     /// Asks for a pong. Where pings carry something of the peer's, the nonce
     /// travels there; `None` in a protocol whose pings carry nothing.
@@ -174,8 +178,8 @@ pub(crate) fn reason<'e, E: Error + 'static>(error: &'e (dyn Error + 'static)) -
     chain.find_map(|error| error.downcast_ref())
 }
 
-/// What kind of messages there are, whatever carries them: what a
-/// [`Heartbeat`](crate::Heartbeat) is made with.
+/// A protocol and its message type, independent of the stream: the second parameter of
+/// [`Heartbeat`](crate::Heartbeat).
 ///
 /// Its constructors choose one. It can be named, for a structure that holds any
 /// `Heartbeat<S, C>`, and not implemented: a protocol of your own is a [`Dialect`].
@@ -206,8 +210,8 @@ mod sealed {
 
 /// The name by which users know a transport.
 pub(crate) mod named {
-    /// A [`Protocol`](crate::Protocol) that is carried over a stream `S`: what a
-    /// [`Heartbeat`](crate::Heartbeat) is served with.
+    /// A [`Protocol`](crate::Protocol) over a stream `S`, which makes a
+    /// [`Heartbeat`](crate::Heartbeat) pollable.
     ///
     /// For code that is generic over what carries a connection. It can be named, and not
     /// implemented.
@@ -233,18 +237,23 @@ pub(crate) mod named {
 
 /// Carries frames over a stream `S`.
 pub trait Transport<S>: Protocol {
+    /// Whether the stream is of no more use once the connection has ended, so that it is
+    /// closed then.
+    const CLOSES: bool = false;
+
     /// Reads once. Zero bytes are the end of the stream.
     fn poll_read(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>>;
 
-    /// Takes a message out, if a whole one comes next. A small message that is moved
-    /// through a frame and a result costs half of a feed.
+    /// Takes a message out, if a whole one comes next and that can be told at once; if not,
+    /// [`next_frame`](Self::next_frame) does. A small message that is moved through a frame
+    /// and a result costs half of a feed.
     #[inline]
     fn next_message(&mut self) -> Option<Self::Message> {
         None
     }
 
     /// Takes one frame out of what was read.
-    fn next_frame(&mut self) -> Result<Option<Frame<Self::Message>>, Broken>;
+    fn next_frame(&mut self) -> Result<Option<Frame<Self::Message>>, Failure>;
 
     /// About how many bytes the last frame's message keeps in memory besides
     /// itself.
@@ -259,15 +268,15 @@ pub trait Transport<S>: Protocol {
         self.unread() > 0
     }
 
-    /// Whether a message has begun to arrive that isn't whole, or may have:
-    /// where nobody knows of what the bytes are.
+    /// Whether a message has begun to arrive that isn't whole, or may have, where the
+    /// kind of the bytes is unknown.
     fn is_in_message(&self) -> bool {
         false
     }
 
     /// How many bytes of a message have arrived for which no whole frame is there,
-    /// headers not counted; or any bytes, where nobody knows of what they are. None
-    /// before the peer's Hello, where there is one.
+    /// headers not counted; or any bytes, where their kind is unknown. None before the
+    /// peer's Hello, where there is one.
     fn incomplete(&self) -> usize {
         0
     }

@@ -18,7 +18,7 @@ use crate::{
     Detail, SendError, Wire,
     codec::catch,
     error::EncodeError,
-    transport::{Broken, Buffered, Frame, Protocol, Scope, Transport},
+    transport::{Broken, Buffered, Failure, Frame, Protocol, Scope, Transport},
 };
 
 /// The transport of [`Heartbeat::typed`](crate::Heartbeat::typed): messages
@@ -56,13 +56,13 @@ where
         self.wire.poll_read(stream, cx)
     }
 
-    fn next_frame(&mut self) -> Result<Option<Frame<T>>, Broken> {
+    fn next_frame(&mut self) -> Result<Option<Frame<T>>, Failure> {
         let frame: Option<Frame<Bytes>> = Transport::<S>::next_frame(&mut self.wire)?;
         let decode = |bytes: Bytes| {
             let decoded = catch(|| postcard::from_bytes(&bytes));
             decoded.map_err(Broken::by_codec)?.map_err(Broken::by_codec)
         };
-        frame.map(|frame| frame.try_map(decode)).transpose()
+        Ok(frame.map(|frame| frame.try_map(decode)).transpose()?)
     }
 
     fn weight(&self) -> usize {

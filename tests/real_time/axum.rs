@@ -13,9 +13,8 @@
 )]
 
 use std::{
-    io::{BufRead, BufReader, ErrorKind},
+    io::ErrorKind,
     net::SocketAddr,
-    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -29,19 +28,16 @@ use axum::{
     routing::any,
 };
 use futures::SinkExt;
-use heartbeat_tests::{
-    Watched, example, ms, patient, process::PeerProcess, quick, scripted::filler, secs,
-};
+use heartbeat_tests::{Watched, ms, patient, quick, scripted::filler, secs};
 use heartbeat_tokio::{
-    Cause, Config, Diagnosis, Heartbeat, NetStatus, PeerEvent,
+    Cause, Diagnosis, Heartbeat, NetStatus, PeerEvent,
     websocket::{Library, Message, OwnFrames, SUBPROTOCOL, TcpSocket},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::AsyncReadExt,
     net::{TcpListener, TcpStream},
     sync::mpsc,
-    task::spawn_blocking,
-    time::{interval, timeout},
+    time::timeout,
 };
 use tokio_tungstenite::{
     WebSocketStream, client_async,
@@ -100,12 +96,11 @@ async fn text_and_binary_go_both_ways_over_axum() {
     let mut server = Server::start().await;
     let (client, opened) = server.visit().await;
     let mut ours = Watched::new(Heartbeat::websocket(opened, patient()));
-    // The socket below was named.
-    assert!(matches!(
-        ours.peer.status().safety_net,
-        NetStatus::Applied(_)
-    ));
     let mut client = Watched::new(Heartbeat::websocket(client, patient()));
+    // The socket below was named, and the client's is found.
+    for status in [ours.peer.status(), client.peer.status()] {
+        assert!(matches!(status.safety_net, NetStatus::Applied(_)));
+    }
     for message in [
         Message::from("grüß dich"),
         Message::Binary(filler(1, 300_000)),
@@ -129,11 +124,10 @@ async fn text_and_binary_go_both_ways_over_axum() {
     );
     let serving = async {
         let end = ours.until_ended().await;
-        drop(ours); // as a handler does
-        end
+        (end, ours) // a handler may keep it
     };
-    let (closed, end) = tokio::join!(client.peer.close(), serving);
-    closed.unwrap();
+    let (closed, (end, _ours)) = tokio::join!(client.peer.close(), serving);
+    closed.unwrap(); // its library has waited for the server's end of TCP
     assert!(matches!(end, PeerEvent::Closed { .. }), "{end:?}");
 }
 
@@ -205,93 +199,112 @@ async fn a_frozen_client_of_axum_is_found_in_time_and_its_socket_is_closed() {
     drop(ours);
 }
 
-/// Without a heartbeat on the other side, and with a message that takes twice the detection
-/// time.
 #[cfg(target_os = "linux")] // whose kernel tells what arrives
-#[tokio::test]
-async fn a_message_that_arrives_slowly_over_axum_is_life_if_the_socket_is_known() {
-    let mut server = Server::start().await;
-    let (client, opened) = server.visit().await;
-    let (other, (bare, _)) = server.visit().await;
-    tokio::spawn(send_slowly(client.into_inner()));
-    tokio::spawn(send_slowly(other.into_inner()));
-    let known = async {
-        let mut ours = Watched::new(Heartbeat::websocket(opened, slow()));
-        let began = Instant::now();
-        let large = ours.message().await;
-        assert!(began.elapsed() > secs(5), "not slow enough");
-        assert!(large == Message::Binary(vec![0; 6_000_000].into()));
-        ours.assert_alive();
-    };
-    // As documented.
-    let unknown = async {
-        let mut ours = Watched::new(Heartbeat::websocket(bare, slow()));
-        assert_eq!(ours.until_dead().await.cause, Cause::Silent);
-    };
-    tokio::join!(known, unknown);
-}
+mod a_slow_line {
+    use heartbeat_tokio::Config;
+    use tokio::{io::AsyncWriteExt, time::interval};
 
-/// Of 2.6 s.
-fn slow() -> Config {
-    patient().to_builder().timeout(ms(800)).build().unwrap()
-}
+    use super::*;
 
-/// A message of 6 MB, at 1 MB each second.
-async fn send_slowly(mut socket: TcpStream) {
-    let length = 6_000_000_u64;
-    // Final, binary, masked with zeros (RFC 6455, section 5.2).
-    let mut header = vec![0x82, 0x80 | 127];
-    header.extend(length.to_be_bytes());
-    header.extend([0; 4]);
-    socket.write_all(&header).await.unwrap();
-    let mut each = interval(ms(20));
-    for _ in 0..300 {
-        each.tick().await;
-        if socket.write_all(&[0; 20_000]).await.is_err() {
-            return; // it was given up
-        }
+    /// Without a heartbeat on the other side, and with a message that takes twice the detection
+    /// time.
+    #[tokio::test]
+    async fn a_message_that_arrives_slowly_over_axum_is_life_if_the_socket_is_known() {
+        let mut server = Server::start().await;
+        let (client, opened) = server.visit().await;
+        let (other, (bare, _)) = server.visit().await;
+        tokio::spawn(send_slowly(client.into_inner()));
+        tokio::spawn(send_slowly(other.into_inner()));
+        let known = async {
+            let mut ours = Watched::new(Heartbeat::websocket(opened, slow()));
+            let began = Instant::now();
+            let large = ours.message().await;
+            assert!(began.elapsed() > secs(5), "not slow enough");
+            assert!(large == Message::Binary(vec![0; 6_000_000].into()));
+            ours.assert_alive();
+        };
+        // As documented.
+        let unknown = async {
+            let mut ours = Watched::new(Heartbeat::websocket(bare, slow()));
+            assert_eq!(ours.until_dead().await.cause, Cause::Silent);
+        };
+        tokio::join!(known, unknown);
     }
-    std::future::pending().await
+
+    /// Of 2.6 s.
+    fn slow() -> Config {
+        patient().to_builder().timeout(ms(800)).build().unwrap()
+    }
+
+    /// A message of 6 MB, at 1 MB each second.
+    async fn send_slowly(mut socket: TcpStream) {
+        let length = 6_000_000_u64;
+        // Final, binary, masked with zeros (RFC 6455, section 5.2).
+        let mut header = vec![0x82, 0x80 | 127];
+        header.extend(length.to_be_bytes());
+        header.extend([0; 4]);
+        socket.write_all(&header).await.unwrap();
+        let mut each = interval(ms(20));
+        for _ in 0..300 {
+            each.tick().await;
+            if socket.write_all(&[0; 20_000]).await.is_err() {
+                return; // it was given up
+            }
+        }
+        std::future::pending().await
+    }
 }
 
 #[cfg(unix)] // SIGSTOP
-#[tokio::test]
-async fn the_axum_program_finds_a_client_that_is_stopped() {
-    let program = example("axum");
-    let (server, mut said) = start(&mut Command::new(&program));
-    let url = next_line(&mut said).await;
-    let (client, mut heard) = start(Command::new(&program).arg(url));
-    assert!(next_line(&mut heard).await.contains("message"));
-    client.stop().unwrap();
-    let stopped = Instant::now();
-    loop {
-        let line = next_line(&mut said).await;
-        if line.contains("dead") {
-            assert!(line.contains("silent"), "{line}");
-            break;
+mod the_program {
+    use std::{
+        io::{BufRead, BufReader},
+        process::{Command, Stdio},
+    };
+
+    use heartbeat_tests::{example, process::PeerProcess};
+    use tokio::task::spawn_blocking;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_axum_program_finds_a_client_that_is_stopped() {
+        let program = example("axum");
+        let (server, mut said) = start(&mut Command::new(&program));
+        let url = next_line(&mut said).await;
+        let (client, mut heard) = start(Command::new(&program).arg(url));
+        assert!(next_line(&mut heard).await.contains("message"));
+        client.stop().unwrap();
+        let stopped = Instant::now();
+        loop {
+            let line = next_line(&mut said).await;
+            if line.contains("dead") {
+                assert!(line.contains("silent"), "{line}");
+                break;
+            }
         }
+        let measured = stopped.elapsed();
+        assert!(measured <= secs(5) + SLACK, "{measured:?}: too late");
+        drop((server, client));
     }
-    let measured = stopped.elapsed();
-    assert!(measured <= secs(5) + SLACK, "{measured:?}: too late");
-    drop((server, client));
-}
 
-type Lines = mpsc::UnboundedReceiver<String>;
+    type Lines = mpsc::UnboundedReceiver<String>;
 
-fn start(command: &mut Command) -> (PeerProcess, Lines) {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut process = PeerProcess::spawn(command).unwrap();
-    let (_, output) = process.take_pipes().unwrap();
-    let (tell, lines) = mpsc::unbounded_channel();
-    spawn_blocking(move || {
-        for line in BufReader::new(output).lines() {
-            let _ = line.map(|line| tell.send(line));
-        }
-    });
-    (process, lines)
-}
+    fn start(command: &mut Command) -> (PeerProcess, Lines) {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = PeerProcess::spawn(command).unwrap();
+        let (_, output) = process.take_pipes().unwrap();
+        let (tell, lines) = mpsc::unbounded_channel();
+        spawn_blocking(move || {
+            for line in BufReader::new(output).lines() {
+                let _ = line.map(|line| tell.send(line));
+            }
+        });
+        (process, lines)
+    }
 
-async fn next_line(lines: &mut Lines) -> String {
-    let line = timeout(secs(20), lines.recv()).await;
-    line.expect("in time").expect("it goes on")
+    async fn next_line(lines: &mut Lines) -> String {
+        let line = timeout(secs(20), lines.recv()).await;
+        line.expect("in time").expect("it goes on")
+    }
 }

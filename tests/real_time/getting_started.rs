@@ -61,7 +61,7 @@ fn what_is_printed_is_what_the_page_says() {
     hangs.process.stop().unwrap();
     server.wait_for("the peer's application hangs");
     hangs.process.go_on().unwrap();
-    hangs.wait_for("we were asleep");
+    hangs.wait_for("our own process was");
     hangs.wait_for("dead: ");
     assert!(hangs.process.wait().unwrap().success());
 

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use heartbeat_core::ProtocolError;
-use heartbeat_tests::{free_address, quick, secs};
+use heartbeat_tests::{quick, secs};
 use heartbeat_tokio::{Cause, Config, Evidence, Heartbeat, PeerEvent};
 use tokio::{
-    net::{TcpListener, TcpSocket, TcpStream},
+    net::{TcpListener, TcpStream},
     time::timeout,
 };
 
@@ -39,6 +39,9 @@ async fn meets_itself(stream: TcpStream, evidence: Evidence) {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_client_that_is_connected_to_itself_knows_it() {
+    use heartbeat_tests::free_address;
+    use tokio::net::TcpSocket;
+
     for evidence in KINDS {
         let address = free_address().unwrap();
         let socket = TcpSocket::new_v4().unwrap();

@@ -292,33 +292,6 @@ async fn a_server_that_works_on_a_command_lives() {
     );
 }
 
-/// Its kernel acknowledges while it is stopped, and no answer is expected: nobody can tell.
-/// One that is killed is found by its kernel.
-#[tokio::test]
-async fn a_server_that_is_stopped_while_it_works_is_not_found_and_one_that_is_killed_is() {
-    let config = Config::detect_within(secs(1)).unwrap();
-    let Some((server, mut redis)) = visit(config, &[]).await else {
-        return;
-    };
-    redis.until_beat().await;
-    redis
-        .peer
-        .send(words(&["BLPOP", "nothing", "60"]))
-        .await
-        .unwrap();
-    redis.peer.flush().await.unwrap();
-    server.process.stop().unwrap();
-    redis.go_on_for(secs(4)).await;
-    redis.assert_alive();
-    assert_eq!(redis.peer.status().peer.state, State::Occupied);
-
-    let killed = Instant::now();
-    server.process.kill().unwrap();
-    let death = redis.until_dead().await;
-    assert!(is_cut_off(&death.cause), "{death}");
-    assert!(killed.elapsed() <= SLACK, "{:?}", killed.elapsed());
-}
-
 /// Nobody says so to us: it looks like a server that hangs.
 #[tokio::test]
 async fn a_server_that_another_client_pauses_is_given_up() {
@@ -331,6 +304,29 @@ async fn a_server_that_another_client_pauses_is_given_up() {
     other.write_all(b"CLIENT PAUSE 60000\r\n").await.unwrap();
     let death = redis.until_dead().await;
     assert_eq!(death.cause, Cause::Silent);
+}
+
+/// Nothing shows that it hangs, because its kernel lives; and that tells its end.
+#[tokio::test]
+async fn a_server_that_is_stopped_while_it_works_on_a_command_is_found_by_its_end_only() {
+    let Some((server, mut redis)) = visit(quick(), &[]).await else {
+        return;
+    };
+    redis
+        .peer
+        .send(command(["BLPOP", "nothing", "60"]))
+        .await
+        .unwrap();
+    server.process.stop().unwrap();
+    // Twice as long as a death takes.
+    redis.go_on_for(ms(1600)).await;
+    assert_eq!(redis.peer.status().peer.state, State::Occupied);
+
+    let killed = Instant::now();
+    server.process.kill().unwrap();
+    let death = redis.until_dead().await;
+    assert!(is_cut_off(&death.cause), "{death}");
+    assert!(killed.elapsed() <= SLACK, "{:?}", killed.elapsed());
 }
 
 #[tokio::test]

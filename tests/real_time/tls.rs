@@ -220,6 +220,7 @@ mod slow_records {
 // On Windows socket2 reads no keepalive back.
 #[cfg(not(windows))]
 mod safety_net {
+    use heartbeat_tests::secs;
     use heartbeat_tokio::{NetStatus, SafetyNet};
 
     use super::*;

@@ -12,6 +12,16 @@ mod shared;
 
 pub use shared::{Host, LEFT, Network, RIGHT};
 
+/// Asks netfilter to delete the connections of no particular kind, and for its answer.
+const FORGET: &str = "
+import socket, struct
+NETFILTER, DELETE_CONNECTIONS, REQUEST_AND_ANSWER = 12, 0x0102, 5
+netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER)
+netlink.send(struct.pack('=IHHIIBBH', 20, DELETE_CONNECTIONS, REQUEST_AND_ANSWER, 1, 0, 2, 0, 0))
+(error,) = struct.unpack_from('=i', netlink.recv(100), 16)
+assert error == 0, error
+";
+
 /// Which packets a filter looks at.
 #[derive(Clone, Copy, Debug)]
 pub enum Hook {
@@ -51,6 +61,25 @@ impl Host {
         self.run("tc", &["-batch", "-"], &lines.join("\n"))
     }
 
+    /// A connection that this router doesn't know from its first packet on, or has
+    /// forgotten, is invalid to it.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel has no connection tracking.
+    pub fn takes_up_nothing_in_the_middle(&self) -> io::Result<()> {
+        self.enter(|| fs::write("/proc/sys/net/netfilter/nf_conntrack_tcp_loose", "0"))
+    }
+
+    /// Has this router forget all connections that it tracks, as `conntrack -F` does.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel has no connection tracking, or `python3` isn't installed.
+    pub fn forget_connections(&self) -> io::Result<()> {
+        self.run("python3", &["-"], FORGET)
+    }
+
     /// Runs a program on this host that reads what it is to do.
     fn run(&self, program: &str, arguments: &[&str], input: &str) -> io::Result<()> {
         self.enter(|| {
@@ -85,9 +114,7 @@ impl Network {
              chain forward { type filter hook forward priority 0; ct state invalid drop; }\n\
              chain in { type filter hook input priority 0; ct state invalid drop; }\n}\n";
         self.router.run("nft", &["-f", "-"], rules)?;
-        // What it has forgotten it doesn't take up in the middle.
-        self.router
-            .enter(|| fs::write("/proc/sys/net/netfilter/nf_conntrack_tcp_loose", "0"))?;
+        self.router.takes_up_nothing_in_the_middle()?;
         self.forget_after(forgets_after)
     }
 

@@ -1,17 +1,19 @@
-//! Streams that two implementations judge: this one, inline and spawned, and
-//! `support/stranger.py`, which was written from `docs/protocol.md` alone.
+//! Streams that three implementations judge: this one, inline and spawned,
+//! `support/stranger.py`, which was written from `docs/protocol.md` alone, and what web
+//! pages have, `examples/heartbeat-js`.
 //!
 //! A stream is made of valid frames, of which some are damaged: bytes are changed,
-//! lengths don't fit, frames are out of order. It arrives in pieces. Both must tell their
-//! application the same, refuse the same with the same error, and answer the same pings.
+//! lengths don't fit, frames are out of order. It arrives in pieces. All must tell their
+//! application the same and refuse the same with the same error, and the first two answer
+//! the same pings. The third has no streams: it is given whole frames.
 //!
-//! `HEARTBEAT_STREAMS` says how many, `HEARTBEAT_SEED` which. Streams on which the two
+//! `HEARTBEAT_STREAMS` says how many, `HEARTBEAT_SEED` which. Streams on which two of them
 //! once differed are in `differential.txt`, and are tried first.
 
 use std::{
     io::{BufRead, BufReader, Write},
     ops::Range,
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{Command, Stdio},
     thread,
     time::Duration,
 };
@@ -29,15 +31,16 @@ use tokio::time::timeout;
 
 use crate::protocol_vectors::{hex, told};
 
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/support/stranger.py");
+const STRANGER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/support/stranger.py");
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/support/differ.mjs");
 const KNOWN: &str = include_str!("differential.txt");
 
 /// So many are with the other side at once.
 const BATCH: usize = 500;
 
 #[test]
-fn two_implementations_judge_the_same_bytes_alike() {
-    if !needs("python3") {
+fn three_implementations_judge_the_same_bytes_alike() {
+    if !needs("python3") || !needs("node") {
         return;
     }
     let seed = knob("HEARTBEAT_SEED").unwrap_or(1);
@@ -53,9 +56,9 @@ fn two_implementations_judge_the_same_bytes_alike() {
         if batch.is_empty() {
             break;
         }
-        for (case, theirs) in batch.iter().zip(stranger(&batch)) {
+        for ((case, theirs), page) in batch.iter().zip(stranger(&batch)).zip(page(&batch)) {
             kinds.count(&theirs);
-            if let Err(error) = compare(case, &theirs) {
+            if let Err(error) = compare(case, &theirs).and_then(|()| agree(&theirs, &page)) {
                 let case = smallest(case.clone());
                 panic!("{error}\nthe smallest such stream: {}", case.line());
             }
@@ -114,22 +117,38 @@ fn compare(case: &Case, theirs: &Verdict) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether a page is told the same. The beginning of a frame it doesn't judge, and we may.
+fn agree(theirs: &Verdict, page: &[String]) -> Result<(), String> {
+    let agrees = match page.split_last() {
+        Some((last, whole)) if last == "..." => {
+            theirs.told.starts_with(whole)
+                && (theirs.told.len() == whole.len() || theirs.goodbye.is_some())
+        }
+        _ => theirs.told == page,
+    };
+    match agrees {
+        true => Ok(()),
+        false => Err(format!(
+            "a page is told {page:?}, and not {:?}",
+            theirs.told
+        )),
+    }
+}
+
 fn is_goodbye(words: &str) -> bool {
     words.starts_with("goodbye")
 }
 
-/// Drops frames and joins pieces as long as the two differ.
+/// Drops frames and joins pieces as long as any two differ.
 fn smallest(mut case: Case) -> Case {
-    let differs = |case: &Case| {
-        let theirs = stranger(std::slice::from_ref(case));
-        theirs
-            .first()
-            .is_some_and(|theirs| compare(case, theirs).is_err())
-    };
     'again: loop {
-        for smaller in case.smaller() {
-            if differs(&smaller) {
-                case = smaller;
+        for batch in case.smaller().chunks(BATCH) {
+            let judged = stranger(batch).into_iter().zip(page(batch));
+            let differs = batch.iter().zip(judged).find(|(case, (theirs, page))| {
+                compare(case, theirs).is_err() || agree(theirs, page).is_err()
+            });
+            if let Some((smaller, _)) = differs {
+                case = smaller.clone();
                 continue 'again;
             }
         }
@@ -183,67 +202,64 @@ impl Kinds {
     }
 }
 
-// ---- the other side -------------------------------------------------------------
+// ---- the other sides ------------------------------------------------------------
+
+/// What a program answers to each, which it reads and writes in lines.
+fn answers(program: &str, arguments: &[&str], cases: &[Case]) -> Vec<String> {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect(program);
+    let mut input = child.stdin.take().expect("a pipe");
+    let lines: String = cases.iter().map(|case| case.line() + "\n").collect();
+    let writer = thread::spawn(move || input.write_all(lines.as_bytes()));
+    let output = BufReader::new(child.stdout.take().expect("a pipe"));
+    let answers: Vec<_> = output.lines().map(|line| line.expect("text")).collect();
+    assert!(child.wait().expect("it ends").success());
+    writer.join().unwrap().expect("it reads");
+    assert_eq!(answers.len(), cases.len());
+    answers
+}
+
+/// What a page is told of each.
+fn page(cases: &[Case]) -> Vec<Vec<String>> {
+    let answers = answers("node", &[PAGE], cases);
+    answers.iter().map(|line| all_told(line)).collect()
+}
+
+fn all_told(line: &str) -> Vec<String> {
+    let told = line.trim().split("; ").filter(|words| !words.is_empty());
+    told.map(str::to_owned).collect()
+}
 
 /// What the stranger makes of each.
 fn stranger(cases: &[Case]) -> Vec<Verdict> {
-    let mut python = Python::start(cases);
-    let verdicts = cases.iter().map(|case| python.verdict(case)).collect();
-    python.end();
-    verdicts
+    let answers = answers("python3", &[STRANGER, "--differ"], cases);
+    answers.iter().map(|line| strangers_verdict(line)).collect()
 }
 
-struct Python {
-    child: Child,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Python {
-    fn start(cases: &[Case]) -> Self {
-        let mut child = Command::new("python3")
-            .args([SCRIPT, "--differ"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("python3");
-        let mut input = child.stdin.take().expect("a pipe");
-        let lines: String = cases.iter().map(|case| case.line() + "\n").collect();
-        thread::spawn(move || input.write_all(lines.as_bytes()).expect("it reads"));
-        let answers = BufReader::new(child.stdout.take().expect("a pipe"));
-        Self { child, answers }
-    }
-
-    fn verdict(&mut self, case: &Case) -> Verdict {
-        let mut line = String::new();
-        self.answers.read_line(&mut line).expect("it answers");
-        let (told, pings) = line.trim_end().split_once('|').unwrap_or_else(|| {
-            panic!("no answer to {}", case.line());
-        });
-        let told = told.trim().split("; ").filter(|words| !words.is_empty());
-        let told: Vec<String> = told.map(str::to_owned).collect();
-        let last = told.last().map_or("", String::as_str);
-        let is_error =
-            !["", "data", "fin", "goodbye"].contains(&last.split(' ').next().unwrap_or(""));
-        Verdict {
-            goodbye: match last {
-                "Refused" => Some(GoodbyeCode::REFUSED),
-                _ if is_error => Some(GoodbyeCode::PROTOCOL),
-                _ => match last
-                    .strip_prefix("goodbye code=")
-                    .and_then(|rest| rest.split(' ').next()?.parse().ok())
-                {
-                    // A verdict on us isn't answered, nor is an answer.
-                    Some(2..=8) | None => None,
-                    Some(_) => Some(GoodbyeCode::RECEIVED),
-                },
+fn strangers_verdict(line: &str) -> Verdict {
+    let (told, pings) = line.trim_end().split_once('|').expect("an answer");
+    let told = all_told(told);
+    let last = told.last().map_or("", String::as_str);
+    let is_error = !["", "data", "fin", "goodbye"].contains(&last.split(' ').next().unwrap_or(""));
+    Verdict {
+        goodbye: match last {
+            "Refused" => Some(GoodbyeCode::REFUSED),
+            _ if is_error => Some(GoodbyeCode::PROTOCOL),
+            _ => match last
+                .strip_prefix("goodbye code=")
+                .and_then(|rest| rest.split(' ').next()?.parse().ok())
+            {
+                // A verdict on us isn't answered, nor is an answer.
+                Some(2..=8) | None => None,
+                Some(_) => Some(GoodbyeCode::RECEIVED),
             },
-            nonces: pings.trim().split(' ').map(nonces).collect(),
-            told,
-        }
-    }
-
-    fn end(mut self) {
-        assert!(self.child.wait().expect("it ends").success());
+        },
+        nonces: pings.trim().split(' ').map(nonces).collect(),
+        told,
     }
 }
 

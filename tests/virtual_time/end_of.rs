@@ -17,9 +17,9 @@ use std::{
 
 use bytes::BytesMut;
 use futures::{Sink, Stream, StreamExt};
-use heartbeat_tests::quick;
+use heartbeat_tests::{quick, secs};
 use heartbeat_tokio::{Cause, Dialect, End, Frame, Heartbeat, PeerEvent, ProtocolError};
-use tokio::io::AsyncWriteExt;
+use tokio::{io::AsyncWriteExt, time::timeout};
 use tokio_util::codec::{Decoder, Encoder};
 
 /// An error of a library's own.
@@ -59,6 +59,40 @@ impl Decoder for Library {
             true => Ok(None),
             false => Err(self.0.into()),
         }
+    }
+}
+
+/// Of the end of the stream it has something to say, and of nothing else. A side that ends
+/// its direction goes on receiving.
+struct AtTheEnd(HungUp);
+
+impl Dialect for AtTheEnd {
+    type Message = ();
+    const HALF_CLOSE: bool = true;
+
+    fn end_of(error: &(dyn Error + 'static)) -> Option<End> {
+        end_of(error)
+    }
+}
+
+impl Decoder for AtTheEnd {
+    type Item = Frame<()>;
+    type Error = Box<dyn Error + Send + Sync>;
+
+    fn decode(&mut self, _: &mut BytesMut) -> Result<Option<Frame<()>>, Self::Error> {
+        Ok(None)
+    }
+
+    fn decode_eof(&mut self, _: &mut BytesMut) -> Result<Option<Frame<()>>, Self::Error> {
+        Err(self.0.into())
+    }
+}
+
+impl Encoder<Frame<()>> for AtTheEnd {
+    type Error = io::Error;
+
+    fn encode(&mut self, _: Frame<()>, _: &mut BytesMut) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -127,6 +161,21 @@ async fn an_error_of_a_codec_is_the_end_that_its_dialect_says() {
         let events: Vec<_> = peer.by_ref().collect().await;
         assert_eq!(cause(&events), &expected);
         assert_eq!(peer.io_error().unwrap().to_string(), "hung up");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_codec_says_of_an_end_behind_which_we_could_go_on_is_the_end() {
+    for (end, expected) in ends() {
+        for bytes in ["", "anything"] {
+            let (ours, mut theirs) = tokio::io::duplex(64);
+            theirs.write_all(bytes.as_bytes()).await.unwrap();
+            theirs.shutdown().await.unwrap();
+            let mut peer = Heartbeat::with_codec(ours, AtTheEnd(HungUp(end)), quick());
+            let events = timeout(secs(60), peer.by_ref().collect::<Vec<_>>()).await;
+            assert_eq!(cause(&events.expect("it ends")), &expected);
+            assert_eq!(peer.io_error().unwrap().to_string(), "hung up");
+        }
     }
 }
 

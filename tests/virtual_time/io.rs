@@ -3,6 +3,7 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::indexing_slicing,
     reason = "helpers of tests may panic too"
 )]
@@ -17,7 +18,7 @@ use futures::SinkExt;
 use heartbeat_core::GoodbyeCode;
 use heartbeat_tests::{ms, quick, secs};
 use heartbeat_tokio::{
-    Cause, Config, Death, Heartbeat, Io, PeerEvent, SendError,
+    Cause, CloseError, Config, Death, Heartbeat, Io, PeerEvent, SendError,
     testkit::{Line, Side},
 };
 use tokio::{
@@ -144,6 +145,39 @@ async fn dropping_it_ends_the_peers_bytes_behind_all_that_was_written() {
     right.flush().await.unwrap();
     let late = right.write_all(b"late").await.unwrap_err();
     assert_eq!(late.kind(), ErrorKind::BrokenPipe);
+}
+
+/// The bytes that were never written, of an error that says so.
+fn lost(error: &io::Error) -> usize {
+    assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
+    match error.get_ref().and_then(|error| error.downcast_ref()) {
+        Some(SendError::NotClosed(CloseError::Unconfirmed { unwritten })) => *unwritten,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A goodbye takes the place of what was queued and not begun. Whoever wrote that has to
+/// know.
+#[tokio::test(start_paused = true)]
+async fn a_flush_fails_if_a_peer_that_left_lacks_some_of_what_was_written() {
+    for waits_for in ["flush", "shutdown"] {
+        let (mut left, mut right, line) = pair(quick());
+        right.write_all(b"x").await.unwrap();
+        left.read_u8().await.unwrap();
+        line.limit_rate(Side::Left, 100_000);
+        left.write_all(&[7; 190_000]).await.unwrap();
+        drop(right); // leaves
+        let error = match waits_for {
+            "flush" => left.flush().await.unwrap_err(),
+            _ => left.shutdown().await.unwrap_err(),
+        };
+        assert!((1..190_100).contains(&lost(&error)), "{error}");
+        // Whoever asks again is told again. The rest of what was begun may have left since.
+        left.sender().closed().await.unwrap();
+        let again = left.flush().await.unwrap_err();
+        assert!((1..=lost(&error)).contains(&lost(&again)), "{again}");
+        assert_eq!(left.read(&mut [0; 8]).await.unwrap(), 0);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -18,6 +18,7 @@ mod end_of;
 mod evidence;
 mod fairness;
 mod from_framed;
+mod fuzz_corpus;
 mod group;
 mod handles;
 mod hostile;

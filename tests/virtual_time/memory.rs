@@ -77,6 +77,7 @@ fn an_idle_connection_keeps_nothing_of_what_it_was_busy_with() {
     let bulk = data_frame(&filler(2, 500)).repeat(400);
     let large = data_frame(&filler(3, 4 << 20));
     let ping = control_frame(Control::Ping(Nonce([1; 8])));
+    held(&[]); // what the runtime and the thread keep for the next
     let fresh = held(&[]);
     for (what, uses) in [
         ("one that was pinged", vec![Use::Reads(vec![ping.clone()])]),

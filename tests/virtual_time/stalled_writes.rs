@@ -191,7 +191,7 @@ async fn control_frames_overtake_queued_messages() {
             _ => format!("{frame:?}"),
         });
     }
-    // It asks along.
+    // It piggybacks a ping.
     assert_eq!(
         order[..5],
         ["hello", "message 0", "pong", "ping", "message 1"]

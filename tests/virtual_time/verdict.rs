@@ -241,7 +241,7 @@ async fn a_ping_is_answered_by_one_pong_with_its_nonce() {
     peer.send_raw(&[first, second].concat()).await;
     let mut answers = Vec::new();
     while let Ok(more) = tokio::time::timeout(ms(100), peer.read_control()).await {
-        // It asks along.
+        // It piggybacks a ping.
         if !matches!(more, Some(Control::Ping(_))) {
             answers.push(more);
         }

@@ -15,13 +15,16 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use heartbeat_tests::{Watched, ms, quick, scripted::filler, secs};
 use heartbeat_tokio::{
-    Cause, CloseReason, Config, Detail, Frame, GoodbyeCode, Heartbeat, PeerEvent, ProtocolError,
+    Cause, CloseError, CloseReason, Config, Detail, Frame, GoodbyeCode, Heartbeat, PeerEvent,
+    ProtocolError, SendError,
     testkit::{Line, LineEnd, Side},
-    websocket::{Beats, BoxError, Connection, Message, Messages, OwnFrames, Packet, Pings},
+    websocket::{
+        Beats, BoxError, Connection, Message, Messages, OwnFrames, Packet, Pings, SUBPROTOCOL,
+    },
 };
 use tokio::{
     io::AsyncReadExt,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -79,6 +82,26 @@ async fn text_and_binary_go_both_ways_and_the_library_answers_beats() {
     ours.go_on_for(secs(10)).await;
     assert!(ours.beats() >= 40, "{:?}", ours.events);
     ours.assert_alive();
+}
+
+/// The client reads nothing, and so answers nothing.
+#[tokio::test(start_paused = true)]
+async fn a_ping_of_the_clients_library_is_a_sign_of_life() {
+    let (mut ours, mut theirs, _line) = pair(Pings, quick()).await;
+    tokio::spawn(async move {
+        for _ in 0..40 {
+            sleep(ms(100)).await;
+            theirs
+                .send(tungstenite::Message::Ping(Bytes::new()))
+                .await
+                .unwrap();
+        }
+        sleep(secs(60)).await;
+    });
+    ours.go_on_for(secs(4)).await;
+    ours.assert_alive();
+    assert_eq!(ours.beats(), 0);
+    assert_eq!(ours.until_dead().await.cause, Cause::Silent);
 }
 
 #[tokio::test(start_paused = true)]
@@ -150,6 +173,37 @@ async fn a_close_frame_is_the_goodbye_of_its_code() {
         };
         assert_eq!((told.0, detail.as_str()), (code, "at noon"));
     }
+}
+
+/// RFC 6455, section 7.1.1: the server closes TCP first, and at once. The application may
+/// keep the heartbeat for longer.
+#[tokio::test(start_paused = true)]
+async fn the_stream_is_closed_when_the_closing_handshake_is_done() {
+    // The client leaves.
+    let (mut ours, mut theirs, _line) = pair(Pings, quick()).await;
+    theirs.close(None).await.unwrap();
+    let (end, closed) = tokio::join!(ours.until_ended(), timeout(secs(1), theirs.next()));
+    assert!(matches!(end, PeerEvent::Closed { .. }), "{end:?}");
+    assert!(closed.is_ok(), "the client's library waits");
+    assert!(ours.peer.get_ref().is_none());
+
+    // We do.
+    let (mut ours, theirs, _line) = pair(Pings, quick()).await;
+    let client = tokio::spawn(timeout(secs(1), read_to_the_end(theirs)));
+    ours.peer.close().await.unwrap();
+    assert!(client.await.unwrap().is_ok(), "the client's library waits");
+
+    // The client closes the WebSocket and says no goodbye.
+    let (mut ours, mut theirs, _line) = pair(OwnFrames::new(), quick()).await;
+    let close = CloseFrame {
+        code: 1000.into(),
+        reason: "enough".into(),
+    };
+    theirs.send(close_with(close)).await.unwrap();
+    let closing = timeout(secs(1), read_to_the_end(theirs));
+    let (death, closed) = tokio::join!(ours.until_dead(), closing);
+    assert_eq!(death.cause, Cause::Eof);
+    assert_eq!(closed, Ok(Some((1000, "enough".into()))));
 }
 
 /// It says that it gave us up, or its library doesn't like what we sent.
@@ -240,6 +294,74 @@ async fn own_frames_tell_both_sides_of_each_other() {
     let (one, other) = tokio::join!(server.until_dead(), client.until_dead());
     assert_eq!((one.cause, other.cause), (Cause::Silent, Cause::Silent));
     assert!(cut.elapsed() <= quick().detection_time());
+}
+
+#[tokio::test(start_paused = true)]
+async fn own_frames_keep_to_what_the_peer_accepts() {
+    let small = quick().to_builder().max_frame(1000).build().unwrap();
+    let (mut server, client, _line) = pair(OwnFrames::new(), small).await;
+    let mut client = Watched::new(Heartbeat::websocket_with(client, OwnFrames::new(), quick()));
+    server.peer.send("hello".into()).await.unwrap();
+    client.message().await; // behind the Hello
+    let refused = client.peer.send(filler(1, 1001)).await;
+    let (length, max) = (1001, 1000);
+    assert_eq!(refused, Err(SendError::TooLong { length, max }));
+    client.peer.send(filler(2, 1000)).await.unwrap();
+    assert_eq!(server.message().await, filler(2, 1000));
+    server.assert_alive();
+}
+
+/// It goes behind a message of which parts still wait.
+#[tokio::test(start_paused = true)]
+async fn own_frames_finish_behind_what_was_sent() {
+    let (ours, theirs, line) = Line::with_room(8 * 1024);
+    line.limit_rate(Side::BOTH, 500_000);
+    let ours = WebSocketStream::from_raw_socket(ours, Role::Server, None).await;
+    let theirs = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
+    let mut ours = Heartbeat::websocket_with(ours, OwnFrames::new(), quick());
+    let mut theirs = Watched::new(Heartbeat::websocket_with(theirs, OwnFrames::new(), quick()));
+    let large = filler(3, 500_000);
+    ours.feed(large.clone()).await.unwrap();
+    let finishing = async {
+        // Parts of it are on the way.
+        let _ = timeout(ms(100), ours.flush()).await;
+        ours.finish().await.unwrap();
+        let _ = timeout(secs(1), ours.next()).await;
+    };
+    let reading = async {
+        assert!(theirs.message().await == large);
+        let is_end = |event: &PeerEvent<_>| matches!(event, PeerEvent::Finished);
+        theirs.until(|events| events.iter().any(is_end)).await;
+    };
+    tokio::join!(finishing, reading);
+}
+
+/// What its library holds counts as not written.
+#[tokio::test(start_paused = true)]
+async fn what_a_library_holds_is_unwritten() {
+    let (mut ours, _theirs, line) = pair(Pings, quick()).await;
+    line.freeze(Side::Right);
+    let message = Message::Binary(filler(4, 30_000));
+    let mut fed = 0;
+    while ours.peer.feed(message.clone()).await.is_ok() {
+        fed += message.len();
+    }
+    match ours.peer.close().await {
+        // The line took 64 KiB.
+        Err(CloseError::Dead { unwritten, .. }) => assert!(
+            unwritten + 64 * 1024 >= fed,
+            "{unwritten} of {fed} bytes are unwritten"
+        ),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Pages ask for it by this name.
+#[test]
+fn the_subprotocol_is_called_as_the_page_about_the_protocol_says() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/protocol.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.contains(&format!("`{SUBPROTOCOL}`")));
 }
 
 #[tokio::test(start_paused = true)]

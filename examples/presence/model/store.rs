@@ -6,9 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A script, as the gateway calls it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Script {
-    Register {
-        known: u8,
-    },
+    Register,
     Refresh,
     Enter {
         connection: u64,
@@ -26,10 +24,10 @@ pub enum Script {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reply {
     Done,
-    /// The store's number.
-    Registered(u8),
-    /// The gateway's entries.
-    Refreshed(usize),
+    /// The store's number, and whether somebody isn't announced yet because it is new.
+    Registered(u8, bool),
+    /// The gateway's entries, and the same.
+    Refreshed(usize, bool),
     Fenced,
 }
 
@@ -52,7 +50,10 @@ pub struct Store {
     pub users: BTreeMap<u8, usize>,
     /// Whether the grace period is over, though nobody has looked.
     pub leaving: BTreeMap<u8, bool>,
+    /// While it is new, it announces no user.
     pub settling: bool,
+    /// Who will be announced when it isn't.
+    pub joining: BTreeSet<u8>,
 }
 
 impl Store {
@@ -60,25 +61,24 @@ impl Store {
     pub fn run(&mut self, gateway: u8, epoch: u8, script: &Script, said: &mut Vec<Said>) -> Reply {
         let held = self.leases.get(&gateway).copied();
         match script {
-            Script::Register { known } => {
+            Script::Register => {
                 if held.is_some_and(|held| held >= epoch) {
                     return Reply::Fenced;
                 }
                 if self.number == 0 {
                     self.number = 1 + self.losses;
-                }
-                if *known != 0 && *known != self.number {
                     self.settling = true;
                 }
                 self.clear(gateway);
                 self.leases.insert(gateway, epoch);
                 self.gateways.insert(gateway);
-                Reply::Registered(self.number)
+                Reply::Registered(self.number, self.is_quiet())
             }
             _ if held != Some(epoch) => Reply::Fenced,
             Script::Refresh => {
                 self.sweep(said);
-                Reply::Refreshed(self.entries.get(&gateway).map_or(0, BTreeMap::len))
+                let entries = self.entries.get(&gateway).map_or(0, BTreeMap::len);
+                Reply::Refreshed(entries, self.is_quiet())
             }
             Script::Enter {
                 connection,
@@ -90,8 +90,14 @@ impl Store {
                     let count = self.users.entry(*user).or_default();
                     *count += 1;
                     let is_back = self.leaving.remove(user).is_some();
-                    if *count == 1 && !is_back && !again {
-                        said.push(Said::Joined(*user));
+                    if self.settling && *again {
+                        self.joining.remove(user);
+                    } else if *count == 1 && !is_back {
+                        if self.settling {
+                            self.joining.insert(*user);
+                        } else {
+                            said.push(Said::Joined(*user));
+                        }
                     }
                 }
                 Reply::Done
@@ -123,10 +129,17 @@ impl Store {
         }
         self.users.remove(&user);
         if at_once && !self.settling {
-            said.push(Said::Left(user));
+            self.announce_left(user, said);
         } else {
-            self.leaving.insert(user, false);
+            self.leaving.insert(user, at_once);
         }
+    }
+
+    fn announce_left(&mut self, user: u8, said: &mut Vec<Said>) {
+        if self.joining.remove(&user) {
+            said.push(Said::Joined(user));
+        }
+        said.push(Said::Left(user));
     }
 
     fn clear(&mut self, gateway: u8) {
@@ -148,12 +161,19 @@ impl Store {
                 said.push(Said::Lost(gateway));
             }
         }
-        self.leaving.retain(|user, is_over| {
-            if *is_over {
-                said.push(Said::Left(*user));
+        if self.settling {
+            return;
+        }
+        let joined = std::mem::take(&mut self.joining);
+        said.extend(joined.into_iter().map(Said::Joined));
+        let leaving = std::mem::take(&mut self.leaving);
+        for (user, is_over) in leaving {
+            if is_over {
+                self.announce_left(user, said);
+            } else {
+                self.leaving.insert(user, false);
             }
-            !*is_over
-        });
+        }
     }
 
     /// Entries that nobody would ever remove, and users who are counted wrong.
@@ -168,6 +188,10 @@ impl Store {
                 .for_each(|user| *users.entry(*user).or_default() += 1);
         }
         users != self.users || users.keys().any(|user| self.leaving.contains_key(user))
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.settling || !self.joining.is_empty()
     }
 
     pub fn is_present(&self, user: u8) -> bool {

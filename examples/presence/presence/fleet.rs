@@ -49,12 +49,13 @@ pub enum Kind {
     Left,
     /// A gateway has a lease, in a new epoch.
     GatewayUp,
-    /// A gateway's lease has ended.
+    /// A gateway's lease has ended. Another process may have its name by now.
     GatewayLost,
     /// A gateway has given its lease up.
     GatewayClosed,
-    /// The store is new, or has lost its data. Who was present and isn't announced as
-    /// `Left` is if the [`Roster`] has them when a lease and the grace period have passed.
+    /// The store is new, or has lost its data. For a lease it announces no user. Take the
+    /// [`Roster`] when a lease and the grace period have passed: users whose gateway died
+    /// with the data aren't announced as `Left`.
     StoreEmpty,
 }
 
@@ -137,11 +138,9 @@ impl Fleet {
             command.arg(PATIENCE.as_millis().to_string());
             command.arg("STREAMS").arg(format!("{PREFIX}events"));
             command.arg(format!("{time}-{number}"));
-            let asked = within(
-                Instant::now() + 2 * PATIENCE,
-                command.query_async(&mut store),
-            );
-            let read: Option<Vec<(String, Entries)>> = self.answered(asked.await).await?;
+            let asked = command.query_async(&mut store);
+            let read: Option<Vec<(String, Entries)>> = answer(2 * PATIENCE, asked).await?;
+            self.connection = Some(store);
             for (at, fields) in read.into_iter().flatten().flat_map(|(_, entries)| entries) {
                 self.last = Some(id(&at));
                 self.waiting.extend(announcement(fields));
@@ -152,29 +151,26 @@ impl Fleet {
     async fn ask<T: redis::FromRedisValue>(&mut self, operation: &str) -> RedisResult<T> {
         let mut store = self.connected().await?;
         let script = Script::new(SCRIPT);
-        let mut command = redis::cmd("EVALSHA");
-        command.arg(script.get_hash()).arg(1).arg(PREFIX);
-        command.arg(operation).arg("").arg("");
-        let asked = within(Instant::now() + PATIENCE, command.query_async(&mut store));
-        let reply = asked.await;
-        self.answered(reply).await
+        let mut question = script.key(PREFIX);
+        question.arg(operation).arg("").arg("");
+        let reply = answer(PATIENCE, question.invoke_async(&mut store)).await?;
+        self.connection = Some(store);
+        Ok(reply)
     }
 
-    /// Connected, and at a place that exists: announcements before it are lost, or read.
+    /// A connection, at a place that exists: announcements before it are lost, or read.
+    /// After an answer it is put back. One on which an answer is still due never is.
     async fn connected(&mut self) -> RedisResult<MultiplexedConnection> {
-        if let Some(connection) = &self.connection {
-            return Ok(connection.clone());
+        if let Some(connection) = self.connection.take() {
+            return Ok(connection);
         }
-        let opened = open(&self.store, Instant::now() + PATIENCE).await;
-        let mut connection = self.answered(opened).await?;
+        let opened = open(&self.store, Instant::now() + PATIENCE);
+        let mut connection = answer(PATIENCE, opened).await?;
         let mut command = redis::cmd("XREVRANGE");
         command.arg(format!("{PREFIX}events")).arg("+").arg("-");
         command.arg("COUNT").arg(1);
-        let asked = within(
-            Instant::now() + PATIENCE,
-            command.query_async(&mut connection),
-        );
-        let newest: Vec<(String, HashMap<String, String>)> = self.answered(asked.await).await?;
+        let asked = command.query_async(&mut connection);
+        let newest: Vec<(String, HashMap<String, String>)> = answer(PATIENCE, asked).await?;
         let newest = newest.first().map_or((0, 0), |(at, _)| id(at));
         // The store has lost what we have read, and its clock was set back.
         self.last = Some(match self.last {
@@ -182,18 +178,20 @@ impl Fleet {
             Some(last) => last,
             None => newest,
         });
-        self.connection = Some(connection.clone());
         Ok(connection)
     }
+}
 
-    /// After an error there is a pause, and a new connection.
-    async fn answered<T>(&mut self, reply: RedisResult<T>) -> RedisResult<T> {
-        if reply.is_err() {
-            self.connection = None;
-            sleep(PATIENCE / 20).await;
-        }
-        reply
+/// After an error there is a pause.
+async fn answer<T>(
+    patience: Duration,
+    asked: impl Future<Output = RedisResult<T>>,
+) -> RedisResult<T> {
+    let answer = within(Instant::now() + patience, asked).await;
+    if answer.is_err() {
+        sleep(PATIENCE / 20).await;
     }
+    answer
 }
 
 fn id(text: &str) -> Id {

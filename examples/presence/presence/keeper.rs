@@ -87,15 +87,16 @@ impl Keeper {
             // While there is time for another connection.
             let patience = until.min(sent + self.terms.refresh());
             let asked = within(patience, orders.query_async(&mut store));
-            let replies: Vec<(usize, i64)> = asked.await?;
+            let replies: Vec<(usize, i64, bool)> = asked.await?;
             self.shared.local().confirm(&number, &batch);
             if has_grace(&batch) {
                 refresh_at = refresh_at.min(sent + self.terms.grace);
             }
-            if let Some((entries, more_in)) = replies.first() {
+            if let Some(&(entries, more_in, is_quiet)) = replies.first() {
                 until = self.refreshed(sent, until);
-                refresh_at = sent + self.look_again(*more_in);
-                self.compare(*entries)?;
+                refresh_at = sent + self.look_again(more_in);
+                self.shared.local().hear(is_quiet);
+                self.compare(entries)?;
             }
         }
     }
@@ -106,16 +107,17 @@ impl Keeper {
         store: &mut MultiplexedConnection,
         epoch: u64,
     ) -> RedisResult<(String, Instant)> {
-        let known = self.shared.local().store().to_owned();
         let sent = Instant::now();
-        let mut register = self.order("register", epoch);
-        register
-            .arg(millis(self.terms.lease()))
-            .arg(millis(self.terms.grace));
-        register.arg(&self.name).arg(known).arg(random());
+        let mut register = self.script.key(PREFIX);
+        register.arg("register").arg(&self.gateway).arg(epoch);
+        register.arg(millis(self.terms.lease()));
+        register.arg(millis(self.terms.grace));
+        register.arg(&self.name).arg(random());
         let until = sent + self.terms.lease();
-        let number: String = within(until, register.query_async(store)).await?;
-        self.shared.local().begin(&number);
+        // It loads the script where it isn't known.
+        let replied = within(until, register.invoke_async(store));
+        let (number, is_quiet): (String, bool) = replied.await?;
+        self.shared.local().begin(&number, is_quiet);
         Ok((number, self.refreshed(sent, until)))
     }
 

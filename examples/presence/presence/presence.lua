@@ -6,44 +6,52 @@
 --   lease:GATEWAY    its epoch; the key's TTL is the lease
 --   gateways         the gateways that may have entries -> their names
 --   entries:GATEWAY  its connections -> their users
---   users            each user who is present -> the number of entries
+--   users            each user who has an entry -> the number of entries
 --   leaving          the users without an entry, by the end of their grace period
 --   why              those users -> how their last connection ended
 --   events           the announcements, a stream
 --   store            a number that is lost with the data
---   settling         there while gateways tell their entries to an empty store
+--   settling         there while a store is new
+--   joining          the users who will be announced as joined when it isn't any more
+--
+-- A store that is new may have lost its data, and then it doesn't know who was announced
+-- before. For a lease it announces no user; meanwhile the gateways tell their entries.
 --
 -- The error FENCED: the lease isn't this gateway's any more, or not in this epoch.
 
 local prefix, operation, gateway, epoch = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local call = redis.call
 
+-- The most users whom one script announces. Others are served in between.
+local MOST = 1000
+
 local function key(name) return prefix .. name end
 
 local function fenced() return redis.error_reply('FENCED by epoch or time') end
 
-local function now()
-  local time = call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
-end
+local time = call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local settling = call('EXISTS', key('settling')) == 1
 
 local function announce(kind, who, why)
   call('XADD', key('events'), 'MAXLEN', '~', 10000, '*', 'kind', kind, 'who', who, 'why', why)
 end
 
--- When a grace period that begins now is over; nil if there is none.
-local function deadline(grace)
-  -- Another gateway may have the user, and hasn't told this store yet.
-  grace = math.max(tonumber(grace), call('PTTL', key('settling')))
-  return grace > 0 and now() + grace or nil
+local function is_quiet()
+  return (settling or call('EXISTS', key('joining')) == 1) and 1 or 0
+end
+
+local function announce_left(user, why)
+  if call('SREM', key('joining'), user) == 1 then announce('joined', user, '') end
+  announce('left', user, why)
 end
 
 -- An entry of the user's is gone.
-local function lose(user, deadline, why)
+local function lose(user, grace, why)
   if call('HINCRBY', key('users'), user, -1) > 0 then return end
   call('HDEL', key('users'), user)
-  if not deadline then return announce('left', user, why) end
-  call('ZADD', key('leaving'), deadline, user)
+  if tonumber(grace) == 0 and not settling then return announce_left(user, why) end
+  call('ZADD', key('leaving'), now + grace, user)
   call('HSET', key('why'), user, why)
 end
 
@@ -51,8 +59,7 @@ end
 local function clear(which, grace, why)
   local users = call('HVALS', key('entries:' .. which))
   call('DEL', key('entries:' .. which))
-  local deadline = deadline(grace)
-  for _, user in ipairs(users) do lose(user, deadline, why) end
+  for _, user in ipairs(users) do lose(user, grace, why) end
   return #users
 end
 
@@ -71,47 +78,62 @@ local function sweep(grace)
       announce('gateway lost', name, 'its lease ended, with ' .. lost .. ' entries')
     end
   end
-  local time = now()
-  for _, user in ipairs(call('ZRANGE', key('leaving'), '-inf', time, 'BYSCORE')) do
-    announce('left', user, call('HGET', key('why'), user))
+  if settling then
+    at(call('PTTL', key('settling')) + 1)
+    return due
+  end
+  for _, user in ipairs(call('SPOP', key('joining'), MOST)) do announce('joined', user, '') end
+  local over = call('ZRANGE', key('leaving'), '-inf', now, 'BYSCORE', 'LIMIT', 0, MOST)
+  for _, user in ipairs(over) do
+    announce_left(user, call('HGET', key('why'), user) or '')
     call('ZREM', key('leaving'), user)
     call('HDEL', key('why'), user)
   end
+  if is_quiet() == 1 then at(0) end
   local first = call('ZRANGE', key('leaving'), 0, 0, 'WITHSCORES')
-  if first[2] then at(first[2] - time) end
-  return math.floor(due or -1)
+  if first[2] then at(math.max(first[2] - now, 0)) end
+  return due or -1
 end
 
 local operations = {}
 
--- Takes the lease in a new epoch. `known` is the number of the store that the gateway had
--- before, or empty; `number` becomes this one's if it has none. Replies with it.
-function operations.register(ttl, grace, name, known, number)
+-- Takes the lease in a new epoch. `number` becomes that of a store which has none. Replies
+-- with the store's, and whether somebody isn't announced yet because it is new.
+function operations.register(ttl, grace, name, number)
   local held = call('GET', key('lease:' .. gateway))
   if held and tonumber(held) >= tonumber(epoch) then return fenced() end
-  if call('SET', key('store'), number, 'NX') then announce('store empty', '', '') end
-  local store = call('GET', key('store'))
-  if known ~= '' and known ~= store then call('SET', key('settling'), '', 'PX', ttl) end
+  if call('SET', key('store'), number, 'NX') then
+    call('SET', key('settling'), '', 'PX', ttl)
+    settling = true
+    announce('store empty', '', '')
+  end
   clear(gateway, grace, 'gone while gateway ' .. name .. ' was away')
   call('SET', key('lease:' .. gateway), epoch, 'PX', ttl)
   call('HSET', key('gateways'), gateway, name)
   announce('gateway up', name, 'epoch ' .. epoch)
-  return store
+  return { call('GET', key('store')), is_quiet() }
 end
 
--- Keeps the lease. Replies with the number of its entries, and when there is more to do.
+-- Keeps the lease. Replies with the number of its entries, when there is more to do, and
+-- whether somebody isn't announced yet because the store is new.
 function operations.refresh(ttl, grace)
   call('PEXPIRE', key('lease:' .. gateway), ttl)
-  return { call('HLEN', key('entries:' .. gateway)), sweep(grace) }
+  local due = sweep(grace)
+  return { call('HLEN', key('entries:' .. gateway)), due, is_quiet() }
 end
 
--- `again`: the user has been announced, by a store that has lost it.
+-- `again`: the user has been announced, by a store that has lost it. Who isn't told while
+-- the store settles is taken for gone, and joins.
 function operations.enter(connection, user, again)
   if call('HSETNX', key('entries:' .. gateway), connection, user) == 0 then return 1 end
   local entries = call('HINCRBY', key('users'), user, 1)
   local is_back = call('ZREM', key('leaving'), user) == 1
   if is_back then call('HDEL', key('why'), user) end
-  if entries == 1 and not is_back and again == '0' then announce('joined', user, '') end
+  if settling and again == '1' then
+    call('SREM', key('joining'), user)
+  elseif entries == 1 and not is_back then
+    if settling then call('SADD', key('joining'), user) else announce('joined', user, '') end
+  end
   return 1
 end
 
@@ -119,7 +141,7 @@ function operations.leave(connection, grace, why)
   local user = call('HGET', key('entries:' .. gateway), connection)
   if user then
     call('HDEL', key('entries:' .. gateway), connection)
-    lose(user, deadline(grace), why)
+    lose(user, grace, why)
   end
   return 1
 end

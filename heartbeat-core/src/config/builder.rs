@@ -120,7 +120,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// Whether we leave the asking to the peer. Default [`Role::Both`].
+    /// Whether we let the peer ping first. Default [`Role::Both`].
     pub fn role(mut self, role: Role) -> Self {
         self.role = role;
         self
@@ -143,8 +143,8 @@ impl ConfigBuilder {
         self
     }
 
-    /// How late a wake-up may be before it is our own stall. Default
-    /// `timeout`; from 1 µs to 365 days.
+    /// The lateness of a wake-up above which it is a local stall. Default `timeout`; from
+    /// 1 µs to 365 days.
     ///
     /// After a stall the peer isn't blamed for silence that we didn't listen
     /// to: it is pinged afresh. A lateness up to this adds to the detection
@@ -214,14 +214,13 @@ impl ConfigBuilder {
         self
     }
 
-    /// How long nothing of ours may leave: then an [`Alive`](crate::Control::Alive) does,
-    /// whatever the peer sends. Default: no limit; from 20 ms to 365 days.
+    /// The longest time without a byte of ours: then an [`Alive`](crate::Control::Alive)
+    /// leaves, whatever the peer sends. Default: no limit; from 20 ms to 365 days.
     ///
-    /// For peers that give up a side which says nothing, and don't ask: a heartbeat that
-    /// nobody answers, or a keep-alive time of the protocol's. Choose half of what the
-    /// peer tolerates. In a protocol [without a Hello](crate::Monitor::without_hello) a
-    /// ping leaves instead, which begins no round; it keeps the peer's
-    /// [`min_interval`](Self::min_interval), and
+    /// For peers that give up a silent side without pinging it: one-way heartbeats, or a
+    /// protocol's keep-alive time. Choose half of what the peer tolerates. In a protocol
+    /// [without a Hello](crate::Monitor::without_hello) a ping leaves instead, which
+    /// begins no round; it keeps the peer's [`min_interval`](Self::min_interval), and
     /// [`Status::speak_within`](crate::Status::speak_within) says if that is longer.
     pub fn speak_within(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.speak_within = limit.into();

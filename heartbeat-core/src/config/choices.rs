@@ -1,4 +1,4 @@
-//! The knobs that are no numbers: what counts as life, and which side asks.
+//! The knobs that aren't numbers: what counts as life, and which side pings first.
 
 /// What counts as a sign of life from the peer.
 ///
@@ -23,7 +23,7 @@ pub enum Evidence {
     /// ([`Monitor::handle_acknowledged`](crate::Monitor::handle_acknowledged)).
     Acknowledgement,
     /// Any frame but a ping, and any byte of a message, also in the middle of it.
-    /// Right for nearly everybody: a peer that sends is alive, whatever else may be
+    /// Right for nearly all programs: a peer that sends is alive, whatever else may be
     /// late.
     #[default]
     AnyBytes,
@@ -53,9 +53,9 @@ pub enum Role {
     /// We ping when we hear nothing, after an interval that jitter shortens.
     #[default]
     Both,
-    /// We begin to ask only after the whole, unshortened interval, so that a peer
-    /// with the same timings usually asks first; our ping then leaves along with
-    /// the answer. For servers with many connections.
+    /// We ping first only after the whole, unshortened interval, so that a peer with the
+    /// same timings usually asks first; our ping then leaves along with the answer. For
+    /// servers with many connections.
     ///
     /// Bounds and the number of our pings are those of [`Both`](Self::Both).
     Passive,

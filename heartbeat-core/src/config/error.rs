@@ -4,7 +4,7 @@ use core::{fmt, time::Duration};
 
 use super::Refusal;
 
-/// A knob was set to a value that makes no sense. Nothing was built.
+/// A knob has an invalid value. Nothing was built.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[error("{field} = {value}: must be {rule}")]
 pub struct ConfigError {

@@ -1,7 +1,7 @@
 //! What jitter does to an interval.
 //!
-//! This module decides how jitter is spent: three quarters of it on chance, an
-//! eighth on a grid, and the rest on arrivals that are reported too early.
+//! This module decides how jitter is divided: three quarters are random, an eighth is for
+//! a grid, and the rest for arrivals that are reported too early.
 
 use core::time::Duration;
 

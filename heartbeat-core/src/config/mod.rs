@@ -198,7 +198,7 @@ impl Config {
         Self::timings(30_000_000, 10_000_000, 3)
     }
 
-    /// Derives every knob from the time within which a death must be known.
+    /// Derives every knob from a detection time.
     ///
     /// [`detection_time`](Self::detection_time) of the result is exactly
     /// `budget`: three misses, and interval to timeout about as 5 to 3, as in

@@ -1,7 +1,7 @@
-//! Which announcements we don't go along with.
+//! Which announcements we refuse.
 //!
-//! This module decides the bounds, from our own configuration. It doesn't decide
-//! what becomes of a peer that is refused.
+//! This module decides the bounds, from our own configuration. It doesn't decide the
+//! consequences for a refused peer.
 
 use core::time::Duration;
 
@@ -16,7 +16,7 @@ const SHORTEST_DETECTION: Duration = Duration::from_millis(100);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive] // later versions may refuse more
 pub enum Refusal {
-    /// The peer gives up so soon that we would have to send without end.
+    /// The peer's detection time is so short that we would have to send without pause.
     #[error("a detection time of {announced:?}, at least {least:?} is accepted")]
     DetectionTime {
         /// The peer's detection time.

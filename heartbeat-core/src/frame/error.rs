@@ -1,4 +1,4 @@
-//! What is wrong with bytes that aren't a frame.
+//! The errors of bytes that aren't a frame.
 
 use super::{Control, Hello};
 

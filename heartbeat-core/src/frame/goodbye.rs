@@ -16,7 +16,7 @@ use super::{BufferTooShort, ProtocolError, Tag, encoded};
 /// | 0 | leaving |
 /// | 1 | restarting: come back |
 /// | 2 to 7 | the sender gave the receiver up, for the reason of that name |
-/// | 8 | the answer to a goodbye: everything before it was taken in |
+/// | 8 | the answer to a goodbye: everything before it was delivered |
 /// | 64 to 127 | the application's own |
 ///
 /// Others are for later revisions, and count as leaving.
@@ -27,7 +27,7 @@ pub struct GoodbyeCode(pub u8);
 impl GoodbyeCode {
     /// The sender leaves.
     pub const LEAVING: Self = Self(0);
-    /// The sender restarts, and can be connected to again.
+    /// The sender restarts: reconnect.
     pub const RESTARTING: Self = Self(1);
     /// The receiver didn't answer.
     pub const SILENT: Self = Self(2);
@@ -35,14 +35,13 @@ impl GoodbyeCode {
     pub const WRITE_STALLED: Self = Self(3);
     /// The receiver sent something that isn't this protocol.
     pub const PROTOCOL: Self = Self(4);
-    /// The receiver pinged far more often than it had been told to.
+    /// The receiver pinged far more often than the sender allows.
     pub const PING_FLOOD: Self = Self(5);
-    /// The receiver's Hello announced something that the sender doesn't go
-    /// along with.
+    /// The sender refuses the timings of the receiver's Hello.
     pub const REFUSED: Self = Self(6);
     /// The sender's own application doesn't take its messages.
     pub const NOT_READING: Self = Self(7);
-    /// The answer to a goodbye: everything before it was taken in.
+    /// The answer to a goodbye: everything before it was delivered.
     pub const RECEIVED: Self = Self(8);
 
     /// Whether the sender gave the receiver up: codes 2 to 7.
@@ -101,7 +100,7 @@ impl<'a> Goodbye<'a> {
     /// The longest encoding, tag included, in bytes.
     pub const MAX_ENCODED: usize = 3 + Self::MAX_DETAIL;
 
-    /// A goodbye. Of a detail that is too long the beginning is kept.
+    /// A goodbye. A detail that is too long is truncated.
     #[must_use]
     pub fn new(code: GoodbyeCode, detail: &'a str) -> Self {
         let longest = detail.len().min(Self::MAX_DETAIL);

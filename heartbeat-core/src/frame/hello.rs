@@ -1,4 +1,4 @@
-//! What each side announces about itself.
+//! The announcement of each side.
 //!
 //! This module decides how a Hello lies in its frame, and which values no valid
 //! configuration can announce. It doesn't decide what they mean for the receiver.
@@ -13,7 +13,7 @@ use crate::{
     time::micros,
 };
 
-/// What one side tells the other about itself.
+/// The timings and limits that a side announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive] // a later version of the protocol may announce more
 pub struct Hello {
@@ -28,8 +28,8 @@ pub struct Hello {
     pub max_missed: u32,
     /// The largest message that the sender accepts, in bytes.
     pub max_frame: u32,
-    /// Random bytes that tell one end of a connection from every other. Who
-    /// receives its own is connected to itself.
+    /// Random bytes that identify one end of a connection. A side that receives its own
+    /// is connected to itself.
     pub instance: [u8; 8],
 }
 

@@ -112,7 +112,7 @@ impl Tag {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive] // a later version of the protocol may have more
 pub enum Control {
-    /// The first frame of each side. Nobody waits for it.
+    /// The first frame of each side. No side waits for it.
     Hello(Hello),
     /// Asks for a [`Pong`](Control::Pong) with the same nonce.
     Ping(Nonce),
@@ -121,7 +121,7 @@ pub enum Control {
     /// The sender leaves, or gave the receiver up. The detail that may follow
     /// the code on the wire is for the application: see [`Goodbye`].
     Goodbye(GoodbyeCode),
-    /// The sender lives. Nobody answers it.
+    /// The sender lives. It is never answered.
     Alive,
     /// The sender sends no more messages. It still reads and answers.
     Fin,

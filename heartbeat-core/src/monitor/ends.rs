@@ -16,7 +16,7 @@ use super::{
 impl Monitor {
     // ---- the application's wishes --------------------------------------
 
-    /// We send no more messages, and go on receiving.
+    /// Ends our messages; we keep receiving.
     ///
     /// A Fin is sent behind everything that the application has queued: see
     /// [`poll_transmit`](Self::poll_transmit). When both sides have finished,
@@ -32,7 +32,7 @@ impl Monitor {
         }
     }
 
-    /// We leave: says goodbye, and why.
+    /// Leaves: says goodbye with a reason.
     ///
     /// The goodbye is sent behind everything that the application has queued: see
     /// [`poll_transmit`](Self::poll_transmit). The peer is judged as before until
@@ -76,7 +76,7 @@ impl Monitor {
         self.life = Life::HalfClosed;
     }
 
-    /// A message of the peer's was thrown away. Its goodbye, if it says one, isn't
+    /// A message of the peer was discarded. So its goodbye, if one comes, isn't
     /// confirmed.
     pub const fn handle_discarded(&mut self) {
         self.leaving.discarded();

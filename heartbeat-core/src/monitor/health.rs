@@ -1,10 +1,10 @@
-//! How punctual our own driver is.
+//! The lateness of our own driver.
 //!
-//! This module decides how long an answer may take before it is suspicious, because we
-//! were late ourselves lately: a program that others starve of the processor is slow to
-//! ask, and slow to see what came. It is the local health of Lifeguard (Dadgar, Phillips
-//! and Currey, *Lifeguard: local health awareness for more accurate failure detection*,
-//! 2018). It moves no verdict.
+//! This module decides how long an answer may take before it is suspicious, given our own
+//! recent lateness: a program that is starved of the processor pings late and sees
+//! answers late. It is the local health of Lifeguard (Dadgar, Phillips and Currey,
+//! *Lifeguard: local health awareness for more accurate failure detection*, 2018). It
+//! moves no verdict.
 
 use crate::packed::PackedMicros;
 
@@ -27,8 +27,8 @@ impl Health {
         self.late = PackedMicros::new(self.late.get().max(micros));
     }
 
-    /// A deadline was served so many microseconds after it. Those before it count for
-    /// less: 22 later, for half.
+    /// A deadline was served `late` microseconds after it. Earlier values fade: by half
+    /// in 22 deadlines.
     pub(super) fn served(&mut self, late: u64) {
         let before = self.late.get();
         self.late = PackedMicros::new(before - before.div_ceil(32));

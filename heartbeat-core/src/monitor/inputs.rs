@@ -1,7 +1,7 @@
-//! What callers tell: arrivals, writes, time, and the application's wishes.
+//! The inputs: arrivals, writes, time, and the application's requests.
 //!
-//! Each input looks first whether it comes so late that we must have slept,
-//! before anything moves the deadline that says so.
+//! Each input first checks whether it is late enough for a local stall, before anything
+//! moves the deadline that shows it.
 
 use crate::{
     config::Evidence,
@@ -25,13 +25,13 @@ const MOST_REMEMBERED: u32 = 1024;
 impl Monitor {
     // ---- arrivals ------------------------------------------------------
 
-    /// Some bytes of a message arrived of which more are to come.
+    /// Some bytes of an incomplete message arrived.
     ///
     /// Evidence of life unless [`Evidence::Frame`] or [`Evidence::Echo`] is
     /// asked for. Call it when [`bytes_wanted`](Self::bytes_wanted) have arrived
     /// since the last evidence: fewer count as silence. Bytes of a control frame or of a header are none: what comes
-    /// of them is told with the other methods. Where the frames are a codec's,
-    /// nobody knows what they are, and any bytes count.
+    /// of them is told with the other methods. Where the frames are a codec's, their kind
+    /// is unknown, and any bytes count.
     pub fn handle_bytes(&mut self, now: Instant) {
         let at = self.observe(now);
         if self.handle_evidence(Evidence::AnyBytes, at) {
@@ -95,9 +95,8 @@ impl Monitor {
         }
     }
 
-    /// What arrived isn't all that is coming: a frame is incomplete, or there
-    /// was more than one read takes. Call it after
-    /// [`handle_bytes`](Self::handle_bytes).
+    /// More is coming than was read: a frame is incomplete, or a read didn't take
+    /// everything. Call it after [`handle_bytes`](Self::handle_bytes).
     ///
     /// The peer's pings wait behind what it sends, in its buffers and in the
     /// network's, and its patience may end before we get to read them. So we
@@ -329,8 +328,7 @@ impl Monitor {
     /// interval, or more often if it asks more often itself or wouldn't wait
     /// that long.
     ///
-    /// Read its Hello before the first pause: until then nobody knows how
-    /// soon it gives up.
+    /// Read its Hello before the first pause: until then the peer's patience is unknown.
     pub fn handle_paused(&mut self, now: Instant) {
         let at = self.observe(now);
         let waits = match self.life {
@@ -348,8 +346,7 @@ impl Monitor {
         self.speak(at.now);
     }
 
-    /// We read again: the peer is judged afresh, as if it had just been
-    /// heard.
+    /// We read again: the peer is judged as if evidence had just arrived.
     pub fn handle_resumed(&mut self, now: Instant) {
         let at = self.observe(now);
         let Life::Paused(paused) = self.life else {
@@ -369,7 +366,7 @@ impl Monitor {
         self.speak(at.now);
     }
 
-    /// Our application left messages waiting for longer than
+    /// Our application took no message for longer than
     /// [`max_pause`](crate::ConfigBuilder::max_pause).
     ///
     /// Gives [`Event::Dead`](crate::Event::Dead) with
@@ -382,7 +379,7 @@ impl Monitor {
         }
     }
 
-    /// Asks the peer now, without waiting for the interval.
+    /// Pings the peer now, without waiting for the interval.
     ///
     /// A round begins, so the verdict comes N·W after this at the latest: a
     /// probe shortens the silence that is tolerated. If a round is under way

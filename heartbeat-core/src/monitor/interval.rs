@@ -1,4 +1,4 @@
-//! What changes when an interval does, ours by our own choice or by the peer's Hello.
+//! The effects of a changed interval, by our own choice or by the peer's Hello.
 //!
 //! This module decides what happens to the interval in force. `timing` decides how long
 //! intervals are.

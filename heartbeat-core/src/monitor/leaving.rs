@@ -1,8 +1,8 @@
-//! How far both sides have come with leaving.
+//! The progress of both sides in leaving.
 //!
 //! This module decides when a Fin, a goodbye, and the answer to the peer's goodbye
-//! are due, and when both sides have said all. It doesn't decide when the
-//! application leaves, nor what a peer that is given up is told.
+//! are due, and when both sides are done. It doesn't decide when the application leaves,
+//! nor the goodbye for a peer that is given up.
 
 use crate::{
     event::{CloseReason, NoDetail},
@@ -19,7 +19,7 @@ const END: Instant = Instant::from_micros(u64::MAX - 1);
 pub(super) struct Leaving {
     ours: Ours,
     theirs: Theirs,
-    /// Some of the peer's messages were thrown away.
+    /// Some of the peer's messages were discarded.
     lossy: bool,
 }
 
@@ -63,7 +63,7 @@ enum Step {
     Left,
 }
 
-/// What comes of a goodbye of the peer's.
+/// The effect of a goodbye of the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Parting {
     /// We leave too, and go on until both sides have said all.
@@ -145,7 +145,7 @@ impl Leaving {
         Parting::Both
     }
 
-    /// A message of the peer's was thrown away: its goodbye won't be confirmed.
+    /// A message of the peer's was discarded: its goodbye won't be confirmed.
     pub(super) const fn discarded(&mut self) {
         self.lossy = true;
     }
@@ -196,7 +196,7 @@ impl Leaving {
     }
 
     /// What a goodbye of the peer's is answered with. A goodbye of our own says that
-    /// not everything was taken in.
+    /// not everything was delivered.
     const fn answer(&self) -> GoodbyeCode {
         if self.lossy {
             GoodbyeCode::LEAVING

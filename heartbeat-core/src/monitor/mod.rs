@@ -64,9 +64,8 @@ use writes::Writes;
 /// 1. [`poll_transmit`](Self::poll_transmit) until `None`: frames to send, in
 ///    this order. When all of them have left for the kernel, call
 ///    [`handle_flushed`](Self::handle_flushed).
-/// 2. [`poll_event`](Self::poll_event) until `None`. What isn't drained is
-///    merged: a suspicion that was taken back before anybody asked is never
-///    told.
+/// 2. [`poll_event`](Self::poll_event) until `None`. Undrained events are
+///    merged: a suspicion that ended before it was drained is never reported.
 /// 3. [`poll_timeout`](Self::poll_timeout): when to call
 ///    [`handle_timeout`](Self::handle_timeout) if nothing else happens first.
 ///    It replaces every earlier answer.
@@ -79,9 +78,9 @@ use writes::Writes;
 /// Nothing here panics, whatever the order or the time. A call that is early
 /// or repeated does nothing. A call that is late makes the verdict late by as
 /// much, up to [`stall_tolerance`](crate::ConfigBuilder::stall_tolerance);
-/// beyond that it is taken for a stall of our own and the peer gets a fresh
-/// chance. Time that goes backwards stands still. After a terminal event
-/// every input is ignored and every output is `None`.
+/// beyond that it is a local stall, and the peer gets a fresh ping and a whole timeout.
+/// Time that goes backwards stands still. After a terminal event every input is ignored
+/// and every output is `None`.
 ///
 /// An arrival may be reported up to
 /// [`Config::arrival_slack`](crate::Config::arrival_slack) earlier than it was.
@@ -89,11 +88,11 @@ use writes::Writes;
 /// # The times
 ///
 /// With interval I, timeout W and `max_missed` N: after I of silence
-/// (shortened by jitter) a *round* begins. It sends a ping, another one W
-/// after that one had left if nothing came, and so on; N·W after it began the
-/// peer is dead. Any [`Evidence`](crate::Evidence) ends the round. So the verdict comes after
-/// I + N·W of silence at the latest, and pings that couldn't leave use up the
-/// same N·W. [`docs/state-machine.md`] has each input in each state.
+/// (shortened by jitter) a *round* begins. It sends a ping, and another one W after that
+/// ping had left if nothing came, and so on. N·W after the round began the peer is dead.
+/// Any [`Evidence`](crate::Evidence) ends the round. So the verdict comes after I + N·W
+/// of silence at the latest, and pings that couldn't leave use up the same N·W.
+/// [`docs/state-machine.md`] has each input in each state.
 ///
 #[doc = concat!("[`docs/state-machine.md`]: ", env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/state-machine.md")]
 #[derive(Clone, Debug)]
@@ -119,7 +118,7 @@ pub struct Monitor {
 /// Whose protocol the peer speaks.
 #[derive(Clone, Copy, Debug)]
 enum Protocol {
-    /// How often it may ping was announced.
+    /// Ours: the rate of its pings was announced.
     Ours(Limiter),
     /// One without a Hello, and without a limit.
     Foreign {
@@ -129,7 +128,7 @@ enum Protocol {
 }
 
 impl Monitor {
-    /// Starts to judge a peer at `now`, as if it had just been heard.
+    /// Starts to judge a peer at `now`, as if evidence had just arrived.
     ///
     /// The seed makes nonces and jitter: take it from a good source of
     /// randomness, and a new one for each connection. The same seed and the
@@ -170,14 +169,14 @@ impl Monitor {
 
     // ---- what is known -------------------------------------------------
 
-    /// The timings that this monitor was made with, and the interval that was
-    /// [set](Self::set_interval) since.
+    /// The configuration of this monitor, with the interval that was
+    /// [set](Self::set_interval) last.
     #[must_use]
     pub const fn config(&self) -> &Config {
         self.timing.config()
     }
 
-    /// What is known about the peer and about the connection's times.
+    /// A snapshot of the peer's state and of the connection's timings.
     #[must_use]
     pub fn status(&self) -> Status {
         let rtt = self.ledger.rtt();
@@ -240,8 +239,8 @@ impl Monitor {
         !self.ledger.is_settled()
     }
 
-    /// Whether nothing but silence is waited for: the peer was heard lately,
-    /// and answered our latest ping if there was one.
+    /// Whether only the interval is running: the peer was heard lately, and answered our
+    /// latest ping if there was one.
     #[must_use]
     pub const fn is_idle(&self) -> bool {
         matches!(self.life, Life::Idle(_)) && self.outbox.has_no_ping() && self.ledger.is_settled()
@@ -342,7 +341,7 @@ impl Monitor {
     fn deadline(&self) -> Instant {
         let deadline = self
             .life
-            .deadline(&self.timing, self.last_heard, self.can_ask(), || {
+            .deadline(&self.timing, self.last_heard, self.can_judge(), || {
                 self.next_accepted()
             });
         deadline

@@ -32,12 +32,12 @@ pub(super) struct Round {
     fresh: bool,
 }
 
-/// What comes of a step of a round.
+/// The result of a step of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// It isn't time.
     None,
-    /// The beat is late; so many were missed before it.
+    /// The beat is late; `missed` beats were missed before it.
     Late { missed: u8 },
     /// A beat was missed, of which this was reported; ask again.
     Missed { report: Option<u8> },

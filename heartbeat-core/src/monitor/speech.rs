@@ -1,7 +1,7 @@
 //! When something must leave so that the peer hears us.
 //!
 //! This module decides since when nothing of ours has left, and that an Alive or a ping
-//! then leaves. Which other frames are due it doesn't decide.
+//! then leaves. It doesn't decide which other frames are due.
 
 use core::time::Duration;
 
@@ -67,7 +67,7 @@ impl Monitor {
             false => self.outbox.want(Purpose::Speech),
         }
         if let Life::Paused(paused) = &mut self.life {
-            // It is planned anew when this has left.
+            // It is planned again when this has left.
             paused.plan(Instant::MAX);
         }
     }

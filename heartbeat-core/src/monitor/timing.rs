@@ -24,8 +24,8 @@ pub(super) struct Timing {
 /// What is known of the peer's timings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Known {
-    /// It has announced nothing. It may send a beat so often by itself; zero where it
-    /// answers ours.
+    /// It has announced nothing. The time between its own beats; zero where it answers
+    /// ours.
     Beats(PackedMicros),
     Hello(Peer),
 }
@@ -57,7 +57,7 @@ pub(super) enum Greeting {
 pub(super) enum Draw {
     /// An interval before any ping has left: any part of it.
     First,
-    /// The interval after so many pings: a part of the jitter.
+    /// The interval after this many pings, which selects the random part.
     After(u32),
 }
 
@@ -99,8 +99,8 @@ impl Timing {
         }
     }
 
-    /// The peer sends a beat so often by itself, or none unasked. Says whether that changes
-    /// anything: a Hello counts for more.
+    /// Sets the time between the peer's own beats, if it sends any. Says whether that
+    /// changes anything: a Hello counts for more.
     pub(super) fn expect_beats(&mut self, every: Option<Duration>) -> bool {
         let beats = PackedMicros::new(every.map_or(0, micros));
         let Known::Beats(before) = &mut self.peer else {
@@ -152,8 +152,7 @@ impl Timing {
         micros(self.config.detection_time()) * u64::from(self.config.max_stretch())
     }
 
-    /// How many bytes of an incomplete message show life after so many
-    /// microseconds of silence.
+    /// The bytes of an incomplete message that show life after `silence` microseconds.
     pub(super) fn bytes_wanted(&self, silence: u64) -> u64 {
         let wanted = u128::from(silence) * u128::from(self.config.min_rate());
         let wanted = wanted.div_ceil(1_000_000).max(1);

@@ -1,15 +1,15 @@
 //! Since when writes are blocked.
 //!
-//! This module decides when blocked writes alone end a connection, for whoever
-//! set `write_stall`. Only the driver knows whether writes are blocked, and
-//! only bytes that were written end that time.
+//! This module decides when blocked writes alone end a connection with `write_stall`.
+//! Only the driver knows whether writes are blocked, and only bytes that were written end
+//! that time.
 
 use crate::{config::Config, packed::PackedInstant, time::Instant};
 
 /// What the driver told of its writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Writes {
-    /// Nothing waits, as far as we were told; or nobody limits it.
+    /// No write is known to be blocked, or there is no limit.
     Moving,
     /// A write could take nothing, and none has taken anything since.
     Blocked {
@@ -43,7 +43,7 @@ impl Writes {
         }
     }
 
-    /// Everything was written, or nobody judges any more.
+    /// Everything was written, or judging has ended.
     #[inline]
     pub(super) const fn clear(&mut self) {
         *self = Self::Moving;

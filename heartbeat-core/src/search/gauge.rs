@@ -1,4 +1,4 @@
-//! How long a connection carried nothing.
+//! The idle times of a connection.
 //!
 //! This module decides which idle times a connection survived, and which one may have
 //! ended it. The search decides what follows.
@@ -28,7 +28,7 @@ use crate::time::Instant;
 /// gauge.handle_received(at(60_080_000)); // its answer
 /// assert_eq!(gauge.take_survived(), Some(Duration::from_secs(60)));
 ///
-/// gauge.handle_sent(at(180_080_000)); // another, which nobody answers
+/// gauge.handle_sent(at(180_080_000)); // another, without an answer
 /// assert_eq!(gauge.unanswered(at(190_000_000)), Duration::from_secs(120));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use crate::time::micros;
 
-/// How an [`IntervalSearch`](crate::IntervalSearch) goes about it.
+/// The order in which an [`IntervalSearch`](crate::IntervalSearch) tries intervals.
 ///
 /// The first three are those of *Using Adaptive Heartbeat Rate on Long-Lived TCP
 /// Connections* (IEEE/ACM Transactions on Networking, 2018,

@@ -1,7 +1,7 @@
 //! When nothing gets through a link, and in which direction.
 //!
 //! This module decides when outages happen by themselves, and keeps those that a
-//! simulation's user planned. What comes of them is `network`'s.
+//! simulation's user planned. `network` decides their effects.
 
 use std::vec::Vec;
 

@@ -1,4 +1,4 @@
-//! What lies between two simulated peers.
+//! The link between two simulated peers.
 //!
 //! This module decides how a link is described, and how a property draws one.
 //! What a link does to a segment is decided in `network`.
@@ -87,7 +87,7 @@ impl Link {
         self
     }
 
-    /// Each segment takes longer by a random part of this. Default zero.
+    /// A random part of this delays each segment further. Default zero.
     ///
     /// Order is kept: a slow segment delays those behind it.
     #[must_use]
@@ -113,8 +113,8 @@ impl Link {
         self
     }
 
-    /// Now and then nothing gets through for so long: half of the times in
-    /// both directions, else in one of them. Default zero: never.
+    /// From time to time nothing gets through for this long: half of the times in both
+    /// directions, else in one of them. Default zero: never.
     ///
     /// The silence that peers see is up to twice as long, because
     /// retransmissions have backed off by then.

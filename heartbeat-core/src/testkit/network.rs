@@ -1,8 +1,7 @@
 //! What a link does to the segments on it.
 //!
-//! This module decides which packets arrive, and when. It knows segments only by
-//! their number; what is in them is `pipe`'s, when one is sent again is decided in
-//! `tcp`, and when nothing gets through in `cuts`.
+//! This module decides which packets arrive, and when. It knows segments only by their
+//! number. `pipe` has their bytes, `tcp` decides retransmissions, and `cuts` the outages.
 
 use core::ops::Range;
 use std::{collections::VecDeque, vec::Vec};

@@ -1,4 +1,4 @@
-//! What came of a simulation.
+//! The result of a simulation.
 //!
 //! This module decides which verdicts were mistakes and which were in time.
 
@@ -26,7 +26,7 @@ impl Fault {
     }
 }
 
-/// What came of a [`Simulation`](super::Simulation).
+/// The result of a [`Simulation`](super::Simulation).
 ///
 /// Where a method takes a [`Side`], it is the one that judges: `death(Side::A)`
 /// is what A said of B.
@@ -61,13 +61,12 @@ impl Report {
         }
     }
 
-    /// Nobody gave up a peer that was alive.
+    /// Asserts that no side gave up a live peer.
     ///
     /// A peer is alive until it hangs, is killed or floods, and as long as
     /// the link isn't cut for good. An outage, a partition that ends, a stall
-    /// and a pause are no reason to give anybody up. That a side learns from the
-    /// other one that it was given up, or reads the end of the stream then, is
-    /// not counted as a second mistake.
+    /// and a pause are no reason to give a peer up. A side that was given up by mistake,
+    /// and learns it or reads the end of the stream, isn't a second mistake.
     ///
     /// # Errors
     ///
@@ -86,7 +85,7 @@ impl Report {
         )))
     }
 
-    /// Whoever outlived a fault knew of it within `bound`.
+    /// Asserts that each survivor of a fault detected it within `bound`.
     ///
     /// Choose the bound as the [`detection_time`](crate::Config::detection_time)
     /// plus the time that bytes can be under way when the fault happens, plus
@@ -135,8 +134,7 @@ impl Report {
         }
     }
 
-    /// The first verdict on a living peer: which side gave it, and what it
-    /// said.
+    /// The first verdict on a live peer: the side that gave it, and its death.
     #[must_use]
     pub fn mistake(&self) -> Option<(Side, Death)> {
         [Side::A, Side::B]
@@ -154,7 +152,7 @@ impl Report {
             .map(|(_, side, death)| (side, death))
     }
 
-    /// What `side` said of its peer, if it gave it up.
+    /// The verdict of `side`, if it gave its peer up.
     #[must_use]
     pub fn death(&self, side: Side) -> Option<Death> {
         self.death_at(side).map(|(_, death)| death)
@@ -168,8 +166,8 @@ impl Report {
         at.checked_sub(fault).map(Duration::from_micros)
     }
 
-    /// What `side` told its application, with offsets from the start. Beats
-    /// are only [counted](Self::beats).
+    /// The events of `side`, with offsets from the start. Beats are only
+    /// [counted](Self::beats).
     pub fn events(&self, side: Side) -> impl Iterator<Item = (Duration, Event)> + '_ {
         let events = self.outcome(side).events.iter();
         events.map(|&(at, event)| (Duration::from_micros(at), event))
@@ -196,20 +194,19 @@ impl Report {
         self.status(side).pings
     }
 
-    /// What `side` knew at the end.
+    /// The status of `side` at the end.
     #[must_use]
     pub fn status(&self, side: Side) -> Status {
         self.outcome(side).status
     }
 
-    /// How much time was simulated: less than was asked for if both sides
-    /// ended before.
+    /// The simulated time: less than requested if both sides ended before.
     #[must_use]
     pub const fn lasted(&self) -> Duration {
         Duration::from_micros(self.lasted)
     }
 
-    /// What both sides did last, to be printed.
+    /// The last actions of both sides, to be printed.
     #[must_use]
     pub const fn timeline(&self) -> &Timeline {
         &self.timeline
@@ -257,8 +254,8 @@ impl Report {
     }
 }
 
-/// A simulation went otherwise than was asserted. Displays what went wrong,
-/// the link, the seed and the timeline.
+/// A simulation violated an assertion. Displays the violation, the link, the seed and the
+/// timeline.
 ///
 /// Any error becomes a failed case by `?` in a property of proptest.
 #[derive(Clone)]

@@ -1,4 +1,4 @@
-//! Two peers, what befalls them, and the clock.
+//! Two peers, their faults, and the clock.
 //!
 //! This module decides what can be asked of a simulation and in which order
 //! things happen. A side's own doings are in `peer`, the link's in `network`.
@@ -104,8 +104,8 @@ impl Plan {
 }
 
 impl Simulation {
-    /// Two sides with the same timings. The seed decides everything that the
-    /// link and the monitors leave to chance.
+    /// Two sides with the same timings. The seed determines all random choices of the
+    /// link and the monitors.
     pub const fn new(config: Config, link: Link, seed: u64) -> Self {
         Self::between(config, config, link, seed)
     }
@@ -138,14 +138,14 @@ impl Simulation {
         self
     }
 
-    /// `side` does nothing at all for a while: its process is starved, or its
-    /// machine sleeps. Its kernel goes on acknowledging.
+    /// `side` does nothing for a while: its process is starved, or its machine sleeps.
+    /// Its kernel keeps acknowledging.
     pub fn stall(self, side: Side, at: Duration, lasting: Duration) -> Self {
         self.act(side, at, Act::Stall(micros(lasting)))
     }
 
-    /// `side` stops reading for a while, because its application is busy, and
-    /// says so to its monitor. It goes on writing.
+    /// `side` stops reading for a while, because its application is busy, and tells its
+    /// monitor. It keeps writing.
     pub fn pause_reading(self, side: Side, at: Duration, lasting: Duration) -> Self {
         self.act(side, at, Act::Ask(Wish::Pause(micros(lasting))))
     }
@@ -159,7 +159,7 @@ impl Simulation {
         self
     }
 
-    /// The application of `side` asks its monitor to ask now.
+    /// The application of `side` probes now.
     pub fn probe(self, side: Side, at: Duration) -> Self {
         self.act(side, at, Act::Ask(Wish::Probe))
     }
@@ -171,8 +171,8 @@ impl Simulation {
         self.act(side, at, Act::Ask(Wish::Close))
     }
 
-    /// `side` does nothing any more, though its kernel still acknowledges. A
-    /// fault: the other side is right to give it up from here on.
+    /// `side` stops forever, while its kernel still acknowledges. A fault: the other side
+    /// is right to give it up from here on.
     pub fn hang(self, side: Side, at: Duration) -> Self {
         self.fault(Some(side), at).act(side, at, Act::Hang)
     }
@@ -200,7 +200,7 @@ impl Simulation {
 
     // ---- running it ----------------------------------------------------
 
-    /// Runs from the start for so long, or until both sides have ended.
+    /// Runs from the start for this long, or until both sides have ended.
     #[must_use]
     pub fn run_for(mut self, duration: Duration) -> Report {
         let end = micros(duration).min(NEVER - 1);

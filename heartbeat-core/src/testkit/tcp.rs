@@ -386,7 +386,7 @@ impl Sender {
         }
     }
 
-    /// Sets the timer anew.
+    /// Sets the timer again.
     fn arm(&mut self, now: u64) {
         if self.flights.is_empty() {
             self.fires_at = NEVER;

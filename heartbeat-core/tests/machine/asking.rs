@@ -1,4 +1,4 @@
-//! The side that is asked asks along: one beat proves both directions to both sides. A
+//! A ping is piggybacked on the pong: one beat proves both directions to both sides. A
 //! ping itself proves nothing.
 
 #![allow(

@@ -52,7 +52,7 @@ fn each_event_is_a_line() {
         (Event::Recovered { silent_for }, "recovered after 1.234s"),
         (
             Event::LocalStall { late: secs(3) },
-            "we were asleep, and 3s late",
+            "our own process was 3s late",
         ),
         (
             Event::Closed { reason: LEFT },

@@ -768,7 +768,7 @@ fn lesson_43_one_pong_is_pending_and_a_flood_is_cut_off() {
     }
     let latest = Control::Pong(Nonce(12_u64.to_be_bytes()));
     assert_eq!(run.monitor.poll_transmit(), Some(latest));
-    // The side that is asked asks along, once.
+    // A ping is piggybacked on the pong, once.
     let ours = run.monitor.poll_transmit();
     assert!(matches!(ours, Some(Control::Ping(_))), "{ours:?}");
     assert_eq!(run.monitor.poll_transmit(), None);

@@ -200,6 +200,6 @@ fn not_reading_is_known_as_such() {
     let Some((_, Event::Dead(death))) = run.told.last() else {
         unreachable!("it ended");
     };
-    let said = "our application leaves messages waiting, silent for 1s";
+    let said = "our application takes no messages, silent for 1s";
     assert_eq!(death.to_string(), said);
 }

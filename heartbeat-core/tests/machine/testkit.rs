@@ -167,7 +167,7 @@ fn who_stalls_does_nothing_until_it_is_over_and_then_all_of_it() {
         .run_for(secs(4));
     assert_eq!(lines(&report, "stalls"), ["0.000000s a stalls for 3s"]);
     assert_eq!(lines(&report, "a probes"), ["3.000000s a probes"]);
-    // And the answer to what B asks along.
+    // And the answer to B's piggybacked ping.
     let sends = lines(&report, "a sends");
     let sends: Vec<_> = sends.iter().filter_map(|line| line.get(..22)).collect();
     let expected = [

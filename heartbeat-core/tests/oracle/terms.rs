@@ -108,7 +108,7 @@ impl Terms {
     }
 
     /// Whether a ping that left `ago` serves as the first of a round, and is too
-    /// recent to ask along: less than max(m′, I*·(1 − max(J, ¼))). `None` where
+    /// recent to be piggybacked: less than max(m′, I*·(1 − max(J, ¼))). `None` where
     /// rounding decides.
     pub(crate) fn is_recent(&self, ago: u64) -> Option<bool> {
         let star = self.star();

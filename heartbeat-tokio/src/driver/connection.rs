@@ -58,8 +58,8 @@ pub(super) trait Connection<M>: Send + Sync {
 pub(super) struct Snapshot {
     pub(super) status: Status,
     pub(super) config: Config,
-    /// The bytes that were queued and not written.
-    pub(super) queued: usize,
+    /// The bytes that were queued and not written; or never, once it has ended.
+    pub(super) unwritten: usize,
     /// How it ended, if it has.
     pub(super) ended: Option<Ended>,
     /// What is known of what we sent, once nothing is left to do.

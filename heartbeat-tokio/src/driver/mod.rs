@@ -1,12 +1,11 @@
 //! A connection that is served while its application works.
 //!
-//! Whoever receives serves it, as without a driver, and a task of its own does
-//! whenever nobody receives. So the beats go on while the application is busy, and a
-//! message that somebody waits for takes no detour through another task. This module
-//! decides what is made when a connection is given to a task. What the handles offer is
-//! in `sender` and `receiver`, who serves the connection in `turns`, and what serving
-//! means in `state`. What is alive and what is dead is decided below, as it is without a
-//! driver.
+//! A waiting receiver serves the connection, as without a driver; otherwise a task does.
+//! So beats continue while the application is busy, and a message for a waiting receiver
+//! takes no detour through another task. This module decides what `spawn` makes. The
+//! handles are in `sender` and `receiver`, the choice between task and receiver in
+//! `turns`, and serving in `state`. What is alive and what is dead is decided below, as
+//! it is without a driver.
 
 mod connection;
 #[cfg(test)]
@@ -38,7 +37,7 @@ where
     C::Message: Send,
 {
     /// Gives the connection to a task that serves it while the application
-    /// works, and two handles to talk with it.
+    /// works, and returns two handles.
     ///
     /// Beats go on however long the application takes between two reads. What
     /// arrives meanwhile waits in the [`Receiver`]'s inbox. Once that holds 256
@@ -54,13 +53,13 @@ where
     /// [`NotReading`](crate::Cause::NotReading), and the peer is told. The
     /// [`Receiver`] still gets all that had arrived.
     ///
-    /// Only messages fill the inbox: a connection whose receiver nobody reads is judged
+    /// Only messages fill the inbox: a connection whose receiver isn't read is judged
     /// like any other. What becomes of other events is said at [`Receiver`].
     ///
     /// The connection lives as long as one of the handles does; a [`WeakSender`] doesn't
     /// count. When the last is dropped, the task says goodbye behind everything that was queued and
     /// closes, as [`close`](Sender::close) does. If only the [`Receiver`] is dropped, what
-    /// arrives is thrown away, and the peer is judged as before.
+    /// arrives is discarded, and the peer is judged as before.
     ///
     /// ```
     /// use futures::StreamExt;
@@ -102,12 +101,12 @@ where
     }
 }
 
-/// What [`Heartbeat::spawn`] gives.
+/// The handles and the task of a connection: what [`Heartbeat::spawn`] returns.
 #[derive(Debug)]
 #[must_use = "without its handles the connection is closed"]
 #[non_exhaustive] // later versions may give more
 pub struct Driver<M> {
-    /// Sends, asks, and says how the connection is. Can be cloned.
+    /// Sends, pings, and reports the state. Can be cloned.
     pub sender: Sender<M>,
     /// Receives the events.
     pub receiver: Receiver<M>,

@@ -1,5 +1,5 @@
-//! Every interleaving of the turns that loom can find: whoever serves, whatever was
-//! there is seen, and nobody sleeps on it.
+//! Every interleaving of the turns that loom can find: what arrived is seen by the side
+//! that serves, and no wake-up is lost.
 //!
 //! The stream is a counter that threads add to and wake the connection, the lock is
 //! loom's, and serving means to take what is there. A wake-up that is lost is a

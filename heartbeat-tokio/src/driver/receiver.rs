@@ -18,11 +18,11 @@ use crate::{PeerEvent, Status};
 /// The receiving side of a connection that a [`Driver`](crate::Driver) serves: a
 /// [`Stream`] of the same events as [`Heartbeat`](crate::Heartbeat).
 ///
-/// While nobody takes them, messages wait in an inbox of 256 KiB. Other events need no
-/// room: of [`Beat`](PeerEvent::Beat), [`LocalStall`](PeerEvent::LocalStall),
+/// Untaken messages wait in an inbox of 256 KiB. Other events need no room: of
+/// [`Beat`](PeerEvent::Beat), [`LocalStall`](PeerEvent::LocalStall),
 /// [`Suspect`](PeerEvent::Suspect) and [`Recovered`](PeerEvent::Recovered) the last of
-/// each waits, in their order, ahead of the messages. A suspicion that was over before
-/// anybody took it isn't told, nor is its end. [`Connected`](PeerEvent::Connected) comes
+/// each waits, in their order, ahead of the messages. A suspicion that ended before it
+/// was taken isn't reported, nor is its end. [`Connected`](PeerEvent::Connected) comes
 /// before everything else, [`Finished`](PeerEvent::Finished) and the terminal event
 /// behind it.
 ///
@@ -68,7 +68,7 @@ impl<M> Receiver<M> {
         self.connection.leave_serving_to_the_task();
     }
 
-    /// What is known about the connection right now.
+    /// A snapshot of the connection.
     #[must_use]
     pub fn status(&self) -> Status {
         self.connection.snapshot().status

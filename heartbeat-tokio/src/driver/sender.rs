@@ -34,6 +34,21 @@ use crate::{
 ///
 /// It is a [`Sink`] too. The connection lives as long as a `Sender` or the
 /// [`Receiver`](crate::Receiver) does; a [`WeakSender`] doesn't count.
+///
+/// ```
+/// # use heartbeat_tokio::{Config, Heartbeat};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (ours, theirs) = tokio::io::duplex(1024);
+/// # let other = Heartbeat::new(theirs, Config::default()).spawn();
+/// # drop(other.receiver); // it takes in what comes
+/// let sender = Heartbeat::new(ours, Config::default()).spawn().sender;
+/// let clone = sender.clone(); // for another task
+/// clone.send("hello".into()).await?;
+/// println!("a round trip of {:?}", sender.probe().await?);
+/// sender.close().await?; // the peer has taken in everything
+/// # Ok(()) }
+/// ```
 pub struct Sender<M> {
     connection: Arc<dyn Connection<M>>,
     /// Where this handle waits as a sink.
@@ -70,7 +85,7 @@ impl<M> Sender<M> {
         Ok(())
     }
 
-    /// Queues a message if there is room, and waits for nothing.
+    /// Queues a message if there is room. Never waits.
     ///
     /// # Errors
     ///
@@ -98,11 +113,21 @@ impl<M> Sender<M> {
     /// slowly.
     #[must_use]
     pub fn queued(&self) -> usize {
-        self.connection.snapshot().queued
+        let now = self.connection.snapshot();
+        match now.ended {
+            None => now.unwritten,
+            Some(_) => 0,
+        }
     }
 
-    /// Asks the peer now, and waits for its answer: the round trip or the
-    /// verdict. See [`Heartbeat::probe`](crate::Heartbeat::probe).
+    /// The bytes that the stream hasn't taken; or never took, once the connection has
+    /// ended.
+    pub(crate) fn unwritten(&self) -> usize {
+        self.connection.snapshot().unwritten
+    }
+
+    /// Pings the peer now, and waits for the round trip or the verdict. See
+    /// [`Heartbeat::probe`](crate::Heartbeat::probe).
     ///
     /// # Errors
     ///
@@ -115,8 +140,8 @@ impl<M> Sender<M> {
         let waited = before.peer.detection_time;
         // While `wait_for` looks, and as long as its answer lives, it holds a
         // lock that the connection takes within its own: no call of the connection.
-        // Not the number of pongs: one that came while nobody read, or while we
-        // slept, measures nothing, and the peer is asked again then.
+        // Not the number of pongs: a pong that came during a pause or a local stall
+        // measures nothing, and the peer is pinged again then.
         let beats = before.beats;
         let answered = |now: &Status| {
             now.beats != beats || matches!(now.peer.state, State::Closed | State::Dead)
@@ -156,7 +181,7 @@ impl<M> Sender<M> {
         self.connection.check()
     }
 
-    /// What is known about the connection right now.
+    /// A snapshot of the connection.
     #[must_use]
     pub fn status(&self) -> Status {
         self.connection.snapshot().status
@@ -180,15 +205,14 @@ impl<M> Sender<M> {
         self.connection.snapshot().io_error
     }
 
-    /// The configuration that the connection was made with.
+    /// The configuration of the connection.
     #[must_use]
     pub fn config(&self) -> Config {
         self.connection.snapshot().config
     }
 
-    /// Says behind everything that was queued that no more messages follow, from this
-    /// handle or another, and waits until that has left. See
-    /// [`Heartbeat::finish`](crate::Heartbeat::finish).
+    /// Ends our messages behind everything that was queued, for all handles, and waits
+    /// until the Fin has left. See [`Heartbeat::finish`](crate::Heartbeat::finish).
     ///
     /// # Errors
     ///
@@ -204,14 +228,14 @@ impl<M> Sender<M> {
             .poll_until(Wanted::Finished, &mut self.ticket, cx)
     }
 
-    /// Leaves: says goodbye behind everything that was queued, and waits until the
-    /// peer has taken everything in and said so. See
+    /// Leaves: says goodbye behind everything that was queued, and waits until the peer
+    /// confirms that it received everything. See
     /// [`Heartbeat::close`](crate::Heartbeat::close).
     ///
     /// What arrives meanwhile is kept for the [`Receiver`](crate::Receiver), up to 256 KiB.
     /// While that is full nothing is read, until half of the peer's timeouts (its detection
     /// time less its interval) have passed since it was full for the first time. What has
-    /// no room then is thrown away, and a peer that leaves too isn't confirmed that.
+    /// no room then is discarded, and a peer that leaves too isn't confirmed that.
     ///
     /// # Errors
     ///
@@ -248,7 +272,7 @@ impl<M> Sender<M> {
         self.connection.leave(code, detail);
     }
 
-    /// Waits until the connection has ended, and says how.
+    /// Waits until the connection has ended, and returns the end.
     ///
     /// # Errors
     ///
@@ -342,7 +366,7 @@ impl<M> fmt::Debug for Sender<M> {
     }
 }
 
-/// A future that waits. When it is dropped, nothing of it stays behind.
+/// A future that waits. Dropping it leaves nothing behind.
 struct Waiter<'a, M> {
     connection: &'a dyn Connection<M>,
     ticket: Ticket,

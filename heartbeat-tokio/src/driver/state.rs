@@ -1,11 +1,10 @@
 //! What the task and the handles of a connection share.
 //!
 //! This module decides what one turn of the task does; `handles` what the handles do.
-//! Whose turn it is is in `turns.rs`, and who
-//! waits for what in `waiting.rs`. Nobody of the application's is woken, and no waker is
-//! dropped, while the lock is held: what the stream and the timer wake is `turns`, which
-//! passes it on afterwards. Only `watch` is told within it, so that what it shows is the
-//! latest.
+//! `turns.rs` decides the turns, and `waiting.rs` has the waiting callers. No waker of
+//! the application is woken or dropped while the lock is held: what the stream and the
+//! timer wake is `turns`, which passes it on afterwards. Only `watch` is told within it,
+//! so that what it shows is the latest.
 
 mod handles;
 
@@ -35,7 +34,7 @@ pub(super) struct Shared<S, C: Protocol> {
     config: Config,
     turns: Arc<Turns>,
     /// `turns` as the connection sees it. Always the same one, so that nothing has to be
-    /// registered anew when another task polls.
+    /// registered again when another task polls.
     waker: Waker,
 }
 
@@ -47,7 +46,7 @@ struct State<S, C: Protocol> {
     watched: Option<Watched>,
 }
 
-/// Somebody wants to know of each change. Few do, and it takes half a kilobyte.
+/// The state of `watch`. Few programs use it, and it takes half a kilobyte.
 struct Watched {
     /// The last news that were told.
     told: u32,
@@ -75,7 +74,7 @@ impl<S, C: Transport<S>> Future for Serve<S, C> {
     }
 }
 
-/// Also when the runtime shuts down or somebody aborts it.
+/// Also when the runtime shuts down or the task is aborted.
 impl<S, C: Transport<S>> Drop for Serve<S, C> {
     fn drop(&mut self) {
         let shared = &self.0;
@@ -116,7 +115,8 @@ impl<S, C: Transport<S>> Shared<S, C> {
         })
     }
 
-    /// Something was done: `watch` is told, and those who waited for it are woken.
+    /// Something was done: `watch` is updated, and the callers that waited for it are
+    /// woken.
     fn settle(&self, mut state: MutexGuard<'_, State<S, C>>) {
         let woken = state.settle();
         let called = self.turns.release();
@@ -173,7 +173,7 @@ impl<S, C: Transport<S>> State<S, C> {
         }
     }
 
-    /// Tells `watch` what is new, and takes out those who waited for what is so now.
+    /// Updates `watch`, and takes out the callers whose condition now holds.
     fn settle(&mut self) -> Vec<Waker> {
         if let (Stage::Served(heartbeat), Some(watched)) = (&self.stage, &mut self.watched) {
             if heartbeat.news() != watched.told {
@@ -195,7 +195,7 @@ impl<S, C: Transport<S>> State<S, C> {
 }
 
 impl<S, C: Transport<S>> Stage<S, C> {
-    /// Whether nobody needs to wait for it any longer, and what came of it.
+    /// The result, once there is nothing left to wait for.
     fn reached(&self, wanted: Wanted) -> Option<Result<(), SendError>> {
         let heartbeat = match (self, wanted) {
             (Self::Served(heartbeat), _) => heartbeat,

@@ -1,9 +1,9 @@
 //! Whose turn it is to serve a connection.
 //!
-//! This module decides who is woken when the connection has to be served: the receiver
-//! comes first, and the task serves when nobody receives. It touches nothing but its own
-//! atomics, so that loom can try every interleaving of them (`model.rs`). What serving
-//! means, and the lock that it takes, is `state.rs`.
+//! This module decides which side is woken to serve the connection: the receiver if it
+//! waits, otherwise the task. It touches nothing but its own atomics, so that loom can
+//! try every interleaving of them (`model.rs`). What serving means, and the lock that it
+//! takes, is `state.rs`.
 
 use std::{
     sync::Arc,
@@ -20,8 +20,8 @@ const DUE: u8 = 1;
 /// The stream or the timer called. The task lets the receiver go first, once: what the
 /// receiver takes in itself needs no inbox.
 const CALLED: u8 = 2;
-/// Somebody holds the lock, and touches the stream. Whoever calls meanwhile, perhaps from
-/// within, is heard when the lock is free: a waker may ask for it.
+/// The lock is held, and the stream may be touched. Calls that come meanwhile, perhaps
+/// from within, are noted until the lock is free: a waker may ask for it.
 const HELD: u8 = 4;
 
 /// Whom the connection wakes, and what is still to be done.
@@ -71,24 +71,24 @@ impl Turns {
         self.receiver.register(cx.waker());
     }
 
-    /// Whoever holds the lock serves now. Whatever was done before anybody was called is
-    /// then visible to it, and nobody else needs to come.
+    /// The holder of the lock serves now. It sees everything that was done before a call,
+    /// so no further wake-up is needed.
     pub(super) fn serve(&self) {
         self.next.swap(HELD, AcqRel);
     }
 
-    /// Whoever holds the lock touches the stream, and doesn't serve.
+    /// The holder of the lock touches the stream, and doesn't serve.
     pub(super) fn hold(&self) {
         self.next.fetch_or(HELD, AcqRel);
     }
 
-    /// Whoever holds the lock is about to give it back. Tells `pass_on` what was called
+    /// The holder of the lock is about to release it. Tells `pass_on` what was called
     /// meanwhile.
     pub(super) fn release(&self) -> u8 {
         self.next.fetch_and(!HELD, AcqRel)
     }
 
-    /// The lock is free again: those are woken who were called meanwhile.
+    /// The lock is free again: wakes the sides that were called meanwhile.
     pub(super) fn pass_on(&self, called: u8) {
         if called & HELD != 0 && called & CALLED != 0 {
             self.receiver.wake();

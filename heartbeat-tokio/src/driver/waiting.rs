@@ -23,7 +23,7 @@ impl Wanted {
     const ALL: [Self; 4] = [Self::Room, Self::Flushed, Self::Finished, Self::Over];
 }
 
-/// A place among those who wait; `None` without.
+/// A place among the waiting callers; `None` without one.
 #[derive(Debug, Default)]
 pub(super) struct Ticket(Option<u64>);
 
@@ -33,7 +33,7 @@ impl Ticket {
     }
 }
 
-/// Those who wait, in the order in which they began.
+/// The waiting callers, in the order in which they began.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     tickets: u64,
@@ -63,7 +63,7 @@ impl Waiting {
         place.map(|(_, waker)| waker)
     }
 
-    /// Takes out those who wait for what `is_so`.
+    /// Takes out the callers whose condition `is_so`.
     pub(super) fn satisfied(&mut self, is_so: impl Fn(Wanted) -> bool) -> Vec<Waker> {
         let mut woken = Vec::new();
         if !self.places.is_empty() && Wanted::ALL.into_iter().any(&is_so) {

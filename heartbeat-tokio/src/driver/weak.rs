@@ -13,7 +13,7 @@ use super::{Sender, connection::Connection};
 ///
 /// It is for registries: maps of connections, from which others send. A `Sender` in such a
 /// map would keep a connection alive whose handler has panicked: beats go on, and the
-/// peer waits for ever. With a `WeakSender` only the handler's own handles count. When
+/// peer waits forever. With a `WeakSender` only the handler's own handles count. When
 /// it ends, in whatever way, the peer is told at once.
 ///
 /// ```

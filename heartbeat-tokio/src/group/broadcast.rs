@@ -12,6 +12,18 @@ use crate::{SendError, Sender, TrySendError};
 
 /// What a [broadcast](Group::broadcast) does with a member that has no room for the
 /// message: its peer reads more slowly than we send.
+///
+/// ```
+/// use bytes::Bytes;
+/// use heartbeat_tokio::{GoodbyeCode, Group, Slow};
+///
+/// /// A feed in which a gap is an error: a slow subscriber starts over.
+/// async fn publish(subscribers: &Group<u64, Bytes>, line: Bytes) {
+///     let slow = Slow::Disconnect(GoodbyeCode(64));
+///     let published = subscribers.broadcast(line, slow).await;
+///     println!("{} got it, {:?} have to come back", published.sent, published.slow);
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive] // there may be other ways
 pub enum Slow {
@@ -29,7 +41,7 @@ pub enum Slow {
     Wait,
 }
 
-/// What became of a [broadcast](Group::broadcast) message.
+/// The result of a [broadcast](Group::broadcast).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive] // later versions may tell more
 pub struct Broadcast<K> {

@@ -29,9 +29,9 @@ use crate::{Detail, Driver, PeerEvent, Sender, State, safety_net::Liveness};
 /// Many connections as one [`Stream`] of `(key, event)`.
 ///
 /// Each connection is served by the task of its [`spawn`](crate::Heartbeat::spawn), on any
-/// thread of the runtime. The group takes what those tasks took in. So beats go on while
-/// the application works on an event, and a peer that floods us fills the inbox of its own
-/// connection only.
+/// thread of the runtime. The group takes events from their inboxes. So beats continue
+/// while the application works on an event, and a peer that floods us fills the inbox of
+/// its own connection only.
 ///
 /// The events of one member are those of its [`Receiver`](crate::Receiver), in their order.
 /// The terminal event ends the membership. Members take turns, one event each.

@@ -38,7 +38,7 @@ enum Stage {
     /// Writing has failed so. What can still be read is read first.
     WriteFailed {
         end: End,
-        /// The reactor had a turn since: it knows what there is to read.
+        /// The reactor had a turn since, so readiness is up to date.
         has_waited: bool,
     },
     /// The monitor has said how it ended.
@@ -62,9 +62,10 @@ struct Words {
     farewell: Detail,
     /// The error behind the end.
     io_error: Option<Arc<io::Error>>,
-    /// The bytes of messages that were given up, less those of the last word instead of
-    /// them that weren't written; wraps.
+    /// The bytes of messages that were given up.
     given_up: usize,
+    /// Those of our last word, which is behind all that is still written.
+    last_word: usize,
 }
 
 impl Ending {
@@ -165,9 +166,18 @@ impl Ending {
         self.words().said.get_or_insert(detail);
     }
 
-    /// So many bytes were queued before messages were given up, and so many are now.
-    pub(super) fn note_given_up(&mut self, queued: usize, left: usize) {
-        self.words().given_up = queued.wrapping_sub(left);
+    /// Messages of `given_up` bytes were given up, for a last word of `last_word` bytes.
+    pub(super) fn note_last_word(&mut self, given_up: usize, last_word: usize) {
+        let words = self.words();
+        words.given_up = given_up;
+        words.last_word = last_word;
+    }
+
+    /// The bytes of messages that aren't written, if `left` bytes are in all.
+    fn unwritten(&self, left: usize) -> usize {
+        self.words.as_ref().map_or(left, |words| {
+            left.saturating_sub(words.last_word) + words.given_up
+        })
     }
 
     /// What the goodbye says that ends it, ours or the peer's.
@@ -283,11 +293,15 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         Poll::Pending
     }
 
+    /// The bytes that were queued and that the stream hasn't taken; or that it never took,
+    /// once the connection has ended.
+    pub(crate) fn unwritten(&self) -> usize {
+        self.ending.unwritten(self.transport.unwritten())
+    }
+
     /// What is known of what we sent, now that the connection is over.
     pub(crate) fn close_result(&self) -> Result<CloseReason, CloseError> {
-        let words = self.ending.words.as_ref();
-        let given_up = words.map_or(0, |words| words.given_up);
-        let unwritten = self.transport.unwritten().wrapping_add(given_up);
+        let unwritten = self.unwritten();
         let (reason, parting) = match &self.ending.stage {
             Stage::Ended(epilogue) => match &epilogue.how {
                 Ended::Closed(reason) => (reason.clone(), epilogue.parting),
@@ -355,7 +369,7 @@ const fn may_follow(how: &Ended, is_ours: bool) -> bool {
         Ended::Closed(reason) => !matches!(reason, CloseReason::Peer { .. }),
         Ended::Dead(death) => match death.cause {
             Cause::GivenUp { .. } => false,
-            // What was taken in is right, whatever else is wrong.
+            // What was delivered is right, whatever else is wrong.
             Cause::Silent | Cause::WriteStalled | Cause::NotReading => true,
             _ => !is_ours,
         },

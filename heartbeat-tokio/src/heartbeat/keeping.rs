@@ -22,10 +22,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         !self.inbox.is_empty()
     }
 
-    /// Keeps what there is to tell as long as `goes_on`, and serves the connection
-    /// meanwhile.
+    /// Serves the connection and queues its events while `goes_on` holds.
     pub(crate) fn take_in(&mut self, cx: &mut Context<'_>, goes_on: impl Fn(&Self) -> bool) {
-        // Other tasks have a turn after `READ_AHEAD` bytes that were thrown away.
+        // Other tasks have a turn after `READ_AHEAD` bytes that were discarded.
         let mut thrown_away = 0;
         while goes_on(self) {
             if thrown_away >= READ_AHEAD {
@@ -62,6 +61,15 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         0
     }
 
+    /// Keeps a message behind what there is to tell, which it may have proved.
+    #[cold]
+    pub(super) fn keep_behind_events(&mut self, message: C::Message) {
+        while let Some(event) = self.next_event() {
+            self.keep(event);
+        }
+        self.keep(PeerEvent::Message(message));
+    }
+
     /// Whether we don't read, because the inbox is full.
     pub(crate) const fn is_paused(&self) -> bool {
         self.inbox.is_paused()
@@ -76,7 +84,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         event
     }
 
-    /// Nobody will take what waits in the inbox, which this gives, nor what comes.
+    /// The receiver is gone: returns the inbox, and discards later events.
     pub(crate) fn discard(&mut self) -> Inbox<C::Message> {
         let waiting = self.inbox.take();
         if waiting.has_messages() {
@@ -91,7 +99,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.go_on(Some(Excess::Kept));
     }
 
-    /// What the inbox has no room for is thrown away from now on.
+    /// What the inbox has no room for is discarded from now on.
     pub(super) fn discard_excess(&mut self) {
         self.go_on(Some(Excess::Discarded));
     }
@@ -122,7 +130,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
-    /// We leave: a full inbox can't stop reading for ever.
+    /// We leave: a full inbox can't stop reading forever.
     pub(super) fn limit_pause(&mut self) {
         if let Some(until) = room_until(&self.judge) {
             self.inbox.limit_pause(until);

@@ -74,7 +74,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     }
 }
 
-/// So long ago.
+/// This long ago.
 fn before(now: Instant, ago: Duration) -> Instant {
     Instant::ORIGIN
         + now

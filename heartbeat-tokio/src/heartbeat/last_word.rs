@@ -19,14 +19,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         while let Some(control) = self.judge.next_control(false) {
             match control {
                 Control::Goodbye(code) if code.is_verdict() => self.tell_verdict(code, cx),
-                Control::Goodbye(code) => {
-                    // The answer takes the place of what wasn't begun.
-                    let queued = self.transport.unwritten();
-                    self.transport.give_up();
-                    self.ending
-                        .note_given_up(queued, self.transport.unwritten());
-                    self.transport.push_goodbye(code, Detail::default());
-                }
+                Control::Goodbye(code) => self.push_last_word(code, Detail::default()),
                 control => self.transport.push_control(control),
             }
         }
@@ -34,19 +27,28 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// Tells the peer of our verdict, as far as the stream takes it at once.
     fn tell_verdict(&mut self, code: GoodbyeCode, cx: &mut Context<'_>) {
-        let Some(stream) = &mut self.stream else {
+        let Some(stream) = &self.stream else {
             return;
         };
         let detail = self.ending.said().filter(|detail| !detail.is_empty());
         let detail =
             detail.unwrap_or_else(|| explain(code, self.judge.monitor(), self.judge.now()));
         self.net.prepare_end(stream);
+        self.push_last_word(code, detail);
+        if let Some(stream) = &mut self.stream {
+            let _ = self.transport.poll_write(stream, cx, Scope::Control);
+        }
+    }
+
+    /// Our last word takes the place of what wasn't begun.
+    fn push_last_word(&mut self, code: GoodbyeCode, detail: Detail) {
         let queued = self.transport.unwritten();
         self.transport.give_up();
+        let left = self.transport.unwritten();
         self.transport.push_goodbye(code, detail);
-        let _ = self.transport.poll_write(stream, cx, Scope::Control);
+        let word = self.transport.unwritten().saturating_sub(left);
         self.ending
-            .note_given_up(queued, self.transport.unwritten());
+            .note_last_word(queued.saturating_sub(left), word);
     }
 }
 

@@ -58,8 +58,8 @@ use crate::{
     wire::Wire,
 };
 
-/// Reads in one poll in which there is nothing to hand out, before everybody else has a
-/// turn. tokio's streams stop by themselves after twice as many; others may never.
+/// Reads per poll without an event to hand out, before yielding. tokio's streams yield by
+/// themselves after twice as many; others may never.
 const READS_AT_ONCE: usize = 64;
 
 /// A stream with a heartbeat.
@@ -103,40 +103,38 @@ const READS_AT_ONCE: usize = 64;
 /// * **Errors are events.** The stream of events ends with exactly one
 ///   terminal event, then `None`. Every message that arrived before the end
 ///   is delivered before it. [`io_error`](Self::io_error) keeps the operating
-///   system's words.
+///   system's error.
 /// * **Poll it.** Beats are answered and deadlines are kept while this is
 ///   polled, as a stream or by a pending `send`, `flush` or `close`. An
-///   application that works for long between two reads looks hung to its peer
-///   and is told of its own [`LocalStall`](crate::PeerEvent::LocalStall).
-///   Give each connection a task of its own: many busy ones in one task share
-///   its turns.
-/// * **No write is awaited** by the stream of events. A peer that stops
-///   reading doesn't stop the timer, nor does a `send` that waits for it: it
+///   application that works for a long time between two reads looks hung to its
+///   peer, and receives a [`LocalStall`](crate::PeerEvent::LocalStall). Give each
+///   connection a task of its own: busy connections in one task share its turns.
+/// * **No write is awaited** by the stream of events. Neither a peer that
+///   stops reading nor a `send` that waits for it stops the timer: the `send`
 ///   ends with [`SendError::Dead`].
 /// * **Control frames overtake** queued messages.
 /// * **Cancel safe.** Dropping the future of `next`, `send`, `flush` or
 ///   `close` loses nothing; a dropped `send` may or may not have queued its
 ///   message, as with any `Sink`.
-/// * **Verdicts are told.** A peer that is given up gets a goodbye that says
-///   why, and its stream is closed: on TCP with a reset.
+/// * **Verdicts are told.** A peer that is given up gets a goodbye with
+///   the reason, and its stream is closed: on TCP with a reset.
 /// * **Dropping** it closes the stream without a goodbye, which the peer sees
 ///   as [`Cause::Eof`](crate::Cause::Eof). [`close`](Self::close) says goodbye first,
-///   and is Ok only if the peer took in everything that was sent.
+///   and is Ok only if the peer received everything that was sent.
 ///
-/// A `send` that waits takes in up to 256 KiB of messages for later. If the
-/// application goes on sending without reading then, and the peer does the
-/// same, each waits for the other and both are alive: give
-/// [`write_stall`](heartbeat_core::ConfigBuilder::write_stall) a limit if your
-/// protocol can get there.
+/// A `send` that waits keeps up to 256 KiB of arriving messages. If both applications
+/// keep sending without reading, each waits for the other and both are alive. Set
+/// [`write_stall`](heartbeat_core::ConfigBuilder::write_stall) if that can happen in your
+/// protocol.
 ///
 /// # Panics
 ///
 /// None. But tokio's timer needs a runtime with time enabled: polling this
 /// outside of one panics in tokio. The timer is that of the runtime in which it was made,
-/// whoever polls it.
+/// whatever runtime polls it.
 #[must_use = "nothing is sent, answered or judged unless it is polled"]
 pub struct Heartbeat<S, C: Protocol = Wire> {
-    /// None once we gave the peer up, or waited too long for its end.
+    /// None once it is closed.
     stream: Option<S>,
     transport: C,
     net: Net<S>,
@@ -163,7 +161,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             transport,
             judge: Judge::new(config, C::HELLO),
             arrivals: Arrivals::new(),
-            receiving: Receiving::new(),
+            receiving: Receiving::default(),
             inbox: Inbox::new(),
             sending: Sending::new(),
             ending: Ending::new(),
@@ -173,12 +171,13 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         made
     }
 
-    /// Asks the peer now, without waiting for the interval. The answer comes
-    /// as [`PeerEvent::Beat`](crate::PeerEvent::Beat), or, if nothing comes, the verdict within
-    /// `max_missed · timeout`. See [`Monitor::probe`](heartbeat_core::Monitor::probe).
+    /// Pings the peer now, without waiting for the interval. The answer comes as
+    /// [`PeerEvent::Beat`](crate::PeerEvent::Beat), or, if nothing comes, the verdict
+    /// within `max_missed · timeout`. See
+    /// [`Monitor::probe`](heartbeat_core::Monitor::probe).
     ///
-    /// If the answer comes while we don't read or were asleep, no round trip
-    /// can be measured with it: the peer is asked again as soon as it can be.
+    /// An answer that comes during a pause or a local stall gives no round trip: the peer
+    /// is pinged again as soon as possible.
     pub fn probe(&mut self) {
         self.judge.probe();
         self.wakers.wake_reader();
@@ -187,8 +186,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Sets another [`interval`](heartbeat_core::ConfigBuilder::interval) from now on,
     /// which the peer is told with another Hello, where the protocol has one. The
     /// detection time changes by as much, and the safety net follows. See
-    /// [`Monitor::set_interval`](heartbeat_core::Monitor::set_interval). The interval that
-    /// it has already costs nothing.
+    /// [`Monitor::set_interval`](heartbeat_core::Monitor::set_interval). Setting the
+    /// current interval does nothing.
     ///
     /// # Errors
     ///
@@ -208,33 +207,34 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         Ok(())
     }
 
-    /// Says behind everything that was queued that no more messages follow, and waits
-    /// until that has left. The peer is told with
-    /// [`PeerEvent::Finished`](crate::PeerEvent::Finished), and can go on sending.
+    /// Ends our messages behind everything that was queued, and waits until the Fin has
+    /// left. The peer is told with [`PeerEvent::Finished`](crate::PeerEvent::Finished),
+    /// and can go on sending.
     ///
     /// When both sides have finished, the connection is
-    /// [`Closed`](crate::PeerEvent::Closed). Whether the peer took everything in,
-    /// only [`close`](Self::close) tells, and only until then.
+    /// [`Closed`](crate::PeerEvent::Closed). Only [`close`](Self::close), before that,
+    /// confirms that the peer received everything.
     ///
-    /// Cancel safe. If the future is dropped, it is said all the same.
+    /// Cancel safe. The Fin is sent even if the future is dropped.
     ///
     /// # Errors
     ///
-    /// How the connection ended; [`SendError::Unfinishable`] if the protocol can't say
-    /// it.
+    /// The end of the connection; [`SendError::Unfinishable`] if the protocol has no such
+    /// end.
     pub async fn finish(&mut self) -> Result<(), SendError> {
         poll_fn(|cx| self.poll_finish(cx)).await
     }
 
-    /// Leaves: says goodbye behind everything that was queued, and waits until the
-    /// peer has taken everything in and said so.
+    /// Leaves: says goodbye behind everything that was queued, and waits until the peer
+    /// confirms that it received everything.
     ///
     /// The peer is judged as before meanwhile, so this ends within
     /// [`detection_time`](Self::detection_time) if it dies, and within
-    /// [`linger`](heartbeat_core::ConfigBuilder::linger) if it lives. What arrives is
-    /// kept for [`next`](futures_core::Stream), up to 256 KiB. What comes then is
-    /// thrown away; a peer that leaves too isn't confirmed that. If both threw something
-    /// away, each waits for linger and reports that nothing is confirmed.
+    /// [`linger`](heartbeat_core::ConfigBuilder::linger) if it lives. Up to 256 KiB of
+    /// arriving messages are kept for [`next`](futures_core::Stream). Later ones are
+    /// discarded, and the goodbye of a peer that leaves too isn't confirmed then. If both
+    /// sides discarded messages, each waits for linger and reports that nothing is
+    /// confirmed.
     ///
     /// With a protocol of your own, see [`Dialect`](crate::Dialect).
     ///
@@ -247,7 +247,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     }
 
     /// The same as [`close`](Self::close), with a reason: 0, 1 and 64 to 127 are the
-    /// codes with which a side leaves. Any other is taken for 0.
+    /// codes with which a side leaves. Any other counts as 0.
     ///
     /// # Errors
     ///
@@ -261,7 +261,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         poll_fn(|cx| self.poll_left(cx)).await.map(drop)
     }
 
-    /// What is known about the connection right now.
+    /// A snapshot of the connection.
     #[must_use]
     pub fn status(&self) -> Status {
         let peer = self.judge.monitor().status();
@@ -284,8 +284,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.judge.monitor().status().detection_time
     }
 
-    /// The configuration that this was made with, and the interval that was
-    /// [set](Self::set_interval) since.
+    /// The configuration, with the interval that was [set](Self::set_interval) last.
     #[must_use]
     pub fn config(&self) -> &Config {
         self.judge.config()
@@ -299,14 +298,15 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     }
 
     /// The stream itself; `None` after a verdict of ours, or when parting took too
-    /// long: then it was closed. Reading from it or writing to it breaks the framing; looking at
+    /// long: then it was closed. [With frames](Self::with_frames), and so with a WebSocket,
+    /// it is closed at every end. Reading from it or writing to it breaks the framing; looking at
     /// it is fine.
     #[must_use]
     pub fn get_ref(&self) -> Option<&S> {
         self.stream.as_ref()
     }
 
-    /// Runs on this machine, which sleeps when a test says so.
+    /// Puts the connection on this machine, which sleeps on command.
     #[cfg(feature = "testkit")]
     #[cfg_attr(docsrs, doc(cfg(feature = "testkit")))]
     pub fn on_machine(mut self, machine: crate::testkit::Machine) -> Self {

@@ -23,7 +23,7 @@ pub(super) enum Parting {
         stage: Stage,
         /// When it is given up.
         by: Instant,
-        /// The bytes that may still be thrown away before the peer's end.
+        /// The bytes that may still be discarded before the peer's end.
         patience: usize,
     },
     /// Nothing is left to do.
@@ -57,7 +57,7 @@ impl Parting {
         }
     }
 
-    /// These bytes were thrown away. Says whether that was too much.
+    /// These bytes were discarded. Says whether that was too much.
     fn is_spent_by(&mut self, read: usize) -> bool {
         let Self::Begun { patience, .. } = self else {
             return false;
@@ -161,7 +161,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
-    /// Waits for the end of the peer's direction, and throws away what comes before.
+    /// Waits for the end of the peer's direction, and discards what comes before.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..READS_AT_ONCE {
             let stream = self.stream.as_mut();

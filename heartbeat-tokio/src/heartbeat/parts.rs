@@ -1,7 +1,7 @@
 //! A connection that is taken apart.
 //!
-//! This module decides what is left of one for whoever takes it over. It touches no field
-//! of another module.
+//! This module decides what a caller that takes it over receives. It touches no field of
+//! another module.
 
 use std::{collections::VecDeque, io, sync::Arc};
 
@@ -17,12 +17,31 @@ use crate::{
     transport::{Buffered, Frame, Transport},
 };
 
-/// What a [`Heartbeat`] consists of.
+/// What a [`Heartbeat`] consists of, as [`into_parts`](Heartbeat::into_parts) gives it.
+///
+/// ```
+/// use futures::StreamExt;
+/// use heartbeat_tokio::{Config, Heartbeat, Parts, PeerEvent};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (ours, theirs) = tokio::io::duplex(1024);
+/// # let other = Heartbeat::new(theirs, Config::default()).spawn();
+/// # other.sender.send("one".into()).await?;
+/// # other.sender.send("two".into()).await?;
+/// # other.sender.flush().await?;
+/// let mut peer = Heartbeat::new(ours, Config::default());
+/// while !matches!(peer.next().await, Some(PeerEvent::Message(_)) | None) {}
+///
+/// let Parts { stream, read, .. } = peer.into_parts();
+/// assert!(stream.is_some());
+/// assert_eq!(read, b"\0\0\0\x04\0two"[..]); // not taken out yet: length, tag, message
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive] // later versions may hold more
 pub struct Parts<S, M, C = ()> {
-    /// The stream itself; `None` after a verdict of ours, or when parting took too
-    /// long: then it was closed.
+    /// The stream itself; `None` if it was closed, as [`Heartbeat::get_ref`] says.
     pub stream: Option<S>,
     /// Events that weren't handed out yet, in their order.
     pub events: VecDeque<PeerEvent<M>>,
@@ -63,6 +82,7 @@ pub(crate) struct Remains<M> {
     pub(crate) inbox: Inbox<M>,
     pub(crate) ended: Ended,
     pub(crate) close_result: Result<CloseReason, CloseError>,
+    pub(crate) unwritten: usize,
     pub(crate) io_error: Option<Arc<io::Error>>,
     pub(crate) status: Status,
 }
@@ -94,8 +114,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
-    /// Takes out what there is to tell; the rest is of no use any more. If it hasn't
-    /// ended, nobody serves it any more, and that is its end.
+    /// Takes out the remaining events; the rest is dropped. If the connection hasn't
+    /// ended, it ends now, because nothing serves it.
     pub(crate) fn take_remains(&mut self) -> Remains<C::Message> {
         if !self.has_ended() {
             self.end(End::Io);
@@ -104,7 +124,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         while let Some(event) = self.next_event() {
             inbox.push(event, 0, None);
         }
-        // What was read since the terminal event was told is nobody's.
+        // Bytes read after the terminal event are dropped.
         while !self.has_finished() {
             let Some(Frame::Data(message)) = self.next_frame() else {
                 break;
@@ -120,6 +140,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             inbox,
             ended: self.ended().cloned().unwrap_or(unknown),
             close_result: self.close_result(),
+            unwritten: self.unwritten(),
             io_error: self.shared_io_error(),
             status: self.status(),
         }

@@ -1,11 +1,13 @@
 //! What comes from the peer.
 //!
-//! This module decides what the monitor is told of it, and what a read is charged for. It touches no field of another module: the monitor is told
-//! through `judge`, and what becomes of a message is for `inbox` to say. How frames lie
-//! on the wire is the transport's to know, and what they mean the monitor's.
+//! This module decides what the monitor is told of it, and what a read is charged for. It
+//! touches no field of another module: the monitor is told through `judge`, and what
+//! becomes of a message is for `inbox` to say. How frames lie on the wire is the
+//! transport's to know, and what they mean the monitor's.
 
 use std::{
     future::{Future, poll_fn},
+    io,
     pin::pin,
     task::{Context, Poll, ready},
 };
@@ -15,8 +17,8 @@ use tokio::task::{coop, unconstrained};
 
 use super::Heartbeat;
 use crate::{
-    PeerEvent, safety_net,
-    transport::{Broken, Frame, Transport},
+    safety_net,
+    transport::{Broken, Failure, Frame, Transport},
 };
 
 /// After a read of this size there is probably more.
@@ -27,7 +29,7 @@ const LARGE: usize = 16 * 1024;
 const UNIT: usize = 8 * 1024;
 
 /// The state of the peer's direction.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Receiving {
     decoder: Decoder,
     /// The stream has nothing more to read: it has ended, or failed.
@@ -39,9 +41,10 @@ pub(super) struct Receiving {
 }
 
 /// How far what was read is taken apart.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 enum Decoder {
     /// To its end.
+    #[default]
     Idle,
     /// Frames of the last read may be whole.
     Unseen {
@@ -55,15 +58,6 @@ enum Decoder {
 }
 
 impl Receiving {
-    pub(super) fn new() -> Self {
-        Self {
-            decoder: Decoder::Idle,
-            is_read_out: false,
-            is_spent: false,
-            reads: 0,
-        }
-    }
-
     // ---- what was read ---------------------------------------------------
 
     /// How many reads have given something; wraps.
@@ -178,20 +172,22 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 self.receiving.charge(read, cx);
                 let is_timed = !self.arrivals.are_relaxed();
                 if is_timed {
-                    let now = self.judge.now();
-                    self.arrivals.time(self.judge.config(), now);
+                    self.arrivals.time(self.judge.config(), self.judge.now());
                 }
                 self.receiving.note_read(read, is_timed);
                 self.receiving.reads = self.receiving.reads.wrapping_add(1);
             }
-            Err(error) => {
-                self.receiving.is_read_out = true;
-                let end = safety_net::end_of(&error);
-                self.ending.note_error(error);
-                self.end(end);
-            }
+            Err(error) => self.fail_reading(error),
         }
         Poll::Ready(())
+    }
+
+    /// Nothing more can be read.
+    fn fail_reading(&mut self, error: io::Error) {
+        self.receiving.is_read_out = true;
+        let end = safety_net::end_of(&error);
+        self.ending.note_error(error);
+        self.end(end);
     }
 
     /// Reads once, also when tokio's cooperative budget is used up: that this
@@ -210,12 +206,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// Takes frames out of what was read, up to a message or to something else that has
     /// to be told or answered first. Pings that follow each other are answered once.
-    #[inline(always)] // so that the message is moved once
     pub(super) fn take_message(&mut self) -> Option<C::Message> {
         while self.receiving.has_unseen() {
-            if let Some(message) = self.transport.next_message() {
-                return self.note_message(message);
-            }
             match self.next_frame() {
                 Some(Frame::Data(message)) => return self.note_message(message),
                 Some(Frame::Other) => {
@@ -235,7 +227,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     }
 
     /// A frame, if a whole one is next, as long as frames are of interest.
-    #[inline(always)] // as above
     pub(super) fn next_frame(&mut self) -> Option<Frame<C::Message>> {
         while !matches!(self.receiving.decoder, Decoder::Stopped) {
             let frame = self.transport.next_frame();
@@ -245,7 +236,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 // After the end only messages are.
                 Ok(Some(_)) if self.has_ended() => {}
                 Ok(frame) => return frame,
-                Err(broken) => self.refuse(broken),
+                Err(failure) => self.fail(failure),
             }
         }
         None
@@ -253,15 +244,22 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// What arrived ends the connection.
     #[cold]
-    fn refuse(&mut self, Broken { error, words }: Broken) {
+    fn fail(&mut self, failure: Failure) {
         self.receiving.stop_decoding();
-        self.ending.refuse(&error, words);
-        self.end(End::Protocol(error));
+        match failure {
+            Failure::Protocol(Broken { error, words }) => {
+                self.ending.refuse(&error, words);
+                self.end(End::Protocol(error));
+            }
+            // A codec may have something to say of an end that is known.
+            Failure::Io(_) if self.has_ended() => {}
+            Failure::Io(error) => self.fail_reading(error),
+        }
     }
 
     /// A message was taken out. If it proves something, that is told before it.
-    #[inline(always)]
-    fn note_message(&mut self, message: C::Message) -> Option<C::Message> {
+    #[inline(always)] // so that the message is moved once
+    pub(super) fn note_message(&mut self, message: C::Message) -> Option<C::Message> {
         if self.note_sign() {
             self.arrivals.begin_message();
             // Our application may take its time before it comes back for more.
@@ -282,14 +280,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         Some(message)
     }
 
-    #[cold]
-    fn keep_behind_events(&mut self, message: C::Message) {
-        while let Some(event) = self.next_event() {
-            self.keep(event);
-        }
-        self.keep(PeerEvent::Message(message));
-    }
-
     /// A sign of life was taken out that asks nothing, such as a part of a message. One
     /// for each read is enough to know of; says whether this is that one.
     #[inline]
@@ -308,11 +298,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.judge.note_news(); // a pong, perhaps
         self.settle_arrivals();
         let at = self.arrivals.last();
-        // In a protocol whose pings carry nothing, so do the pongs.
-        let or_empty = |nonce: Option<Nonce>| nonce.unwrap_or(Nonce([0; 8]));
         let control = match frame {
             Frame::Hello(hello) => Control::Hello(hello),
-            Frame::Ping(nonce) => Control::Ping(or_empty(nonce)),
+            // In a protocol whose pings carry nothing, so do the pongs.
+            Frame::Ping(nonce) => Control::Ping(nonce.unwrap_or(Nonce([0; 8]))),
             Frame::Pong(Some(nonce)) => Control::Pong(nonce),
             Frame::Pong(None) => {
                 return self.judge.tell_at(at, Monitor::handle_unnumbered_pong);
@@ -374,9 +363,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// From here on arrivals are to be known exactly.
     pub(super) fn settle_arrivals(&mut self) {
         if self.arrivals.are_relaxed() {
-            let now = self.judge.now();
-            let arrivals = &mut self.arrivals;
-            if let Some(at) = arrivals.settle(self.judge.config(), now) {
+            if let Some(at) = self.arrivals.settle(self.judge.config(), self.judge.now()) {
                 self.judge.tell_at(at, Monitor::handle_bytes);
                 self.count_incomplete();
             }
@@ -391,8 +378,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.arrivals.count(self.transport.incomplete());
     }
 
-    /// Every whole frame was taken out. What there is of another one is evidence if
-    /// it came fast enough.
+    /// Every whole frame was taken out. The bytes of an incomplete one are evidence if
+    /// they came fast enough.
     fn note_incomplete(&mut self) {
         let at = self.arrivals.last();
         let monitor = self.judge.monitor();

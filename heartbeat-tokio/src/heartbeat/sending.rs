@@ -1,8 +1,8 @@
 //! What goes to the peer.
 //!
 //! This module decides when the transport writes and how much of it, and tells the
-//! monitor what has left. It touches no field of another module. In which order frames
-//! leave is the transport's to say. Whoever waits for events awaits no write.
+//! monitor what has left. It touches no field of another module. The transport decides
+//! the order of frames. Waiting for events never waits for a write.
 
 use std::task::{Context, Poll};
 
@@ -31,7 +31,7 @@ pub(super) struct Sending {
 /// Whether messages are to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flush {
-    /// Not before somebody wants it: several leave together.
+    /// Not until a flush is requested: several messages leave together.
     Unwanted,
     Wanted,
     /// The stream took what it could in this poll.
@@ -116,7 +116,7 @@ impl Sending {
 impl<S, C: Transport<S>> Heartbeat<S, C> {
     // ---- messages --------------------------------------------------------
 
-    /// Queues a message, to be written as soon as somebody polls.
+    /// Queues a message, to be written at the next poll.
     pub(crate) fn post(&mut self, message: C::Message) -> Result<(), SendError> {
         self.queue(message)?;
         self.sending.want_flush();
@@ -143,14 +143,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         queued
     }
 
-    /// Writes what the transport holds, as soon as somebody polls.
+    /// Writes what the transport holds at the next poll.
     pub(crate) const fn flush_soon(&mut self) {
         self.sending.want_flush();
-    }
-
-    /// The bytes that were queued and not written.
-    pub(crate) fn queued(&self) -> usize {
-        self.transport.unwritten()
     }
 
     /// Whether everything was written.
@@ -316,7 +311,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             return;
         }
         if self.judge.monitor().is_idle() && self.config().write_stall().is_none() {
-            // No ping of ours waits, and nobody limits how long writes take.
+            // No ping of ours waits, and writes have no limit.
             return;
         }
         if taken > 0 {

@@ -7,6 +7,23 @@ use heartbeat_core::Config;
 use crate::net::NetStatus;
 
 /// What is known about a connection.
+///
+/// ```
+/// use heartbeat_tokio::{State, Status};
+///
+/// /// A row of a table of all connections.
+/// fn row(status: &Status) -> String {
+///     let trip = status.peer.last_rtt;
+///     match status.peer.state {
+///         State::Alive => format!("alive, round trip {trip:?}"),
+///         State::Suspect => format!("silent for {:?}", status.silent_for),
+///         state => format!("{state:?}"),
+///     }
+/// }
+///
+/// let status = Status::new(&heartbeat_tokio::Config::default());
+/// assert_eq!(row(&status), "alive, round trip None");
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive] // later versions may know more
 pub struct Status {

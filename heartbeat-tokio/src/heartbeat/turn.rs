@@ -34,14 +34,39 @@ enum Turn<M> {
 }
 
 impl<S, C: Transport<S>> Heartbeat<S, C> {
-    /// What there is most often: a message that lies there, and nothing else to
-    /// see to.
+    /// The most frequent case: a message is ready, and nothing else is due.
     #[inline(always)] // so that the message is moved once
     pub(crate) fn next_message(&mut self) -> Option<C::Message> {
         if !self.has_unseen() || !self.judge.is_quiet() || self.has_events() {
             return None;
         }
-        self.take_message()
+        let message = self.transport.next_message()?;
+        self.note_message(message)
+    }
+
+    /// The next event, wherever it is. A large function is called for it, so that the
+    /// compiler can put what precedes it where it is used.
+    #[inline(never)]
+    fn poll_any(&mut self, cx: &mut Context<'_>) -> Poll<Option<PeerEvent<C::Message>>> {
+        if self.is_overdue() {
+            self.take_in(cx, Self::is_overdue);
+        }
+        if self.has_events() {
+            return Poll::Ready(self.take_from_inbox());
+        }
+        let event = self.poll_event(cx);
+        if self.has_events() {
+            if let Poll::Ready(Some(event)) = event {
+                self.keep(event);
+            }
+            return Poll::Ready(self.take_from_inbox());
+        }
+        match &event {
+            Poll::Ready(Some(event)) => self.inbox.note_taken(event),
+            Poll::Ready(None) => {}
+            Poll::Pending => self.wakers.note_reader(cx),
+        }
+        event
     }
 
     /// The next event, straight from the connection.
@@ -54,9 +79,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if event.is_pending() {
             self.receiving.end_turn();
             if is_refused {
-                // Others in this task used its budget up, and so nothing could be read or
-                // written. The runtime wakes us later, of which whoever polls many in one
-                // task learns nothing, and so polls all the others in vain.
+                // Other futures of this task used its budget up, so nothing could be read
+                // or written. The runtime's deferred wake-up bypasses this waker, so a
+                // task that polls many connections would poll all others in vain.
                 cx.waker().wake_by_ref();
             }
         }
@@ -163,6 +188,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if self.poll_part(cx).is_pending() {
             return Turn::Wait;
         }
+        if C::CLOSES {
+            self.stream = None;
+        }
         match self.ending.tell() {
             Some(ended) => Turn::Give(ended.into()),
             None => Turn::Done,
@@ -217,13 +245,12 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         let _ = pin!(yield_now()).poll(cx);
     }
 
-    /// Whether something lies there that may be a message.
+    /// Whether bytes are buffered that may be a message.
     pub(crate) fn has_unread(&self) -> bool {
         self.transport.unread() > 0
     }
 
-    /// While a sender waits the connection is served all the same; what arrives is kept
-    /// for whoever reads.
+    /// Serves the connection while a sender waits; events are queued for the reader.
     pub(super) fn serve(&mut self, cx: &mut Context<'_>) {
         self.take_in(cx, |_| true);
         let has_events = self.has_events();
@@ -251,31 +278,16 @@ where
 {
     type Item = PeerEvent<C::Message>;
 
+    #[inline]
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        if let Some(message) = this.next_message() {
-            this.write_before_giving(cx);
-            return Poll::Ready(Some(PeerEvent::Message(message)));
-        }
-        if this.is_overdue() {
-            this.take_in(cx, Self::is_overdue);
-        }
-        if this.has_events() {
-            return Poll::Ready(this.take_from_inbox());
-        }
-        let event = this.poll_event(cx);
-        if this.has_events() {
-            if let Poll::Ready(Some(event)) = event {
-                this.keep(event);
+        match this.next_message() {
+            Some(message) => {
+                this.write_before_giving(cx);
+                Poll::Ready(Some(PeerEvent::Message(message)))
             }
-            return Poll::Ready(this.take_from_inbox());
+            None => this.poll_any(cx),
         }
-        match &event {
-            Poll::Ready(Some(event)) => this.inbox.note_taken(event),
-            Poll::Ready(None) => {}
-            Poll::Pending => this.wakers.note_reader(cx),
-        }
-        event
     }
 }
 

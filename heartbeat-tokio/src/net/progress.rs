@@ -1,9 +1,8 @@
-//! What the peer's kernel has taken, and what lies below a wrapper.
+//! Progress of our data in the peer's kernel, and of bytes below a wrapper.
 //!
 //! This module decides when the kernel's counters are a sign of life: when data of ours
 //! was acknowledged that is ahead of our oldest unanswered ping, and when bytes arrived of
-//! which a wrapper such as TLS has let none through. What is done with it, and what the
-//! monitor makes of it, is decided elsewhere.
+//! which a wrapper such as TLS has let none through. Other modules decide what follows.
 
 use crate::safety_net::TcpInfo;
 
@@ -115,8 +114,8 @@ impl Progress {
         }
     }
 
-    /// How many bytes arrived since the last look of which nothing came out above, where
-    /// so many `reads` have given something. No more than `most` count in a row.
+    /// The bytes that arrived since the last look and didn't come out above, where
+    /// `reads` reads have given something. No more than `most` count in a row.
     pub(super) fn below(&mut self, info: &TcpInfo, reads: u32, most: u64) -> u64 {
         let received = info.bytes_received.unwrap_or(0);
         let before = self.below.filter(|below| below.reads == reads);

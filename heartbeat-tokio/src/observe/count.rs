@@ -44,7 +44,7 @@ fn describe_connections() {
     describe_gauge!(
         "heartbeat_connections",
         Unit::Count,
-        "Connections that are open, by what the peer counts as."
+        "Open connections, by state."
     );
     let open = [
         State::Alive,
@@ -60,13 +60,13 @@ fn describe_connections() {
     describe_counter!(
         "heartbeat_opened_total",
         Unit::Count,
-        "Connections that were made."
+        "Connections created."
     );
     counter!("heartbeat_opened_total").increment(0);
     describe_counter!(
         "heartbeat_closed_total",
         Unit::Count,
-        "Connections that ended with a goodbye, by the side that said it."
+        "Connections that ended in order, by reason."
     );
     let (code, detail) = (GoodbyeCode::LEAVING, NoDetail);
     closed(CloseReason::Peer { code, detail }).increment(0);
@@ -80,7 +80,7 @@ fn describe_connections() {
     describe_counter!(
         "heartbeat_deaths_total",
         Unit::Count,
-        "Peers that were declared dead, by cause and diagnosis."
+        "Peers declared dead, by cause and diagnosis."
     );
     for cause in [
         Cause::GivenUp { code, detail },
@@ -109,12 +109,12 @@ fn describe_connections() {
     describe_histogram!(
         "heartbeat_detection_seconds",
         Unit::Seconds,
-        "From the last sign of life of a peer to its death, by cause."
+        "Silence at the verdict, by cause."
     );
     describe_counter!(
         "heartbeat_dropped_total",
         Unit::Count,
-        "Connections that were dropped or taken apart before they had ended."
+        "Connections dropped or taken apart before their end."
     );
     counter!("heartbeat_dropped_total").increment(0);
 }
@@ -123,48 +123,44 @@ fn describe_beats() {
     describe_counter!(
         "heartbeat_pings_sent_total",
         Unit::Count,
-        "Pings that were queued to be sent."
+        "Pings handed to the stream."
     );
     counter!("heartbeat_pings_sent_total").increment(0);
     describe_counter!(
         "heartbeat_pongs_sent_total",
         Unit::Count,
-        "Answers to peers' pings that were queued to be sent."
+        "Pongs handed to the stream."
     );
     counter!("heartbeat_pongs_sent_total").increment(0);
-    describe_counter!(
-        "heartbeat_beats_total",
-        Unit::Count,
-        "Pings of ours that were answered."
-    );
+    describe_counter!("heartbeat_beats_total", Unit::Count, "Answered pings.");
     counter!("heartbeat_beats_total").increment(0);
     describe_histogram!(
         "heartbeat_round_trip_seconds",
         Unit::Seconds,
-        "From a ping's leaving to its answer."
+        "Time from the flush of a ping to its answer."
     );
     describe_counter!(
         "heartbeat_missed_beats_total",
         Unit::Count,
-        "Pings that had their whole timeout, without any sign of life."
+        "Pings whose whole timeout passed without a sign of life."
     );
     counter!("heartbeat_missed_beats_total").increment(0);
     describe_counter!(
         "heartbeat_suspicions_total",
         Unit::Count,
-        "Silences in which a beat was late."
+        "Peers that became suspect."
     );
     counter!("heartbeat_suspicions_total").increment(0);
     describe_counter!(
         "heartbeat_recoveries_total",
         Unit::Count,
-        "Such silences that ended with a sign of life."
+        "Suspects that recovered."
     );
     counter!("heartbeat_recoveries_total").increment(0);
     describe_histogram!(
         "heartbeat_recovered_silence_seconds",
         Unit::Seconds,
-        "How long these were: how near to a death."
+        "Silence at recovery."
     );
 }
 
@@ -172,24 +168,24 @@ fn describe_ourselves() {
     describe_counter!(
         "heartbeat_local_stalls_total",
         Unit::Count,
-        "Wake-ups of ours that were too late to blame the peer for anything."
+        "Local stalls: our own process woke up too late."
     );
     counter!("heartbeat_local_stalls_total").increment(0);
     describe_histogram!(
         "heartbeat_local_stall_seconds",
         Unit::Seconds,
-        "How late they were."
+        "Lateness at local stalls."
     );
     describe_counter!(
         "heartbeat_pauses_total",
         Unit::Count,
-        "Times that reading stopped because the application didn't read."
+        "Pauses of reading because the application didn't read."
     );
     counter!("heartbeat_pauses_total").increment(0);
     describe_counter!(
         "heartbeat_unset_options_total",
         Unit::Count,
-        "Options of the safety net that a socket refused."
+        "Safety net options that failed."
     );
 }
 

@@ -1,9 +1,9 @@
 //! A connection's events, for the application's log.
 //!
 //! This module decides the level and the fields of each, as
-//! `docs/observability.md` lists them. What comes of our own machine is a
-//! warning; what peers and networks do is not, because it is no fault of the
-//! process that logs it, and the application is told of it anyway.
+//! `docs/observability.md` lists them. Faults of our own machine are warnings. Faults of
+//! peers and networks aren't, because they are no fault of the process that logs them,
+//! and the application receives them as events.
 
 use std::{io, net::SocketAddr, time::Duration};
 

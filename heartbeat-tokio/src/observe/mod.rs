@@ -1,10 +1,9 @@
 //! Observers of all connections: the log, and metrics.
 //!
-//! This module decides what is worth telling and when: what the monitor says
-//! anyway, and what became of its state since the last look. It is never asked
-//! about a message, and changes nothing. How it is told is decided in [`log`]
-//! (feature `tracing`) and [`count`] (feature `metrics`); with neither all of
-//! this is of no size and does nothing.
+//! This module decides what is reported and when: the monitor's events, and the changes
+//! of its state since the last look. It sees no message and changes nothing. [`log`]
+//! (feature `tracing`) and [`count`] (feature `metrics`) decide the form; without both,
+//! all of this has no size and does nothing.
 
 #[cfg(feature = "metrics")]
 mod count;
@@ -53,9 +52,9 @@ mod on {
         fn options_failed(&self, _: &Applied) {}
         fn moved(&mut self, _from: State, _to: State) {}
         fn sent(&self, _: &Control) {}
-        /// So many pings were answered, the last one after `rtt`.
+        /// Pings were answered, the last one after `rtt`.
         fn beats(&self, _count: u32, _rtt: Duration) {}
-        /// So many beats were missed.
+        /// Beats were missed.
         fn missed(&self, _count: u32) {}
         fn connected(&self, _: &Hello) {}
         /// The first time that a beat is late, and each further one.
@@ -135,7 +134,7 @@ mod on {
             }
         }
 
-        /// At the first look, and whenever the safety net was spread anew and
+        /// At the first look, and whenever the safety net was spread again and
         /// that went otherwise than before.
         fn look_at_net<S>(&mut self, net: &Net<S>, stream: &S) {
             let status = net.status();
@@ -224,7 +223,7 @@ mod off {
 
     use crate::net::Net;
 
-    /// Nobody watches.
+    /// No observer.
     #[derive(Debug)]
     pub(crate) struct Observe;
 

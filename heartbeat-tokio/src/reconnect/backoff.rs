@@ -1,8 +1,8 @@
 //! How long to wait between two attempts.
 //!
 //! This module decides the width of each wait, and draws it, so that a server which
-//! comes back isn't overrun by all its clients at once. What a failure is, is
-//! decided by its parent.
+//! comes back isn't overrun by all its clients at once. Its parent decides what counts as
+//! a failure.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -113,7 +113,7 @@ impl Backoff {
         self
     }
 
-    /// When the next attempt may begin, after so many failures in a row.
+    /// When the next attempt may begin, after `failures` failures in a row.
     pub(crate) fn after_failures(&self, failures: u32) -> Instant {
         self.draw(self.min_delay, self.widened(failures))
     }

@@ -1,8 +1,8 @@
 //! Another connection, when one has died.
 //!
 //! This module decides when an attempt begins, what counts as a failure, and that a
-//! dropped future loses nothing. How long a wait is, is decided by `backoff.rs`. How
-//! to connect, and what to do with a connection, is the application's to say.
+//! dropped future loses nothing. `backoff.rs` decides the length of a wait. The
+//! application decides how to connect, and what to do with a connection.
 
 use std::{
     fmt,
@@ -74,8 +74,7 @@ pub use backoff::Backoff;
 /// # }
 /// ```
 ///
-/// While nobody polls, an attempt makes no progress, and time limits within it go
-/// on.
+/// An attempt makes progress only while it is polled; time limits within it keep running.
 ///
 /// # Its type
 ///

@@ -1,4 +1,4 @@
-//! How a [`SafetyNet`] reaches a socket, and what became of each option.
+//! Applies a [`SafetyNet`] to a socket, and reports the outcome of each option.
 
 use std::{fmt, io, time::Duration};
 
@@ -249,7 +249,7 @@ impl fmt::Display for Applied {
 pub enum Outcome {
     /// It is set.
     Set,
-    /// Nobody asked for it; the socket keeps what it had.
+    /// Not requested; the socket keeps its value.
     NotAsked,
     /// This operating system doesn't have it for a single socket.
     NotSupported,
@@ -280,7 +280,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Set => f.write_str("set"),
-            Self::NotAsked => f.write_str("not asked for"),
+            Self::NotAsked => f.write_str("not requested"),
             Self::NotSupported => f.write_str("not supported on this system"),
             Self::Failed(errno) => io::Error::from_raw_os_error(errno).fmt(f),
         }

@@ -1,5 +1,5 @@
-//! What kernels take: the bounds of each setting, how it is rounded, and the error
-//! that names a value outside of them.
+//! The bounds of each setting in kernels, its rounding, and the error for a value outside
+//! of them.
 
 use std::{fmt, ops::RangeInclusive, time::Duration};
 

@@ -1,7 +1,7 @@
-//! What a socket tells without being read from.
+//! The state of a socket, without reading from it.
 //!
-//! This module decides what counts as gone. It takes neither data nor errors:
-//! whoever reads gets both.
+//! This module decides what counts as gone. It takes neither data nor errors; both are
+//! left to the reader.
 
 use std::{fmt, io};
 
@@ -107,8 +107,8 @@ pub fn sweep<'a, K>(
 /// What a look at a socket shows.
 ///
 /// None of it says that the peer's application is well, nor that the network
-/// still carries anything: a peer that lost power is [`Idle`](Self::Idle) until
-/// somebody asks it something.
+/// still carries anything: a peer that lost power is [`Idle`](Self::Idle) until something
+/// is sent to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive] // some systems could tell more
 pub enum Liveness {
@@ -129,10 +129,9 @@ pub enum Liveness {
     /// The connection is gone with an error: mostly the peer reset it, or
     /// keepalive or the user timeout gave it up. Data may be left to read.
     ///
-    /// `None` from [`check`] and [`sweep`]: they leave the error to whoever
-    /// reads next, and the kernel tells it only once. `Some` from a [`Latch`],
-    /// which takes it and gives it back; [`io::Error::from_raw_os_error`] turns
-    /// the code into the error.
+    /// `None` from [`check`] and [`sweep`]: they leave the error to the next read,
+    /// because the kernel reports it only once. `Some` from a [`Latch`], which takes it
+    /// and gives it back; [`io::Error::from_raw_os_error`] turns the code into the error.
     Reset(Option<i32>),
 }
 
@@ -171,14 +170,12 @@ impl fmt::Display for Liveness {
     }
 }
 
-/// Learns which error a connection has before it is read, and keeps it for the
-/// one who reads.
+/// Learns the error of a connection before it is read, and keeps it for the reader.
 ///
-/// The kernel tells the error of a connection once. Whoever asks first gets
-/// it, and a read after that gives 0: a reset would pass for a good end, and
-/// half a message for a whole one. So a [`check`] doesn't ask. Whoever wants to
-/// know has one of these beside the connection; it sees both the looks and the
-/// reads.
+/// The kernel reports the error of a connection once, to the first caller. A read after
+/// that gives 0: a reset would look like an orderly end, and half a message like a whole
+/// one. So [`check`] doesn't ask. To learn the error, keep a latch beside the connection;
+/// it sees both the looks and the reads.
 ///
 /// ```
 /// # use heartbeat_tokio::safety_net::Latch;
@@ -217,7 +214,7 @@ impl Latch {
 
     /// As the function [`check`], but takes an error and remembers it: from
     /// then on each look says [`Reset`](Liveness::Reset) with its code. Without a code if
-    /// somebody has read the error meanwhile, or where only a read tells it (Windows).
+    /// the error was read meanwhile, or where only a read reports it (Windows).
     ///
     /// # Errors
     ///

@@ -7,8 +7,8 @@ use super::{
     bounds::{MAX_MILLISECONDS, MAX_RETRIES, MAX_SECONDS, whole_milliseconds, whole_seconds},
 };
 
-/// The fewest probes that are derived. Nobody repeats a lost probe, whereas a
-/// lost ping is repeated by TCP.
+/// The fewest probes that are derived. A lost probe isn't repeated, whereas TCP repeats a
+/// lost ping.
 const MIN_DERIVED_RETRIES: u8 = 3;
 
 /// How much waits unsent in our own kernel, if nothing else is said: a ping
@@ -28,16 +28,16 @@ impl From<&Config> for SafetyNet {
     ///
     /// The first probe waits for `interval` + `timeout`, so that none is sent
     /// while beats are answered. Then come as many probes, one `timeout` apart,
-    /// as cover the rest, but three at least: nobody repeats a lost probe,
-    /// whereas TCP repeats a lost ping. All is rounded up to whole seconds.
+    /// as cover the rest, but three at least: a lost probe isn't repeated, whereas TCP
+    /// repeats a lost ping. All is rounded up to whole seconds.
     ///
     /// Retransmissions are left to the kernel: a limit for them can make it give up a
     /// peer that is heard. (For verdicts after more than a quarter of an hour the kernel
     /// comes first all the same, while our data is unacknowledged: `tcp_retries2` of the
     /// whole system is too low then.)
     ///
-    /// Up to 128 KiB wait unsent in our own kernel. While nobody reads, the
-    /// socket is looked at once an `interval`.
+    /// Up to 128 KiB wait unsent in our own kernel. During a pause the socket is checked
+    /// once an `interval`.
     ///
     /// For detection times beyond 48 days, which kernels can't count to, it is
     /// the longest keepalive there is.

@@ -123,8 +123,8 @@ impl TcpInfo {
         }
     }
 
-    /// A dead path if so many repetitions or probes were in vain, and it isn't
-    /// one that just loses packets.
+    /// A dead path after `enough` unanswered retransmissions or probes, unless the path
+    /// merely loses packets.
     fn dead_after(&self, repeats: u8, enough: u8) -> Diagnosis {
         // One more than the timer sent is sent as a probe for a lost tail.
         let before = self

@@ -3,9 +3,9 @@
 //!
 //! [`SafetyNet`] sets the socket options, [`check`] looks at one socket and
 //! [`sweep`] at many, [`Latch`] learns the error of a connection that is still
-//! read from, and [`end_of`] says what an error means for a monitor. [`TcpInfo`] is
-//! what the kernel noted about acknowledgements, and [`diagnose`] says from it who is
-//! to blame for a silence. This module gives no verdict on a peer: that is the
+//! read from, and [`end_of`] says what an error means for a monitor. [`TcpInfo`] is the
+//! kernel's record of acknowledgements, from which [`diagnose`] derives the cause of a
+//! silence. This module gives no verdict on a peer: that is the
 //! [`Monitor`](heartbeat_core::Monitor)'s.
 //!
 //! # Why both a heartbeat and a net

@@ -1,12 +1,11 @@
-//! How often the kernel repeats lost data while nothing is heard of a peer.
+//! How often the kernel retransmits while a peer is silent.
 //!
-//! Each retransmission waits twice as long as the one before, so an outage lasts up to
-//! twice as long for those who wait for its end. `TCP_RTO_MAX_MS` limits the wait. But
-//! the kernel counts retransmissions. With a limit below the round trip it repeats what
-//! isn't lost, and after fifteen repetitions it gives up a peer that is heard all the
-//! time. This module decides how long the limit is, and in which state of a socket it
-//! can't end the connection before the heartbeat would. When it applies is decided in
-//! `net.rs`.
+//! Each retransmission waits twice as long as the one before, so a connection recovers up
+//! to as long again after the end of an outage. `TCP_RTO_MAX_MS` limits the wait. But the
+//! kernel counts retransmissions. With a limit below the round trip it repeats what isn't
+//! lost, and after fifteen repetitions it gives up a peer that is heard all the time.
+//! This module decides how long the limit is, and in which state of a socket it can't end
+//! the connection before the heartbeat would. When it applies is decided in `net.rs`.
 
 use std::time::Duration;
 
@@ -40,26 +39,27 @@ impl SafetyNet {
     }
 }
 
-/// The limit of one connection.
+/// The limit of one connection. Milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
-    limit: Duration,
+    limit: u32,
     /// The longest wait before the next retransmission with which the limit is safe.
-    calm: Duration,
+    calm: u32,
 }
 
 impl Pace {
     pub(crate) fn of(config: &Config) -> Self {
         let limit = SafetyNet::retransmit_timeout_while_suspect(config);
         let spare = gives_up_after(limit).saturating_sub(config.detection_time());
+        let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
         Self {
-            limit,
-            calm: spare / 2,
+            limit: millis(limit),
+            calm: millis(spare / 2),
         }
     }
 
-    pub(crate) fn limit(&self) -> Duration {
-        self.limit
+    pub(crate) fn limit(self) -> Duration {
+        Duration::from_millis(self.limit.into())
     }
 
     /// Whether the limit, set now, repeats only what is lost, and can't make the kernel
@@ -67,8 +67,9 @@ impl Pace {
     ///
     /// Waits double, so since the first retransmission at most twice the present wait
     /// has passed.
-    pub(crate) fn is_safe(&self, info: &TcpInfo) -> bool {
-        info.retransmit_timeout <= self.calm && info.round_trip * 4 <= self.limit
+    pub(crate) fn is_safe(self, info: &TcpInfo) -> bool {
+        let calm = Duration::from_millis(self.calm.into());
+        info.retransmit_timeout <= calm && info.round_trip * 4 <= self.limit()
     }
 }
 
@@ -92,24 +93,24 @@ mod tests {
         for millis in (100..600_000).step_by(997) {
             let (config, pace) = pace(Duration::from_millis(millis));
             let verdict = config.detection_time() + config.timeout();
-            assert!(gives_up_after(pace.limit) >= verdict, "{config:?}");
+            assert!(gives_up_after(pace.limit()) >= verdict, "{config:?}");
             // And the limit is in time to be of use.
             let useful = config.timeout().max(verdict / 6) + Duration::from_secs(1);
-            assert!(pace.limit <= useful, "{pace:?} of {config:?}");
+            assert!(pace.limit() <= useful, "{pace:?} of {config:?}");
         }
     }
 
     #[test]
     fn a_long_wait_leaves_the_kernel_alone() {
         let (config, pace) = pace(Duration::from_secs(3));
-        assert_eq!(pace.limit, Duration::from_secs(1));
+        assert_eq!(pace.limit(), Duration::from_secs(1));
         let waits = |millis| TcpInfo {
             retransmit_timeout: Duration::from_millis(millis),
             ..TcpInfo::default()
         };
         assert!(pace.is_safe(&waits(200)));
         // Two of these have passed at most, and the rest is the heartbeat's.
-        let longest = (gives_up_after(pace.limit) - config.detection_time()) / 2;
+        let longest = (gives_up_after(pace.limit()) - config.detection_time()) / 2;
         let longest = u64::try_from(longest.as_millis()).unwrap();
         assert!(pace.is_safe(&waits(longest)));
         assert!(!pace.is_safe(&waits(longest + 1)));

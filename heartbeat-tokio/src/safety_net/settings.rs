@@ -12,9 +12,8 @@ use super::{
     bounds::{milliseconds, probes, retransmit_limit, seconds, unsent},
 };
 
-/// TCP keepalive, how often lost data is repeated, how much waits unsent, how
-/// often to look at a socket that nobody reads, and the TCP user timeout if it
-/// is wanted.
+/// TCP keepalive, how often lost data is repeated, how much waits unsent, how often to
+/// check a socket during a pause, and the TCP user timeout if it is wanted.
 ///
 /// Derived from a heartbeat's timings, the kernel's verdict comes after the
 /// heartbeat's own:
@@ -155,8 +154,8 @@ impl SafetyNet {
     /// (`TCP_USER_TIMEOUT`). Not set unless asked for; above zero and up to
     /// 2,147,483,647 ms (24 days), rounded up to whole milliseconds.
     ///
-    /// `None` leaves a socket as it is; it doesn't switch off what somebody
-    /// else has set. A [`Heartbeat`](crate::Heartbeat) whose net had one gives the socket
+    /// `None` leaves a socket as it is; it doesn't switch off a value that was set
+    /// elsewhere. A [`Heartbeat`](crate::Heartbeat) whose net had one gives the socket
     /// back what it had before.
     ///
     /// It covers what keepalive is blind to: with data in flight no probe is
@@ -241,9 +240,9 @@ impl SafetyNet {
         Ok(self)
     }
 
-    /// How often to [`check`](super::check) a socket while nobody reads from
-    /// it, and so nobody would see its end. Above zero and up to
-    /// 2,147,483,647 ms, rounded up to whole milliseconds.
+    /// How often to [`check`](super::check) a socket that isn't read, whose end would go
+    /// unnoticed. Above zero and up to 2,147,483,647 ms, rounded up to whole
+    /// milliseconds.
     ///
     /// No socket option: a driver that has paused its reading goes by it.
     ///

@@ -1,11 +1,11 @@
-//! What the kernel has noted about a TCP connection, and where these notes lie. What
-//! they say of a silent peer is decided in `diagnosis.rs`.
+//! The kernel's data about a TCP connection, and its layout. `diagnosis.rs` decides what
+//! it says about a silent peer.
 
 use std::{io, time::Duration};
 
 use super::AsSocketHandle;
 
-/// A few of the kernel's notes about a TCP connection (`TCP_INFO`).
+/// Some of the kernel's data about a TCP connection (`TCP_INFO`).
 ///
 /// Times are since something happened, in whole milliseconds, and no finer
 /// than the kernel's tick (1 to 10 ms).
@@ -64,18 +64,17 @@ pub struct TcpInfo {
     /// Bytes that were written and not even sent, because the peer has no room
     /// for them or the network is busy. `None` before Linux 4.6.
     pub unsent: Option<u32>,
-    /// How many bytes the peer has room for. `None` before Linux 5.4.
+    /// The peer's receive window, in bytes. `None` before Linux 5.4.
     pub send_window: Option<u32>,
-    /// How often in a row the oldest unacknowledged segment was repeated
-    /// because its time was over.
+    /// Retransmissions in a row of the oldest unacknowledged segment after its timeout.
     pub retransmits: u8,
     /// Unanswered probes in a row: of keepalive, or whether a full peer has
     /// room again.
     pub probes: u8,
-    /// How often in a row the time between repetitions or probes was doubled.
-    /// Probes that are answered count here too.
+    /// Doublings in a row of the time between retransmissions or probes. Probes that are
+    /// answered count here too.
     pub backoff: u8,
-    /// After so long unacknowledged data is repeated.
+    /// The current retransmission timeout.
     pub retransmit_timeout: Duration,
     /// The smoothed round trip between the two kernels.
     pub round_trip: Duration,

@@ -1,4 +1,4 @@
-//! A machine that sleeps when a test says so.
+//! A machine that sleeps on a test's command.
 //!
 //! This module decides nothing: what a connection does when it wakes up is decided as on
 //! a real one.
@@ -47,8 +47,8 @@ impl Machine {
         Self(Box::leak(Box::new(suspend::Machine::new())))
     }
 
-    /// Sleeps for so long, at once: tokio's clock stands still meanwhile, as on Linux
-    /// and Apple's systems, and so do connections that aren't on this machine.
+    /// Sleeps for `time`, at once: tokio's clock stands still meanwhile, as on Linux and
+    /// Apple's systems, and so do connections that aren't on this machine.
     ///
     /// What their ends do while it sleeps is up to the test: it may cut the
     /// [`Line`](super::Line) before.

@@ -1,5 +1,5 @@
-//! A line for tests of your own: two streams in memory, and a handle that does to
-//! them what networks and processes do.
+//! A line for tests of your own: two streams in memory, and a handle that injects the
+//! faults of networks and processes.
 //!
 //! This module decides what a test can do to a line. What each side is told of it is
 //! decided by `state.rs`, and when bytes arrive by `lane.rs`.
@@ -92,7 +92,7 @@ impl IntoIterator for Side {
     }
 }
 
-/// What happens between two streams, and to them.
+/// The line between two streams, and the handle that injects faults into it.
 ///
 /// A direction is named by the [`Side`] that sends in it. Whatever takes sides
 /// takes one, or [`Side::BOTH`]. Clones are handles of the same line.
@@ -132,9 +132,9 @@ impl Line {
         (stream(Side::Left), stream(Side::Right), line)
     }
 
-    /// Stops the side's stream: it neither reads nor writes, and nobody is told if
-    /// it is dropped. What it had written still arrives, and what is sent to it
-    /// waits for it, as in its kernel.
+    /// Stops the side's stream: it neither reads nor writes, and dropping it isn't
+    /// visible to the other end. What it had written still arrives, and what is sent to
+    /// it waits for it, as in its kernel.
     ///
     /// The program there isn't stopped itself, as by SIGSTOP: its timers go on, so a
     /// heartbeat there gives up its peer in time, and can't say so.
@@ -142,7 +142,7 @@ impl Line {
         self.change(sides, State::freeze);
     }
 
-    /// The side's stream goes on.
+    /// The side's stream continues.
     pub fn thaw(&self, sides: impl IntoIterator<Item = Side>) {
         self.change(sides, State::thaw);
     }
@@ -159,15 +159,14 @@ impl Line {
         self.change(from, |state, side| state.from(side).mend());
     }
 
-    /// What the side sends from now on takes so long to arrive: half of a round
-    /// trip. Nothing overtakes what was sent before. More than 365 days are taken for
-    /// 365.
+    /// Delays what the side sends from now on: half of a round trip. Nothing overtakes
+    /// what was sent before. More than 365 days are taken for 365.
     pub fn delay(&self, from: impl IntoIterator<Item = Side>, time: Duration) {
         self.change(from, |state, side| state.from(side).set_delay(time));
     }
 
-    /// What the side sends from now on arrives at so many bytes a second at most;
-    /// zero is no limit. What waits its turn takes room.
+    /// Bytes that the side sends from now on arrive at `bytes_per_second` at most; zero
+    /// is no limit. What waits its turn takes room.
     pub fn limit_rate(&self, from: impl IntoIterator<Item = Side>, bytes_per_second: u32) {
         self.change(from, |state, side| {
             state.from(side).set_rate(bytes_per_second);
@@ -193,7 +192,7 @@ impl Line {
         self.change(sides, |state, side| state.fail(side, kind));
     }
 
-    /// How many bytes the side has sent that weren't read yet.
+    /// The bytes that the side has sent and that weren't read yet.
     #[must_use]
     pub fn under_way(&self, from: Side) -> usize {
         self.state().from(from).under_way()

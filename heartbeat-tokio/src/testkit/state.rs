@@ -162,8 +162,8 @@ impl State {
         Poll::Ready(Ok(()))
     }
 
-    /// Whoever was told that it is over tells nobody, and neither does who is
-    /// frozen, until it is thawed.
+    /// A side that knows of the end doesn't report its drop, nor does a frozen side until
+    /// it is thawed.
     pub(super) fn drop_stream(&mut self, side: Side) {
         let end = self.end(side);
         if end.life == Life::Open {

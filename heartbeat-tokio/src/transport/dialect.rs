@@ -1,4 +1,4 @@
-//! What an application says of its own protocol.
+//! The properties of an application's own protocol.
 //!
 //! This module decides what follows from that: which errors are an end of the connection
 //! and which a broken rule, what a protocol allows at the moment, and what may come before
@@ -10,7 +10,7 @@ use heartbeat_core::{Dialogue, End, ProtocolError, Tag};
 
 use super::{Broken, Frame};
 
-/// What a protocol can say, for
+/// The properties of a protocol, for
 /// [`Heartbeat::with_codec`](crate::Heartbeat::with_codec) and
 /// [`Heartbeat::with_frames`](crate::Heartbeat::with_frames).
 ///
@@ -21,7 +21,7 @@ use super::{Broken, Frame};
 /// |---|---|
 /// | a Hello, and an Alive | our pings show that we live while we don't read, and the peer's pings count as signs of life. Neither side learns the other's timings: there is no [`Connected`](crate::PeerEvent::Connected), and the peer isn't held to a [`min_interval`](heartbeat_core::ConfigBuilder::min_interval) that it can't know |
 /// | a Goodbye | a peer that leaves looks like one that was killed: [`Cause::Eof`](crate::Cause::Eof). Our own `close` sends what is queued and ends our direction of the stream |
-/// | a Hello, which comes with the answer to a Goodbye | `close` is Ok when everything was written, and the peer has ended the stream, and not reset it, within [`linger`](heartbeat_core::ConfigBuilder::linger). So its library, or its kernel, was there; whether its application took everything in, nobody knows |
+/// | a Hello, which comes with the answer to a Goodbye | `close` is Ok when everything was written, and the peer has ended the stream, and not reset it, within [`linger`](heartbeat_core::ConfigBuilder::linger). That proves its library, or its kernel; it doesn't prove that its application received everything |
 /// | a Hello, which comes with a Fin, and [`HALF_CLOSE`](Self::HALF_CLOSE) | [`finish`](crate::Heartbeat::finish) is [`SendError::Unfinishable`](crate::SendError::Unfinishable) |
 /// | nonces | a pong answers the oldest ping that is unanswered |
 ///
@@ -65,9 +65,10 @@ pub trait Dialect {
 
     /// Whether a ping may be sent in the present state of the protocol. Default: always.
     ///
-    /// While it may not, no ping leaves and no round begins, so the peer's death shows by
-    /// what it owes to others, or by its kernel. When it may again, what is due leaves at
-    /// once. Asked whenever a message was queued or a frame was taken out.
+    /// While it may not, no ping leaves. The peer is judged as ever as long as a ping that
+    /// left before is unanswered. Then no round begins, and its death shows by its kernel
+    /// only. When a ping may leave again, what is due leaves at once. Asked whenever a
+    /// message was queued or a frame was taken out.
     fn may_ping(&self) -> bool {
         true
     }
@@ -76,13 +77,14 @@ pub trait Dialect {
     /// peer works on a request and serves nothing behind it. Default: always.
     ///
     /// While it can't, the peer is judged by its kernel only, and its state is
-    /// [`Occupied`](crate::State::Occupied). Then it is judged afresh.
+    /// [`Occupied`](crate::State::Occupied): one that hangs meanwhile isn't found, one whose
+    /// process or host ends is. Then it is judged afresh.
     fn answers(&self) -> bool {
         true
     }
 
-    /// How often the peer sends a beat by itself, in a protocol in which nobody answers
-    /// beats; `None` before that is negotiated. Default: beats have answers.
+    /// The time between the peer's own beats, in a protocol whose beats aren't answered;
+    /// `None` before that is negotiated. Default: beats have answers.
     ///
     /// The interval, and so the detection time, becomes at least as long, up to
     /// [`max_stretch`](heartbeat_core::ConfigBuilder::max_stretch). Our own beats are the
@@ -94,9 +96,20 @@ pub trait Dialect {
 
     /// About how many bytes a message keeps in memory besides itself: what
     /// its strings and vectors hold. For backpressure; asked only by
-    /// [`with_frames`](crate::Heartbeat::with_frames), where nobody else
-    /// knows.
+    /// [`with_frames`](crate::Heartbeat::with_frames), where it is otherwise unknown.
     fn weight(message: &Self::Message) -> usize {
+        let _ = message;
+        0
+    }
+
+    /// How many bytes of a message count towards the peer's
+    /// [`max_frame`](heartbeat_core::ConfigBuilder::max_frame). A longer message is
+    /// refused with [`SendError::TooLong`](crate::SendError::TooLong). Default: none, so
+    /// that none is refused.
+    ///
+    /// Asked only by [`with_frames`](crate::Heartbeat::with_frames), and where there is a
+    /// [`HELLO`](Self::HELLO), which announces that limit.
+    fn length(message: &Self::Message) -> usize {
         let _ = message;
         0
     }
@@ -139,7 +152,7 @@ pub trait Dialect {
 
 /// What an error of the application's codec, or of its stream and sink, means.
 #[derive(Debug)]
-pub(crate) enum Failure {
+pub enum Failure {
     /// The connection ended like this.
     Io(io::Error),
     /// The peer broke the protocol.
@@ -167,6 +180,12 @@ impl Failure {
                 words.unwrap_or_else(|| io::Error::other(error))
             }
         }
+    }
+}
+
+impl<E: Into<Broken>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Protocol(error.into())
     }
 }
 

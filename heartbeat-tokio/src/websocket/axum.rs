@@ -71,8 +71,8 @@ impl TcpSocket {
         self.0.as_deref()
     }
 
-    /// For those who only look, as [`sweep`](crate::safety_net::sweep) does. Keeps nothing
-    /// open.
+    /// A reference for [`sweep`](crate::safety_net::sweep) and other checks. Keeps
+    /// nothing open.
     #[must_use]
     pub fn downgrade(&self) -> Weak<TcpStream> {
         self.0.as_ref().map(Arc::downgrade).unwrap_or_default()

@@ -63,6 +63,14 @@ pub trait Beats: Unpin {
     /// About how many bytes a message keeps in memory besides itself.
     fn weight(message: &Self::Message) -> usize;
 
+    /// How many bytes of a message count towards the `max_frame` that the peer's Hello
+    /// announces, where there is a [`HELLO`](Self::HELLO). See
+    /// [`Dialect::length`](crate::Dialect::length).
+    fn length(message: &Self::Message) -> usize {
+        let _ = message;
+        0
+    }
+
     /// Appends the packets that a frame travels in, if it does.
     ///
     /// # Errors
@@ -124,7 +132,7 @@ impl Beats for Pings {
     fn decode(&mut self, packet: Packet, _: usize) -> Result<Option<Frame<Message>>, BoxError> {
         Ok(Some(match packet {
             Packet::Message(message) => Frame::Data(message),
-            // A pong that nobody asked for carries anything or nothing.
+            // An unsolicited pong carries anything or nothing.
             Packet::Pong(payload) => match <[u8; 8]>::try_from(&*payload) {
                 Ok(nonce) => Frame::Pong(Some(Nonce(nonce))),
                 Err(_) => Frame::Other,

@@ -1,9 +1,13 @@
-//! What is asked of a library that has a WebSocket.
+//! The interface to a WebSocket library.
 //!
 //! This module decides the seam between beats and the libraries. Each has a module of its
 //! own for its types.
 
-use std::error::Error;
+use std::{
+    error::Error,
+    io,
+    task::{Context, Poll},
+};
 
 use futures_core::Stream;
 use futures_sink::Sink;
@@ -36,6 +40,14 @@ pub trait Library: Unpin {
     /// The TCP socket below, if it can be reached.
     #[doc(hidden)]
     fn tcp(&self) -> Option<&TcpStream>;
+
+    /// Ends our direction of the stream below, after the closing handshake, if it can be
+    /// reached. TLS says goodbye then.
+    #[doc(hidden)]
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let _ = cx;
+        Poll::Ready(Ok(()))
+    }
 
     /// Reads a message of the library's.
     #[doc(hidden)]

@@ -10,7 +10,7 @@
 //!
 //! # How beats travel
 //!
-//! | beats | as | who answers | the peer finds out about us |
+//! | beats | as | answered by | the peer detects our death |
 //! |---|---|---|---|
 //! | [`Pings`] | WebSocket's own pings | the peer's library; a browser also while the page's script hangs | if it sends pings too |
 //! | [`Messages`] | binary messages of 9 bytes | the peer's program | no |
@@ -36,6 +36,9 @@
 //!
 //! The detail is the reason. Where the close code isn't the one that we would send, the
 //! detail begins with it: `1011 out of memory`.
+//!
+//! The stream is closed as soon as the connection has ended, before the heartbeat is
+//! dropped.
 //!
 //! [`close`](Heartbeat::close) is Ok when the closing handshake is done. That proves the
 //! peer's library and not its application; [`OwnFrames`] prove both.
@@ -96,10 +99,10 @@ mod tungstenite;
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub use self::axum::TcpSocket;
 
-/// What is wrong with a message, or with the WebSocket.
+/// An error of a message or of the WebSocket.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// So many bytes the library may hold before it is flushed: control frames wait behind
+/// The most bytes that the library holds before it is flushed: control frames wait behind
 /// them.
 const HELD: usize = 64 * 1024;
 
@@ -124,7 +127,7 @@ pub struct WebSocket<W, B> {
 pub type Connection<W, B = Pings> = Heartbeat<WebSocket<W, B>, Frames<WebSocket<W, B>>>;
 
 impl<W, B> WebSocket<W, B> {
-    /// The library's WebSocket. Looking at it is fine.
+    /// The library's WebSocket, for inspection.
     #[must_use]
     pub const fn get_ref(&self) -> &W {
         &self.library
@@ -253,6 +256,10 @@ impl<W: Library, B: Beats> Dialect for WebSocket<W, B> {
         B::weight(message)
     }
 
+    fn length(message: &B::Message) -> usize {
+        B::length(message)
+    }
+
     fn end_of(error: &(dyn Error + 'static)) -> Option<End> {
         W::end_of(error)
     }
@@ -302,8 +309,8 @@ impl<W: Library, B: Beats> Stream for WebSocket<W, B> {
                 Received::Packet(packet) => this.frame(packet).transpose(),
                 Received::Nothing => None,
                 Received::Close(close) => {
-                    // Nobody reads on after a goodbye, and only then the library would
-                    // answer it.
+                    // Only a further read would make the library answer, and none follows
+                    // a goodbye.
                     let _ = this.poll_out(cx);
                     // With Hello, the goodbye came before it.
                     return Poll::Ready((!B::HELLO).then(|| Ok(close.into_goodbye())));
@@ -371,14 +378,15 @@ impl<W: Library, B: Beats> Sink<Frame<B::Message>> for WebSocket<W, B> {
         this.poll_out(cx)
     }
 
-    /// Waits for the peer's close frame, so that it sees a clean end. The
-    /// heartbeat limits how long.
+    /// Waits for the peer's close frame, and for a server's end of the stream, so that the
+    /// peer sees a clean end (RFC 6455, section 7.1.1). The heartbeat limits how long.
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         ready!(self.as_mut().poll_flush(cx))?;
-        let mut io = Pin::new(self.get_mut().library.io());
+        let library = &mut self.get_mut().library;
+        let mut io = Pin::new(library.io());
         ready!(io.as_mut().poll_close(cx)).map_err(Into::into)?;
         while let Some(Ok(_)) = ready!(io.as_mut().poll_next(cx)) {}
-        Poll::Ready(Ok(()))
+        library.poll_shutdown(cx).map_err(Into::into)
     }
 }
 

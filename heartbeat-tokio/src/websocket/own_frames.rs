@@ -12,7 +12,7 @@ use super::{Beats, BoxError, Message, Packet, at_most};
 use crate::{Detail, Frame};
 
 /// The name of the subprotocol (RFC 6455, section 1.9) that [`OwnFrames`] are, for the
-/// handshake. Nobody has to agree on it who knows what the peer speaks.
+/// handshake. It is optional where both sides know the protocol.
 ///
 /// A page asks with `new WebSocket(url, "heartbeat.v1")`, and axum answers with
 /// `upgrade.protocols([SUBPROTOCOL])`.
@@ -101,6 +101,12 @@ pub trait Payload: Sized {
     /// About how many bytes it keeps in memory besides itself.
     fn weight(&self) -> usize;
 
+    /// How many bytes long it is as it travels. A message that is longer than the peer's
+    /// `max_frame` isn't sent. The default encodes it; one that isn't encodable has none.
+    fn length(&self) -> usize {
+        self.encode().map_or(0, |bytes| bytes.len())
+    }
+
     /// As it travels.
     ///
     /// # Errors
@@ -122,6 +128,10 @@ impl Payload for Bytes {
         self.len()
     }
 
+    fn length(&self) -> usize {
+        self.len()
+    }
+
     fn encode(&self) -> Result<Bytes, BoxError> {
         Ok(self.clone())
     }
@@ -137,6 +147,10 @@ impl<M: Payload> Beats for OwnFrames<M> {
 
     fn weight(message: &M) -> usize {
         message.weight()
+    }
+
+    fn length(message: &M) -> usize {
+        message.length()
     }
 
     fn encode(&mut self, frame: Frame<M>, packets: &mut VecDeque<Packet>) -> Result<(), BoxError> {

@@ -2,7 +2,13 @@
 //!
 //! This module decides what its messages and errors mean, and where its socket is.
 
-use std::{any::Any, error::Error};
+use std::{
+    any::Any,
+    error::Error,
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use heartbeat_core::{End, ProtocolError};
 use tokio::{
@@ -44,6 +50,10 @@ where
             Some(_) => None,
             None => itself(stream),
         }
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self.get_mut()).poll_shutdown(cx)
     }
 
     fn received(raw: tungstenite::Message) -> Received {

@@ -2,8 +2,8 @@
 //!
 //! This module decides how much memory a message takes while it arrives: at
 //! most twice what has arrived and 64 KiB, unless a buffer of that size is
-//! there already. Bytes are read to where they belong. What a part may be like
-//! is checked here, too; what comes between parts is the reader's.
+//! there already. Bytes are read into their final place. Parts are checked here too; the
+//! reader handles frames between parts.
 
 use std::{
     io, mem,
@@ -31,13 +31,14 @@ pub(super) struct Assembly {
     part: Part,
     /// A part is whole, which wasn't reported yet.
     untold: bool,
-    /// A whole part was read at once, and more was there.
+    /// Several parts are probably there at once: the last read gave more than one, or all
+    /// that it had room for.
     plenty: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
-    /// So many of its bytes are still to come.
+    /// `missing` of its bytes are still to come.
     Begun { missing: usize },
     /// Between two parts.
     None,
@@ -46,7 +47,7 @@ enum Part {
 /// So much is read behind a part: the header of the next one, or of another message.
 const NEXT: usize = HEADER + VARINT as usize;
 
-/// So many further parts are read at once where there is plenty, and moved over the
+/// The number of further parts that are read at once if available, and moved over the
 /// headers between them. Fewer reads cost the kernel fewer acknowledgements.
 const FURTHER: usize = 7;
 
@@ -54,16 +55,14 @@ const FURTHER: usize = 7;
 const AT_ONCE: usize = 192 * 1024;
 
 impl Assembly {
-    /// A message of `length` bytes, of which the first part has `missing`. So many
-    /// bytes have `arrived`.
+    /// A message of `length` bytes. Its first part has `missing` bytes, of which
+    /// `arrived` are there.
     pub(super) fn begin(length: u32, missing: usize, arrived: usize) -> Box<Self> {
         let length = length as usize;
         // Headers lie between the parts until they are moved.
         let room = length + HEADER * FURTHER + NEXT;
-        let buffer = pool::take_large(room)
-            .unwrap_or_else(|| BytesMut::with_capacity(beginning(room, arrived)));
         Box::new(Self {
-            buffer,
+            buffer: pool::take_large(room, beginning(room + pool::PAGE, arrived)),
             length,
             part: Part::Begun { missing },
             untold: false,
@@ -97,9 +96,8 @@ impl Assembly {
         matches!(self.part, Part::Begun { .. })
     }
 
-    /// Reads what there is of the message, and hardly more behind it than a header. What
-    /// comes behind it is put where everything else is read to, and so is what is no
-    /// header of a part.
+    /// Reads the available bytes of the message, and little more behind it than a header.
+    /// Bytes behind the message, or in place of a part's header, go to the usual buffer.
     pub(super) fn poll_fill(
         &mut self,
         mut stream: Pin<&mut impl AsyncRead>,
@@ -132,7 +130,10 @@ impl Assembly {
             let (end, rest) = self.join_parts(before + of_part);
             behind.extend_from_slice(self.buffer.get(rest..).unwrap_or_default());
             self.buffer.truncate(end);
-            self.plenty = some == room && some > PART / 2;
+            self.plenty = match some == room {
+                true => self.plenty || some > PART / 2,
+                false => some > PART,
+            };
             if some < room || !behind.is_empty() || read > AT_ONCE {
                 break;
             }

@@ -1,8 +1,8 @@
-//! How much is written before everybody else has a turn.
+//! How much is written before other tasks have a turn.
 //!
-//! This module decides how long a burst is. A writer that goes on until a socket is
-//! full fills the window of the peer's kernel, and the connection then lives on
-//! window probes. It doesn't decide what is written.
+//! This module decides how long a burst is. Writing until the socket blocks fills the
+//! peer's receive window; progress then depends on zero-window probes. It doesn't decide
+//! what is written.
 
 use std::{future::Future, pin::pin, task::Context};
 
@@ -22,7 +22,7 @@ pub(super) struct Burst {
     written: u32,
     /// As much may be. Invariant: from [`BURST`] to [`LONGEST`].
     limit: u32,
-    /// Somebody else is to have a turn.
+    /// Another task is to have a turn.
     resting: bool,
 }
 
@@ -35,7 +35,7 @@ impl Burst {
         }
     }
 
-    /// A long message was queued, and so many bytes are now.
+    /// A long message was queued; `queued` bytes wait now.
     pub(super) fn extend(&mut self, queued: usize) {
         self.limit = self.limit.max(limit(queued));
     }
@@ -46,7 +46,7 @@ impl Burst {
         self.limit.saturating_sub(self.written) as usize
     }
 
-    /// So many bytes were written.
+    /// Counts `written` bytes.
     #[inline]
     pub(super) fn go_on(&mut self, written: usize) {
         let written = u32::try_from(written).unwrap_or(u32::MAX);
@@ -59,8 +59,8 @@ impl Burst {
         self.written = 0;
     }
 
-    /// Somebody else has a turn, and this task is woken after all others had one. So
-    /// many bytes are queued for the burst that follows.
+    /// Yields: this task is woken after all others had a turn. `queued` bytes wait for
+    /// the burst that follows.
     pub(super) fn rest(&mut self, queued: usize, cx: &mut Context<'_>) {
         self.written = 0;
         self.limit = limit(queued);

@@ -1,8 +1,8 @@
-//! What may come of the peer.
+//! Which frames the peer may send.
 //!
 //! This module decides whether a frame may come now, and how long it may be, as soon as
-//! its header is there. Nothing is reserved for it before. It doesn't decide what a
-//! frame means.
+//! its header is there. No memory is reserved before that. It doesn't decide what a frame
+//! means.
 
 use heartbeat_core::{Control, PART, ProtocolError, Tag};
 

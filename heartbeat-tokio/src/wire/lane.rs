@@ -1,7 +1,7 @@
 //! Control frames that wait to be written.
 //!
-//! This module decides how they lie in memory: behind each other, in one piece, and in
-//! none while there are none. It doesn't decide what they are, nor what they overtake.
+//! This module decides how they lie in memory: contiguously, and without a buffer while
+//! there are none. It doesn't decide what they are, nor what they overtake.
 
 use heartbeat_core::{Control, Goodbye, GoodbyeCode};
 
@@ -82,7 +82,7 @@ impl Lane {
         }
     }
 
-    /// So many bytes were written.
+    /// Removes the `written` bytes at the front.
     pub(super) fn advance(&mut self, written: usize) {
         debug_assert!(written <= self.len(), "more was written than there is");
         if written >= self.len() {

@@ -33,7 +33,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use self::{reader::Reader, writer::Writer};
 use crate::{
     Detail, SendError,
-    transport::{Broken, Buffered, Frame, Protocol, Scope, Transport},
+    transport::{Buffered, Failure, Frame, Limit, Protocol, Scope, Transport},
 };
 
 /// The bytes in front of each frame's body: length and tag.
@@ -51,8 +51,8 @@ fn header(length: usize) -> [u8; HEADER] {
     [a, b, c, d, Tag::Data.to_byte()]
 }
 
-/// Puts what stands before a part of so many bytes. A message's first part says how
-/// long the message is.
+/// Puts the header of a part of `bytes` bytes. A message's first part says how long the
+/// message is.
 fn put_part_header(to: &mut BytesMut, bytes: usize, announced: Option<usize>) {
     let announced = announced.unwrap_or_default();
     let digits = (usize::BITS - announced.leading_zeros()).div_ceil(7);
@@ -65,8 +65,8 @@ fn put_part_header(to: &mut BytesMut, bytes: usize, announced: Option<usize>) {
     }
 }
 
-/// The length of a message, which its first part of so many bytes begins with, and
-/// how many bytes that takes. `None` if not all of it has arrived.
+/// The length of a message at the start of its first part, which has `bytes` bytes, and
+/// the size of that length. `None` if not all of it has arrived.
 fn read_announced(part: &[u8], bytes: u32) -> Result<Option<(u32, u32)>, ProtocolError> {
     let mut announced = 0_u64;
     let longest = bytes.min(VARINT);
@@ -115,7 +115,7 @@ impl Wire {
         let max_frame = u32::try_from(config.max_frame()).unwrap_or(u32::MAX - 1);
         Self {
             reader: Reader::new(max_frame),
-            writer: Writer::new(max_frame),
+            writer: Writer::new(Limit::new(config)),
         }
     }
 }
@@ -142,7 +142,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> for Wire {
         self.reader.next_message()
     }
 
-    fn next_frame(&mut self) -> Result<Option<Frame<Bytes>>, Broken> {
+    fn next_frame(&mut self) -> Result<Option<Frame<Bytes>>, Failure> {
         let frame = self.reader.next_frame()?;
         if let Some(Frame::Hello(hello)) = &frame {
             self.writer.greet(hello.max_frame);

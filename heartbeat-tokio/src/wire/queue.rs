@@ -1,9 +1,9 @@
 //! Messages that wait to be written.
 //!
-//! This module decides how they lie in memory: small payloads are copied behind each
-//! other, large ones stay where they are, and those above 64 KiB are cut into parts. It
-//! knows where a frame ends, and which one was begun. It doesn't decide when anything
-//! is written, nor what goes between.
+//! This module decides how they lie in memory: small payloads are copied into one buffer,
+//! large ones are queued by reference, and those above 64 KiB are cut into parts. It
+//! knows the frame boundaries and the begun frame. It doesn't decide when bytes are
+//! written, nor which frames go in between.
 
 use std::collections::VecDeque;
 
@@ -16,11 +16,11 @@ use crate::pool;
 /// Payloads of this size or more are queued by reference.
 pub(super) const UNCOPIED: usize = 4 * 1024;
 
-/// So many bytes of copied payloads wait until they are written: with more,
-/// system calls are hardly fewer, and the processor's nearest cache is left.
+/// The most bytes of copied payloads that wait before a write. More would hardly save
+/// system calls, and would leave the processor's L1 cache.
 const COPIES: usize = 48 * 1024;
 
-/// So many bytes wait until they are written.
+/// The most bytes that wait before a write.
 const AHEAD: usize = 192 * 1024;
 
 /// Data frames and parts, in order.
@@ -159,7 +159,7 @@ impl Queue {
         })
     }
 
-    /// Whatever is behind so many bytes. No message may be alone.
+    /// The chunks behind the first `bytes` bytes. No message may be inline.
     pub(super) fn chunks_behind(&self, bytes: usize) -> impl Iterator<Item = &[u8]> {
         let mut before = bytes;
         self.chunks().filter_map(move |chunk| {
@@ -175,7 +175,7 @@ impl Queue {
         self.pieces.iter().map(|piece| &**piece).chain(tail)
     }
 
-    /// So many bytes were written.
+    /// Removes the `written` bytes at the front.
     #[inline]
     pub(super) fn advance(&mut self, written: usize) {
         debug_assert!(written <= self.queued, "more was written than there is");

@@ -1,9 +1,8 @@
 //! Bytes in, frames out.
 //!
 //! This module decides how much is read at once, where to, and when a frame's
-//! body is copied. A peer's word about a length is checked before anything is
-//! reserved for it, by `gate`. What a message of several frames is put together in is
-//! for `assembly` to decide.
+//! body is copied. `gate` checks the peer's length before memory is reserved. `assembly`
+//! decides the buffer of a message in several frames.
 
 use std::{
     io, mem,
@@ -200,8 +199,8 @@ impl Reader {
         }
     }
 
-    /// How much to read into the buffer: none if another one would do better.
-    /// So many bytes are `missing` of the frame that was begun.
+    /// How much to read into the buffer: none if another one would do better. The frame
+    /// that was begun lacks `missing` bytes.
     fn room(&self, missing: usize) -> usize {
         let room = self.buffer.capacity() - self.buffer.len();
         let Some(behind) = room.checked_sub(missing) else {
@@ -231,7 +230,7 @@ impl Reader {
                 false => pool::take(),
             };
         } else if a_chunk_will_do && is_chunk && self.buffer.try_reclaim(CHUNK - length) {
-            // Nobody holds what was taken out: the same chunk again.
+            // No message still holds the chunk: use it again.
         } else if a_chunk_will_do {
             let mut chunk = pool::take();
             chunk.extend_from_slice(&self.buffer);

@@ -1,9 +1,8 @@
 //! Frames in, bytes out.
 //!
 //! This module decides the order of what is written: the rest of a frame that was
-//! begun, then control frames, and then whatever the application queued. How frames lie
-//! in memory is for `queue` and `lane` to decide, and when others have a turn for
-//! `burst`.
+//! begun, then control frames, and then whatever the application queued. `queue` and
+//! `lane` decide how frames lie in memory, and `burst` when other tasks have a turn.
 
 use std::{
     io::{self, IoSlice},
@@ -23,7 +22,10 @@ use super::{
     lane::Lane,
     queue::{Queue, UNCOPIED},
 };
-use crate::{SendError, transport::Scope};
+use crate::{
+    SendError,
+    transport::{Limit, Scope},
+};
 
 /// As many slices as one system call is given.
 const SLICES: usize = 32;
@@ -38,15 +40,6 @@ pub(super) struct Writer {
     burst: Burst,
 }
 
-/// The largest message.
-#[derive(Clone, Copy, Debug)]
-enum Limit {
-    /// As we are configured, which has to do until the peer's Hello arrives.
-    Ours(u32),
-    /// As the peer announced it.
-    Peers(u32),
-}
-
 /// Where bytes are until they are written.
 #[derive(Clone, Copy, Debug)]
 enum Place {
@@ -55,9 +48,9 @@ enum Place {
 }
 
 impl Writer {
-    pub(super) fn new(max_frame: u32) -> Self {
+    pub(super) fn new(limit: Limit) -> Self {
         Self {
-            limit: Limit::Ours(max_frame),
+            limit,
             lane: Lane::default(),
             queue: Queue::default(),
             burst: Burst::new(),
@@ -66,11 +59,7 @@ impl Writer {
 
     /// The peer announced its largest message.
     pub(super) fn greet(&mut self, max_frame: u32) {
-        self.limit = Limit::Peers(match self.limit {
-            Limit::Ours(_) => max_frame,
-            // What it took back may have been counted on.
-            Limit::Peers(former) => max_frame.max(former),
-        });
+        self.limit.greet(max_frame);
     }
 
     /// Whether more may be queued before something is written.
@@ -108,11 +97,7 @@ impl Writer {
     #[inline]
     pub(super) fn push(&mut self, payload: Bytes) -> Result<(), SendError> {
         let length = payload.len();
-        let (Limit::Ours(max) | Limit::Peers(max)) = self.limit;
-        let max = max as usize;
-        if length > max {
-            return Err(SendError::TooLong { length, max });
-        }
+        self.limit.check(length)?;
         if length > PART {
             self.queue.push_parts(payload);
             self.burst.extend(self.queue.len());
@@ -250,7 +235,7 @@ impl Writer {
         }
     }
 
-    /// So many bytes were written.
+    /// Removes the `written` bytes at the front.
     #[inline]
     fn advance(&mut self, written: usize, scope: Scope) {
         if self.lane.is_empty() {

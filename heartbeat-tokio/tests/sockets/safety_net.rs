@@ -281,8 +281,11 @@ async fn a_latch_keeps_the_error_for_the_reader() {
     let mut buffer = [0; 8];
     let first = latch.after_read(ours.read(&mut buffer).await);
     assert_eq!(first.unwrap_err().kind(), ErrorKind::ConnectionReset);
-    let second = latch.after_read(ours.read(&mut buffer).await);
-    assert_eq!(second.unwrap(), 0, "once, as the kernel does it");
+    #[cfg(unix)] // Windows reports a reset to each reader
+    {
+        let second = latch.after_read(ours.read(&mut buffer).await);
+        assert_eq!(second.unwrap(), 0, "once, as the kernel does it");
+    }
     assert_eq!(latch.check(&ours).unwrap(), seen);
 }
 
@@ -309,9 +312,11 @@ async fn a_latch_gives_the_error_back_behind_the_data() {
     assert_eq!(read().await.unwrap(), 1);
     let error = read().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    #[cfg(unix)] // Windows reports a reset to each reader
     assert_eq!(read().await.unwrap(), 0);
 }
 
+#[cfg(unix)] // Windows reports a reset to each reader
 #[tokio::test]
 async fn a_latch_adds_nothing_to_what_was_read_before_it_looked() {
     let (mut ours, peer) = pair().await;

@@ -4,6 +4,8 @@
 //! The last sign of life came before the cut, so the detection time counted from
 //! the cut is the bound.
 
+#![cfg(target_os = "linux")]
+
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{

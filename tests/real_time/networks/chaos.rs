@@ -13,6 +13,8 @@
 //! `HEARTBEAT_CHAOS` says for how many seconds, `HEARTBEAT_SEED` which faults, and
 //! `HEARTBEAT_CONNECTIONS` how many connections of each load.
 
+#![cfg(target_os = "linux")]
+
 use std::{
     env, fmt, io,
     net::{IpAddr, SocketAddr},
@@ -151,13 +153,21 @@ enum Fault {
     Hole,
     /// One in so many packets is answered with a reset.
     Resets(u32),
+    /// So many of a hundred packets wait for a line of so many kilobits a second, and
+    /// the others overtake them.
+    Reorder(u32, u32),
+    /// So many of a hundred packets come twice.
+    Duplicate(u32),
+    /// The router has forgotten the connections that there are, and drops what belongs to
+    /// none that it knows.
+    Forget,
     /// The left host stands still, or the right one.
     Stall(bool),
 }
 
 impl Fault {
     fn random(dice: &mut SmallRng) -> Self {
-        match dice.random_range(0..12) {
+        match dice.random_range(0..16) {
             0 => Self::Cut(None),
             1 | 2 => Self::Cut(Some(LEFT)),
             3 | 4 => Self::Cut(Some(RIGHT)),
@@ -165,6 +175,9 @@ impl Fault {
             7 | 8 => Self::Slow(dice.random_range(64..2_000)),
             9 => Self::Hole,
             10 => Self::Resets(dice.random_range(20..200)),
+            11 | 12 => Self::Reorder(dice.random_range(1..16), dice.random_range(500..4_000)),
+            13 => Self::Duplicate(dice.random_range(1..60)),
+            14 => Self::Forget,
             _ => Self::Stall(dice.random()),
         }
     }
@@ -172,7 +185,7 @@ impl Fault {
     /// Of which side nobody may be left after the detection time.
     const fn ends(self) -> Option<[bool; 2]> {
         match self {
-            Self::Cut(_) => Some([true, true]),
+            Self::Cut(_) | Self::Forget => Some([true, true]),
             Self::Stall(is_left) => Some([!is_left, is_left]),
             _ => None,
         }
@@ -207,6 +220,28 @@ impl Fault {
                     format!("tcp dport > 0 numgen random mod {one_in} == 0 reject with tcp reset");
                 network.router.filter(Hook::Forward, &rule)
             }
+            Self::Reorder(part, rate) => {
+                network.router.tc(&[&delayed(0, rate), &delayed(1, rate)])?;
+                let rule = format!("numgen random mod 100 < {part} meta priority set 1:2");
+                network.router.filter(Hook::Forward, &rule)
+            }
+            Self::Duplicate(part) => {
+                let twice = |host, port| {
+                    format!(
+                        "ip daddr {host} numgen random mod 100 < {part} \
+                         dup to {host} device to{port}\n"
+                    )
+                };
+                let rules = twice(LEFT, 0) + &twice(RIGHT, 1);
+                network.router.filter(Hook::Forward, &rules)
+            }
+            Self::Forget => {
+                // While a rule asks for it, the kernel tracks connections.
+                let router = &network.router;
+                router.filter(Hook::Forward, "ct state invalid drop")?;
+                router.takes_up_nothing_in_the_middle()?;
+                router.forget_connections()
+            }
             Self::Stall(is_left) => {
                 *lock(&world.stalls[usize::from(!is_left)]) = Some(length);
                 Ok(())
@@ -221,8 +256,12 @@ impl Fault {
                 network.mend_towards(RIGHT)
             }
             Self::Cut(Some(host)) => network.mend_towards(host),
-            Self::Loss(..) | Self::Hole | Self::Resets(_) => {
+            Self::Loss(..) | Self::Hole | Self::Resets(_) | Self::Duplicate(_) | Self::Forget => {
                 network.router.filter(Hook::Forward, "")
+            }
+            Self::Reorder(..) => {
+                network.router.filter(Hook::Forward, "")?;
+                Self::Slow(0).end(network)
             }
             Self::Slow(_) => network
                 .router
@@ -230,6 +269,16 @@ impl Fault {
             Self::Stall(_) => Ok(()),
         }
     }
+}
+
+/// A port of the router with a second, slow line beside the first.
+fn delayed(port: u8, rate: u32) -> String {
+    format!(
+        "qdisc replace dev to{port} root handle 1: htb default 1\n\
+         class add dev to{port} parent 1: classid 1:1 htb rate 1gbit quantum 2000\n\
+         class add dev to{port} parent 1: classid 1:2 htb rate {rate}kbit quantum 2000\n\
+         qdisc add dev to{port} parent 1:2 bfifo limit 64kb"
+    )
 }
 
 /// One fault after the other.

@@ -117,7 +117,7 @@ where
                 heartbeat.write_now(&mut Context::from_waker(&self.waker));
                 calls_task = heartbeat.is_disturbed();
             }
-            // Only the first time: whoever waits asks again.
+            // Only the first time: a waiting caller asks again.
             (Stage::Served(heartbeat), Wanted::Finished) => {
                 calls_task = heartbeat.finish_sending()?;
             }
@@ -206,7 +206,7 @@ where
             Stage::Served(heartbeat) => Snapshot {
                 status: heartbeat.status(),
                 config,
-                queued: heartbeat.queued(),
+                unwritten: heartbeat.unwritten(),
                 ended: heartbeat.ended().cloned(),
                 close_result: None,
                 io_error: heartbeat.shared_io_error(),
@@ -215,7 +215,7 @@ where
             Stage::Over(remains) => Snapshot {
                 status: remains.status,
                 config,
-                queued: 0,
+                unwritten: remains.unwritten,
                 ended: Some(remains.ended.clone()),
                 close_result: Some(remains.close_result.clone()),
                 io_error: remains.io_error.clone(),

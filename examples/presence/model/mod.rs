@@ -7,11 +7,8 @@
 //! run at any later time, or never. There is no clock: leases and grace periods end whenever
 //! that does most harm.
 //!
-//! `HEARTBEAT_FULL=1` allows more faults in a row.
+//! `HEARTBEAT_FULL=1` tells more stories.
 
-#[path = "../presence/local.rs"]
-#[allow(dead_code, reason = "the model never closes")]
-mod local;
 mod same_as_redis;
 mod store;
 
@@ -20,9 +17,10 @@ use std::{
     env,
 };
 
-use local::{Batch, Ending, Local, Order};
 use stateright::{Checker, Model, Property};
 use store::{Reply, Said, Script, Store};
+
+use crate::presence::local::{Batch, Ending, Local, Order};
 
 /// What may happen, and how often.
 #[derive(Clone)]
@@ -33,8 +31,9 @@ struct Fleet {
     connections: u8,
     users: u8,
     faults: u8,
-    /// Whether losing all data is one of them.
+    /// Whether losing all data is one of them, and a graceful end.
     loses_data: bool,
+    closes: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -48,9 +47,10 @@ struct State {
     announced: BTreeMap<u8, bool>,
     opened: u8,
     faults: u8,
-    /// Some keeper doesn't know what became of its scripts.
+    /// Some keeper doesn't know what became of its scripts, or of what they told.
     gave_up: bool,
-    /// Whose grace period ran when the data were lost: nobody knows of them any more.
+    /// Whose grace period ran when the data were lost, or whose gateway died then: nobody
+    /// knows of them any more.
     forgotten: BTreeSet<u8>,
     wrong: Option<&'static str>,
     /// A script came too late; somebody was back before the grace period was over.
@@ -63,6 +63,8 @@ struct Gateway {
     local: Local,
     epoch: u8,
     keeper: Keeper,
+    /// What it last heard of that.
+    is_quiet: bool,
     /// The connections of clients, and their users.
     live: BTreeMap<u64, u8>,
 }
@@ -80,6 +82,7 @@ enum Keeper {
         batch: Batch,
         missing: usize,
     },
+    Closing,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,7 +95,7 @@ enum Action {
         connection: u64,
         at_once: bool,
     },
-    /// A keeper does what is next: it registers, tells what has changed, or refreshes.
+    /// A keeper does what is next: it registers, tells what has changed, refreshes or closes.
     Go {
         gateway: u8,
     },
@@ -114,7 +117,14 @@ enum Action {
     Kill {
         gateway: u8,
     },
+    /// A gateway ends as it should.
+    Close {
+        gateway: u8,
+    },
     LoseData,
+    /// The store isn't new any more. A lease is long enough for all gateways to tell it
+    /// their entries.
+    Settle,
 }
 
 #[test]
@@ -125,6 +135,7 @@ fn no_order_of_a_kill_and_late_scripts_makes_a_ghost_or_tells_anything_twice() {
         users: 1,
         faults: 1,
         loses_data: false,
+        closes: true,
     });
 }
 
@@ -136,6 +147,7 @@ fn a_store_that_has_lost_its_data_is_complete_after_one_refresh() {
         users: 1,
         faults: 2,
         loses_data: true,
+        closes: false,
     });
 }
 
@@ -143,7 +155,7 @@ fn a_store_that_has_lost_its_data_is_complete_after_one_refresh() {
 #[test]
 fn no_long_story_makes_a_ghost_or_tells_anything_twice() {
     let mut random = fastrand::Rng::with_seed(21);
-    let stories = if full() { 600 } else { 300 };
+    let stories = if full() { 2_000 } else { 300 };
     let mut tried = 0;
     for number in 0..stories {
         let fleet = Fleet {
@@ -152,6 +164,7 @@ fn no_long_story_makes_a_ghost_or_tells_anything_twice() {
             users: 3,
             faults: 9,
             loses_data: number % 4 == 0,
+            closes: true,
         };
         let mut state = fleet.init_states().remove(0);
         let mut story = Vec::new();
@@ -195,6 +208,7 @@ impl Model for Fleet {
             local: Local::default(),
             epoch: 0,
             keeper: Keeper::Away,
+            is_quiet: false,
             live: BTreeMap::new(),
         };
         vec![State {
@@ -206,8 +220,9 @@ impl Model for Fleet {
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        for (&gateway, Gateway { keeper, live, .. }) in &state.gateways {
-            if state.opened < self.connections {
+        for (&gateway, it) in &state.gateways {
+            let Gateway { keeper, live, .. } = it;
+            if state.opened < self.connections && !it.local.is_closing() {
                 actions.push(Action::Open { gateway });
             }
             for &connection in live.keys() {
@@ -227,6 +242,9 @@ impl Model for Fleet {
             if state.faults < self.faults {
                 actions.push(Action::Kill { gateway });
             }
+            if self.closes && state.faults < self.faults && !it.local.is_closing() {
+                actions.push(Action::Close { gateway });
+            }
         }
         let scripts = state.scripts.keys();
         actions.extend(scripts.map(|&(gateway, epoch)| Action::Run { gateway, epoch }));
@@ -243,6 +261,9 @@ impl Model for Fleet {
         }
         if self.loses_data && state.store.losses == 0 && state.faults < self.faults {
             actions.push(Action::LoseData);
+        }
+        if state.store.settling && state.gateways.values().all(Gateway::has_told) {
+            actions.push(Action::Settle);
         }
     }
 
@@ -279,15 +300,25 @@ impl Model for Fleet {
             }
             Action::Kill { gateway } => {
                 state.gateways.remove(&gateway);
+                state.forget();
                 state.faults += 1;
             }
+            Action::Close { gateway } => {
+                state.gateways.get_mut(&gateway)?.local.close();
+                state.faults += 1;
+            }
+            Action::Settle => state.store.settling = false,
             Action::LoseData => {
                 let losses = state.store.losses + 1;
+                // It may have announced some of them, or not.
+                let settled = !state.store.settling;
+                state.gave_up |= settled && state.gateways.values().any(|it| it.is_quiet);
                 state.forgotten.extend(state.store.leaving.keys());
                 state.store = Store {
                     losses,
                     ..Store::default()
                 };
+                state.forget();
                 state.scripts.clear();
                 for gateway in state.gateways.values_mut() {
                     state.gave_up |= matches!(gateway.keeper, Keeper::Telling { .. });
@@ -331,12 +362,15 @@ impl State {
             Keeper::Away => {
                 gateway.epoch += 1;
                 gateway.keeper = Keeper::Registering;
-                let known = gateway.local.store().parse().unwrap_or(0);
-                vec![Script::Register { known }]
+                vec![Script::Register]
             }
             Keeper::Idle { store } => {
                 let batch = gateway.local.tell(&store.to_string());
                 let mut scripts: Vec<_> = batch.iter().map(script).collect();
+                if scripts.is_empty() && gateway.local.is_closing() {
+                    gateway.keeper = Keeper::Closing;
+                    return self.send(number, vec![Script::Close]);
+                }
                 if scripts.is_empty() {
                     scripts.push(Script::Refresh);
                 }
@@ -350,11 +384,25 @@ impl State {
             }
             _ => return,
         };
-        let epoch = gateway.epoch;
-        self.scripts
-            .entry((number, epoch))
-            .or_default()
-            .extend(scripts);
+        self.send(number, scripts);
+    }
+
+    fn send(&mut self, number: u8, scripts: Vec<Script>) {
+        let epoch = self.gateways[&number].epoch;
+        let waiting = self.scripts.entry((number, epoch)).or_default();
+        waiting.extend(scripts);
+    }
+
+    /// Nobody can tell a store that has lost its data of users without a connection.
+    fn forget(&mut self) {
+        if self.store.losses > 0 {
+            let is_live = |user: &u8| {
+                let mut live = self.gateways.values().flat_map(|it| it.live.values());
+                live.any(|it| it == user)
+            };
+            let lost = self.announced.keys().filter(|user| !is_live(user));
+            self.forgotten.extend(lost);
+        }
     }
 
     /// The store runs a script; whoever still waits for the reply gets it.
@@ -373,10 +421,10 @@ impl State {
         if self.store.ghosts() {
             self.wrong = Some("a ghost");
         }
-        if matches!(reply, Reply::Refreshed(_)) {
+        if matches!(reply, Reply::Refreshed(..)) {
             let has_lease = |gateway: &u8| self.store.leases.contains_key(gateway);
             let over = self.store.leaving.values().any(|is_over| *is_over);
-            if over || !self.store.entries.keys().all(has_lease) {
+            if (over && !self.store.settling) || !self.store.entries.keys().all(has_lease) {
                 self.wrong = Some("an entry outlives its lease, or a user the grace period");
             }
         }
@@ -384,6 +432,10 @@ impl State {
         if let Some(sender) = sender.filter(|sender| sender.epoch == epoch) {
             if !sender.answered(reply) {
                 self.wrong = Some("the store has other entries than it was told");
+            }
+            if script == Script::Close && reply == Reply::Done {
+                self.gateways.remove(&gateway);
+                self.forget();
             }
         }
     }
@@ -396,11 +448,10 @@ impl State {
                 Said::Lost(_) => continue,
             };
             let was = self.announced.insert(user, now).unwrap_or(false);
-            // A store that has lost its data can't know who had joined, until all gateways
-            // have told it. And if a reply was lost too, a gateway doesn't know what the
-            // old one had announced, and rather has it told again than not at all.
-            let settling = now && self.store.settling;
-            let may_not_know = self.store.losses > 0 && (settling || self.gave_up);
+            // If a reply was lost together with the data, a gateway doesn't know what the
+            // old store had announced, and rather has it told again than not at all.
+            let is_forgotten = self.forgotten.contains(&user);
+            let may_not_know = self.store.losses > 0 && (is_forgotten || self.gave_up);
             if was == now && !may_not_know {
                 self.wrong = Some(twice);
             }
@@ -411,16 +462,21 @@ impl State {
     fn completes_after_a_refresh(mut self, fleet: &Fleet) -> bool {
         let numbers: Vec<_> = self.gateways.keys().copied().collect();
         // It may be fenced, register, tell and refresh.
-        for round in 0..5 {
+        for round in 0..6 {
             for &number in &numbers {
-                let idle = matches!(self.gateways[&number].keeper, Keeper::Idle { .. });
-                if idle || round > 0 {
+                let keeper = self.gateways.get(&number).map(|it| &it.keeper);
+                if matches!(keeper, Some(Keeper::Idle { .. })) || round > 0 {
                     self.go(number);
                 }
-                let epoch = self.gateways[&number].epoch;
+                let Some(epoch) = self.gateways.get(&number).map(|it| it.epoch) else {
+                    continue;
+                };
                 while self.scripts.contains_key(&(number, epoch)) {
                     self.run(number, epoch);
                 }
+            }
+            if round == 4 {
+                self.store.settling = false;
             }
         }
         let complete = |(number, gateway): (&u8, &Gateway)| {
@@ -447,13 +503,22 @@ impl State {
 }
 
 impl Gateway {
+    /// Whether the store knows all of its connections.
+    fn has_told(&self) -> bool {
+        let Keeper::Idle { store } = self.keeper else {
+            return false;
+        };
+        self.local.clone().tell(&store.to_string()).is_empty()
+    }
+
     /// Whether the reply is as expected, or says that we are fenced.
     fn answered(&mut self, reply: Reply) -> bool {
         match (&mut self.keeper, reply) {
             (Keeper::Away | Keeper::Idle { .. }, _) => {}
             (_, Reply::Fenced) => self.keeper = Keeper::Away,
-            (Keeper::Registering, Reply::Registered(store)) => {
-                self.local.begin(&store.to_string());
+            (Keeper::Registering, Reply::Registered(store, is_quiet)) => {
+                self.is_quiet = is_quiet;
+                self.local.begin(&store.to_string(), is_quiet);
                 self.keeper = Keeper::Idle { store };
             }
             (
@@ -470,10 +535,13 @@ impl Gateway {
                     self.local.confirm(&store.to_string(), batch);
                     self.keeper = Keeper::Idle { store };
                 }
-                if let Reply::Refreshed(entries) = reply {
+                if let Reply::Refreshed(entries, is_quiet) = reply {
+                    self.is_quiet = is_quiet;
+                    self.local.hear(is_quiet);
                     return entries == self.local.entries();
                 }
             }
+            (Keeper::Closing, _) => {}
             (Keeper::Registering, _) => return false,
         }
         true

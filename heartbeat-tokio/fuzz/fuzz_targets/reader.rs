@@ -1,0 +1,5 @@
+//! What arrives, cut into reads.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| heartbeat_tokio_fuzz::reader(bytes));

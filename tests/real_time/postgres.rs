@@ -6,7 +6,7 @@
 #![cfg(unix)]
 
 #[path = "../../examples/postgres/postgres.rs"]
-mod postgres;
+mod protocol;
 
 use std::{
     fs,
@@ -26,7 +26,7 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 use tokio::{net::TcpStream, time::sleep};
 
-use postgres::{Message, Postgres, query, startup};
+use protocol::{Message, Postgres, query, startup};
 
 const GUARD: &str = env!("CARGO_BIN_EXE_heartbeat-test-guard");
 

@@ -2,9 +2,12 @@
 
 use std::io;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use heartbeat_tokio::{Dialect, Frame};
 use tokio_util::codec::{Decoder, Encoder};
+
+/// Those of a packet's length: up to 2 MB are accepted.
+const DIGITS: usize = 3;
 
 const PINGREQ: u8 = 0xC0;
 const PINGRESP: u8 = 0xD0;
@@ -15,29 +18,22 @@ const CONNECT: u8 = 0x10;
 pub struct Packet(pub u8, pub Bytes);
 
 pub fn connect(client: &str, keep_alive: u16) -> Packet {
-    let mut body = BytesMut::from(&b"\0\x04MQTT\x04\x02"[..]);
-    body.put_u16(keep_alive);
-    put_text(&mut body, client);
-    Packet(CONNECT, body.freeze())
+    let protocol = &b"\0\x04MQTT\x04\x02"[..];
+    let body = [protocol, &keep_alive.to_be_bytes(), &text(client)];
+    Packet(CONNECT, body.concat().into())
 }
 
 pub fn subscribe(topic: &str) -> Packet {
-    let mut body = BytesMut::from(&b"\0\x01"[..]);
-    put_text(&mut body, topic);
-    body.put_u8(0);
-    Packet(0x82, body.freeze())
+    Packet(0x82, [b"\0\x01", &*text(topic), &[0]].concat().into())
 }
 
 pub fn publish(topic: &str, payload: &[u8]) -> Packet {
-    let mut body = BytesMut::new();
-    put_text(&mut body, topic);
-    body.put_slice(payload);
-    Packet(0x30, body.freeze())
+    Packet(0x30, [&text(topic), payload].concat().into())
 }
 
-fn put_text(body: &mut BytesMut, text: &str) {
-    body.put_u16(u16::try_from(text.len()).unwrap_or(u16::MAX));
-    body.put_slice(text.as_bytes());
+fn text(text: &str) -> Vec<u8> {
+    let length = u16::try_from(text.len()).unwrap_or(u16::MAX);
+    [&length.to_be_bytes(), text.as_bytes()].concat()
 }
 
 /// A client's codec.
@@ -60,28 +56,23 @@ impl Decoder for Mqtt {
     type Error = io::Error;
 
     fn decode(&mut self, bytes: &mut BytesMut) -> io::Result<Option<Self::Item>> {
-        let (mut length, mut header) = (0, 1);
-        loop {
-            let Some(&byte) = bytes.get(header) else {
-                return Ok(None);
+        let mut digits = bytes.iter().skip(1).take(DIGITS);
+        let Some(last) = digits.position(|&digit| digit < 128) else {
+            return match bytes.len() <= DIGITS {
+                true => Ok(None),
+                false => Err(io::ErrorKind::InvalidData.into()),
             };
-            length |= usize::from(byte & 127) << (7 * (header - 1));
-            header += 1;
-            match byte {
-                ..128 => break,
-                _ if header > 4 => return Err(io::ErrorKind::InvalidData.into()),
-                _ => {}
-            }
-        }
+        };
+        let header = last + 2;
+        let digits = bytes[1..header].iter().rev();
+        let length = digits.fold(0, |sum, digit| sum << 7 | usize::from(digit & 127));
         if bytes.len() < header + length {
             return Ok(None);
         }
-        let mut packet = bytes.split_to(header + length).freeze();
-        let kind = packet[0];
-        packet.advance(header);
-        Ok(Some(match kind {
+        let packet = bytes.split_to(header + length).freeze();
+        Ok(Some(match packet[0] {
             PINGRESP => Frame::Pong(None),
-            _ => Frame::Data(Packet(kind, packet)),
+            kind => Frame::Data(Packet(kind, packet.slice(header..))),
         }))
     }
 }

@@ -8,8 +8,9 @@
 //!   `-NOAUTH` or `-LOADING` lives.
 //! * Redis does one command of a connection after the other. While one that
 //!   blocks, such as `BLPOP`, is unanswered, no answer to a ping can be expected:
-//!   the server is judged by its kernel. What blocks all of its connections, such as
-//!   `CLIENT PAUSE` on another one, nobody here can know.
+//!   the server is judged by its kernel. `CLIENT PAUSE` is answered at once and blocks what
+//!   comes behind it, so a `PING` of ours goes behind it, whose reply ends the pause. One
+//!   on another connection nobody here can know of.
 //! * Between `MULTI` and `EXEC` the answer to a ping would be one of the
 //!   transaction's: no ping leaves.
 //! * Commands after which there isn't one reply for each command are refused:
@@ -65,15 +66,18 @@ impl Decoder for Resp {
         Ok(reply.map(|reply| {
             let number = self.answered;
             self.answered += 1;
-            if self.blocking.front() == Some(&number) {
+            let has_blocked = self.blocking.front() == Some(&number);
+            if has_blocked {
                 self.blocking.pop_front();
             }
-            match self.pings.front() {
-                Some(ping) if *ping == number => {
-                    self.pings.pop_front();
-                    Frame::Pong(nonce_in(&reply))
-                }
-                _ => Frame::Data(reply),
+            if self.pings.front() != Some(&number) {
+                return Frame::Data(reply);
+            }
+            self.pings.pop_front();
+            match has_blocked {
+                // Behind a pause: the monitor hasn't asked it.
+                true => Frame::Other,
+                false => Frame::Pong(nonce_in(&reply)),
             }
         }))
     }
@@ -83,12 +87,16 @@ impl Encoder<Frame<BytesFrame>> for Resp {
     type Error = io::Error;
 
     fn encode(&mut self, frame: Frame<BytesFrame>, bytes: &mut BytesMut) -> io::Result<()> {
-        let command = match frame {
-            Frame::Data(command) => {
-                let kind = check(&command)?;
-                self.note(kind);
-                command
-            }
+        let words = match frame {
+            Frame::Data(words) => match self.note(check(&words)?) {
+                Kind::Pauses if !self.in_transaction => {
+                    self.ask(words, bytes)?;
+                    self.pings.push_back(self.asked);
+                    self.blocking.push_back(self.asked);
+                    command(["PING"])
+                }
+                _ => words,
+            },
             // `PING` alone is answered with `PONG`, `PING x` with `x`.
             Frame::Ping(nonce) => {
                 let nonce = nonce.map(|Nonce(nonce)| Bytes::copy_from_slice(&nonce));
@@ -105,21 +113,26 @@ impl Encoder<Frame<BytesFrame>> for Resp {
             | Frame::Fin
             | Frame::Other => return Ok(()),
         };
-        self.resp.encode(command, bytes).map_err(io::Error::other)?;
-        self.asked += 1;
-        Ok(())
+        self.ask(words, bytes)
     }
 }
 
 impl Resp {
-    fn note(&mut self, kind: Kind) {
+    fn ask(&mut self, words: BytesFrame, bytes: &mut BytesMut) -> io::Result<()> {
+        self.resp.encode(words, bytes).map_err(io::Error::other)?;
+        self.asked += 1;
+        Ok(())
+    }
+
+    fn note(&mut self, kind: Kind) -> Kind {
         match kind {
             // Within a transaction nothing blocks.
             Kind::Blocks if !self.in_transaction => self.blocking.push_back(self.asked),
             Kind::Begins => self.in_transaction = true,
             Kind::Ends => self.in_transaction = false,
-            Kind::Blocks | Kind::Other => {}
+            Kind::Blocks | Kind::Pauses | Kind::Other => {}
         }
+        kind
     }
 }
 
@@ -133,9 +146,12 @@ fn nonce_in(reply: &BytesFrame) -> Option<Nonce> {
 }
 
 /// What a command does to the order of replies.
+#[derive(Clone, Copy)]
 enum Kind {
     /// Its reply may take long, and no other comes before it.
     Blocks,
+    /// Its reply comes at once, and the next one may take long.
+    Pauses,
     /// A transaction.
     Begins,
     Ends,
@@ -162,6 +178,7 @@ fn check(command: &BytesFrame) -> io::Result<Kind> {
         )
         | (b"CLIENT", Some(b"REPLY")) => refused("replies no longer come one for each command"),
         (b"HELLO", Some(version)) if version != b"2" => refused("RESP3 isn't spoken here"),
+        (b"CLIENT", Some(b"PAUSE")) => Ok(Kind::Pauses),
         (b"MULTI", _) => Ok(Kind::Begins),
         (b"EXEC" | b"DISCARD" | b"RESET", _) => Ok(Kind::Ends),
         (

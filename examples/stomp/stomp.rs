@@ -37,8 +37,7 @@ impl Dialect for Stomp {
     }
 }
 
-/// The two numbers of a heart-beat header: every so many milliseconds a beat is offered,
-/// and wanted.
+/// The milliseconds of a heart-beat header: how often a beat is offered, and wanted.
 fn beats(frame: &str) -> (u64, u64) {
     let mut headers = frame.split("\n\n").next().unwrap_or("").lines();
     let header = headers.find_map(|header| header.strip_prefix("heart-beat:"));

@@ -1,5 +1,6 @@
 //! Brokers that give up a client which says nothing: mosquitto with the codec of
-//! `examples/mqtt`, and RabbitMQ with that of `examples/stomp`, where nobody answers beats.
+//! `examples/mqtt`, and RabbitMQ with that of `examples/stomp` and one for AMQP 0-9-1, where
+//! nobody answers beats.
 //!
 //! Real processes, real TCP, real time. `HEARTBEAT_BROKERS` is for how many seconds the
 //! connections are held: 600 before a release. RabbitMQ takes 7 s of processor time to start.
@@ -12,16 +13,21 @@ mod stomp;
 
 use std::{
     fs,
+    net::SocketAddr,
     process::Command,
     time::{Duration, Instant},
 };
 
 use futures::{SinkExt, StreamExt, future::join_all};
-use heartbeat_tests::{free_address, ms, secs, server::Server};
+use heartbeat_tests::{free_address, ms, quick, secs, server::Server};
 use heartbeat_tokio::{Cause, Codec, Config, Heartbeat, PeerEvent, State};
 use tempfile::TempDir;
-use tokio::{net::TcpStream, time::sleep};
+use tokio::{
+    net::TcpStream,
+    time::{sleep, timeout},
+};
 
+use crate::amqp::{Amqp, Part};
 use mqtt::{Mqtt, Packet, connect, publish, subscribe};
 use stomp::{Stomp, frame};
 
@@ -40,7 +46,7 @@ fn config(detection: Duration, speech: Duration) -> Config {
 }
 
 /// Debian's are where only root looks.
-fn program(name: &str, other: &str) -> Option<String> {
+pub(crate) fn program(name: &str, other: &str) -> Option<String> {
     if std::path::Path::new(other).exists() {
         return Some(other.into());
     }
@@ -110,6 +116,22 @@ async fn a_broker_that_sends_all_the_time_hears_us_too() {
     assert!(u64::from(pings) >= held().as_secs() / 2, "{pings} pings");
 }
 
+/// A broker hangs up on whoever says anything before CONNECT.
+#[tokio::test]
+async fn no_ping_leaves_before_the_login() {
+    let Some(server) = mosquitto().await else {
+        return;
+    };
+    let often = quick().to_builder().interval(ms(20)).min_interval(ms(10));
+    let often = often.speak_within(ms(20)).build().unwrap();
+    let stream = server.connect().await;
+    let mut client = Heartbeat::with_codec(stream, Mqtt::default(), often);
+    assert!(timeout(ms(300), client.next()).await.is_err());
+    client.send(connect("late", 2)).await.unwrap();
+    let accepted = next_message(&mut client).await;
+    assert_eq!(accepted, Packet(0x20, (&[0, 0][..]).into()));
+}
+
 #[tokio::test]
 async fn a_frozen_broker_is_found_in_time() {
     let Some(server) = mosquitto().await else {
@@ -127,10 +149,12 @@ async fn a_frozen_broker_is_found_in_time() {
     assert!(frozen_at.elapsed() < ms(3500), "{:?}", frozen_at.elapsed());
 }
 
-// ---- STOMP -----------------------------------------------------------------
+// ---- RabbitMQ --------------------------------------------------------------
 
 struct Rabbit {
     server: Server,
+    /// Where it speaks STOMP. The server's own address is that of AMQP, where it listens last.
+    stomp: SocketAddr,
     _folder: TempDir,
 }
 
@@ -140,14 +164,13 @@ async fn rabbitmq() -> Option<Rabbit> {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     fs::write(at("plugins"), "[rabbitmq_stomp].").unwrap();
-    let amqp = free_address().unwrap().port();
+    let stomp = free_address().unwrap();
     let distribution = free_address().unwrap().port();
     let epmd = free_address().unwrap().port();
     let start = |port: u16| {
         let file = at("rabbitmq.conf");
-        let settings = format!(
-            "listeners.tcp.1 = 127.0.0.1:{amqp}\nstomp.listeners.tcp.1 = 127.0.0.1:{port}\n"
-        );
+        let settings =
+            format!("listeners.tcp.1 = 127.0.0.1:{port}\nstomp.listeners.tcp.1 = {stomp}\n");
         fs::write(&file, settings).unwrap();
         let mut command = Command::new(&program);
         command.env("HOME", folder.path());
@@ -165,12 +188,13 @@ async fn rabbitmq() -> Option<Rabbit> {
     let server = Server::start(GUARD, start).await;
     Some(Rabbit {
         server,
+        stomp,
         _folder: folder,
     })
 }
 
 async fn stomp(rabbit: &Rabbit, detection: Duration) -> Heartbeat<TcpStream, Codec<Stomp>> {
-    let stream = rabbit.server.connect().await;
+    let stream = TcpStream::connect(rabbit.stomp).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let config = config(detection, secs(1));
     let mut client = Heartbeat::with_codec(stream, Stomp::default(), config);
@@ -182,26 +206,120 @@ async fn stomp(rabbit: &Rabbit, detection: Duration) -> Heartbeat<TcpStream, Cod
     client
 }
 
-/// Idle, or with a message to itself every 0.2 s.
-async fn hold(rabbit: &Rabbit, detection: Duration, is_busy: bool) {
+/// Logged in, and consuming the queue `name`, which is its own.
+async fn amqp(rabbit: &Rabbit, detection: Duration, name: &[u8]) -> AmqpClient {
+    let stream = rabbit.server.connect().await;
+    stream.set_nodelay(true).unwrap();
+    let config = config(detection, secs(1));
+    let mut client = Heartbeat::with_codec(stream, Amqp::default(), config);
+    let no_table = &[0; 4][..];
+    let login: &[&[u8]] = &[
+        no_table,
+        b"\x05PLAIN",
+        b"\0\0\0\x0C\0guest\0guest",
+        b"\x05en_US",
+    ];
+    // One channel, frames of 128 KiB, a beat each two seconds.
+    let tuned: &[&[u8]] = &[&[0, 1], &[0, 2, 0, 0], &[0, 2]];
+    let exclusive = &[4][..];
+    let without_acknowledgements = &[2][..];
+    for (questions, (class, method)) in [
+        (vec![Part::protocol()], (10, 10)),
+        (vec![Part::method(0, 10, 11, login)], (10, 30)),
+        (
+            vec![
+                Part::method(0, 10, 31, tuned),
+                Part::method(0, 10, 40, &[b"\x01/", &[0], &[0]]),
+            ],
+            (10, 41),
+        ),
+        (vec![Part::method(1, 20, 10, &[&[0]])], (20, 11)),
+        (
+            vec![Part::method(
+                1,
+                50,
+                10,
+                &[&[0, 0], name, exclusive, no_table],
+            )],
+            (50, 11),
+        ),
+        (
+            vec![Part::method(
+                1,
+                60,
+                20,
+                &[&[0, 0], name, &[0], without_acknowledgements, no_table],
+            )],
+            (60, 21),
+        ),
+    ] {
+        for question in questions {
+            client.feed(question).await.unwrap();
+        }
+        client.flush().await.unwrap();
+        let answer = next_message(&mut client).await;
+        assert!(answer.is_method(class, method), "{answer:?}");
+    }
+    client
+}
+
+type AmqpClient = Heartbeat<TcpStream, Codec<Amqp>>;
+
+async fn hold_amqp(rabbit: &Rabbit, detection: Duration, is_busy: bool) {
+    let name = format!("\x02q{}", detection.as_secs() + 4 * u64::from(is_busy));
+    let client = amqp(rabbit, detection, name.as_bytes()).await;
+    let message = is_busy.then(|| {
+        let length = b"hello".len() as u64;
+        let header = [&[0, 60, 0, 0], &length.to_be_bytes()[..], &[0, 0]].concat();
+        vec![
+            Part::method(1, 60, 40, &[&[0, 0], &[0], name.as_bytes(), &[0]]),
+            Part(2, 1, header.into()),
+            Part(3, 1, "hello".into()),
+        ]
+    });
+    let received = hold(client, message).await;
+    let hellos = received.iter().filter(|part| part.0 == 3).count();
+    assert_eq!(hellos > 10, is_busy, "{hellos}");
+}
+
+async fn hold_stomp(rabbit: &Rabbit, detection: Duration, is_busy: bool) {
     let mut client = stomp(rabbit, detection).await;
     let queue = format!("destination:/queue/{}", detection.as_secs());
+    let mut message = None;
     if is_busy {
         let headers = format!("SUBSCRIBE\nid:0\n{queue}");
         client.send(frame(&headers, "")).await.unwrap();
+        message = Some(vec![frame(&format!("SEND\n{queue}"), "hello")]);
     }
+    let received = hold(client, message).await;
+    let mut texts = received.iter();
+    assert!(
+        texts.all(|text| text.starts_with("MESSAGE")),
+        "{received:?}"
+    );
+    assert_eq!(received.len() > 10, is_busy, "{}", received.len());
+}
+
+/// Idle, or with a message to itself every 0.2 s. Says what it received.
+async fn hold<M: Clone, C>(mut client: Heartbeat<TcpStream, C>, message: Option<Vec<M>>) -> Vec<M>
+where
+    C: heartbeat_tokio::Transport<TcpStream, Message = M>,
+{
     let until = tokio::time::Instant::now() + held();
     let mut every = tokio::time::interval(ms(200));
+    let mut received = Vec::new();
     loop {
         tokio::select! {
             () = tokio::time::sleep_until(until) => break,
-            _ = every.tick(), if is_busy => {
-                let message = frame(&format!("SEND\n{queue}"), "hello");
-                client.send(message).await.unwrap();
+            _ = every.tick(), if message.is_some() => {
+                for part in message.iter().flatten() {
+                    client.feed(part.clone()).await.unwrap();
+                }
+                client.flush().await.unwrap();
             }
             event = client.next() => match event {
-                Some(PeerEvent::Dead(death)) => panic!("{detection:?}, {is_busy}: {death}"),
-                Some(PeerEvent::Message(text)) => assert!(text.starts_with("MESSAGE"), "{text}"),
+                Some(PeerEvent::Dead(death)) => panic!("{death}"),
+                Some(PeerEvent::Message(message)) => received.push(message),
                 Some(_) => {}
                 None => panic!("it ended"),
             }
@@ -210,6 +328,7 @@ async fn hold(rabbit: &Rabbit, detection: Duration, is_busy: bool) {
     let status = client.status();
     assert_ne!(status.peer.state, State::Dead);
     assert_eq!(status.peer.pongs, 0, "nobody answers");
+    received
 }
 
 /// Both sides agreed on a beat every two seconds, which nobody answers.
@@ -219,15 +338,32 @@ async fn where_nobody_answers_beats_both_sides_live() {
         return;
     };
     let detections = [2, 4, 10, 14].map(secs);
-    let idle = detections.map(|detection| hold(&rabbit, detection, false));
-    let busy = detections.map(|detection| hold(&rabbit, detection, true));
-    tokio::join!(join_all(idle), join_all(busy));
+    let idle = detections.map(|detection| hold_stomp(&rabbit, detection, false));
+    let busy = detections.map(|detection| hold_stomp(&rabbit, detection, true));
+    let detections = [2, 4].map(secs);
+    let idle_amqp = detections.map(|detection| hold_amqp(&rabbit, detection, false));
+    let busy_amqp = detections.map(|detection| hold_amqp(&rabbit, detection, true));
+    tokio::join!(
+        join_all(idle),
+        join_all(busy),
+        join_all(idle_amqp),
+        join_all(busy_amqp),
+    );
 
     // D is 2 s, of which I is 0.7 s; the broker's 2 s take its place.
-    let mut client = stomp(&rabbit, secs(2)).await;
-    assert_eq!(client.status().peer.interval, secs(2));
+    let stomp = stomp(&rabbit, secs(2)).await;
+    let amqp = amqp(&rabbit, secs(2), b"\x01q").await;
     rabbit.server.process.stop().unwrap();
+    tokio::join!(is_found_in_time(stomp), is_found_in_time(amqp));
+}
+
+/// It was frozen a moment ago.
+async fn is_found_in_time<C>(mut client: Heartbeat<TcpStream, C>)
+where
+    C: heartbeat_tokio::Transport<TcpStream>,
+{
     let frozen_at = Instant::now();
+    assert_eq!(client.status().peer.interval, secs(2));
     while !matches!(client.next().await, Some(PeerEvent::Dead(_))) {}
     let took = frozen_at.elapsed();
     assert!(took < client.detection_time() + ms(1500), "{took:?}");

@@ -2,6 +2,7 @@
 //! the processors, which would disturb what others measure.
 
 mod address_space;
+mod amqp;
 mod any_stream;
 mod axum;
 mod brokers;
@@ -11,14 +12,17 @@ mod getting_started;
 mod leaving;
 mod local_stall;
 mod loops;
+mod misdirected;
 mod nats;
 mod networks;
+mod postgres;
 mod presence;
 mod processes;
 mod progress;
 mod redis;
 mod runtimes;
 mod slow_reader;
+mod smtp;
 mod stranger;
 mod swarm;
 mod tls;

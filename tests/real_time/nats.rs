@@ -20,9 +20,9 @@ use heartbeat_tests::{Watched, is_cut_off, ms, needs, patient, quick, secs, serv
 use heartbeat_tokio::{Cause, Codec, Config, Frame, Heartbeat, PeerEvent, SendError};
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, copy_bidirectional},
     net::TcpStream,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_util::codec::{Decoder, Encoder};
 
@@ -208,7 +208,8 @@ async fn what_it_complains_about_comes_before_the_end() {
     assert!(is_cut_off(&death.cause), "{death}");
 }
 
-/// A server takes the first thing that it hears for a login.
+/// A server takes the first thing that it hears for a login. Its INFO comes in two pieces, or
+/// late.
 #[tokio::test]
 async fn no_ping_leaves_before_the_login() {
     let Some(broker) = Broker::start("authorization: { user: a, password: b }").await else {
@@ -216,21 +217,19 @@ async fn no_ping_leaves_before_the_login() {
     };
     let often = quick().to_builder().interval(ms(5)).min_interval(ms(1));
     let often = often.build().unwrap();
-    let logins = (0..20).map(|login| {
+    let logins = (0..100).map(|login| {
         let stream = broker.server.connect();
         async move {
-            let peer = Heartbeat::with_codec(stream.await, Nats::default(), often);
-            let mut client = Watched::new(peer);
-            // Its INFO comes at once, and we take our time.
+            let stream = match login % 2 {
+                0 => hesitant(stream.await, Hesitation::Within(ms(50))).await,
+                _ => hesitant(stream.await, Hesitation::Before(ms(150))).await,
+            };
+            let mut client = Watched::new(Heartbeat::with_codec(stream, Nats::default(), often));
             let info = client.message().await;
             assert!(matches!(info, Message::Info(_)), "{info:?}");
-            tokio::time::sleep(ms(50 + 10 * login)).await;
             let options = r#"{"user":"a","pass":"b","verbose":false,"headers":true}"#;
-            client
-                .peer
-                .send(Message::Connect(options.into()))
-                .await
-                .unwrap();
+            let connect = Message::Connect(options.into());
+            client.peer.send(connect).await.unwrap();
             client.until_beat().await;
             client.peer.send(subscribe("news", 1)).await.unwrap();
             client
@@ -238,9 +237,63 @@ async fn no_ping_leaves_before_the_login() {
                 .send(publish("news", &"hello".into()))
                 .await
                 .unwrap();
+            client.message().await;
         }
     });
     futures::future::join_all(logins).await;
+}
+
+/// Where a server's first words wait.
+enum Hesitation {
+    Before(Duration),
+    Within(Duration),
+}
+
+/// The near end of a line whose first words from `far` wait.
+async fn hesitant(mut far: TcpStream, hesitation: Hesitation) -> DuplexStream {
+    let (near, mut line) = tokio::io::duplex(64 * 1024);
+    tokio::spawn(async move {
+        let mut first = vec![0; 4096];
+        let read = far.read(&mut first).await.unwrap();
+        let (before, behind) = match hesitation {
+            Hesitation::Before(time) => {
+                sleep(time).await;
+                first[..read].split_at(0)
+            }
+            Hesitation::Within(_) => first[..read].split_at(read / 2),
+        };
+        line.write_all(before).await.unwrap();
+        if let Hesitation::Within(time) = hesitation {
+            sleep(time).await;
+        }
+        line.write_all(behind).await.unwrap();
+        copy_bidirectional(&mut line, &mut far).await
+    });
+    near
+}
+
+/// 900 kB through a line of 200 kB/s: the ping waits behind our own data for twice the
+/// detection time.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_ping_behind_our_own_data_is_not_the_servers_fault() {
+    let Some(broker) = Broker::start("").await else {
+        return;
+    };
+    let stream = broker.server.connect_slowly(200_000).await;
+    let config = Config::detect_within(secs(2)).unwrap();
+    let peer = Heartbeat::with_codec(stream, Nats::default(), config);
+    let mut nats = Client::new(peer);
+    introduce(&mut nats).await;
+    nats.peer.send(subscribe("large", 1)).await.unwrap();
+    let began = Instant::now();
+    let large = Bytes::from(vec![b'x'; 900_000]);
+    nats.peer.send(publish("large", &large)).await.unwrap();
+    let delivered = nats.message().await;
+    assert!(matches!(delivered, Message::Delivered { payload, .. } if payload == large));
+    assert!(began.elapsed() > secs(4), "{:?}", began.elapsed());
+    nats.until_beat().await;
+    nats.assert_alive();
 }
 
 #[test]
@@ -358,16 +411,18 @@ impl Broker {
         let stream = self.server.connect().await;
         let peer = Heartbeat::with_codec(stream, Nats::default(), config);
         let mut client = Watched::new(peer);
-        let info = client.message().await;
-        assert!(matches!(info, Message::Info(_)), "{info:?}");
-        let options = r#"{"verbose":false,"pedantic":true,"lang":"rust","version":"0"}"#;
-        client
-            .peer
-            .send(Message::Connect(options.into()))
-            .await
-            .unwrap();
+        introduce(&mut client).await;
         client
     }
+}
+
+/// Both introduce themselves.
+async fn introduce(client: &mut Client) {
+    let info = client.message().await;
+    assert!(matches!(info, Message::Info(_)), "{info:?}");
+    let options = r#"{"verbose":false,"pedantic":true,"lang":"rust","version":"0"}"#;
+    let connect = Message::Connect(options.into());
+    client.peer.send(connect).await.unwrap();
 }
 
 fn subscribe(subject: &str, id: u64) -> Message {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use futures::{SinkExt, StreamExt};
-use heartbeat_tests::{by_peer, ms, notable, quick};
+use heartbeat_tests::{by_peer, ms, notable, quick, secs};
 use heartbeat_tokio::{Cause, CloseReason, Config, Heartbeat, PeerEvent, SendError};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -14,7 +14,8 @@ use tokio_rustls::{
     TlsAcceptor, TlsConnector, TlsStream,
     rustls::{
         ClientConfig, RootCertStore, ServerConfig,
-        pki_types::{PrivateKeyDer, ServerName},
+        pki_types::{CertificateDer, PrivateKeyDer, ServerName},
+        server::WebPkiClientVerifier,
     },
 };
 
@@ -107,6 +108,115 @@ async fn a_connection_that_ends_without_close_notify_is_an_end_without_goodbye()
     assert!(matches!(death.cause, Cause::Eof | Cause::Reset), "{death}");
 }
 
+/// In TLS 1.3 the client's handshake succeeds without the certificate that the server
+/// wants. The alert comes with the first read.
+#[tokio::test]
+async fn a_missing_certificate_of_ours_is_a_broken_protocol() {
+    let parties = Parties::new();
+    let (client, server) = pair().await;
+    let wants = WebPkiClientVerifier::builder(parties.trusted.clone());
+    let acceptor = ServerConfig::builder()
+        .with_client_cert_verifier(wants.build().unwrap())
+        .with_single_cert(vec![parties.certificate.clone()], parties.key.clone_key());
+    let accepting = TlsAcceptor::from(Arc::new(acceptor.unwrap())).accept(server);
+    let (client, refused) = tokio::join!(parties.begin(client), accepting);
+    assert!(refused.is_err());
+
+    let mut client = wrapped(client, quick());
+    let words = broken(&mut client).await;
+    assert_eq!(words, "received fatal alert: CertificateRequired");
+}
+
+/// The server's stream is wrapped below TLS: what it sends isn't a record.
+#[tokio::test]
+async fn bytes_that_are_not_tls_are_a_broken_protocol() {
+    let (client, server) = connected().await;
+    let TlsStream::Server(server) = server else {
+        panic!("the server's side")
+    };
+    let mut client = wrapped(client, quick());
+    let below = Heartbeat::new(server.into_inner().0, quick());
+    let (words, _) = tokio::join!(broken(&mut client), below.collect::<Vec<_>>());
+    assert_eq!(words, "received corrupt message of type InvalidContentType");
+}
+
+/// Waits for the end, and gives the words of TLS.
+async fn broken(client: &mut Heartbeat<Tls>) -> String {
+    let end = terminal(client).await;
+    let told = "dead: protocol violated: the codec can't read it, silent for ";
+    assert!(end.to_string().starts_with(told), "{end}");
+    client.io_error().expect("its words").to_string()
+}
+
+/// Records of 16 KiB that take 2 s each, as long as the detection time.
+#[cfg(target_os = "linux")] // whose kernel tells what arrives
+mod slow_records {
+    use heartbeat_tests::server::slow_line_to;
+    use heartbeat_tokio::Diagnosis;
+
+    use super::*;
+
+    /// Bytes a second.
+    const RATE: u32 = 8_000;
+
+    const LENGTH: usize = 64 * 1024;
+
+    /// The client's side of the line, and a server that was greeted and knows nothing of
+    /// its own socket, or does.
+    async fn greeted(serve: fn(Tls, Config) -> Heartbeat<Tls>) -> (Heartbeat<Tls>, Heartbeat<Tls>) {
+        let config = Config::detect_within(secs(2)).unwrap();
+        let (client, server) = pair().await;
+        let client = slow_line_to(client, RATE).await;
+        let (client, server) = Parties::new().connect(client, server).await;
+        let (mut client, mut server) = (wrapped(client, config), serve(server, config));
+        // A Hello that shares a record with the message would be as slow.
+        for event in <[_; 2]>::from(tokio::join!(client.next(), server.next())) {
+            assert!(
+                matches!(event, Some(PeerEvent::Connected { .. })),
+                "{event:?}"
+            );
+        }
+        (client, server)
+    }
+
+    #[tokio::test]
+    async fn are_life_where_the_socket_is_named() {
+        let (mut client, mut server) = greeted(wrapped).await;
+        let began = Instant::now();
+        client.send(vec![7; LENGTH].into()).await.unwrap();
+        let receiving = async {
+            loop {
+                match server.next().await.unwrap() {
+                    PeerEvent::Message(message) => return message,
+                    event => assert!(!event.is_terminal(), "{event}"),
+                }
+            }
+        };
+        let message = tokio::select! {
+            message = receiving => message,
+            end = terminal(&mut client) => panic!("the client: {end}"),
+        };
+        assert_eq!(message.len(), LENGTH);
+        assert!(began.elapsed() > secs(7), "{:?}", began.elapsed());
+    }
+
+    /// Nobody blames the client's application: nobody can see what it does.
+    #[tokio::test]
+    async fn are_silence_without_a_diagnosis_where_it_is_not_named() {
+        let (mut client, mut server) = greeted(Heartbeat::new).await;
+        client.send(vec![7; LENGTH].into()).await.unwrap();
+        let end = tokio::select! {
+            end = terminal(&mut server) => end,
+            end = terminal(&mut client) => panic!("the client: {end}"),
+        };
+        let PeerEvent::Dead(death) = end else {
+            panic!("{end}")
+        };
+        assert_eq!(death.cause, Cause::Silent);
+        assert_eq!(death.diagnosis, Diagnosis::Unknown);
+    }
+}
+
 // On Windows socket2 reads no keepalive back.
 #[cfg(not(windows))]
 mod safety_net {
@@ -177,36 +287,56 @@ async fn terminal(heartbeat: &mut Heartbeat<Tls>) -> PeerEvent<bytes::Bytes> {
     }
 }
 
-/// Client and server after the handshake, with a certificate made for it.
+/// Client and server after the handshake.
 async fn connected() -> (Tls, Tls) {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let certificate = made.cert.der().clone();
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let mut trusted = RootCertStore::empty();
-    trusted.add(certificate.clone()).unwrap();
-    let server = ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
-        .unwrap();
-    let client = ClientConfig::builder()
-        .with_root_certificates(trusted)
-        .with_no_client_auth();
+    let (client, server) = pair().await;
+    Parties::new().connect(client, server).await
+}
 
+async fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let connecting = async {
-        let stream = TcpStream::connect(address).await.unwrap();
+    let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
+    (ours.unwrap(), theirs.unwrap().0)
+}
+
+/// What both know of certificates: one was made for the server.
+struct Parties {
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+    trusted: Arc<RootCertStore>,
+}
+
+impl Parties {
+    fn new() -> Self {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let certificate = made.cert.der().clone();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let mut trusted = RootCertStore::empty();
+        trusted.add(certificate.clone()).unwrap();
+        Self {
+            certificate,
+            key,
+            trusted: trusted.into(),
+        }
+    }
+
+    async fn connect(self, client: TcpStream, server: TcpStream) -> (Tls, Tls) {
+        let acceptor = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![self.certificate.clone()], self.key.clone_key());
+        let accepting = TlsAcceptor::from(Arc::new(acceptor.unwrap())).accept(server);
+        let (client, server) = tokio::join!(self.begin(client), accepting);
+        (client, server.unwrap().into())
+    }
+
+    /// A client without a certificate.
+    async fn begin(&self, client: TcpStream) -> Tls {
+        let config = ClientConfig::builder()
+            .with_root_certificates(self.trusted.clone())
+            .with_no_client_auth();
         let name = ServerName::try_from("localhost").unwrap();
-        let connector = TlsConnector::from(Arc::new(client));
-        connector.connect(name, stream).await.unwrap()
-    };
-    let accepting = async {
-        let (stream, _) = listener.accept().await.unwrap();
-        TlsAcceptor::from(Arc::new(server))
-            .accept(stream)
-            .await
-            .unwrap()
-    };
-    let (client, server) = tokio::join!(connecting, accepting);
-    (client.into(), server.into())
+        let connector = TlsConnector::from(Arc::new(config));
+        connector.connect(name, client).await.unwrap().into()
+    }
 }

@@ -64,8 +64,8 @@ pub enum ProtocolError {
     /// something that sends back what we send.
     #[error("connected to ourselves")]
     Loop,
-    /// The application's own codec can't read what arrived, and names none of
-    /// the others.
+    /// The application's own codec, or a layer below such as TLS, can't read what arrived,
+    /// and names none of the others.
     #[error("the codec can't read it")]
     Undecodable,
 }

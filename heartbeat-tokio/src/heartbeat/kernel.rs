@@ -65,6 +65,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if let Some((arrived, ago)) = arrived {
             if arrived > 0 && arrived >= self.judge.monitor().bytes_wanted(now) {
                 self.judge.tell_at(before(now, ago), Monitor::handle_bytes);
+                if C::HELLO {
+                    // The peer's pings wait behind these bytes.
+                    self.judge.tell(Monitor::handle_backlog);
+                }
             }
         }
     }

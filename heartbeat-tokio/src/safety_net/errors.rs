@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind};
 
-use heartbeat_core::End;
+use heartbeat_core::{End, ProtocolError};
 
 /// How a transport that failed with this error has ended: what to tell
 /// [`Monitor::handle_end`](heartbeat_core::Monitor::handle_end).
@@ -15,6 +15,7 @@ use heartbeat_core::End;
 /// | `EHOSTUNREACH`, `EHOSTDOWN`, `ENETUNREACH`, `ENETDOWN` | [`End::Unreachable`] |
 /// | `WSAEHOSTUNREACH`, `WSAEHOSTDOWN`, `WSAENETUNREACH`, `WSAENETDOWN` | [`End::Unreachable`] |
 /// | `EPIPE`; [`UnexpectedEof`](ErrorKind::UnexpectedEof) | [`End::Eof`] |
+/// | [`InvalidData`](ErrorKind::InvalidData): a layer in between, such as TLS, can't read the peer's bytes, or was told of an alert | [`End::Protocol`], [`Undecodable`](ProtocolError::Undecodable) |
 /// | any other | [`End::Io`] |
 ///
 /// `EPIPE` is what a writer meets where a reader meets the end: the peer has closed.
@@ -53,6 +54,7 @@ pub fn end_of(error: &io::Error) -> End {
             End::Unreachable
         }
         ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof => End::Eof,
+        ErrorKind::InvalidData => End::Protocol(ProtocolError::Undecodable),
         _ => End::Io,
     }
 }

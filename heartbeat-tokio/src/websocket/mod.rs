@@ -51,6 +51,10 @@
 //! ([`Evidence::AnyBytes`](crate::Evidence::AnyBytes)), on Linux and Android, and where the
 //! socket is known. Elsewhere a message must arrive within the detection time.
 //!
+//! A ping of ours waits behind a long message of ours. With the other beats, and under the
+//! same conditions, the peer's kernel taking that message is a sign of life too. Elsewhere
+//! it must have left within the detection time.
+//!
 //! The socket is known below a `WebSocketStream` over a `TcpStream` or a plain
 //! `MaybeTlsStream`, and with axum if its [`TcpSocket`] is given. Anywhere else,
 //! [`with_socket`](Heartbeat::with_socket) says where it is.

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use heartbeat_core::{Config, Diagnosis, End};
+use heartbeat_core::{Config, Diagnosis, End, ProtocolError};
 use heartbeat_tokio::safety_net::{
     Latch, Liveness, Outcome, SafetyNet, SafetyNetError, TcpInfo, check, end_of, sweep,
 };
@@ -982,7 +982,10 @@ fn errors_mean_these_ends() {
         (ErrorKind::NetworkUnreachable, End::Unreachable),
         (ErrorKind::NetworkDown, End::Unreachable),
         (ErrorKind::UnexpectedEof, End::Eof),
-        (ErrorKind::InvalidData, End::Io),
+        (
+            ErrorKind::InvalidData,
+            End::Protocol(ProtocolError::Undecodable),
+        ),
         (ErrorKind::WriteZero, End::Io),
         (ErrorKind::PermissionDenied, End::Io),
     ];

@@ -221,6 +221,7 @@ async fn a_windows_chat_has_native_members_and_says_what_it_cant_do() {
     ];
     let mut chat = Program::start("chat.exe", &options);
     chat.wait_for(&http_text).await;
+    chat.wait_for("has come").await; // the bot
 
     let stream = TcpStream::connect(tcp).await.unwrap();
     let mut member = Heartbeat::<_, Postcard<Message>>::typed(stream, patient());
@@ -249,7 +250,7 @@ async fn a_windows_chat_has_native_members_and_says_what_it_cant_do() {
     member.send(ask(1, Deed::Freeze)).await.unwrap();
     said(&mut member, "no signal that stops a process").await;
     member.send(ask(1, Deed::Kill)).await.unwrap();
-    said(&mut member, "closed without goodbye").await;
+    said(&mut member, "closed without a goodbye").await;
     member.close().await.unwrap();
 }
 

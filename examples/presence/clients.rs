@@ -3,13 +3,16 @@
 //! This module decides where a client tries next. A SIGTERM has all of them say goodbye, and
 //! a SIGUSR1 has them move to the next gateway without a word.
 
-use std::{error::Error, io, net::SocketAddr, time::Duration};
+use std::{error::Error, io, net::SocketAddr, pin::Pin, time::Duration};
 
 use clap::Args;
-use futures::{SinkExt, StreamExt};
+use futures::{Sink, SinkExt, Stream, StreamExt};
 use heartbeat_examples::{arguments::duration, process};
-use heartbeat_tokio::{Backoff, Config, Heartbeat, PeerEvent, Postcard, Reconnect};
+use heartbeat_tokio::{
+    Backoff, Config, Heartbeat, PeerEvent, Reconnect, SendError, websocket::OwnFrames,
+};
 use tokio::{net::TcpStream, sync::watch, task::JoinSet, time::sleep};
+use tokio_tungstenite::client_async;
 
 use crate::{
     Timings,
@@ -21,6 +24,9 @@ pub struct Options {
     /// Where the gateways are
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',', required = true)]
     gateways: Vec<SocketAddr>,
+    /// Connect over WebSockets, where the pages are
+    #[arg(long)]
+    websocket: bool,
     /// So many users
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     users: usize,
@@ -122,12 +128,10 @@ async fn client(
     let mut connections = Reconnect::owning(backoff, async move || {
         let address = gateways[next % gateways.len()];
         next += 1;
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        io::Result::Ok(Heartbeat::typed(stream, config))
+        connect(address, options.websocket, config).await
     });
     loop {
-        let mut gateway: Heartbeat<TcpStream, Postcard<Message>> = connections.connect().await;
+        let mut gateway = connections.connect().await;
         let join = Message::Join {
             user: user.clone(),
             shows: false,
@@ -165,4 +169,25 @@ async fn client(
             how,
         });
     }
+}
+
+/// A connection to a gateway, over either. Dropped, it ends without a word.
+trait Peer: Stream<Item = PeerEvent<Message>> + Sink<Message, Error = SendError> + Send {}
+
+impl<T: Stream<Item = PeerEvent<Message>> + Sink<Message, Error = SendError> + Send> Peer for T {}
+
+async fn connect(
+    address: SocketAddr,
+    websocket: bool,
+    config: Config,
+) -> io::Result<Pin<Box<dyn Peer>>> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    if !websocket {
+        return Ok(Box::pin(Heartbeat::typed(stream, config)));
+    }
+    let url = format!("ws://{address}/socket");
+    let (socket, _) = client_async(url, stream).await.map_err(io::Error::other)?;
+    let frames = OwnFrames::typed();
+    Ok(Box::pin(Heartbeat::websocket_with(socket, frames, config)))
 }

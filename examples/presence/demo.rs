@@ -43,7 +43,13 @@ pub async fn run(options: Options) -> Result<(), Box<dyn Error>> {
         let prefix = format!("{}-", gateway_name(number));
         let mut order = addresses.clone();
         order.rotate_left(number);
-        clients.push(users(&order, &prefix, options.users, options.timings)?);
+        clients.push(users(
+            &order,
+            false,
+            &prefix,
+            options.users,
+            options.timings,
+        )?);
         let process = clients.last().map_or(0, Member::id);
         lines.push(format!("users {prefix}*: process {process}"));
     }
@@ -64,19 +70,19 @@ pub fn gateway_name(number: usize) -> String {
     char::from(b'a' + letter).to_string()
 }
 
-/// A gateway as a process; `at` is where it was before.
+/// A gateway as a process; `at` is where it was before, for clients and for pages.
 pub fn gateway(
     through: &[&str],
     redis: &str,
     name: &str,
     timings: Timings,
-    at: Option<SocketAddr>,
+    at: Option<[SocketAddr; 2]>,
 ) -> std::io::Result<Member> {
     let mut arguments = ["gateway", "--json", "--redis", redis, "--name", name]
         .map(str::to_owned)
         .to_vec();
-    if let Some(at) = at {
-        arguments.extend(["--tcp".into(), at.to_string()]);
+    if let Some([tcp, http]) = at {
+        arguments.extend([format!("--tcp={tcp}"), format!("--http={http}")]);
     }
     arguments.extend(timings.arguments());
     Member::start(through, &arguments)
@@ -85,6 +91,7 @@ pub fn gateway(
 /// Users as a process, which try the gateways in this order.
 pub fn users(
     gateways: &[SocketAddr],
+    websocket: bool,
     prefix: &str,
     number: usize,
     timings: Timings,
@@ -93,6 +100,9 @@ pub fn users(
     let mut arguments = ["clients", "--json", "--gateways", &gateways.join(",")]
         .map(str::to_owned)
         .to_vec();
+    if websocket {
+        arguments.push("--websocket".into());
+    }
     arguments.extend(["--prefix".into(), prefix.into()]);
     arguments.extend(["--users".into(), number.to_string()]);
     arguments.extend(timings.arguments());

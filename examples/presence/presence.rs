@@ -23,7 +23,7 @@
 
 mod fleet;
 mod keeper;
-mod local;
+pub(crate) mod local; // a model of the tests has it too
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -33,8 +33,7 @@ use std::{
 
 use metrics::{counter, gauge};
 use redis::{
-    AsyncConnectionConfig, Client, ErrorKind, RedisError, RedisResult,
-    aio::MultiplexedConnection,
+    AsyncConnectionConfig, Client, ErrorKind, RedisError, RedisResult, aio::MultiplexedConnection,
 };
 use tokio::{
     sync::{Notify, watch},

@@ -3,10 +3,12 @@
 use std::{
     error::Error,
     io::{IsTerminal, stdout},
+    pin::pin,
     time::Duration,
 };
 
 use clap::Args;
+use futures::{StreamExt, stream};
 use heartbeat_examples::process;
 use tokio::time::interval;
 
@@ -49,11 +51,15 @@ pub async fn show(store: redis::Client, promises: Vec<String>) {
         promises,
         ..View::default()
     };
-    let (mut rosters, mut news) = (Fleet::new(store.clone()), Fleet::new(store));
+    let mut rosters = Fleet::new(store.clone());
+    // As a stream, so that a tick doesn't interrupt what waits for news.
+    let mut news = pin!(stream::unfold(Fleet::new(store), async |mut fleet| {
+        Some((fleet.next().await, fleet))
+    }));
     let mut each = interval(Duration::from_secs(1));
     loop {
         tokio::select! {
-            told = news.next() => if let Ok(told) = told {
+            Some(told) = news.next() => if let Ok(told) = told {
                 view.news.insert(0, told.to_string());
                 view.news.truncate(12);
             },

@@ -49,12 +49,6 @@ impl Clock {
         }
     }
 
-    /// It is on another machine from now on.
-    #[cfg(feature = "testkit")]
-    pub(crate) fn move_to(&mut self, machine: &'static Machine) {
-        self.machine = machine;
-    }
-
     pub(crate) fn now(self) -> Instant {
         let elapsed = self.origin.elapsed().as_micros();
         let elapsed = u64::try_from(elapsed).unwrap_or(u64::MAX);
@@ -73,10 +67,11 @@ fn remainder(duration: Duration) -> Duration {
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
 }
 
-/// A `Sleep` that is made when it is first needed and moved as seldom as
+/// The clock, and a `Sleep` that is made when it is first needed and moved as seldom as
 /// possible.
 #[derive(Debug)]
 pub(crate) struct Timer {
+    clock: Clock,
     /// It isn't moved away by less than this. Moving it costs a fraction of
     /// what a wake-up in vain does, but more than nothing. Microseconds.
     step: u64,
@@ -93,21 +88,19 @@ pub(crate) struct Timer {
     alarm: Option<Alarm>,
     /// For how long that had slept when this was served last. Microseconds.
     slept: u64,
-    machine: &'static Machine,
 }
 
 impl Timer {
-    pub(crate) fn with_step(step: Duration) -> Self {
-        let machine = Machine::local();
+    pub(crate) fn with_step(clock: Clock, step: Duration) -> Self {
         Self {
+            clock,
             step: u64::try_from(step.as_micros()).unwrap_or(u64::MAX),
             runtime: Handle::try_current().ok(),
             sleep: None,
             armed: None,
             waker: None,
             alarm: None,
-            slept: machine.slept(),
-            machine,
+            slept: clock.machine.slept(),
         }
     }
 
@@ -115,8 +108,13 @@ impl Timer {
     #[cfg(feature = "testkit")]
     pub(crate) fn move_to(&mut self, machine: &'static Machine) {
         debug_assert!(self.alarm.is_none(), "it is new");
-        self.machine = machine;
+        self.clock.machine = machine;
         self.served();
+    }
+
+    #[inline]
+    pub(crate) fn now(&self) -> Instant {
+        self.clock.now()
     }
 
     /// It is this runtime's from now on, and has to be armed again.
@@ -140,7 +138,7 @@ impl Timer {
     /// late.
     #[inline]
     fn has_slept(&self) -> bool {
-        self.machine.slept() != self.slept
+        self.clock.machine.slept() != self.slept
     }
 
     /// Whether it fires at `deadline` or a little earlier, and wakes this task.
@@ -169,12 +167,7 @@ impl Timer {
 
     /// Makes sure that the task wakes up at `deadline`, or earlier. `false`
     /// if that is over already.
-    pub(crate) fn arm(
-        &mut self,
-        clock: Clock,
-        deadline: Option<Instant>,
-        cx: &mut Context<'_>,
-    ) -> bool {
+    pub(crate) fn arm(&mut self, deadline: Option<Instant>, cx: &mut Context<'_>) -> bool {
         let Some(deadline) = deadline else {
             return true;
         };
@@ -184,7 +177,7 @@ impl Timer {
         let early_enough = self.is_armed_before(deadline) && !self.has_slept();
         let same_waker = self.wakes(cx);
         // A deadline beyond the runtime's clock is never.
-        let Some(at) = clock.at(deadline) else {
+        let Some(at) = self.clock.at(deadline) else {
             return true;
         };
         let sleep = match &mut self.sleep {
@@ -205,7 +198,7 @@ impl Timer {
             self.waker = Some(cx.waker().clone());
             match &mut self.alarm {
                 Some(alarm) => alarm.set(cx.waker().clone()),
-                none => *none = Some(self.machine.alarm(cx.waker().clone())),
+                none => *none = Some(self.clock.machine.alarm(cx.waker().clone())),
             }
         }
         // Without the cooperative budget: a poll that it refused would leave
@@ -216,11 +209,11 @@ impl Timer {
     }
 
     /// Makes sure that it has fired by `deadline`, and leaves alone whom it wakes.
-    pub(crate) fn advance(&mut self, clock: Clock, deadline: Instant) {
+    pub(crate) fn advance(&mut self, deadline: Instant) {
         if self.armed.is_some_and(|armed| armed <= deadline) {
             return;
         }
-        let Some(at) = clock.at(deadline) else {
+        let Some(at) = self.clock.at(deadline) else {
             return;
         };
         let runtime = self.runtime.as_ref();
@@ -236,7 +229,7 @@ impl Timer {
     /// The timer was served; its next deadline is a new one.
     pub(crate) fn served(&mut self) {
         self.armed = None;
-        self.slept = self.machine.slept();
+        self.slept = self.clock.machine.slept();
     }
 }
 
@@ -267,27 +260,27 @@ mod tests {
     #[tokio::test]
     async fn lesson_50_one_timer_a_connection_and_no_work_for_a_deadline_that_moves_away() {
         let clock = Clock::start();
-        let mut timer = Timer::with_step(Duration::from_secs(10));
+        let mut timer = Timer::with_step(clock, Duration::from_secs(10));
         let cx = &mut Context::from_waker(Waker::noop());
         let at = |seconds| Some(Instant::ORIGIN + Duration::from_secs(seconds));
         assert!(timer.sleep.is_none(), "it is made when it is needed");
 
-        assert!(timer.arm(clock, at(100), cx));
+        assert!(timer.arm(at(100), cx));
         let sleep = |timer: &Timer| {
             let sleep = timer.sleep.as_ref().unwrap();
             (std::ptr::from_ref::<Sleep>(sleep), sleep.deadline())
         };
         let first = sleep(&timer);
         for later in 101..110 {
-            assert!(timer.arm(clock, at(later), cx));
+            assert!(timer.arm(at(later), cx));
             assert_eq!(sleep(&timer), first);
         }
-        assert!(timer.arm(clock, at(50), cx));
+        assert!(timer.arm(at(50), cx));
         let closer = sleep(&timer);
         assert_eq!(closer.0, first.0);
         assert_eq!(first.1 - closer.1, Duration::from_secs(50));
         // But once that saves a wake-up in vain, it is moved.
-        assert!(timer.arm(clock, at(60), cx));
+        assert!(timer.arm(at(60), cx));
         let later = sleep(&timer);
         assert_eq!(later.0, first.0);
         assert_eq!(later.1 - closer.1, Duration::from_secs(10));

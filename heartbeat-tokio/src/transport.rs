@@ -244,8 +244,9 @@ pub trait Transport<S>: Protocol {
     /// Reads once. Zero bytes are the end of the stream.
     fn poll_read(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>>;
 
-    /// Takes a message out, if a whole one comes next. A small message that is moved
-    /// through a frame and a result costs half of a feed.
+    /// Takes a message out, if a whole one comes next and that can be told at once; if not,
+    /// [`next_frame`](Self::next_frame) does. A small message that is moved through a frame
+    /// and a result costs half of a feed.
     #[inline]
     fn next_message(&mut self) -> Option<Self::Message> {
         None

@@ -66,7 +66,7 @@ fn a_stopped_process_is_found_silent_in_time() {
         assert!(death.silent_for >= ms(800), "{death}: too early");
         // More is measured if bytes were on their way when it was stopped.
         assert!(silent_before + measured >= ms(800));
-        measured
+        (measured, peer)
     });
     assert_within(ms(800), "stopped", &measured);
 }
@@ -86,7 +86,7 @@ fn a_killed_process_is_found_at_once() {
             panic!("{end:?}");
         };
         assert!(matches!(death.cause, Cause::Eof | Cause::Reset), "{death}");
-        measured
+        (measured, peer)
     });
     assert_within(ms(0), "killed", &measured);
 }
@@ -104,7 +104,7 @@ fn a_goodbye_is_no_death() {
         assert_eq!(end, PeerEvent::Closed { reason });
         // The process saw it as a goodbye of its own.
         assert!(peer.process.wait().unwrap().success());
-        Duration::ZERO
+        (Duration::ZERO, peer)
     });
 }
 
@@ -142,7 +142,7 @@ fn a_process_that_is_stopped_while_we_send_is_found_in_time() {
         #[cfg(target_os = "linux")]
         assert_eq!(death.diagnosis, Diagnosis::PeerNotReading, "{death}");
         assert_eq!(peer.end().await, PeerEvent::Dead(death));
-        measured
+        (measured, peer)
     });
     assert_within(ms(800), "stopped while we send", &measured);
 }
@@ -200,10 +200,11 @@ struct Measured {
     machine: Duration,
 }
 
-/// Runs it for `count` phases of an interval, all at once, in a task each.
+/// Runs it for `count` phases of an interval, all at once, in a task each. The peers are
+/// kept until all have measured: to wait for the end of a process blocks the runtime.
 fn runs<F>(count: u32, run: impl Fn(Duration) -> F) -> Measured
 where
-    F: Future<Output = Duration> + 'static,
+    F: Future<Output = (Duration, Peer)> + 'static,
 {
     let _alone = alone();
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
@@ -216,10 +217,11 @@ where
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         let witness = scope.spawn(|| lateness(&done));
-        let times = tasks.block_on(&runtime, all);
+        let ended = tasks.block_on(&runtime, all);
         done.store(true, Ordering::Relaxed);
+        let (times, _peers): (_, Vec<Peer>) = ended.unwrap().unwrap().into_iter().unzip();
         Measured {
-            times: times.unwrap().unwrap(),
+            times,
             machine: witness.join().unwrap(),
         }
     })

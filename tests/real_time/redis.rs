@@ -283,6 +283,29 @@ async fn a_server_that_works_on_a_command_lives() {
     assert!(!redis.events.iter().any(suspected), "{:?}", redis.events);
 }
 
+/// Nothing shows that it hangs, because its kernel lives; and that tells its end.
+#[tokio::test]
+async fn a_server_that_is_stopped_while_it_works_on_a_command_is_found_by_its_end_only() {
+    let Some((server, mut redis)) = visit(quick(), &[]).await else {
+        return;
+    };
+    redis
+        .peer
+        .send(command(["BLPOP", "nothing", "60"]))
+        .await
+        .unwrap();
+    server.process.stop().unwrap();
+    // Twice as long as a death takes.
+    redis.go_on_for(ms(1600)).await;
+    assert_eq!(redis.peer.status().peer.state, State::Occupied);
+
+    let killed = Instant::now();
+    server.process.kill().unwrap();
+    let death = redis.until_dead().await;
+    assert!(is_cut_off(&death.cause), "{death}");
+    assert!(killed.elapsed() <= SLACK, "{:?}", killed.elapsed());
+}
+
 #[tokio::test]
 async fn a_protocol_that_the_codec_does_not_speak_is_not_begun() {
     let mut codec = Resp::default();

@@ -1,8 +1,9 @@
 //! A peer that lives is never declared dead: in virtual time.
 
-use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
-use heartbeat_tests::{all_events, by_peer, ms, notable, quick, secs, slow_line, wrapped};
+use heartbeat_tests::{
+    all_events, by_peer, ms, notable, quick, scripted::filler, secs, slow_line, wrapped,
+};
 use heartbeat_tokio::{Cause, CloseReason, Config, Heartbeat, PeerEvent};
 use tokio::time::Instant;
 
@@ -81,7 +82,7 @@ async fn while_it_sends_one_large_frame_slowly() {
     let (ours, theirs) = slow_line(64 * 1024, 2 << 20);
     let mut sender = Heartbeat::new(ours, config);
     let mut receiver = Heartbeat::new(theirs, config);
-    let payload: Bytes = (0..64 * MIB).map(|n| (n * 31 % 251) as u8).collect();
+    let payload = filler(0, 64 * MIB);
     let expected = payload.clone();
 
     let start = Instant::now();

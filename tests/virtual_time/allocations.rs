@@ -14,7 +14,7 @@ use heartbeat_tests::{
 use heartbeat_tokio::{Config, PeerEvent};
 use tokio::time::timeout;
 
-const MESSAGES: usize = 2_000;
+const MESSAGES: usize = 1_000;
 
 /// Below 64 KiB, headers included.
 const SIZES: [usize; 12] = [

@@ -22,7 +22,9 @@ use heartbeat_core::{Cause, Control, GoodbyeCode, NoDetail, Nonce};
 use heartbeat_tests::{
     all_events, by_peer, data_frame,
     drive::{Command, Drive, Inline, Spawned},
-    framed, is_cut_off, ms, quick, secs,
+    framed, is_cut_off, ms, quick,
+    scripted::filler,
+    secs,
 };
 use heartbeat_tokio::{Config, Evidence, Heartbeat, PeerEvent, ProtocolError, safety_net};
 use tokio::{
@@ -183,7 +185,7 @@ enum End {
     Stuck,
 }
 
-const ENDS: [End; 13] = [
+const ENDS: [End; 14] = [
     End::Goodbye,
     End::Eof,
     End::EofWithinAFrame,
@@ -191,6 +193,8 @@ const ENDS: [End; 13] = [
     End::Error(io::ErrorKind::TimedOut, Cause::TimedOut),
     End::Error(io::ErrorKind::HostUnreachable, Cause::Unreachable),
     End::Error(io::ErrorKind::Other, Cause::Io),
+    // The same as to a writer.
+    End::Error(io::ErrorKind::BrokenPipe, Cause::Eof),
     End::WriteError(io::ErrorKind::BrokenPipe, Cause::Eof),
     End::WriteError(io::ErrorKind::ConnectionReset, Cause::Reset),
     End::Rubbish,
@@ -313,7 +317,7 @@ fn bytes_of(sizes: &[usize], last: &[u8]) -> Vec<u8> {
 }
 
 fn message(number: usize, size: usize) -> Vec<u8> {
-    (0..size).map(|at| (at * 7 + number) as u8).collect()
+    filler(number, size).into()
 }
 
 fn control(control: Control) -> Vec<u8> {

@@ -141,16 +141,14 @@ fn is_goodbye(words: &str) -> bool {
 
 /// Drops frames and joins pieces as long as any two differ.
 fn smallest(mut case: Case) -> Case {
-    let differs = |case: &Case| {
-        let only = std::slice::from_ref(case);
-        let mut judged = stranger(only).into_iter().zip(page(only));
-        judged
-            .any(|(theirs, page)| compare(case, &theirs).is_err() || agree(&theirs, &page).is_err())
-    };
     'again: loop {
-        for smaller in case.smaller() {
-            if differs(&smaller) {
-                case = smaller;
+        for batch in case.smaller().chunks(BATCH) {
+            let judged = stranger(batch).into_iter().zip(page(batch));
+            let differs = batch.iter().zip(judged).find(|(case, (theirs, page))| {
+                compare(case, theirs).is_err() || agree(theirs, page).is_err()
+            });
+            if let Some((smaller, _)) = differs {
+                case = smaller.clone();
                 continue 'again;
             }
         }

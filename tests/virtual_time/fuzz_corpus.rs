@@ -36,7 +36,7 @@ fn saved_inputs_hold() {
 
 #[test]
 fn changed_inputs_hold() {
-    let cases = std::env::var("HEARTBEAT_CASES").map_or(few_or_all(200, 2_000), |text| {
+    let cases = std::env::var("HEARTBEAT_CASES").map_or(few_or_all(200, 1_000), |text| {
         text.parse().expect("a number")
     });
     let mut dice = SmallRng::seed_from_u64(1);

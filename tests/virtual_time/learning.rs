@@ -16,11 +16,12 @@ use std::{
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
+    thread,
     time::Duration,
 };
 
 use futures::StreamExt;
-use heartbeat_core::{IntervalSearch, SearchOutcome};
+use heartbeat_core::{IntervalSearch, SearchMethod, SearchOutcome};
 use heartbeat_tests::{example, ms, secs};
 use heartbeat_tokio::{
     Backoff, Cause, Config, Death, Heartbeat, IntervalFile, IntervalFileError, Learner, PeerEvent,
@@ -28,7 +29,7 @@ use heartbeat_tokio::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex},
-    time::{Instant, sleep, timeout},
+    time::{Instant, Sleep, sleep, sleep_until, timeout},
 };
 
 const MINUTE: Duration = secs(60);
@@ -46,6 +47,8 @@ struct Facts {
     /// Seconds.
     nat_timeout: AtomicU64,
     is_down: AtomicBool,
+    /// It tells the client that it forgets.
+    closes: AtomicBool,
     /// The server asks as often as it likes.
     is_restless: AtomicBool,
     connections: AtomicU32,
@@ -79,6 +82,7 @@ impl World {
             world: self.clone(),
             passed_at: Instant::now(),
             has_forgotten: false,
+            forgets_at: None,
         })
     }
 }
@@ -102,6 +106,8 @@ struct Nat {
     world: World,
     passed_at: Instant,
     has_forgotten: bool,
+    /// Where that is told.
+    forgets_at: Option<Pin<Box<Sleep>>>,
 }
 
 impl Nat {
@@ -118,8 +124,20 @@ impl AsyncRead for Nat {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let closes = self.world.0.closes.load(Relaxed);
         if self.forgets() {
-            return Poll::Pending;
+            return if closes {
+                Poll::Ready(Ok(()))
+            } else {
+                Poll::Pending
+            };
+        }
+        if closes {
+            let end = self.passed_at + self.world.timeout();
+            let mut sleep = Box::pin(sleep_until(end));
+            // It is over later than now.
+            let _ = sleep.as_mut().poll(cx);
+            self.forgets_at = Some(sleep);
         }
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if !buffer.filled().is_empty() {
@@ -349,6 +367,54 @@ async fn another_network_begins_with_what_is_known_of_it() {
     prober.abort();
 }
 
+/// Its connection belongs to the network that was left, and is lost with it.
+#[tokio::test(start_paused = true)]
+async fn a_network_that_changes_during_an_attempt_teaches_nothing_of_the_next() {
+    let world = World::new(120 * MINUTE);
+    let learner = Learner::new(search());
+    learner.learn(SearchOutcome::Answered { idle: 20 * MINUTE });
+    let prober = tokio::spawn(probing(world.clone(), learner.clone()));
+    sleep(10 * MINUTE).await;
+    let mut work = search();
+    work.learn(SearchOutcome::Answered { idle: 60 * MINUTE });
+    work.learn(SearchOutcome::Lost { idle: 62 * MINUTE });
+    assert_eq!(work.next(), None, "there is nothing left to try");
+    learner.change_network(work);
+    // What was connected is forgotten at once, and new connections succeed.
+    world.set_timeout(ms(0));
+    sleep(120 * MINUTE).await;
+    assert_eq!(learner.search(), work);
+    assert_eq!(world.0.connections.load(Relaxed), 1);
+
+    // The same where nothing is known of the next, and its first attempt begins at once.
+    world.set_timeout(120 * MINUTE);
+    learner.learn(SearchOutcome::NetworkChanged);
+    sleep(2 * MINUTE).await;
+    assert!(learner.interval() > secs(30), "{:?}", learner.search());
+    prober.abort();
+}
+
+/// It does so before half of what the longest attempts wait for.
+#[tokio::test(start_paused = true)]
+async fn a_proxy_that_closes_idle_connections_is_learned_by_every_method() {
+    let steps = SearchMethod::Step(5 * MINUTE);
+    let methods = [SearchMethod::Binary, SearchMethod::Composite, steps];
+    for method in methods {
+        let world = World::new(7 * MINUTE);
+        world.0.closes.store(true, Relaxed);
+        let learner = Learner::new(search().method(method));
+        let prober = tokio::spawn(probing(world.clone(), learner.clone()));
+        sleep(180 * MINUTE).await;
+        let safe = learner.interval();
+        assert!(learner.search().lost().is_some(), "{method:?}: {safe:?}");
+        assert!(
+            safe > 5 * MINUTE && safe < 7 * MINUTE,
+            "{method:?}: {safe:?}"
+        );
+        prober.abort();
+    }
+}
+
 // ---- the interval of a connection ---------------------------------------------
 
 #[tokio::test(start_paused = true)]
@@ -459,6 +525,27 @@ fn a_corrupt_file_is_said_to_be_so_and_never_believed_blindly() {
         }
     }
     assert!(refused > whole.len(), "{refused}, {read}");
+}
+
+#[test]
+fn a_file_that_several_write_at_once_is_always_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("intervals.json");
+    thread::scope(|scope| {
+        for writer in 1..=4 {
+            let path = &path;
+            scope.spawn(move || {
+                let mut file = IntervalFile::empty(path);
+                for network in 0..60 * writer {
+                    file.remember(&network.to_string(), search());
+                    file.write().unwrap();
+                    IntervalFile::read(path).unwrap();
+                }
+            });
+        }
+    });
+    // Nothing else is left behind.
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
 #[test]

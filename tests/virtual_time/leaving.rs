@@ -316,6 +316,26 @@ async fn a_peer_whose_receiver_was_dropped_confirms_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_receiver_that_is_dropped_confirms_unless_a_message_waits_in_it() {
+    for waits in [false, true] {
+        let (mut ours, theirs) = pair(1024);
+        let theirs = theirs.spawn();
+        if waits {
+            ours.send("unheard".into()).await.unwrap();
+        }
+        assert!(timeout(ms(10), ours.next()).await.is_ok());
+        sleep(ms(10)).await;
+        drop(theirs.receiver);
+        let closed = timeout(secs(1), ours.close()).await.unwrap();
+        let expected = match waits {
+            true => Err(CloseError::Unconfirmed { unwritten: 0 }),
+            false => Ok(()),
+        };
+        assert_eq!(closed, expected, "{waits}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn leaving_after_the_peer_did_is_confirmed_if_there_was_nothing_to_lose() {
     for sends in [false, true] {
         let (mut ours, mut theirs) = pair(1024);

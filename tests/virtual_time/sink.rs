@@ -9,7 +9,7 @@ use std::sync::{
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use heartbeat_tests::{
-    RawPeer, all_events, data_frame, ms, notable, quick, secs, slow_line, wrapped,
+    RawPeer, all_events, data_frame, ms, notable, quick, scripted::filler, secs, slow_line, wrapped,
 };
 use heartbeat_tokio::{CloseReason, Config, Heartbeat, PeerEvent, SendError, State};
 use tokio::{
@@ -43,7 +43,7 @@ fn messages_up_to(longest: usize) -> Vec<Bytes> {
     let all = sizes.into_iter().chain(large).chain(sizes).chain([3; 3000]);
     all.filter(|&size| size <= longest)
         .enumerate()
-        .map(|(n, size)| (0..size).map(|i| (n * 7 + i * 13) as u8).collect())
+        .map(|(n, size)| filler(n, size))
         .collect()
 }
 
@@ -114,7 +114,7 @@ async fn every_message_arrives_over_tcp() {
 async fn every_split_of_a_stream_of_frames_into_reads_gives_the_same_messages() {
     let payloads: Vec<Bytes> = [3, 0, 1024, 5000, 70_000, 9, 2]
         .into_iter()
-        .map(|size| (0..size).map(|i| (size + i * 17) as u8).collect())
+        .map(|size| filler(size, size))
         .collect();
     let mut bytes = Vec::new();
     for payload in &payloads {

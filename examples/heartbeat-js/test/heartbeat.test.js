@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { Heartbeat } from "../heartbeat.js";
+import { Heartbeat, decode } from "../heartbeat.js";
 import { FakeSocket, HELLO, answers, listenTo, sleep, until } from "./fake.js";
 
 const PATIENT = { interval: 60_000, timeout: 1000, maxMissed: 3 };
@@ -307,4 +307,54 @@ test("a long message goes in parts, and beats go between them", async () => {
   const beats = frames.findIndex(({ type }) => type === "ping");
   assert.ok(beats > 0 && beats < frames.length - 1, `${beats} of ${frames.length}`);
   assert.equal(await server.close(), true);
+});
+
+test("a message that arrives in parts is life, and is answered by signs of life", async () => {
+  // Its answers wait behind the message.
+  const greets = (it, { type }) => type === "hello" && it.says({ ...HELLO, interval: 1e5 });
+  const { socket, server, told } = await connect(greets, QUICK);
+  const parts = 40;
+  const began = performance.now();
+  for (let number = 0; number < parts; number += 1) {
+    const length = number === 0 ? parts * 65_536 : undefined;
+    socket.says({ type: "part", length, body: new Uint8Array(65_536) });
+    await sleep(40);
+  }
+  assert.ok(performance.now() - began > 3 * server.detectionTime);
+  await until(() => told.includes("message"));
+  assert.ok(!told.includes("dead"), `${told}`);
+  const signs = socket.frames().filter(({ type }) => type === "alive").length;
+  assert.ok(signs >= 5, `${signs} signs of life`);
+  server.abort();
+});
+
+test("a question is no answer", async () => {
+  const socket = new FakeSocket((it, { type }) => type === "hello" && it.says(HELLO));
+  const server = new Heartbeat(socket, QUICK);
+  const asking = setInterval(() => socket.says({ type: "ping", nonce: new Uint8Array(8) }), 20);
+  const { type, cause } = await server.ended;
+  clearInterval(asking);
+  assert.deepEqual([type, cause], ["dead", "silent"]);
+});
+
+test("whoever finishes and leaves at once waits for the answer all the same", async () => {
+  const silent = (socket, frame) => frame.type !== "goodbye" && answers(socket, frame);
+  for (const [other, confirmed] of [[answers, true], [silent, false]]) {
+    const { socket, server } = await connect(other, { ...PATIENT, linger: 100 });
+    socket.bufferedAmount = 1e6;
+    assert.equal(server.finish(), true);
+    const left = server.close();
+    socket.bufferedAmount = 0;
+    assert.equal(await left, confirmed);
+  }
+});
+
+test("a detail is UTF-8, and is kept as it is", () => {
+  const goodbye = (...detail) => Uint8Array.of(4, 0, detail.length, ...detail);
+  for (const detail of ["", "é", "\ufffd", "\ufeffbye"]) {
+    assert.equal(decode(goodbye(...new TextEncoder().encode(detail))).detail, detail);
+  }
+  for (const detail of [[0xff], [0xc3], [0xed, 0xa0, 0x80], new Array(124).fill(0x20)]) {
+    assert.throws(() => decode(goodbye(...detail)), { kind: "Malformed" });
+  }
 });

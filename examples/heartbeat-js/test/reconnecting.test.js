@@ -40,8 +40,15 @@ const world = ({ up = true, timings = OPTIONS, ...options } = {}) => {
 /** What a browser's window is. */
 const withPage = (t) => {
   const page = new EventTarget();
-  globalThis.addEventListener = page.addEventListener.bind(page);
-  globalThis.removeEventListener = page.removeEventListener.bind(page);
+  const listeners = new Set();
+  globalThis.addEventListener = (type, act) => {
+    listeners.add(act);
+    page.addEventListener(type, act);
+  };
+  globalThis.removeEventListener = (type, act) => {
+    listeners.delete(act);
+    page.removeEventListener(type, act);
+  };
   globalThis.document = new EventTarget();
   t.after(() => {
     for (const name of ["addEventListener", "removeEventListener", "document"]) {
@@ -49,6 +56,7 @@ const withPage = (t) => {
     }
   });
   return {
+    listeners,
     happens: (type) => page.dispatchEvent(new Event(type)),
     document: (type) => globalThis.document.dispatchEvent(new Event(type)),
   };
@@ -311,6 +319,15 @@ test("whoever closes in a listener stops it", async () => {
     await sleep(60);
     assert.equal(sockets.length, 1, type);
   }
+});
+
+test("whoever has ended listens to the page no more", async (t) => {
+  const page = withPage(t);
+  const { server, told } = world();
+  await until(() => told.includes("connected"));
+  assert.ok(page.listeners.size > 0);
+  await server.close();
+  assert.equal(page.listeners.size, 0);
 });
 
 test("options that make no sense are refused", () => {

@@ -106,6 +106,9 @@ async fn gateway_stopped(fault: &'static str, options: Options) -> Outcome<Row> 
     stage
         .gateway_says(0, continued, "the lease is held")
         .await?;
+    if stage.counted(0, "presence_fenced_total").await? != "1" {
+        stage.amiss("not fenced once".into());
+    }
     let complete = "all are present once";
     stage
         .until_present(continued, complete, terms.refresh(), 60)
@@ -122,21 +125,22 @@ async fn gateway_stopped(fault: &'static str, options: Options) -> Outcome<Row> 
 async fn gateways_restarted(fault: &'static str, options: Options) -> Outcome<Row> {
     let mut stage = Stage::new(fault, &options).await?;
     let clients = stage.add_clients(&[0, 1, 2], "user", 60)?;
-    stage.settle(60).await?;
+    let pages = stage.add_pages(&[0, 1, 2], "page", 30)?;
+    stage.settle(90).await?;
     let terms = options.timings().terms();
     for number in 0..3 {
         let begun = Instant::now();
-        let at = stage.gateways[number].tcp;
+        let at = [stage.gateways[number].tcp, stage.gateways[number].http];
         stage.gateways[number].process.terminate().await?;
         stage.add_gateway(number, &[], Some(at)).await?;
         let complete = "after a restart all are present once";
         stage
-            .until_present(begun, complete, terms.grace(), 60)
+            .until_present(begun, complete, terms.grace(), 90)
             .await?;
         stage.announced_only(begun, &[], &[]);
         // All of its clients were told so; it had a third of them at least.
-        let ends = stage.ends(clients, begun);
-        if ends.len() < 20 || !ends.iter().all(|how| how.contains("restarting")) {
+        let ends = [stage.ends(clients, begun), stage.ends(pages, begun)].concat();
+        if ends.len() < 30 || !ends.iter().all(|how| how.contains("restarting")) {
             stage.amiss(format!("gateway {number}: {ends:?}"));
         }
     }
@@ -150,31 +154,45 @@ async fn clients_go(fault: &'static str, options: Options) -> Outcome<Row> {
     let leaving = stage.add_clients(&[2, 0, 1], "leaving", 1)?;
     let moving = stage.add_clients(&[0, 1, 2], "moving", 10)?;
     let shared = stage.add_clients(&[1], "shared", 1)?;
+    let pages = [
+        stage.add_pages(&[0, 1, 2], "page-frozen", 1)?,
+        stage.add_pages(&[1, 2, 0], "page-killed", 1)?,
+        stage.add_pages(&[2, 0, 1], "page-leaving", 1)?,
+    ];
     stage.add_clients(&[0, 1, 2], "user", 10)?;
-    stage.settle(24).await?;
+    stage.settle(27).await?;
     let other = stage.add_clients(&[2], "shared", 1)?;
     stage.until_connected(other).await?;
     let terms = options.timings().terms();
     let begun = Instant::now();
-    stage.clients[frozen].stop()?;
-    stage.clients[killed].kill().await?;
-    stage.clients[leaving].signal("TERM").await?;
+    for (frozen, killed, leaving) in [(frozen, killed, leaving), pages.into()] {
+        stage.clients[frozen].stop()?;
+        stage.clients[killed].kill().await?;
+        stage.clients[leaving].signal("TERM").await?;
+    }
     stage.clients[moving].signal("USR1").await?;
     // The same user has another connection.
     stage.clients[shared].signal("TERM").await?;
-    let said = "who says goodbye is offline";
-    stage
-        .until(begun, said, Duration::ZERO, Kind::Left, "leaving0")
-        .await?;
-    let gone = "who is killed is offline, without waiting for D";
     let at_once = terms.grace() + terms.look();
-    stage
-        .until(begun, gone, at_once, Kind::Left, "killed0")
-        .await?;
-    let silent = "who freezes is offline";
-    stage
-        .until(begun, silent, terms.client_offline(), Kind::Left, "frozen0")
-        .await?;
+    let (said, gone) = (
+        "who says goodbye is offline",
+        "who is killed is offline, without waiting for D",
+    );
+    let ends = [
+        (said, Duration::ZERO, "leaving0"),
+        (said, Duration::ZERO, "page-leaving0"),
+        (gone, at_once, "killed0"),
+        (gone, at_once, "page-killed0"),
+        ("who freezes is offline", terms.client_offline(), "frozen0"),
+        (
+            "a page that freezes is offline",
+            terms.client_offline(),
+            "page-frozen0",
+        ),
+    ];
+    for (what, promised, user) in ends {
+        stage.until(begun, what, promised, Kind::Left, user).await?;
+    }
     stage
         .until_present(
             begun,
@@ -183,7 +201,9 @@ async fn clients_go(fault: &'static str, options: Options) -> Outcome<Row> {
             21,
         )
         .await?;
-    stage.announced_only(begun, &[], &["frozen0", "killed0", "leaving0"]);
+    let mut left = ends.map(|(_, _, user)| user);
+    left.sort_unstable();
+    stage.announced_only(begun, &[], &left);
     if stage.ends(moving, begun).len() != 10 {
         stage.amiss("not all have moved".into());
     }
@@ -205,9 +225,10 @@ async fn redis_killed(fault: &'static str, options: Options) -> Outcome<Row> {
     stage.gateway_says(0, killed, "fenced").await?;
     let restarted = Instant::now();
     stage.redis.start_again().await?;
+    // Counted from when it answers: a busy machine starts it late.
     let complete = "presence is complete again";
     stage
-        .until_present(restarted, complete, terms.refresh(), 61)
+        .until_listed(Instant::now(), complete, terms.refresh(), 61)
         .await?;
     for number in 0..3 {
         stage
@@ -218,10 +239,15 @@ async fn redis_killed(fault: &'static str, options: Options) -> Outcome<Row> {
     if !ends.is_empty() {
         stage.amiss(format!("connections have ended: {ends:?}"));
     }
-    let offline = "who left meanwhile is offline";
-    let promised = terms.lease() + terms.look();
+    // A new store announces nobody for a lease.
+    let quiet = terms.lease() + terms.look();
+    let came = "who came meanwhile is announced";
     stage
-        .until(restarted, offline, promised, Kind::Left, "leaving0")
+        .until(restarted, came, quiet, Kind::Joined, "late0")
+        .await?;
+    let offline = "who left meanwhile is offline";
+    stage
+        .until(restarted, offline, quiet, Kind::Left, "leaving0")
         .await?;
     stage.announced_only(killed, &["late0"], &["leaving0"]);
     stage.finish().await
@@ -331,7 +357,7 @@ async fn cut(fault: &'static str, options: Options, network: Network) -> Outcome
     let (left, _stays) = stay(network.left.try_clone()?)?;
     let through = ["nsenter", &left];
     stage
-        .add_gateway(0, &through, Some((LEFT, 0).into()))
+        .add_gateway(0, &through, Some([(LEFT, 0).into(); 2]))
         .await?;
     stage.add_gateway(1, &[], None).await?;
     stage.add_gateway(2, &[], None).await?;

@@ -94,7 +94,7 @@ impl Stage {
         &mut self,
         number: usize,
         through: &[&str],
-        at: Option<SocketAddr>,
+        at: Option<[SocketAddr; 2]>,
     ) -> Outcome {
         let name = demo::gateway_name(number);
         let (redis, timings) = (self.redis.url(), self.timings());
@@ -118,7 +118,18 @@ impl Stage {
     /// Users who try these gateways, in a process of their own. Returns its number.
     pub fn add_clients(&mut self, at: &[usize], prefix: &str, users: usize) -> Outcome<usize> {
         let addresses: Vec<_> = at.iter().map(|number| self.gateways[*number].tcp).collect();
-        let clients = demo::users(&addresses, prefix, users, self.timings())?;
+        let clients = demo::users(&addresses, false, prefix, users, self.timings())?;
+        self.clients.push(clients);
+        Ok(self.clients.len() - 1)
+    }
+
+    /// The same over WebSockets.
+    pub fn add_pages(&mut self, at: &[usize], prefix: &str, users: usize) -> Outcome<usize> {
+        let addresses: Vec<_> = at
+            .iter()
+            .map(|number| self.gateways[*number].http)
+            .collect();
+        let clients = demo::users(&addresses, true, prefix, users, self.timings())?;
         self.clients.push(clients);
         Ok(self.clients.len() - 1)
     }
@@ -154,13 +165,36 @@ impl Stage {
         Ok(())
     }
 
-    /// Waits until so many users are present, each with one entry.
+    /// Waits until so many users are present, each with one entry, and announced.
     pub async fn until_present(
         &mut self,
         since: Instant,
         what: &'static str,
         promised: Duration,
         users: usize,
+    ) -> Outcome {
+        self.until_roster(since, what, promised, users, true).await
+    }
+
+    /// Waits until so many users are present, each with one entry. A new store announces
+    /// them later.
+    pub async fn until_listed(
+        &mut self,
+        since: Instant,
+        what: &'static str,
+        promised: Duration,
+        users: usize,
+    ) -> Outcome {
+        self.until_roster(since, what, promised, users, false).await
+    }
+
+    async fn until_roster(
+        &mut self,
+        since: Instant,
+        what: &'static str,
+        promised: Duration,
+        users: usize,
+        announced_too: bool,
     ) -> Outcome {
         let mut fleet = Fleet::new(self.store.clone());
         let limit = promised + self.options.tolerance + STARTS_WITHIN;
@@ -178,7 +212,7 @@ impl Stage {
                         |user| counts.contains_key(user) || roster.leaving.contains(user);
                     let agrees = announced.iter().all(is_there)
                         && counts.keys().all(|user| announced.contains(*user));
-                    if counts.len() == users && twice == 0 && agrees {
+                    if counts.len() == users && twice == 0 && (agrees || !announced_too) {
                         self.row.measured.push((what, promised, since.elapsed()));
                         return Ok(());
                     }
@@ -308,17 +342,21 @@ impl Stage {
                 // It was killed.
                 Err(_) => continue,
             };
-            let ghosts = metrics
-                .lines()
-                .find(|line| line.starts_with("presence_ghosts_total "));
-            if let Some(ghosts) = ghosts.filter(|line| !line.ends_with(" 0")) {
-                self.amiss(format!("gateway {number}: {ghosts}"));
-            }
-            if !metrics.contains("presence_lease 1") {
-                self.amiss(format!("gateway {number} has no lease"));
+            for right in ["presence_ghosts_total 0", "presence_lease 1"] {
+                if !metrics.lines().any(|line| line == right) {
+                    self.amiss(format!("gateway {number}: not {right}"));
+                }
             }
         }
         Ok(std::mem::take(&mut self.row))
+    }
+
+    /// What a gateway's metrics say.
+    pub async fn counted(&self, gateway: usize, metric: &str) -> Outcome<String> {
+        let metrics = self.metrics(gateway).await?;
+        let mut lines = metrics.lines().filter_map(|line| line.split_once(' '));
+        let found = lines.find(|(name, _)| *name == metric);
+        Ok(found.map_or_else(String::new, |(_, value)| value.to_owned()))
     }
 
     pub async fn metrics(&self, gateway: usize) -> Outcome<String> {

@@ -1,21 +1,15 @@
 //! The model's store does what `presence.lua` does in a real Redis.
 
-use std::{
-    collections::BTreeMap,
-    net::TcpListener,
-    process::{Child, Command, Stdio},
-    thread::sleep,
-    time::Duration,
-};
+use std::collections::BTreeMap;
 
-use heartbeat_tests::needs;
 use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
 use redis::{Connection, RedisResult, Value};
 
-use crate::{
+use super::{
     name,
     store::{Reply, Said, Script, Store},
 };
+use crate::Redis;
 
 const PREFIX: &str = "{presence}:";
 
@@ -42,12 +36,11 @@ enum Step {
 /// One server for all cases; each begins with an empty one.
 #[test]
 fn the_models_store_does_what_the_script_does_in_redis() {
-    if !needs("redis-server") {
+    let Some(redis) = Redis::start() else {
         return;
-    }
-    let mut redis = Redis::start();
-    let mut connection = redis.connect();
-    let cases = if crate::full() { 300 } else { 150 };
+    };
+    let mut connection = redis.client.get_connection().unwrap();
+    let cases = if super::full() { 300 } else { 150 };
     let mut runner = TestRunner::new(ProptestConfig::with_cases(cases));
     let steps = prop::collection::vec(step(), 1..60);
     for _ in 0..cases {
@@ -137,48 +130,6 @@ fn script() -> impl Strategy<Value = Script> {
 }
 
 // ---- the real one ---------------------------------------------------------
-
-struct Redis {
-    process: Child,
-    port: u16,
-}
-
-impl Redis {
-    fn start() -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
-        let mut command = Command::new("redis-server");
-        command.args([
-            "--port",
-            &port.to_string(),
-            "--save",
-            "",
-            "--bind",
-            "127.0.0.1",
-        ]);
-        let process = command.stdout(Stdio::null()).spawn().unwrap();
-        Self { process, port }
-    }
-
-    fn connect(&mut self) -> Connection {
-        let client = redis::Client::open(("127.0.0.1", self.port)).unwrap();
-        for _ in 0..500 {
-            if let Ok(connection) = client.get_connection() {
-                return connection;
-            }
-            sleep(Duration::from_millis(20));
-        }
-        panic!("redis-server doesn't listen");
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
 
 fn run(redis: &mut Connection, gateway: u8, epoch: u8, script: &Script, losses: u8) -> Reply {
     let code = redis::Script::new(include_str!("../presence/presence.lua"));

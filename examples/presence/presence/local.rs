@@ -12,7 +12,7 @@ const BATCH: usize = 500;
 /// absent. Takes no more than the connections that there are, and those whose end the
 /// store doesn't know yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Local {
+pub(crate) struct Local {
     next: u64,
     connections: BTreeMap<u64, Connection>,
     /// Those whose entry has to be told.
@@ -46,16 +46,16 @@ enum Known {
 
 /// How a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Ending {
+pub(crate) struct Ending {
     /// The user said goodbye, and has no grace period.
-    pub(super) at_once: bool,
+    pub(crate) at_once: bool,
     /// For people.
-    pub(super) why: String,
+    pub(crate) why: String,
 }
 
 /// Something to tell the store.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Order {
+pub(crate) enum Order {
     /// `again`: another store has announced the user, and has lost its data.
     Enter {
         connection: u64,
@@ -69,11 +69,11 @@ pub(super) enum Order {
 }
 
 /// What is told at once.
-pub(super) type Batch = Vec<Order>;
+pub(crate) type Batch = Vec<Order>;
 
 impl Local {
     /// A new connection of this user.
-    pub(super) fn enter(&mut self, user: &str) -> u64 {
+    pub(crate) fn enter(&mut self, user: &str) -> u64 {
         let connection = self.next;
         self.next += 1;
         let new = Connection {
@@ -87,7 +87,7 @@ impl Local {
     }
 
     /// A connection has ended. One that no store ever knew needn't be mentioned.
-    pub(super) fn end(&mut self, connection: u64, ending: &Ending) {
+    pub(crate) fn end(&mut self, connection: u64, ending: &Ending) {
         match self.connections.get_mut(&connection) {
             Some(ended) if ended.known != Known::No => {
                 ended.ending = Some(ending.clone());
@@ -103,7 +103,7 @@ impl Local {
     /// A new epoch has begun, in the store of this number, which has removed our entries:
     /// all are told again. An end needn't be, the store has seen to it; but one that has
     /// lost its data never knew of the entry, and nobody would announce the end.
-    pub(super) fn begin(&mut self, store: &str, is_quiet: bool) {
+    pub(crate) fn begin(&mut self, store: &str, is_quiet: bool) {
         self.is_quiet = is_quiet;
         let known = self.store.get_or_insert_with(|| store.to_owned());
         if known == store {
@@ -114,7 +114,7 @@ impl Local {
     }
 
     /// What has to be told next.
-    pub(super) fn tell(&mut self, store: &str) -> Batch {
+    pub(crate) fn tell(&mut self, store: &str) -> Batch {
         let is_another = self.is_another(store);
         let mut batch = Batch::new();
         for connection in self.entering.iter().take(BATCH) {
@@ -144,7 +144,7 @@ impl Local {
     }
 
     /// The store has done all of this.
-    pub(super) fn confirm(&mut self, store: &str, batch: &[Order]) {
+    pub(crate) fn confirm(&mut self, store: &str, batch: &[Order]) {
         for order in batch {
             match order {
                 Order::Enter { connection, .. } => {
@@ -171,7 +171,7 @@ impl Local {
     }
 
     /// Whether the store has announced all that it was told.
-    pub(super) fn hear(&mut self, is_quiet: bool) {
+    pub(crate) fn hear(&mut self, is_quiet: bool) {
         if std::mem::replace(&mut self.is_quiet, is_quiet) && !is_quiet {
             for (connection, it) in &mut self.connections {
                 if !self.entering.contains(connection) {
@@ -182,15 +182,15 @@ impl Local {
     }
 
     /// The connections that have an entry once everything has been told.
-    pub(super) fn entries(&self) -> usize {
+    pub(crate) fn entries(&self) -> usize {
         self.connections.len() - self.entering.len()
     }
 
-    pub(super) fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.closing = true;
     }
 
-    pub(super) fn is_closing(&self) -> bool {
+    pub(crate) fn is_closing(&self) -> bool {
         self.closing
     }
 

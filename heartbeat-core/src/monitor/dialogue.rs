@@ -10,7 +10,7 @@ use super::{
     life::{Idle, Life},
     timing::Draw,
 };
-use crate::time::Instant;
+use crate::{config::Evidence, time::Instant};
 
 /// What a protocol [without a Hello](Monitor::without_hello) allows, in its present
 /// state. The default is a protocol in which a ping may be sent and is answered at any
@@ -21,8 +21,8 @@ use crate::time::Instant;
     reason = "whether we may ask, whether there is an answer, and whether the peer speaks by itself"
 )]
 pub struct Dialogue {
-    /// Whether a ping may be sent now. While it may not, neither a ping nor a round
-    /// begins; when it may again, what is due leaves at once.
+    /// Whether a ping may be sent now. While it may not, no ping leaves, and no round begins
+    /// unless a ping is unanswered; when it may again, what is due leaves at once.
     pub may_ping: bool,
     /// Whether an answer can be expected now. While it can't, the peer isn't judged and
     /// its state is [`Occupied`](crate::State::Occupied).
@@ -47,9 +47,10 @@ impl Monitor {
     /// The protocol's state has changed, and with it what it allows. For protocols
     /// [without a Hello](Self::without_hello). Repeated calls are fine.
     ///
-    /// A round of which a ping has left goes on while no other may leave. A round is
-    /// over when no answer can be expected any more; when one can be again, the peer is
-    /// judged afresh, as if it had just been heard.
+    /// While no ping may leave, the peer is judged by the answer to one that has left, if
+    /// that is due: silence counts as ever. A round is over when no answer can be expected
+    /// any more; when one can be again, the peer is judged afresh, as if it had just been
+    /// heard.
     pub fn handle_dialogue(&mut self, dialogue: Dialogue, now: Instant) {
         let at = self.observe(now);
         self.forgive(at);
@@ -58,7 +59,6 @@ impl Monitor {
             return;
         }
         let end = self.interval_end();
-        let could_ask = self.can_ask();
         let has_other_beats = self.timing.expect_beats(dialogue.beats_every);
         let answered = self.answers();
         if let Protocol::Foreign { answers } = &mut self.protocol {
@@ -75,7 +75,10 @@ impl Monitor {
         match self.life {
             Life::Idle(_) | Life::Round(_) if answered && !self.answers() => self.stop_judging(),
             Life::Round(round) if !round.was_asked() && self.outbox.is_held_back() => {
-                self.stop_judging();
+                match self.awaits_answer() {
+                    true => self.enter_round(round),
+                    false => self.stop_judging(),
+                }
             }
             Life::Idle(idle) if !answered && self.answers() => {
                 self.last_heard = at.now;
@@ -88,8 +91,7 @@ impl Monitor {
                 idle.draw_again(&self.timing, self.random);
             }
             // What couldn't be asked before is asked now.
-            let base = if could_ask { end.min(at.now) } else { at.now };
-            self.begin_round_if_over(base, at.now);
+            self.begin_round_if_over(end.min(at.now), at.now);
             self.serve(at.now);
         }
         self.speak(at.now);
@@ -126,6 +128,19 @@ impl Monitor {
     #[inline]
     pub(super) const fn can_ask(&self) -> bool {
         self.answers() && !self.outbox.is_held()
+    }
+
+    /// Whether silence counts: a ping may leave, or one is unanswered.
+    #[inline]
+    pub(super) fn can_judge(&self) -> bool {
+        self.answers() && (!self.outbox.is_held() || self.awaits_answer())
+    }
+
+    /// Whether a ping is unanswered. An acknowledgement of the peer's kernel may be the
+    /// answer, and no other follows while no ping leaves.
+    fn awaits_answer(&self) -> bool {
+        let kernel_answers = self.timing.config().evidence() == Evidence::Acknowledgement;
+        !self.ledger.is_settled() && !kernel_answers
     }
 
     /// Whether the answer to a ping can be expected.

@@ -97,6 +97,11 @@ impl Ledger {
         self.sent == self.answered
     }
 
+    /// Whether a ping that has left is unanswered.
+    pub(super) const fn awaits_answer(&self) -> bool {
+        self.last() != self.answered
+    }
+
     /// One more ping is handed out. Gives its index.
     pub(super) const fn send(&mut self) -> u32 {
         self.sent = self.sent.wrapping_add(1);

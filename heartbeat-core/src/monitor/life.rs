@@ -70,17 +70,17 @@ impl Life {
     }
 
     /// When this state wants to be woken; `MAX` for never. The peer accepts
-    /// another ping at `next_accepted`, if it may be asked at all.
+    /// another ping at `next_accepted`, if it is judged at all.
     #[inline]
     pub(super) fn deadline(
         &self,
         timing: &Timing,
         last_heard: Instant,
-        can_ask: bool,
+        is_judged: bool,
         next_accepted: impl FnOnce() -> Instant,
     ) -> Instant {
         match self {
-            Self::Idle(_) if !can_ask => Instant::MAX,
+            Self::Idle(_) if !is_judged => Instant::MAX,
             Self::Idle(idle) if idle.probe_waits => {
                 idle.interval_end(timing, last_heard).min(next_accepted())
             }

@@ -341,7 +341,7 @@ impl Monitor {
     fn deadline(&self) -> Instant {
         let deadline = self
             .life
-            .deadline(&self.timing, self.last_heard, self.can_ask(), || {
+            .deadline(&self.timing, self.last_heard, self.can_judge(), || {
                 self.next_accepted()
             });
         deadline

@@ -114,7 +114,9 @@ impl Monitor {
     /// When the interval in force is over; never in another state than `Idle`.
     pub(super) fn interval_end(&self) -> Instant {
         match &self.life {
-            Life::Idle(idle) if self.can_ask() => idle.interval_end(&self.timing, self.last_heard),
+            Life::Idle(idle) if self.can_judge() => {
+                idle.interval_end(&self.timing, self.last_heard)
+            }
             _ => Instant::MAX,
         }
     }
@@ -177,12 +179,12 @@ impl Monitor {
     fn begin_round(&mut self, base: Instant, purpose: Purpose, now: Instant) {
         let mut round = Round::new(&self.timing, base, now);
         match purpose {
+            _ if self.was_asked_before_held() => {}
             Purpose::Probe => self.outbox.want_for_probe(),
             _ if self.was_asked_lately(now) => round.count_earlier_ping(),
             _ => self.outbox.want(purpose),
         }
-        round.assert_invariants(&self.timing);
-        self.life = Life::Round(round);
+        self.enter_round(round);
     }
 
     /// Begins a round after a stall of ours, counted from `base` like any other.
@@ -193,7 +195,13 @@ impl Monitor {
             _ => self.outbox.want(Purpose::Round),
         }
         let base = base.max(self.timing.earliest_base(self.last_heard));
-        let round = Round::after_stall(&self.timing, base, now);
+        self.enter_round(Round::after_stall(&self.timing, base, now));
+    }
+
+    pub(super) fn enter_round(&mut self, mut round: Round) {
+        if self.was_asked_before_held() {
+            round.count_earlier_ping();
+        }
         round.assert_invariants(&self.timing);
         self.life = Life::Round(round);
     }
@@ -204,6 +212,11 @@ impl Monitor {
         let left = self.ledger.last_left();
         left.is_some_and(|left| self.last_heard < left)
             && self.left_within(self.timing.spacing(), now)
+    }
+
+    /// Whether no ping may leave, and one that has is unanswered: it asks for them all.
+    fn was_asked_before_held(&self) -> bool {
+        self.outbox.is_held() && self.ledger.awaits_answer()
     }
 
     fn take_step(&mut self, step: Step, now: Instant) {
@@ -331,12 +344,12 @@ impl Monitor {
         left.map_or(Instant::ORIGIN, |left| left.plus(self.timing.min_gap()))
     }
 
-    /// Whether a probe waits in `Idle`, and the peer accepts its ping or one
-    /// that is on its way serves it.
+    /// Whether a probe waits in `Idle`, and the peer accepts its ping, or one
+    /// that is on its way serves it, or one that is unanswered where no other may leave.
     fn is_probe_due(&self, now: Instant) -> bool {
         match &self.life {
-            Life::Idle(idle) if idle.probe_waits() && self.can_ask() => {
-                !self.outbox.has_no_ping() || self.next_accepted().is_due(now)
+            Life::Idle(idle) if idle.probe_waits() && self.can_judge() => {
+                !self.can_ask() || !self.outbox.has_no_ping() || self.next_accepted().is_due(now)
             }
             _ => false,
         }
@@ -397,9 +410,9 @@ impl Monitor {
 
     #[cold]
     fn forgive_lateness(&mut self, late: u64, now: Instant) -> bool {
-        let can_ask = self.can_ask();
+        let can_judge = self.can_judge();
         match &mut self.life {
-            Life::Idle(_) if !can_ask => return false,
+            Life::Idle(_) if !can_judge => return false,
             Life::Idle(_) => self.begin_round_after_stall(now, now),
             Life::Round(round) => {
                 if !round.forgive(&self.timing, now) {

@@ -8,7 +8,7 @@ use heartbeat_core::{Control, testkit::Snapshot};
 use super::{
     model::{Frame, Message, Rules, Side, World},
     record::{Phase, Record, Round, Timings},
-    verdicts::{Broken, Seen},
+    verdicts::Broken,
 };
 
 /// Beyond this many ticks, an instant is long ago. Detection takes 7 ticks at
@@ -24,7 +24,6 @@ const NOW: u64 = 1 << 32;
 pub(super) struct Key {
     budgets: [u8; 4],
     broken: Option<Broken>,
-    seen: Option<Seen>,
     sides: [Option<SideKey>; 2],
 }
 
@@ -52,13 +51,11 @@ impl Key {
             probes,
             pauses,
             broken,
-            seen,
             key: _,
         } = world;
         Self {
             budgets: [*faults, *stalls, *probes, *pauses],
             broken: *broken,
-            seen: *seen,
             sides: [
                 SideKey::new(world, rules, 0, a, b),
                 SideKey::new(world, rules, 1, b, a),

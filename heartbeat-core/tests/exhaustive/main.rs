@@ -43,33 +43,34 @@
 //! ```text
 //! HEARTBEAT_FULL=1 cargo test -p heartbeat-core --test exhaustive -- --nocapture --test-threads 1
 //!
-//!               calm:      2597 states, depth  42
-//!          one fault:     33012 states, depth  47
-//!            leaving:    170869 states, depth  41
-//!      one direction:     20146 states, depth  43
-//!   one of two paces:      7820 states, depth  40
-//!    both directions:      2702 states, depth  42
-//!       both, slowly:      8070 states, depth  38
-//!         two faults:    260964 states, depth  48
-//!               late:     65282 states, depth  58
-//!             delays:   1334366 states, depth  59
-//!             stalls:    857191 states, depth  58
-//! stall, slow writes:   1242905 states, depth  64
-//!   stalls, one beat:     91780 states, depth  38
-//! stall, three beats:     14107 states, depth  39
-//!           adaptive:     36948 states, depth  61
-//!          greetings:     75791 states, depth  48
-//!    greetings, echo:     34861 states, depth  32
-//!               echo:    527158 states, depth  66
-//!             pauses:     66544 states, depth  66
-//!             probes:    104225 states, depth  51
-//!           together:    961647 states, depth 104
-//!            backlog:      7983 states, depth  95
-//!            blocked:    217829 states, depth  57
-//!           one beat:     15403 states, depth  40
+//!               calm:      2413 states, depth  37
+//!          one fault:     30066 states, depth  47
+//!            leaving:    139753 states, depth  41
+//!      one direction:     18957 states, depth  44
+//!   one of two paces:      7172 states, depth  40
+//!    both directions:      2518 states, depth  42
+//!       both, slowly:      7806 states, depth  59
+//!         two faults:    231061 states, depth  48
+//!               late:     59016 states, depth  58
+//!             delays:   1196740 states, depth  62
+//!             stalls:    774519 states, depth  58
+//! stall, slow writes:   1064116 states, depth  65
+//!   stalls, one beat:     80073 states, depth  38
+//! stall, three beats:     11604 states, depth  39
+//!           adaptive:     33161 states, depth  54
+//!          greetings:     62378 states, depth  45
+//!    greetings, echo:     29265 states, depth  32
+//!               echo:    449109 states, depth  66
+//!             pauses:     62594 states, depth  76
+//!             probes:     91555 states, depth  53
+//!           together:    837475 states, depth  99
+//!            backlog:      7646 states, depth  97
+//!             speech:    847670 states, depth  87
+//!            blocked:    189840 states, depth  57
+//!           one beat:     14079 states, depth  35
 //! ```
 //!
-//! That is with `HEARTBEAT_FULL`, as in `.ci/run`, and takes 76 s of processor
+//! That is with `HEARTBEAT_FULL`, as in `.ci/run`, and takes 53 s of processor
 //! time. Without, a search ends after the states that are nearest. The states are
 //! always as many; the depth varies a little, as two threads share the work. With
 //! `HEARTBEAT_EXHAUSTIVE=1` delays are longer, and there are more stalls and more

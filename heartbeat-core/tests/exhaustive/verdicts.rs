@@ -1,13 +1,16 @@
 //! What a monitor says, and whether it may.
 
-use heartbeat_core::{
-    Cause, CloseReason, Control, Death, End, Event, GoodbyeCode, Instant, Monitor, Nonce, State,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU16, Ordering},
 };
-use stateright::Property;
 
 use super::{
     model::{Frame, Message, Rules, World},
     record::{Beat, Ending, Expected, Input, Phase, Record, in_ticks},
+};
+use heartbeat_core::{
+    Cause, CloseReason, Control, Death, End, Event, GoodbyeCode, Instant, Monitor, Nonce, State,
 };
 
 /// A promise that wasn't kept.
@@ -29,7 +32,7 @@ pub(super) enum Broken {
 }
 
 /// What must have happened somewhere, lest a scenario prove nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Seen {
     Dead,
     WriteStalled,
@@ -43,62 +46,40 @@ pub(super) enum Seen {
     Beat,
 }
 
-/// One property for each, as the checker wants functions and no closures.
-macro_rules! properties {
-    ($kind:ident, $($variant:ident: $name:literal,)*) => {
-        pub(super) fn properties() -> Vec<Property<Rules>> {
-            vec![$(properties!(@ $kind, $variant, $name)),*]
-        }
-
-        #[allow(dead_code, reason = "only some are asked for their names")]
-        pub(super) const fn name(self) -> &'static str {
-            match self {
-                $(Self::$variant => $name,)*
-            }
-        }
-    };
-    (@ Broken, $variant:ident, $name:literal) => {
-        Property::always($name, |_, world: &World| {
-            world.broken != Some(Broken::$variant)
-        })
-    };
-    (@ Seen, $variant:ident, $name:literal) => {
-        Property::sometimes($name, |_, world: &World| {
-            world.seen == Some(Seen::$variant)
-        })
-    };
-}
-
 impl Broken {
-    properties! { Broken,
-        FalseDead: "never dead while it is heard often enough",
-        MissedDead: "dead in time once it is silent",
-        EchoStorm: "one pong for one ping, the latest",
-        Rate: "as many pings as beats, no more",
-        MissedSign: "a sign of life when it is due",
-        Terminal: "one terminal event, then silence",
-        Goodbye: "a goodbye is answered, is no death, and ends",
-        Suspicion: "suspect for a beat that is late, until evidence comes",
-        Stall: "a stall is told, and nothing else is",
-        Negotiation: "the slower interval wins",
-        Beat: "a round trip is that of one ping",
-        Deadline: "the deadline is when something is due",
-        Zeno: "the next deadline is later",
+    pub(super) const fn promise(self) -> &'static str {
+        match self {
+            Self::FalseDead => "never dead while it is heard often enough",
+            Self::MissedDead => "dead in time once it is silent",
+            Self::EchoStorm => "one pong for one ping, the latest",
+            Self::Rate => "as many pings as beats, no more",
+            Self::MissedSign => "a sign of life when it is due",
+            Self::Terminal => "one terminal event, then silence",
+            Self::Goodbye => "a goodbye is answered, is no death, and ends",
+            Self::Suspicion => "suspect for a beat that is late, until evidence comes",
+            Self::Stall => "a stall is told, and nothing else is",
+            Self::Negotiation => "the slower interval wins",
+            Self::Beat => "a round trip is that of one ping",
+            Self::Deadline => "the deadline is when something is due",
+            Self::Zeno => "the next deadline is later",
+        }
     }
 }
 
-impl Seen {
-    properties! { Seen,
-        Dead: "a peer is found dead",
-        WriteStalled: "writes are blocked for too long",
-        GivenUp: "the peer's verdict arrives",
-        ClosedByPeer: "a goodbye arrives",
-        Confirmed: "a goodbye is confirmed",
-        Unconfirmed: "a goodbye isn't confirmed in time",
-        BothFinished: "both sides have finished",
-        Recovered: "a suspicion is taken back",
-        LocalStall: "a stall of our own is noticed",
-        Beat: "a round trip is measured",
+/// What was seen anywhere in a search, one bit each. It is no part of a state, or
+/// states would be told apart by how they were reached.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sightings(Arc<AtomicU16>);
+
+impl Sightings {
+    fn note(&self, seen: Seen) {
+        if !self.include(seen) {
+            self.0.fetch_or(1 << seen as u16, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn include(&self, seen: Seen) -> bool {
+        self.0.load(Ordering::Relaxed) & (1 << seen as u16) != 0
     }
 }
 
@@ -226,13 +207,13 @@ impl World {
                     if expected.stall.take() != Some(ticks(late)) {
                         return Err(Broken::Stall);
                     }
-                    self.seen = Some(Seen::LocalStall);
+                    rules.sightings.note(Seen::LocalStall);
                 }
                 Event::Recovered { silent_for } => {
                     if expected.recovered.take() != Some(ticks(silent_for)) {
                         return Err(Broken::Suspicion);
                     }
-                    self.seen = Some(Seen::Recovered);
+                    rules.sightings.note(Seen::Recovered);
                 }
                 Event::Beat { rtt } => {
                     match std::mem::take(&mut expected.beat) {
@@ -240,7 +221,7 @@ impl World {
                         Beat::Of(time) if time == ticks(rtt) => {}
                         _ => return Err(Broken::Beat),
                     }
-                    self.seen = self.seen.or(Some(Seen::Beat));
+                    rules.sightings.note(Seen::Beat);
                 }
                 Event::Suspect { missed, silent_for } => {
                     let missed = u64::from(missed);
@@ -260,7 +241,7 @@ impl World {
                     {
                         return Err(Broken::Goodbye);
                     }
-                    self.seen = Some(match reason {
+                    rules.sightings.note(match reason {
                         CloseReason::Peer { .. } => Seen::ClosedByPeer,
                         CloseReason::Local => Seen::Confirmed,
                         CloseReason::Unconfirmed => Seen::Unconfirmed,
@@ -345,13 +326,14 @@ impl World {
         if expected != Some(ending) || in_ticks(death.silent_for, rules.tick) != silence {
             return Err(Broken::FalseDead);
         }
-        self.seen = Some(match death.cause {
+        let seen = match death.cause {
             Cause::Eof if !rules.calm => return Ok(()),
             Cause::GivenUp { .. } => Seen::GivenUp,
             Cause::WriteStalled => Seen::WriteStalled,
             _ => Seen::Dead,
-        });
-        if self.seen == Some(Seen::GivenUp) {
+        };
+        rules.sightings.note(seen);
+        if seen == Seen::GivenUp {
             return Ok(());
         }
         // Whatever the rules of rounds make of it: the promise.

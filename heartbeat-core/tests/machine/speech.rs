@@ -9,7 +9,9 @@
 
 use std::time::Duration;
 
-use heartbeat_core::{Cause, Config, Control, Dialogue, Event, Instant, Monitor, Nonce, State};
+use heartbeat_core::{
+    Cause, Config, Control, Dialogue, Event, Evidence, Instant, Monitor, Nonce, State,
+};
 
 /// I = 1 s, W = 1 s, N = 2: dead after 3 s.
 fn config() -> Config {
@@ -147,6 +149,92 @@ fn a_round_that_has_asked_goes_on_while_no_other_ping_may_leave() {
     }
     monitor.handle_timeout(at(3000));
     assert_eq!(monitor.status().state, State::Dead);
+}
+
+/// A ping has left at 1 s, and from 1.5 s on no other may.
+fn asked_once(config: Config) -> Monitor {
+    let mut monitor = foreign(config);
+    monitor.handle_timeout(at(1000));
+    assert!(is_ping(&sent(&mut monitor, 1000)));
+    monitor.handle_dialogue(dialogue(false, true), at(1500));
+    monitor
+}
+
+/// Nothing else comes: it is dead at `millis`, and not before, and isn't asked again.
+fn assert_dead_at(mut monitor: Monitor, millis: u64) {
+    while let Some(deadline) = monitor.poll_timeout() {
+        monitor.handle_timeout(deadline);
+        assert!(!is_ping(&sent(&mut monitor, millis)));
+        let died = std::iter::from_fn(|| monitor.poll_event()).find_map(|event| match event {
+            Event::Dead(death) => Some(death.cause),
+            _ => None,
+        });
+        if let Some(cause) = died {
+            return assert_eq!((cause, deadline), (Cause::Silent, at(millis)));
+        }
+    }
+    panic!("nobody judges it");
+}
+
+#[test]
+fn a_ping_that_waits_for_its_answer_is_judged_by_while_no_other_may_leave() {
+    // Its kernel takes data ahead of the ping, until 2.5 s.
+    let mut monitor = asked_once(config());
+    monitor.handle_taken(at(2500), at(2500));
+    assert_eq!(monitor.poll_timeout(), Some(at(3500)));
+    assert_dead_at(monitor.clone(), 5500);
+
+    // Or has the ping then.
+    monitor.probe(at(2500));
+    assert_dead_at(monitor, 4500);
+
+    // Or a part of something else arrives.
+    let mut monitor = asked_once(config());
+    monitor.handle_bytes(at(2500));
+    assert_dead_at(monitor, 5500);
+}
+
+#[test]
+fn nothing_is_waited_for_once_the_ping_is_answered_and_no_other_may_leave() {
+    let mut monitor = asked_once(config());
+    monitor.handle_taken(at(2500), at(2500));
+    monitor.handle_timeout(at(3500));
+    monitor.handle_unnumbered_pong(at(4000));
+    assert_eq!(monitor.poll_timeout(), None);
+
+    // Where the peer's kernel counts, that has answered.
+    let kernel = config().to_builder();
+    let kernel = kernel.evidence(Evidence::Acknowledgement).build().unwrap();
+    let mut monitor = asked_once(kernel);
+    monitor.handle_acknowledged(at(2500), at(2500));
+    assert_eq!(monitor.poll_timeout(), None);
+}
+
+#[test]
+fn a_ping_that_is_due_behind_an_unanswered_one_leaves_when_it_may_and_costs_no_time() {
+    let mut monitor = asked_once(config());
+    monitor.handle_bytes(at(2500));
+    monitor.handle_timeout(at(3500));
+    monitor.handle_timeout(at(4500));
+    assert_eq!(monitor.status().missed, 1);
+    monitor.handle_dialogue(Dialogue::default(), at(4600));
+    assert!(is_ping(&sent(&mut monitor, 4600)));
+    monitor.handle_timeout(at(5499));
+    assert_eq!(monitor.status().state, State::Suspect);
+    monitor.handle_timeout(at(5500));
+    assert_eq!(monitor.status().state, State::Dead);
+}
+
+#[test]
+fn a_round_whose_ping_may_not_leave_goes_on_if_an_earlier_one_is_unanswered() {
+    let mut monitor = foreign(config());
+    monitor.handle_timeout(at(1000));
+    assert!(is_ping(&sent(&mut monitor, 1000)));
+    monitor.handle_bytes(at(1500));
+    // A round begins, and its ping isn't handed out.
+    monitor.handle_timeout(at(2500));
+    monitor.handle_dialogue(dialogue(false, true), at(2600));
+    assert_dead_at(monitor, 4500);
 }
 
 #[test]

@@ -58,6 +58,8 @@ pub(crate) struct World {
     pub(crate) left: Option<u64>,
     /// Whether the latest ping was answered, or none was sent.
     pub(crate) settled: bool,
+    /// Whether a ping that left is unanswered.
+    pub(crate) awaits: bool,
     /// When we last spoke, as of before the call and after it.
     pub(crate) spoke: [u64; 2],
     /// What the protocol allowed before the call, and what after it.
@@ -65,6 +67,20 @@ pub(crate) struct World {
     /// The peer is judged afresh, as if it had just been heard.
     pub(crate) afresh: bool,
     pub(crate) rto: Option<Span>,
+}
+
+impl World {
+    /// Whether silence counts after the call.
+    pub(crate) fn judging(&self) -> bool {
+        self.judging_as(self.allowed[1])
+    }
+
+    /// Whether silence counts, if this is what the protocol allows: a ping may leave, or
+    /// one is unanswered that a kernel can't have answered.
+    pub(crate) fn judging_as(&self, allowed: Allowed) -> bool {
+        let asked = !self.settled && self.terms.evidence != Evidence::Acknowledgement;
+        allowed.answer && (allowed.ping || asked)
+    }
 }
 
 /// A ping that a round trip can be measured with.
@@ -155,6 +171,10 @@ impl Facts {
         self.sent - self.answered
     }
 
+    fn awaits(&self) -> bool {
+        self.unanswered() > u64::from(self.in_flight)
+    }
+
     /// What a call means. `state` and `deadline` are those before it.
     pub(crate) fn take(
         &mut self,
@@ -215,6 +235,7 @@ impl Facts {
         world.paused = [paused, self.paused];
         world.left = self.left;
         world.settled = self.unanswered() == 0;
+        world.awaits = self.awaits();
         // Beside that, the peer may be late as we are.
         let patience = self.lateness.saturating_mul(8);
         world.rto = self.rtt.timeout(&self.terms, patience);
@@ -370,6 +391,7 @@ impl Facts {
             last: self.last,
             left: self.left,
             settled: self.unanswered() == 0,
+            awaits: self.awaits(),
             spoke: [self.spoke; 2],
             allowed: [self.allowed; 2],
             afresh: false,

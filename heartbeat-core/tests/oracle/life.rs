@@ -222,7 +222,7 @@ impl Candidate {
         let at = seen.unwrap_or(NEVER);
         let soonest = soonest(terms, world.left);
         let (fits, expected) = match &mut self.life {
-            Life::Idle { .. } if !world.allowed[1].asking() => (at == limit, Span::exactly(limit)),
+            Life::Idle { .. } if !world.judging() => (at == limit, Span::exactly(limit)),
             Life::Closed { .. } | Life::Dead { .. } => (at == NEVER, Span::exactly(NEVER)),
             Life::Idle { probe_waits } => {
                 let probe = if *probe_waits { soonest } else { NEVER };
@@ -343,7 +343,7 @@ impl Candidate {
     /// Whether the interval in force is over at `now`. Where that is hidden,
     /// both are followed.
     pub(crate) fn is_over(&mut self, world: &World, fork: &mut Fork) -> bool {
-        if !world.allowed[1].asking() {
+        if !world.judging() {
             return false;
         }
         let now = world.now.min(NEVER - 1);

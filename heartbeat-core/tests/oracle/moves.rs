@@ -7,7 +7,7 @@ use crate::{
     after::After,
     facts::{Heard, Sample, World},
     fork::Fork,
-    life::{Candidate, Flight, Life, Ping, soonest},
+    life::{Candidate, Flight, Life, Ping, Round, soonest},
     ops::{Op, nonce},
     parting::{Answered, Parting},
     rounds::Why,
@@ -124,7 +124,15 @@ impl Candidate {
                 self.stop_judging(world);
             }
             Life::Round(round) if !round.asked && self.due.is_some() && !allowed.ping => {
-                self.stop_judging(world);
+                match world.judging() {
+                    true => {
+                        self.life = Life::Round(Round {
+                            asked: true,
+                            ..round
+                        });
+                    }
+                    false => self.stop_judging(world),
+                }
             }
             Life::Idle { .. } if !former.answer && allowed.answer => {
                 self.after = After::draw(&world.terms, false);
@@ -135,7 +143,7 @@ impl Candidate {
             return;
         }
         if self.is_over(world, fork) {
-            let ended = match former.asking() {
+            let ended = match world.judging_as(former) {
                 true => before.ends(&world.former, world.last),
                 false => Span::exactly(world.now),
             };
@@ -355,9 +363,15 @@ impl Candidate {
     /// Whether the peer accepts the ping of a probe that waits in `Idle`.
     pub(crate) fn waiting_probe_is_due(&self, world: &World) -> bool {
         let waits = matches!(self.life, Life::Idle { probe_waits: true });
-        let asking = world.allowed[1].asking();
+        waits && self.serves_probe(world)
+    }
+
+    /// Whether a probe begins its round at once: the peer accepts its ping, or one that is
+    /// on its way serves it, or one that is unanswered where no other may leave.
+    fn serves_probe(&self, world: &World) -> bool {
         let accepted = due(soonest(&world.terms, world.left), world.now);
-        waits && asking && (accepted || self.on_its_way().is_some())
+        let asking = world.allowed[1].asking();
+        world.judging() && (!asking || accepted || self.on_its_way().is_some())
     }
 
     fn timeout(&mut self, served: bool, world: &World, fork: &mut Fork) {
@@ -426,9 +440,7 @@ impl Candidate {
     fn probe(&mut self, world: &World, fork: &mut Fork) {
         match &mut self.life {
             Life::Idle { .. } => {
-                let accepted = due(soonest(&world.terms, world.left), world.now);
-                let probes = accepted || self.on_its_way().is_some();
-                let probes = probes && world.allowed[1].asking();
+                let probes = self.serves_probe(world);
                 self.life = Life::Idle { probe_waits: true };
                 if self.is_over(world, fork) {
                     let ended = self.after.ends(&world.terms, world.last);

@@ -52,6 +52,8 @@ impl Candidate {
         let stalled = matches!(why, Why::Stall(_));
         let step = base.at_least(now).plus(terms.timeout);
         let verdict = base.plus(terms.budget());
+        // No other ping may leave: it asks for them all.
+        let asked = world.awaits && !world.allowed[1].ping;
         self.life = Life::Round(Round {
             verdict: if stalled {
                 verdict.later(step)
@@ -62,12 +64,13 @@ impl Candidate {
             early: None,
             missed: 0,
             forgiven: u32::from(stalled),
-            asked: false,
+            asked,
             fresh: stalled,
             reported: false,
         });
         match why {
             Why::ProbeLeft { .. } => self.left(world),
+            Why::Over { .. } | Why::Probe if asked => {}
             Why::Over { probes: false, .. } => self.ask(world, fork),
             Why::Along { .. } => self.want(Ping::Round),
             Why::Stall(_) if !probe_waits => self.want(Ping::Round),
@@ -218,7 +221,7 @@ impl Candidate {
         let forgives = match self.life {
             Life::Paused { .. } | Life::HalfClosed => false,
             Life::Round(round) => round.forgiven < world.terms.misses,
-            Life::Idle { .. } => world.allowed[1].asking(),
+            Life::Idle { .. } => world.judging(),
             _ => true,
         } && op != Op::Paused;
         let tells = forgives || matches!(op, Op::Timeout | Op::Paused | Op::Resumed);
@@ -258,14 +261,14 @@ impl Candidate {
 
     /// Evidence that comes after a stall: it may have lain in a buffer.
     pub(crate) fn excused(&mut self, world: &World, former: Life, fork: &mut Fork) {
-        let Life::Idle { probe_waits } = self.life else {
+        if !matches!(self.life, Life::Idle { .. }) {
             return;
-        };
+        }
         let accepted = due(soonest(&world.terms, world.left), world.now);
         let limited = self.was_for_another(world);
         self.tell_stall(world);
         let asking = world.allowed[1].asking();
-        if probe_waits && accepted && asking {
+        if self.waiting_probe_is_due(world) {
             self.begin(world, Why::Probe, fork);
         } else if self.is_over(world, fork) {
             let ended = self.after.ends(&world.terms, world.last);

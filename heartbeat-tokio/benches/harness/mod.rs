@@ -472,16 +472,20 @@ pub fn table(targets: &[Target], arguments: &Arguments) -> io::Result<()> {
                 target.run_alone(bytes, alone);
                 continue;
             }
+            let is_behind =
+                |row: &Row| target.is_steady() && arguments.at_least * reached > row.ratio();
             let mut row = target.measure(bytes, wanted, arguments.effort(target));
             println!("{}", row.line());
             io::stdout().flush()?;
-            if target.is_steady() && arguments.at_least * reached > row.ratio() {
-                // Once more, and longer: something else may have had its turn.
-                row = target.measure(bytes, wanted, Effort::Exact);
-                println!("{}", row.line());
-                if arguments.at_least * reached > row.ratio() {
-                    behind.push(format!("{} (usually {reached})", row.line()));
+            // Once more, and then longer: something else may have had its turn.
+            for effort in [Effort::Quick, Effort::Exact] {
+                if is_behind(&row) {
+                    row = target.measure(bytes, wanted, effort);
+                    println!("{}", row.line());
                 }
+            }
+            if is_behind(&row) {
+                behind.push(format!("{} (usually {reached})", row.line()));
             }
             rows.push(row);
         }

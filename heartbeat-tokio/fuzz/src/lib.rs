@@ -34,7 +34,7 @@ mod nats;
 #[allow(dead_code, reason = "likewise")]
 #[path = "../../../examples/redis/resp.rs"]
 mod resp;
-#[allow(dead_code, reason = "likewise")]
+#[allow(dead_code, clippy::duplicate_mod, reason = "another test has it too")]
 #[path = "../../../examples/stomp/stomp.rs"]
 mod stomp;
 
@@ -234,7 +234,7 @@ where
 /// What loads is valid, and the same again when it is written and loaded. A layer by
 /// itself loads exactly if the file does.
 pub fn configuration(bytes: &[u8]) {
-    let Ok(text) = str::from_utf8(bytes) else {
+    let Ok(text) = std::str::from_utf8(bytes) else {
         return;
     };
     let toml = toml::from_str::<Config>(text).ok();

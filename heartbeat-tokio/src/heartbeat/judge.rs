@@ -1,9 +1,10 @@
 //! When the peer is judged, and what has come of it.
 //!
 //! This module decides when the monitor is asked, what is read before that, and the
-//! deadline that is next. It owns the monitor, the clock and the timer: the other modules
-//! get the time from here, and every input of the monitor goes through [`Judge::tell`].
-//! It touches no field of theirs. Whether the peer lives is the monitor's to say.
+//! deadline that is next. It owns the monitor and the timer with its clock: the other
+//! modules get the time from here, and every input of the monitor goes through
+//! [`Judge::tell`]. It touches no field of theirs. Whether the peer lives is the monitor's
+//! to say.
 
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
@@ -25,7 +26,6 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Judge {
     monitor: Monitor,
-    clock: Clock,
     timer: Timer,
     observe: Observe,
     /// The configuration as it was given, if it asks for no beats: the monitor tells of
@@ -61,9 +61,8 @@ impl Judge {
         Self {
             due: monitor.has_transmit(),
             monitor,
-            clock,
             // A backlog arms it for half an interval: see `note_message`.
-            timer: Timer::with_step(config.interval() * 5 / 8),
+            timer: Timer::with_step(clock, config.interval() * 5 / 8),
             observe: Observe::new(),
             quiet,
             is_verdict_due: false,
@@ -131,7 +130,7 @@ impl Judge {
         let quiet = self.quiet.as_deref();
         let quiet = quiet.map(|config| config.with_interval(interval));
         let quiet = quiet.transpose()?;
-        self.monitor.set_interval(interval, self.clock.now())?;
+        self.monitor.set_interval(interval, self.timer.now())?;
         self.note_outputs();
         self.quiet = quiet.map(Box::new);
         Ok(())
@@ -200,7 +199,7 @@ impl Judge {
 
     #[inline]
     pub(super) fn now(&self) -> Instant {
-        self.clock.now()
+        self.timer.now()
     }
 
     #[inline]
@@ -217,12 +216,12 @@ impl Judge {
     /// Makes sure that the task wakes up at `deadline`, or earlier; `false` if that is
     /// over already.
     pub(super) fn arm(&mut self, deadline: Option<Instant>, cx: &mut Context<'_>) -> bool {
-        self.timer.arm(self.clock, deadline, cx)
+        self.timer.arm(deadline, cx)
     }
 
     /// Makes sure that the timer has fired by `deadline`, whichever side is woken.
     pub(super) fn advance(&mut self, deadline: Instant) {
-        self.timer.advance(self.clock, deadline);
+        self.timer.advance(deadline);
     }
 
     /// The timer's next deadline is a new one.
@@ -233,7 +232,6 @@ impl Judge {
     /// It is on another machine from now on.
     #[cfg(feature = "testkit")]
     pub(super) fn move_to(&mut self, machine: &'static crate::suspend::Machine) {
-        self.clock.move_to(machine);
         self.timer.move_to(machine);
     }
 

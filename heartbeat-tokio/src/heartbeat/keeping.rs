@@ -61,6 +61,15 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         0
     }
 
+    /// Keeps a message behind what there is to tell, which it may have proved.
+    #[cold]
+    pub(super) fn keep_behind_events(&mut self, message: C::Message) {
+        while let Some(event) = self.next_event() {
+            self.keep(event);
+        }
+        self.keep(PeerEvent::Message(message));
+    }
+
     /// Whether we don't read, because the inbox is full.
     pub(crate) const fn is_paused(&self) -> bool {
         self.inbox.is_paused()

@@ -161,7 +161,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             transport,
             judge: Judge::new(config, C::HELLO),
             arrivals: Arrivals::new(),
-            receiving: Receiving::new(),
+            receiving: Receiving::default(),
             inbox: Inbox::new(),
             sending: Sending::new(),
             ending: Ending::new(),

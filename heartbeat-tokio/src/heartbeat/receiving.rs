@@ -1,8 +1,9 @@
 //! What comes from the peer.
 //!
-//! This module decides what the monitor is told of it, and what a read is charged for. It touches no field of another module: the monitor is told
-//! through `judge`, and what becomes of a message is for `inbox` to say. How frames lie
-//! on the wire is the transport's to know, and what they mean the monitor's.
+//! This module decides what the monitor is told of it, and what a read is charged for. It
+//! touches no field of another module: the monitor is told through `judge`, and what
+//! becomes of a message is for `inbox` to say. How frames lie on the wire is the
+//! transport's to know, and what they mean the monitor's.
 
 use std::{
     future::{Future, poll_fn},
@@ -16,7 +17,7 @@ use tokio::task::{coop, unconstrained};
 
 use super::Heartbeat;
 use crate::{
-    PeerEvent, safety_net,
+    safety_net,
     transport::{Broken, Failure, Frame, Transport},
 };
 
@@ -28,7 +29,7 @@ const LARGE: usize = 16 * 1024;
 const UNIT: usize = 8 * 1024;
 
 /// The state of the peer's direction.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Receiving {
     decoder: Decoder,
     /// The stream has nothing more to read: it has ended, or failed.
@@ -40,9 +41,10 @@ pub(super) struct Receiving {
 }
 
 /// How far what was read is taken apart.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 enum Decoder {
     /// To its end.
+    #[default]
     Idle,
     /// Frames of the last read may be whole.
     Unseen {
@@ -56,15 +58,6 @@ enum Decoder {
 }
 
 impl Receiving {
-    pub(super) fn new() -> Self {
-        Self {
-            decoder: Decoder::Idle,
-            is_read_out: false,
-            is_spent: false,
-            reads: 0,
-        }
-    }
-
     // ---- what was read ---------------------------------------------------
 
     /// How many reads have given something; wraps.
@@ -179,8 +172,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 self.receiving.charge(read, cx);
                 let is_timed = !self.arrivals.are_relaxed();
                 if is_timed {
-                    let now = self.judge.now();
-                    self.arrivals.time(self.judge.config(), now);
+                    self.arrivals.time(self.judge.config(), self.judge.now());
                 }
                 self.receiving.note_read(read, is_timed);
                 self.receiving.reads = self.receiving.reads.wrapping_add(1);
@@ -214,12 +206,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// Takes frames out of what was read, up to a message or to something else that has
     /// to be told or answered first. Pings that follow each other are answered once.
-    #[inline(always)] // so that the message is moved once
     pub(super) fn take_message(&mut self) -> Option<C::Message> {
         while self.receiving.has_unseen() {
-            if let Some(message) = self.transport.next_message() {
-                return self.note_message(message);
-            }
             match self.next_frame() {
                 Some(Frame::Data(message)) => return self.note_message(message),
                 Some(Frame::Other) => {
@@ -239,7 +227,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     }
 
     /// A frame, if a whole one is next, as long as frames are of interest.
-    #[inline(always)] // as above
     pub(super) fn next_frame(&mut self) -> Option<Frame<C::Message>> {
         while !matches!(self.receiving.decoder, Decoder::Stopped) {
             let frame = self.transport.next_frame();
@@ -271,8 +258,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     }
 
     /// A message was taken out. If it proves something, that is told before it.
-    #[inline(always)]
-    fn note_message(&mut self, message: C::Message) -> Option<C::Message> {
+    #[inline(always)] // so that the message is moved once
+    pub(super) fn note_message(&mut self, message: C::Message) -> Option<C::Message> {
         if self.note_sign() {
             self.arrivals.begin_message();
             // Our application may take its time before it comes back for more.
@@ -293,14 +280,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         Some(message)
     }
 
-    #[cold]
-    fn keep_behind_events(&mut self, message: C::Message) {
-        while let Some(event) = self.next_event() {
-            self.keep(event);
-        }
-        self.keep(PeerEvent::Message(message));
-    }
-
     /// A sign of life was taken out that asks nothing, such as a part of a message. One
     /// for each read is enough to know of; says whether this is that one.
     #[inline]
@@ -319,11 +298,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.judge.note_news(); // a pong, perhaps
         self.settle_arrivals();
         let at = self.arrivals.last();
-        // In a protocol whose pings carry nothing, so do the pongs.
-        let or_empty = |nonce: Option<Nonce>| nonce.unwrap_or(Nonce([0; 8]));
         let control = match frame {
             Frame::Hello(hello) => Control::Hello(hello),
-            Frame::Ping(nonce) => Control::Ping(or_empty(nonce)),
+            // In a protocol whose pings carry nothing, so do the pongs.
+            Frame::Ping(nonce) => Control::Ping(nonce.unwrap_or(Nonce([0; 8]))),
             Frame::Pong(Some(nonce)) => Control::Pong(nonce),
             Frame::Pong(None) => {
                 return self.judge.tell_at(at, Monitor::handle_unnumbered_pong);
@@ -385,9 +363,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// From here on arrivals are to be known exactly.
     pub(super) fn settle_arrivals(&mut self) {
         if self.arrivals.are_relaxed() {
-            let now = self.judge.now();
-            let arrivals = &mut self.arrivals;
-            if let Some(at) = arrivals.settle(self.judge.config(), now) {
+            if let Some(at) = self.arrivals.settle(self.judge.config(), self.judge.now()) {
                 self.judge.tell_at(at, Monitor::handle_bytes);
                 self.count_incomplete();
             }

@@ -40,7 +40,33 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if !self.has_unseen() || !self.judge.is_quiet() || self.has_events() {
             return None;
         }
-        self.take_message()
+        let message = self.transport.next_message()?;
+        self.note_message(message)
+    }
+
+    /// The next event, wherever it is. A large function is called for it, so that the
+    /// compiler can put what precedes it where it is used.
+    #[inline(never)]
+    fn poll_any(&mut self, cx: &mut Context<'_>) -> Poll<Option<PeerEvent<C::Message>>> {
+        if self.is_overdue() {
+            self.take_in(cx, Self::is_overdue);
+        }
+        if self.has_events() {
+            return Poll::Ready(self.take_from_inbox());
+        }
+        let event = self.poll_event(cx);
+        if self.has_events() {
+            if let Poll::Ready(Some(event)) = event {
+                self.keep(event);
+            }
+            return Poll::Ready(self.take_from_inbox());
+        }
+        match &event {
+            Poll::Ready(Some(event)) => self.inbox.note_taken(event),
+            Poll::Ready(None) => {}
+            Poll::Pending => self.wakers.note_reader(cx),
+        }
+        event
     }
 
     /// The next event, straight from the connection.
@@ -252,31 +278,16 @@ where
 {
     type Item = PeerEvent<C::Message>;
 
+    #[inline]
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        if let Some(message) = this.next_message() {
-            this.write_before_giving(cx);
-            return Poll::Ready(Some(PeerEvent::Message(message)));
-        }
-        if this.is_overdue() {
-            this.take_in(cx, Self::is_overdue);
-        }
-        if this.has_events() {
-            return Poll::Ready(this.take_from_inbox());
-        }
-        let event = this.poll_event(cx);
-        if this.has_events() {
-            if let Poll::Ready(Some(event)) = event {
-                this.keep(event);
+        match this.next_message() {
+            Some(message) => {
+                this.write_before_giving(cx);
+                Poll::Ready(Some(PeerEvent::Message(message)))
             }
-            return Poll::Ready(this.take_from_inbox());
+            None => this.poll_any(cx),
         }
-        match &event {
-            Poll::Ready(Some(event)) => this.inbox.note_taken(event),
-            Poll::Ready(None) => {}
-            Poll::Pending => this.wakers.note_reader(cx),
-        }
-        event
     }
 }
 

@@ -11,6 +11,7 @@ use std::{
     fs::{self, File},
     io::{self, Read, Write},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use heartbeat_core::IntervalSearch;
@@ -24,6 +25,9 @@ const MAX_NETWORKS: usize = 256;
 
 /// No valid file is longer: a byte of a key takes up to six.
 const MAX_BYTES: u64 = 8 << 20;
+
+/// Tells apart those that this process writes at the same time.
+static WRITTEN: AtomicU32 = AtomicU32::new(0);
 
 /// Longer keys, in bytes, aren't remembered.
 const MAX_KEY: usize = 4 << 10;
@@ -165,7 +169,7 @@ impl IntervalFile {
     }
 
     /// Writes a temporary file beside this one and renames it, so that no half-written file
-    /// is left behind.
+    /// is left behind. Of several that write at the same time, the last one wins.
     ///
     /// # Errors
     ///
@@ -178,7 +182,8 @@ impl IntervalFile {
         let text = json!({"version": VERSION, "networks": networks}).to_string();
         let replace = || {
             let mut name = self.path.file_name().unwrap_or_default().to_owned();
-            name.push(format!(".{}.new", std::process::id()));
+            let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
+            name.push(format!(".{}.{number}.new", std::process::id()));
             let new = self.path.with_file_name(name);
             let mut file = File::create(&new)?;
             let written = file

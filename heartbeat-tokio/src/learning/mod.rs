@@ -5,7 +5,7 @@
 //! second connection, and `file` remembers results. [`IntervalSearch`] decides what
 //! follows from an outcome.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use heartbeat_core::{Config, IntervalSearch, SearchOutcome};
 use tokio::sync::watch;
@@ -79,6 +79,8 @@ pub struct Learner {
 #[derive(Debug)]
 struct State {
     search: IntervalSearch,
+    /// How often the network has changed.
+    changes: u64,
     probes: Probes,
     /// The application's connection.
     in_use: Option<InUse>,
@@ -107,6 +109,7 @@ impl Learner {
     pub fn new(search: IntervalSearch) -> Self {
         let state = State {
             search,
+            changes: 0,
             probes: Probes::Second,
             in_use: None,
             lost: None,
@@ -176,17 +179,23 @@ impl Learner {
     }
 
     /// Takes the outcome of another connection.
+    /// [`NetworkChanged`](SearchOutcome::NetworkChanged) is
+    /// [`change_network`](Self::change_network) to one of which nothing is known.
     pub fn learn(&self, outcome: SearchOutcome) {
-        self.state.send_modify(|state| state.search.learn(outcome));
+        self.state.send_modify(|state| {
+            if outcome == SearchOutcome::NetworkChanged {
+                state.leave_network();
+            }
+            state.search.learn(outcome);
+        });
     }
 
     /// The network has changed, and this is what is known of the new one. The connection in
-    /// use is no longer measured.
+    /// use is no longer measured, and a [`Prober`] gives its attempt up.
     pub fn change_network(&self, search: IntervalSearch) {
         self.state.send_modify(|state| {
+            state.leave_network();
             state.search = search;
-            state.in_use = None;
-            state.lost = None;
         });
     }
 
@@ -194,6 +203,19 @@ impl Learner {
     #[must_use]
     pub fn search(&self) -> IntervalSearch {
         self.state.borrow().search
+    }
+
+    /// The outcome of an attempt, which is unrelated if the network changes meanwhile.
+    async fn unless_changed(&self, attempt: impl Future<Output = SearchOutcome>) -> SearchOutcome {
+        let mut states = self.state.subscribe();
+        let before = states.borrow().changes;
+        let mut changed = pin!(states.wait_for(|state| state.changes != before));
+        let mut attempt = pin!(attempt);
+        poll_fn(|cx| match changed.as_mut().poll(cx) {
+            Poll::Ready(_) => Poll::Ready(SearchOutcome::Unrelated),
+            Poll::Pending => attempt.as_mut().poll(cx),
+        })
+        .await
     }
 
     /// Waits until there is an interval to try.
@@ -206,6 +228,13 @@ impl Learner {
 }
 
 impl State {
+    /// What its connections come to is of no use in another one.
+    fn leave_network(&mut self) {
+        self.changes += 1;
+        self.in_use = None;
+        self.lost = None;
+    }
+
     fn interval(&self) -> Duration {
         let mut search = self.search;
         if let Some(idle) = self.lost {
@@ -220,7 +249,7 @@ impl State {
     }
 
     fn note<M>(&mut self, event: &PeerEvent<M>) {
-        let interval = self.interval();
+        let suspicious = suspicious(self.interval(), &self.search);
         let Some(InUse { meter, slept }) = &mut self.in_use else {
             return;
         };
@@ -228,7 +257,7 @@ impl State {
             PeerEvent::LocalStall { .. } => *slept = true,
             PeerEvent::Suspect { .. } => {}
             PeerEvent::Dead(death) => {
-                let idle = idle_before(&death.cause, meter, interval);
+                let idle = idle_before(&death.cause, meter, suspicious);
                 self.lost = idle.filter(|_| !*slept);
                 self.in_use = None;
             }
@@ -244,15 +273,21 @@ impl State {
     }
 }
 
-/// The idle time of which a connection with this interval may have died.
+/// An idle time that a proxy may have ended: more than is known to be safe, or half of the
+/// interval. A close before that is the peer's.
+fn suspicious(interval: Duration, search: &IntervalSearch) -> Duration {
+    search.safe().min(interval / 2)
+}
+
+/// The idle time of which a connection may have died.
 ///
 /// A NAT answers a ping on a forgotten connection with silence or a reset. A proxy closes an
-/// idle connection. A close before half of the interval is the peer's.
-fn idle_before(cause: &Cause, meter: &IdleMeter, interval: Duration) -> Option<Duration> {
+/// idle connection.
+fn idle_before(cause: &Cause, meter: &IdleMeter, suspicious: Duration) -> Option<Duration> {
     let idle = meter.unanswered();
     let is_possible = match cause {
         Cause::Silent | Cause::TimedOut | Cause::Unreachable => true,
-        Cause::Eof | Cause::Reset => idle >= interval / 2,
+        Cause::Eof | Cause::Reset => idle >= suspicious,
         _ => false,
     };
     (is_possible && !idle.is_zero()).then_some(idle)

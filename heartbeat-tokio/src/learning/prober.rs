@@ -13,7 +13,7 @@ use futures_core::Stream;
 use heartbeat_core::{Config, SearchOutcome};
 use tokio::time::{Instant, sleep_until};
 
-use super::{IdleMeter, Learner, idle_before, trying};
+use super::{IdleMeter, Learner, idle_before, suspicious, trying};
 use crate::{Backoff, PeerEvent};
 
 /// Answers without a sufficient idle time before an attempt ends: the peer doesn't leave the
@@ -81,18 +81,22 @@ impl Prober {
         };
         let began_at = Instant::now();
         let config = trying(&self.config, interval);
+        let suspicious = suspicious(interval, &self.learner.search());
         let meter = IdleMeter::new();
-        let outcome = match connect(meter.clone(), config).await {
-            Ok(connection) => match watch(connection, &meter, interval).await {
+        let attempt = async {
+            let Ok(connection) = connect(meter.clone(), config).await else {
+                return SearchOutcome::Unrelated;
+            };
+            match watch(connection, &meter, interval, suspicious).await {
                 Ok(idle) => SearchOutcome::Answered { idle },
                 // A loss counts only if the network works.
                 Err(Some(idle)) if connect(IdleMeter::new(), config).await.is_ok() => {
                     SearchOutcome::Lost { idle }
                 }
                 Err(_) => SearchOutcome::Unrelated,
-            },
-            Err(_) => SearchOutcome::Unrelated,
+            }
         };
+        let outcome = self.learner.unless_changed(attempt).await;
         self.plan(interval, outcome);
         self.learner.learn(outcome);
         Probe {
@@ -133,6 +137,7 @@ async fn watch<C, M>(
     connection: C,
     meter: &IdleMeter,
     interval: Duration,
+    suspicious: Duration,
 ) -> Result<Duration, Option<Duration>>
 where
     C: Stream<Item = PeerEvent<M>>,
@@ -144,7 +149,7 @@ where
     loop {
         match poll_fn(|cx| connection.as_mut().poll_next(cx)).await {
             Some(PeerEvent::Dead(death)) => {
-                return Err(idle_before(&death.cause, meter, interval));
+                return Err(idle_before(&death.cause, meter, suspicious));
             }
             // A stall of ours hides the idle time.
             Some(PeerEvent::Closed { .. } | PeerEvent::LocalStall { .. }) | None => {

@@ -39,26 +39,27 @@ impl SafetyNet {
     }
 }
 
-/// The limit of one connection.
+/// The limit of one connection. Milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
-    limit: Duration,
+    limit: u32,
     /// The longest wait before the next retransmission with which the limit is safe.
-    calm: Duration,
+    calm: u32,
 }
 
 impl Pace {
     pub(crate) fn of(config: &Config) -> Self {
         let limit = SafetyNet::retransmit_timeout_while_suspect(config);
         let spare = gives_up_after(limit).saturating_sub(config.detection_time());
+        let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
         Self {
-            limit,
-            calm: spare / 2,
+            limit: millis(limit),
+            calm: millis(spare / 2),
         }
     }
 
-    pub(crate) fn limit(&self) -> Duration {
-        self.limit
+    pub(crate) fn limit(self) -> Duration {
+        Duration::from_millis(self.limit.into())
     }
 
     /// Whether the limit, set now, repeats only what is lost, and can't make the kernel
@@ -66,8 +67,9 @@ impl Pace {
     ///
     /// Waits double, so since the first retransmission at most twice the present wait
     /// has passed.
-    pub(crate) fn is_safe(&self, info: &TcpInfo) -> bool {
-        info.retransmit_timeout <= self.calm && info.round_trip * 4 <= self.limit
+    pub(crate) fn is_safe(self, info: &TcpInfo) -> bool {
+        let calm = Duration::from_millis(self.calm.into());
+        info.retransmit_timeout <= calm && info.round_trip * 4 <= self.limit()
     }
 }
 
@@ -91,24 +93,24 @@ mod tests {
         for millis in (100..600_000).step_by(997) {
             let (config, pace) = pace(Duration::from_millis(millis));
             let verdict = config.detection_time() + config.timeout();
-            assert!(gives_up_after(pace.limit) >= verdict, "{config:?}");
+            assert!(gives_up_after(pace.limit()) >= verdict, "{config:?}");
             // And the limit is in time to be of use.
             let useful = config.timeout().max(verdict / 6) + Duration::from_secs(1);
-            assert!(pace.limit <= useful, "{pace:?} of {config:?}");
+            assert!(pace.limit() <= useful, "{pace:?} of {config:?}");
         }
     }
 
     #[test]
     fn a_long_wait_leaves_the_kernel_alone() {
         let (config, pace) = pace(Duration::from_secs(3));
-        assert_eq!(pace.limit, Duration::from_secs(1));
+        assert_eq!(pace.limit(), Duration::from_secs(1));
         let waits = |millis| TcpInfo {
             retransmit_timeout: Duration::from_millis(millis),
             ..TcpInfo::default()
         };
         assert!(pace.is_safe(&waits(200)));
         // Two of these have passed at most, and the rest is the heartbeat's.
-        let longest = (gives_up_after(pace.limit) - config.detection_time()) / 2;
+        let longest = (gives_up_after(pace.limit()) - config.detection_time()) / 2;
         let longest = u64::try_from(longest.as_millis()).unwrap();
         assert!(pace.is_safe(&waits(longest)));
         assert!(!pace.is_safe(&waits(longest + 1)));

@@ -65,9 +65,10 @@ pub trait Dialect {
 
     /// Whether a ping may be sent in the present state of the protocol. Default: always.
     ///
-    /// While it may not, no ping leaves and no round begins, so the peer's death shows by
-    /// what it owes to others, or by its kernel. When it may again, what is due leaves at
-    /// once. Asked whenever a message was queued or a frame was taken out.
+    /// While it may not, no ping leaves. The peer is judged as ever as long as a ping that
+    /// left before is unanswered. Then no round begins, and its death shows by its kernel
+    /// only. When a ping may leave again, what is due leaves at once. Asked whenever a
+    /// message was queued or a frame was taken out.
     fn may_ping(&self) -> bool {
         true
     }
@@ -76,7 +77,8 @@ pub trait Dialect {
     /// peer works on a request and serves nothing behind it. Default: always.
     ///
     /// While it can't, the peer is judged by its kernel only, and its state is
-    /// [`Occupied`](crate::State::Occupied). Then it is judged afresh.
+    /// [`Occupied`](crate::State::Occupied): one that hangs meanwhile isn't found, one whose
+    /// process or host ends is. Then it is judged afresh.
     fn answers(&self) -> bool {
         true
     }

@@ -26,18 +26,24 @@ pub(crate) fn cases() -> ProptestConfig {
 pub(crate) const MICROSECOND: Duration = Duration::from_micros(1);
 
 // ---- what is drawn ---------------------------------------------------------
+//
+// Boxed, or each property would compile all of it anew.
 
 /// Any configuration without randomness in its timings.
-pub(crate) fn steady() -> impl Strategy<Value = Config> {
-    any::<Config>().prop_map(|config| config.to_builder().jitter(0.0).build().unwrap())
+pub(crate) fn steady() -> BoxedStrategy<Config> {
+    any::<Config>()
+        .prop_map(|config| config.to_builder().jitter(0.0).build().unwrap())
+        .boxed()
 }
 
 /// Any configuration whose pings can be missed without dying of the first.
-pub(crate) fn patient() -> impl Strategy<Value = Config> {
-    any::<Config>().prop_map(|config| {
-        let missed = config.max_missed().max(2);
-        config.to_builder().max_missed(missed).build().unwrap()
-    })
+pub(crate) fn patient() -> BoxedStrategy<Config> {
+    any::<Config>()
+        .prop_map(|config| {
+            let missed = config.max_missed().max(2);
+            config.to_builder().max_missed(missed).build().unwrap()
+        })
+        .boxed()
 }
 
 /// Any configuration that lets writes stall for ever while bytes arrive.
@@ -47,26 +53,30 @@ pub(crate) fn lenient(config: Config) -> Config {
 
 /// When a run starts. Early enough that no sum of a configuration's times
 /// reaches the end of time.
-pub(crate) fn start() -> impl Strategy<Value = Instant> {
-    prop_oneof![Just(0), 0..=1_u64 << 62].prop_map(Instant::from_micros)
+pub(crate) fn start() -> BoxedStrategy<Instant> {
+    prop_oneof![Just(0), 0..=1_u64 << 62]
+        .prop_map(Instant::from_micros)
+        .boxed()
 }
 
 /// The Hello of a peer that says anything, or none.
-pub(crate) fn hello() -> impl Strategy<Value = Option<Hello>> {
-    option::of(any::<Hello>())
+pub(crate) fn hello() -> BoxedStrategy<Option<Hello>> {
+    option::of(any::<Hello>()).boxed()
 }
 
 /// From a microsecond to a year, evenly over the orders of magnitude.
-pub(crate) fn time() -> impl Strategy<Value = Duration> {
-    (0..45_u32, any::<u64>()).prop_map(|(bits, random)| {
-        let micros = random & ((1 << bits) - 1);
-        Duration::from_micros(micros.clamp(1, 365 * 86_400 * 1_000_000))
-    })
+pub(crate) fn time() -> BoxedStrategy<Duration> {
+    (0..45_u32, any::<u64>())
+        .prop_map(|(bits, random)| {
+            let micros = random & ((1 << bits) - 1);
+            Duration::from_micros(micros.clamp(1, 365 * 86_400 * 1_000_000))
+        })
+        .boxed()
 }
 
 /// A part of something, both bounds often.
-pub(crate) fn part() -> impl Strategy<Value = f64> {
-    prop_oneof![4 => 0.0..1.0, 1 => Just(0.0), 1 => Just(1.0)]
+pub(crate) fn part() -> BoxedStrategy<f64> {
+    prop_oneof![4 => 0.0..1.0, 1 => Just(0.0), 1 => Just(1.0)].boxed()
 }
 
 /// So much of a duration, in whole microseconds.
@@ -304,8 +314,8 @@ impl Rig {
 }
 
 /// Lives through a short history: a few silences, each ended by evidence.
-pub(crate) fn history() -> impl Strategy<Value = Vec<f64>> {
-    proptest::collection::vec(part(), 0..4)
+pub(crate) fn history() -> BoxedStrategy<Vec<f64>> {
+    proptest::collection::vec(part(), 0..4).boxed()
 }
 
 // ---- a script --------------------------------------------------------------
@@ -354,7 +364,7 @@ pub(crate) enum What {
     Events,
 }
 
-pub(crate) fn step() -> impl Strategy<Value = Step> {
+pub(crate) fn step() -> BoxedStrategy<Step> {
     let when = prop_oneof![
         4 => Just(When::Same),
         4 => time().prop_map(When::Later),
@@ -363,21 +373,25 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         1 => time().prop_map(When::Earlier),
         1 => any::<Instant>().prop_map(When::Shows),
     ];
-    (when, what()).prop_map(|(when, what)| Step { when, what })
+    (when, what())
+        .prop_map(|(when, what)| Step { when, what })
+        .boxed()
 }
 
 /// As [`step`], with a clock that goes forward.
-pub(crate) fn forward_step() -> impl Strategy<Value = Step> {
+pub(crate) fn forward_step() -> BoxedStrategy<Step> {
     let when = prop_oneof![
         4 => Just(When::Same),
         3 => time().prop_map(When::Later),
         8 => (-1..=1_i8).prop_map(When::Deadline),
         2 => time().prop_map(When::Late),
     ];
-    (when, what()).prop_map(|(when, what)| Step { when, what })
+    (when, what())
+        .prop_map(|(when, what)| Step { when, what })
+        .boxed()
 }
 
-fn what() -> impl Strategy<Value = What> {
+fn what() -> BoxedStrategy<What> {
     prop_oneof![
         4 => Just(What::Bytes),
         2 => Just(What::Backlog),
@@ -399,15 +413,17 @@ fn what() -> impl Strategy<Value = What> {
         8 => (1..4_u8).prop_map(What::Transmit),
         4 => Just(What::Events),
     ]
+    .boxed()
 }
 
 /// What ends a connection.
-pub(crate) fn ending() -> impl Strategy<Value = What> {
+pub(crate) fn ending() -> BoxedStrategy<What> {
     prop_oneof![
         1 => any::<End>().prop_map(What::End),
         1 => any::<GoodbyeCode>().prop_map(|code| What::Frame(Control::Goodbye(code))),
         1 => Just(What::Close),
     ]
+    .boxed()
 }
 
 /// A driver that does what it is told, however wrong that is.

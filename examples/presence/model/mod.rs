@@ -7,10 +7,8 @@
 //! run at any later time, or never. There is no clock: leases and grace periods end whenever
 //! that does most harm.
 //!
-//! `HEARTBEAT_FULL=1` allows more faults in a row.
+//! `HEARTBEAT_FULL=1` tells more stories.
 
-#[path = "../presence/local.rs"]
-mod local;
 mod same_as_redis;
 mod store;
 
@@ -19,9 +17,10 @@ use std::{
     env,
 };
 
-use local::{Batch, Ending, Local, Order};
 use stateright::{Checker, Model, Property};
 use store::{Reply, Said, Script, Store};
+
+use crate::presence::local::{Batch, Ending, Local, Order};
 
 /// What may happen, and how often.
 #[derive(Clone)]
@@ -156,7 +155,7 @@ fn a_store_that_has_lost_its_data_is_complete_after_one_refresh() {
 #[test]
 fn no_long_story_makes_a_ghost_or_tells_anything_twice() {
     let mut random = fastrand::Rng::with_seed(21);
-    let stories = if full() { 600 } else { 300 };
+    let stories = if full() { 2_000 } else { 300 };
     let mut tried = 0;
     for number in 0..stories {
         let fleet = Fleet {

@@ -1,7 +1,8 @@
 //! The order in which many things that were woken are polled.
 //!
-//! This module decides it: first woken, first polled, each at most once in the queue. It
-//! doesn't know what is polled.
+//! This module decides it: first woken, first polled, each at most once in the queue. The
+//! task that polls is woken only when it waits: once for all that become due before it comes.
+//! What is polled isn't known here.
 
 use std::{
     collections::VecDeque,
@@ -15,6 +16,8 @@ use std::{
 use atomic_waker::AtomicWaker;
 
 /// The queue, and the task that polls.
+///
+/// Invariant: the owner is registered only while the queue is empty, or has been woken since.
 #[derive(Debug)]
 pub(super) struct Ready<K> {
     queue: Mutex<VecDeque<Arc<Turn<K>>>>,
@@ -53,13 +56,31 @@ impl<K> Ready<K> {
 
     /// The next one to poll. If there may be more behind what it gives, wake it again.
     pub(super) fn poll_next(&self, cx: &Context<'_>) -> Poll<Arc<Turn<K>>> {
-        self.owner.register(cx.waker());
-        let Some(turn) = self.lock().pop_front() else {
+        let turn = self.pop().or_else(|| {
+            self.owner.register(cx.waker());
+            self.pop() // what came meanwhile has woken nobody
+        });
+        let Some(turn) = turn else {
             return Poll::Pending;
         };
         let was_queued = turn.is_queued.swap(false, AcqRel);
         debug_assert!(was_queued, "it is in the queue once");
         Poll::Ready(turn)
+    }
+
+    fn pop(&self) -> Option<Arc<Turn<K>>> {
+        self.lock().pop_front()
+    }
+
+    /// Behind the others. The first one wakes the owner, which takes all.
+    fn push(&self, turn: Arc<Turn<K>>) {
+        let mut queue = self.lock();
+        let is_first = queue.is_empty();
+        queue.push_back(turn);
+        drop(queue);
+        if is_first {
+            self.owner.wake();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Turn<K>>>> {
@@ -77,8 +98,7 @@ impl<K: Send + Sync> Wake for Turn<K> {
             return;
         }
         if let Some(ready) = self.ready.upgrade() {
-            ready.lock().push_back(self.clone());
-            ready.owner.wake();
+            ready.push(self.clone());
         }
     }
 }

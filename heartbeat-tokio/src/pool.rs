@@ -10,7 +10,7 @@ use bytes::{Buf, BytesMut};
 
 /// The size of every buffer that is lent, in bytes: 64 KiB of data,
 /// and what is around it.
-pub(crate) const CHUNK: usize = 68 * 1024;
+pub(crate) const CHUNK: usize = 66 * 1024;
 
 /// Buffers begin in the middle of a page of this size. Some processors copy at a quarter
 /// of their speed to an address that is 1 to 31 bytes further into its page than the

@@ -15,6 +15,7 @@ mod nats;
 mod networks;
 mod presence;
 mod processes;
+mod programs;
 mod progress;
 mod redis;
 mod runtimes;

@@ -2,7 +2,7 @@
 //! instead.
 //!
 //! ```text
-//! cargo bench -p heartbeat-tokio --bench many -- [--connections N] [--only NAME]
+//! cargo bench -p heartbeat-tokio --bench many -- [--connections N] [--interval MS] [--only NAME]
 //! ```
 //!
 //! This process holds one end of 10,000 connections over loopback, and a child the
@@ -58,7 +58,6 @@ mod linux {
     };
     use tokio_stream::StreamMap;
 
-    const INTERVAL: Duration = Duration::from_secs(5);
     const WATCHED: Duration = Duration::from_secs(15);
 
     type Event = (usize, PeerEvent<Bytes>);
@@ -70,35 +69,39 @@ mod linux {
             arguments.get(at + 1).cloned()
         };
         let connections = value("--connections").map_or(10_000, |n| n.parse().expect("a number"));
+        let interval = value("--interval").map_or(5000, |n| n.parse().expect("a number"));
+        let interval = Duration::from_millis(interval);
         raise_limit();
         if let Some(address) = value("--peers-of") {
-            return be_the_peers(address.parse().expect("an address"), connections);
+            return be_the_peers(address.parse().expect("an address"), connections, interval);
         }
-        println!("{connections} connections, a ping each {INTERVAL:?}, 2 workers");
+        println!("{connections} connections, a ping each {interval:?}, 2 workers");
         println!(
             "{:<12} {:>10} {:>12} {:>6}",
             "", "memory, B", "a beat, µs", "dead"
         );
         for name in ["group", "mpsc", "unordered", "stream-map"] {
             if value("--only").is_none_or(|only| only == name) {
-                measure(name, connections)?;
+                measure(name, connections, interval)?;
             }
         }
         Ok(())
     }
 
-    fn measure(name: &'static str, connections: usize) -> io::Result<()> {
+    fn measure(name: &'static str, connections: usize, interval: Duration) -> io::Result<()> {
         let runtime = runtime()?;
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
         let mut child = Command::new(env::current_exe()?)
             .args(["--peers-of", &listener.local_addr()?.to_string()])
             .args(["--connections", &connections.to_string()])
+            .args(["--interval", &interval.as_millis().to_string()])
             .stdin(Stdio::piped())
             .spawn()?;
         let accepted = (0..connections).map(|_| Ok(runtime.block_on(listener.accept())?.0));
         let accepted = accepted.collect::<io::Result<Vec<_>>>()?;
         let before = (ALLOCATED.load(Relaxed), DEAD.load(Relaxed));
         runtime.spawn(async move {
+            let wrap = |stream| Heartbeat::new(stream, config(Role::Both, interval));
             let streams = accepted.into_iter().map(wrap).enumerate();
             match name {
                 "group" => take(grouped(streams)).await,
@@ -107,7 +110,7 @@ mod linux {
                 _ => take(mapped(streams)).await,
             }
         });
-        thread::sleep(INTERVAL + Duration::from_secs(1));
+        thread::sleep(interval + Duration::from_secs(1));
         let begun = (BEATS.load(Relaxed), time()?);
         thread::sleep(WATCHED);
         let beats = (BEATS.load(Relaxed) - begun.0) as f64;
@@ -121,12 +124,8 @@ mod linux {
         child.wait().map(drop)
     }
 
-    fn wrap(stream: TcpStream) -> Heartbeat<TcpStream> {
-        Heartbeat::new(stream, config(Role::Both))
-    }
-
-    fn config(role: Role) -> Config {
-        let config = Config::builder().interval(INTERVAL).role(role);
+    fn config(role: Role, interval: Duration) -> Config {
+        let config = Config::builder().interval(interval).role(role);
         config.build().expect("it is valid")
     }
 
@@ -196,12 +195,12 @@ mod linux {
     }
 
     /// Answers on all connections until its parent is gone.
-    fn be_the_peers(address: SocketAddr, connections: usize) -> io::Result<()> {
+    fn be_the_peers(address: SocketAddr, connections: usize, interval: Duration) -> io::Result<()> {
         let runtime = runtime()?;
         for _ in 0..connections {
             let stream = runtime.block_on(TcpStream::connect(address))?;
             runtime.spawn(async move {
-                let mut peer = Heartbeat::new(stream, config(Role::Passive));
+                let mut peer = Heartbeat::new(stream, config(Role::Passive, interval));
                 while peer.next().await.is_some() {}
             });
         }

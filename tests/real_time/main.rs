@@ -18,6 +18,7 @@ mod networks;
 mod postgres;
 mod presence;
 mod processes;
+mod programs;
 mod progress;
 mod redis;
 mod runtimes;

@@ -405,9 +405,7 @@ impl Monitor {
     /// then. While we don't read it waits until we do.
     pub fn probe(&mut self, now: Instant) {
         let at = self.observe(now);
-        if self.forgive(at) {
-            return;
-        }
+        self.forgive(at); // a round that this begins serves the probe
         match self.life {
             Life::Idle(_) => self.probe_idle(at.now),
             Life::Paused(ref mut paused) => paused.let_probe_wait(),

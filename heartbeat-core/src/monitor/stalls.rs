@@ -46,16 +46,22 @@ impl Monitor {
 
     #[cold]
     fn forgive_lateness(&mut self, late: u64, now: Instant) -> bool {
-        let can_judge = self.can_judge();
-        match &mut self.life {
-            Life::Idle(_) if !can_judge => return false,
-            Life::Idle(_) => self.begin_round_after_stall(now, now),
-            Life::Round(round) => {
+        match self.life {
+            Life::Round(mut round) => {
                 if !round.forgive(&self.timing, now) {
                     return false;
                 }
                 round.assert_invariants(&self.timing);
+                self.life = Life::Round(round);
                 self.outbox.want(Purpose::Round);
+            }
+            Life::Idle(_) if self.can_judge() => {
+                if self.interval_end().is_due(now) || self.is_probe_due(now) {
+                    self.begin_round_after_stall(now, now);
+                } else {
+                    // We are late for something else, and the peer has missed nothing.
+                    self.keepalive_if_accepted(now);
+                }
             }
             _ => return false,
         }

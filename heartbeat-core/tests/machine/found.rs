@@ -26,6 +26,11 @@ fn start(timings: ConfigBuilder) -> Monitor {
     Monitor::new(timings.build().unwrap(), 1, Instant::ORIGIN).without_hello()
 }
 
+/// The same in the protocol that has a Hello.
+fn with_hello(timings: ConfigBuilder) -> Monitor {
+    Monitor::new(timings.build().unwrap(), 1, Instant::ORIGIN)
+}
+
 /// A peer that accepts a ping each `min_interval`.
 fn hello(min_interval: Duration) -> Control {
     let peer = timings().min_interval(min_interval);
@@ -96,29 +101,36 @@ fn a_stall_of_the_writes_moves_no_verdict_that_was_not_due() {
     let timings = timings().max_missed(2).write_stall(secs(1));
     let mut monitor = start(timings.evidence(Evidence::Echo));
     monitor.handle_blocked(at(secs(0)));
-    // Each is 4 s late for the writes. The round, whose verdict is at 14 s, wasn't.
+    // It is 4 s late for the writes. The interval isn't over, and nothing was missed.
     monitor.handle_bytes(at(secs(5)));
-    monitor.handle_bytes(at(secs(11)));
     assert_eq!(pings(&mut monitor).len(), 1);
-    monitor.handle_flushed(at(secs(12)));
+    monitor.handle_flushed(at(secs(5)));
+    for now in [10, 12] {
+        monitor.handle_timeout(at(secs(now)));
+        pings(&mut monitor);
+        monitor.handle_flushed(at(secs(now)));
+    }
     monitor.handle_timeout(at(secs(14)));
     assert!(monitor.has_ended());
 }
 
 #[test]
 fn a_beat_is_suspicious_after_w_whatever_was_measured() {
-    // A keepalive ping measures a round trip of 5 s.
-    let mut monitor = start(timings().adaptive(true).write_stall(secs(1)));
-    monitor.handle_backlog(at(secs(0)));
+    // A probe measures a round trip of 3.5 s.
+    let mut monitor = with_hello(timings().adaptive(true));
+    monitor.probe(at(secs(0)));
     let first = pings(&mut monitor);
     monitor.handle_flushed(at(secs(0)));
-    monitor.handle_frame(Control::Pong(first[0]), at(secs(5)));
-    // A stall begins a round that is counted from 15 s.
-    monitor.handle_blocked(at(secs(5)));
-    monitor.handle_timeout(at(secs(9)));
+    monitor.handle_timeout(at(secs(2)));
     assert_eq!(pings(&mut monitor).len(), 1);
-    monitor.handle_flushed(at(secs(9)));
-    assert_eq!(next(&monitor), Some(secs(11)));
+    monitor.handle_flushed(at(secs(2)));
+    monitor.handle_frame(Control::Pong(first[0]), at(us(3_500_000)));
+    assert_eq!(monitor.status().last_rtt, Some(us(3_500_000)));
+    // A piggybacked ping begins a round that is counted from 13.5 s.
+    monitor.handle_frame(Control::Ping(Nonce([1; 8])), at(secs(11)));
+    assert_eq!(pings(&mut monitor).len(), 1);
+    monitor.handle_flushed(at(secs(11)));
+    assert_eq!(next(&monitor), Some(secs(13)));
 }
 
 /// A ping leaves at 5 s, and the peer accepts another one `gap` later.
@@ -316,25 +328,24 @@ fn a_probe_that_leaves_late_moves_no_verdict_of_the_interval() {
 
 #[test]
 fn a_forgiven_stall_brings_no_step_nearer() {
-    // A keepalive ping measures a round trip of 1 s.
-    let timings = timings().adaptive(true).max_missed(2).write_stall(secs(1));
-    let mut monitor = start(timings.stall_tolerance(secs(1)));
-    monitor.handle_backlog(at(secs(0)));
+    // A probe measures a round trip of 1 s.
+    let timings = timings().adaptive(true).max_missed(2);
+    let mut monitor = with_hello(timings.stall_tolerance(secs(1)));
+    monitor.probe(at(secs(0)));
     let first = pings(&mut monitor);
     monitor.handle_flushed(at(secs(0)));
     monitor.handle_frame(Control::Pong(first[0]), at(us(500_000)));
-    // A stall begins a round that is counted from 10.5 s.
-    monitor.handle_blocked(at(us(500_000)));
-    monitor.handle_timeout(at(secs(3)));
+    // A piggybacked ping begins a round that is counted from 10.5 s.
+    monitor.handle_frame(Control::Ping(Nonce([1; 8])), at(secs(8)));
     assert_eq!(pings(&mut monitor).len(), 1);
-    monitor.handle_flushed(at(secs(3)));
-    // The next one is 1.5 s late for the early suspicion, which after a stall comes W
-    // after the ping: at 5 s.
-    monitor.handle_timeout(at(us(6_500_000)));
+    monitor.handle_flushed(at(secs(8)));
+    assert_eq!(next(&monitor), Some(us(9_500_000)));
+    // A stall of 1.5 s: we are late for the early suspicion.
+    monitor.handle_timeout(at(secs(11)));
     assert_eq!(pings(&mut monitor).len(), 1);
-    monitor.handle_flushed(at(us(6_500_000)));
+    monitor.handle_flushed(at(secs(11)));
     assert_eq!(monitor.status().missed, 0);
-    monitor.handle_timeout(at(us(8_500_000)));
+    monitor.handle_timeout(at(secs(13)));
     // Behind the early suspicion, W from 10.5 s on and the stall.
     assert_eq!(next(&monitor), Some(secs(14)));
 }

@@ -56,7 +56,7 @@ impl After {
         self.shown = None;
         let fresh = Self::draw(after, self.first);
         // What rounding hides of the random part grows with the interval.
-        let hidden = new / old + 2;
+        let hidden = new / old * 2 + 2;
         self.lo = scaled(self.lo)
             .saturating_sub(hidden)
             .clamp(fresh.lo, fresh.hi);

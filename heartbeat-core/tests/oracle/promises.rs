@@ -134,11 +134,15 @@ impl Promises {
         self.stalled_since_flush |= world.stall;
         if world.stall && !world.paused[0] {
             let forgives = (world.heard.is_none() || is_old) && op != Op::Paused;
+            // Before that it may be late for something else, and nothing is missed.
+            let since = self.arrivals.last().copied().unwrap_or(0);
+            let is_over = world.now >= since.saturating_add(world.terms.star());
             // Old evidence may begin a round, in which it counts as forgiven.
             if forgives && self.forgiven.1 < world.terms.misses {
-                let sure = self.forgiven.0 < world.terms.misses && former.asking();
+                let asks = is_over && former.asking();
+                let sure = self.forgiven.0 < world.terms.misses && asks;
                 self.forgiven.0 += 1;
-                self.forgiven.1 += u32::from(!is_old && former.asking());
+                self.forgiven.1 += u32::from(!is_old && asks);
                 self.stalls.push(Stall {
                     at: world.now,
                     late: world.late,

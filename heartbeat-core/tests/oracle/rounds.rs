@@ -232,8 +232,11 @@ impl Candidate {
             if let Life::Round(round) = &mut self.life {
                 round.forgive(limited, world);
                 self.want(Ping::Round);
-            } else {
+            } else if self.waiting_probe_is_due(world) || self.is_over(world, fork) {
                 self.begin(world, Why::Stall(Span::exactly(world.now)), fork);
+            } else if due(soonest(&world.terms, world.left), world.now) && world.allowed[1].asking()
+            {
+                self.want(Ping::Keepalive);
             }
         }
         forgives

@@ -263,10 +263,17 @@ impl Notices {
         }
         facts.number(beat.map_or(0, |beat| beat.0.get()));
         facts.number(finished);
-        match standing {
-            Standing::Good => facts.number(0),
-            Standing::Suspect => facts.number(1),
-            Standing::SuspectPending {
+        standing.describe(facts);
+    }
+}
+
+#[cfg(feature = "testkit")]
+impl Standing {
+    fn describe(self, facts: &mut crate::testkit::Facts) {
+        match self {
+            Self::Good => facts.number(0),
+            Self::Suspect => facts.number(1),
+            Self::SuspectPending {
                 silence,
                 missed,
                 given_before,
@@ -276,7 +283,7 @@ impl Notices {
                 facts.number(missed);
                 facts.number(given_before);
             }
-            Standing::Closed(reason) => {
+            Self::Closed(reason) => {
                 facts.number(3);
                 facts.number(match reason {
                     CloseReason::Local => -1,
@@ -285,7 +292,7 @@ impl Notices {
                     CloseReason::Peer { code, .. } => code.0.into(),
                 });
             }
-            Standing::Dead {
+            Self::Dead {
                 cause,
                 silence,
                 missed,

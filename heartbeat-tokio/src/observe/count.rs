@@ -36,6 +36,7 @@ use crate::safety_net::Applied;
 /// ```
 pub fn describe_metrics() {
     describe_connections();
+    describe_ends();
     describe_beats();
     describe_ourselves();
 }
@@ -63,6 +64,15 @@ fn describe_connections() {
         "Connections created."
     );
     counter!("heartbeat_opened_total").increment(0);
+    describe_counter!(
+        "heartbeat_dropped_total",
+        Unit::Count,
+        "Connections dropped or taken apart before their end."
+    );
+    counter!("heartbeat_dropped_total").increment(0);
+}
+
+fn describe_ends() {
     describe_counter!(
         "heartbeat_closed_total",
         Unit::Count,
@@ -111,12 +121,6 @@ fn describe_connections() {
         Unit::Seconds,
         "Silence at the verdict, by cause."
     );
-    describe_counter!(
-        "heartbeat_dropped_total",
-        Unit::Count,
-        "Connections dropped or taken apart before their end."
-    );
-    counter!("heartbeat_dropped_total").increment(0);
 }
 
 fn describe_beats() {

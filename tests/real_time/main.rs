@@ -9,6 +9,7 @@ mod brokers;
 mod driver;
 mod eight_situations;
 mod getting_started;
+mod irc;
 mod leaving;
 mod local_stall;
 mod loops;

@@ -40,8 +40,7 @@ use crate::{
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let (ours, theirs) = tokio::io::duplex(1024);
-/// # let other = Heartbeat::new(theirs, Config::default()).spawn();
-/// # drop(other.receiver); // it takes in what comes
+/// # let _other = Heartbeat::new(theirs, Config::default()).spawn();
 /// let sender = Heartbeat::new(ours, Config::default()).spawn().sender;
 /// let clone = sender.clone(); // for another task
 /// clone.send("hello".into()).await?;

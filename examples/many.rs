@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use heartbeat_tokio::{Cause, Config, ConfigError, GoodbyeCode, Group, Heartbeat, PeerEvent, Slow};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     task::JoinSet,
 };
 
@@ -30,9 +30,12 @@ fn config() -> Result<Config, ConfigError> {
 #[tokio::main]
 async fn main() -> Fallible {
     allow_files(2 * CLIENTS + 100)?;
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    // All may wait to be accepted at once.
+    let listener = socket.listen(u32::try_from(CLIENTS)?)?;
     let address = listener.local_addr()?;
-    let server = tokio::spawn(serve(listener));
+    let mut server = tokio::spawn(serve(listener));
     let (mut hanging, mut others) = (JoinSet::new(), JoinSet::new());
     for number in 0..CLIENTS {
         match number < SOME {
@@ -41,10 +44,16 @@ async fn main() -> Fallible {
         };
     }
 
-    server.await??;
     let mut heard = BTreeMap::<_, usize>::new();
-    while let Some(client) = others.join_next().await {
-        *heard.entry(client??).or_default() += 1;
+    let mut has_served = false;
+    while !has_served || !others.is_empty() {
+        tokio::select! {
+            served = &mut server, if !has_served => {
+                served??;
+                has_served = true;
+            }
+            Some(client) = others.join_next() => *heard.entry(client??).or_default() += 1,
+        }
     }
     println!("{heard:?}");
     assert_eq!(heard, BTreeMap::from([(0, SOME), (1, CLIENTS - 2 * SOME)]));

@@ -151,6 +151,8 @@ async fn broken(client: &mut Heartbeat<Tls>) -> String {
 /// Records of 16 KiB that take 2 s each, as long as the detection time.
 #[cfg(target_os = "linux")] // whose kernel tells what arrives
 mod slow_records {
+    use std::time::Duration;
+
     use heartbeat_tests::server::slow_line_to;
     use heartbeat_tokio::Diagnosis;
 
@@ -161,14 +163,18 @@ mod slow_records {
 
     const LENGTH: usize = 64 * 1024;
 
-    /// The client's side of the line, and a server that was greeted and knows nothing of
-    /// its own socket, or does.
-    async fn greeted(serve: fn(Tls, Config) -> Heartbeat<Tls>) -> (Heartbeat<Tls>, Heartbeat<Tls>) {
+    /// The client's side of the line, with a detection time of `patience`, and a server
+    /// that was greeted and knows nothing of its own socket, or does.
+    async fn greeted(
+        patience: Duration,
+        serve: fn(Tls, Config) -> Heartbeat<Tls>,
+    ) -> (Heartbeat<Tls>, Heartbeat<Tls>) {
         let config = Config::detect_within(secs(2)).unwrap();
+        let clients = Config::detect_within(patience).unwrap();
         let (client, server) = pair().await;
         let client = slow_line_to(client, RATE).await;
         let (client, server) = Parties::new().connect(client, server).await;
-        let (mut client, mut server) = (wrapped(client, config), serve(server, config));
+        let (mut client, mut server) = (wrapped(client, clients), serve(server, config));
         // A Hello that shares a record with the message would be as slow.
         for event in <[_; 2]>::from(tokio::join!(client.next(), server.next())) {
             assert!(
@@ -181,7 +187,7 @@ mod slow_records {
 
     #[tokio::test]
     async fn are_life_where_the_socket_is_named() {
-        let (mut client, mut server) = greeted(wrapped).await;
+        let (mut client, mut server) = greeted(secs(2), wrapped).await;
         let began = Instant::now();
         client.send(vec![7; LENGTH].into()).await.unwrap();
         let receiving = async {
@@ -203,7 +209,7 @@ mod slow_records {
     /// Nobody blames the client's application: nobody can see what it does.
     #[tokio::test]
     async fn are_silence_without_a_diagnosis_where_it_is_not_named() {
-        let (mut client, mut server) = greeted(Heartbeat::new).await;
+        let (mut client, mut server) = greeted(secs(7), Heartbeat::new).await;
         client.send(vec![7; LENGTH].into()).await.unwrap();
         let end = tokio::select! {
             end = terminal(&mut server) => end,

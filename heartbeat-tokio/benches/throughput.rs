@@ -171,7 +171,7 @@ const TARGETS: [Target; 25] = [
     on_two_workers(over_a_task(row("echo-over-a-task-2", Echo, Duplex, ACTOR))),
     on_two_workers(over_a_task(row("echo-over-a-task-2", Echo, Tcp, ACTOR))),
     reaching(
-        [0.20, 0.25, 0.30, 0.70, 0.70],
+        [0.04, 0.07, 0.33, 0.70, 0.66],
         of_the_limit(row("feed-of-the-limit", Feed, Duplex, LIMIT)),
     ),
     of_the_limit(row("feed-of-the-limit", Feed, Tcp, LIMIT)),

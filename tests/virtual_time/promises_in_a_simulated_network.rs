@@ -419,7 +419,7 @@ impl Session {
         if self.began >= cut_at || !judged {
             return;
         }
-        let (at, _) = self
+        let (at, end) = self
             .terminal()
             .unwrap_or_else(|| panic!("never found: {self:#?}"));
         let mut limit = cut_at + self.detection_time(self.peer());
@@ -428,6 +428,16 @@ impl Session {
             let peer = scenario.configs[1 - self.side];
             let interval = peer.interval().max(self.config.min_interval());
             limit = limit.max(cut_at + interval + budget(&peer) + scenario.round_trip() + ms(2));
+            // Unless its word couldn't leave, because nothing acknowledges what it sent: then
+            // silence tells it.
+            if matches!(end, PeerEvent::Dead(death) if death.cause == Cause::Silent) {
+                let arrivals = self
+                    .records
+                    .iter()
+                    .filter(|(_, what)| matches!(what, Record::Arrival));
+                let last = arrivals.map(|(at, _)| *at).max().unwrap_or(self.began);
+                limit = limit.max(last + self.detection_time(self.peer()));
+            }
         }
         assert!(at <= limit, "found at {at:?}, not {limit:?}: {self:#?}");
     }

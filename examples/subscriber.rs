@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Its server drops the first connection and hangs on the second one. The client is
-//! cancelled on the third. Another client wants what there isn't.
+//! cancelled on the third. Another client asks for a missing topic.
 
 use std::{error::Error, fmt, io, net::SocketAddr, time::Duration};
 

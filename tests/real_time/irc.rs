@@ -61,7 +61,7 @@ type Client = Watched<Heartbeat<TcpStream, Codec<Irc>>, String>;
 async fn ngircd() -> Option<(Server, NamedTempFile)> {
     let program = program("ngircd", "/usr/sbin/ngircd")?;
     let settings = NamedTempFile::new().unwrap();
-    // Whoever runs it has to read it.
+    // It runs as another user, and reads it.
     let all = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o644);
     fs::set_permissions(settings.path(), all).unwrap();
     let server = Server::start(env!("CARGO_BIN_EXE_heartbeat-test-guard"), |port| {

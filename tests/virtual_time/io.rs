@@ -156,7 +156,7 @@ fn lost(error: &io::Error) -> usize {
     }
 }
 
-/// A goodbye takes the place of what was queued and not begun. Whoever wrote that has to
+/// A goodbye takes the place of what was queued and not begun. Its writer has to
 /// know.
 #[tokio::test(start_paused = true)]
 async fn a_flush_fails_if_a_peer_that_left_lacks_some_of_what_was_written() {
@@ -172,7 +172,7 @@ async fn a_flush_fails_if_a_peer_that_left_lacks_some_of_what_was_written() {
             _ => left.shutdown().await.unwrap_err(),
         };
         assert!((1..190_100).contains(&lost(&error)), "{error}");
-        // Whoever asks again is told again. The rest of what was begun may have left since.
+        // A second call is told the same. The rest of what was begun may have left since.
         left.sender().closed().await.unwrap();
         let again = left.flush().await.unwrap_err();
         assert!((1..=lost(&error)).contains(&lost(&again)), "{again}");
@@ -315,7 +315,7 @@ async fn a_silent_peer_is_timed_out_within_the_bound_whatever_is_waited_for() {
         let causes = [Cause::Silent, Cause::WriteStalled];
         assert!(causes.contains(&death(&error).cause), "{error}");
 
-        // Whoever asks again is told again.
+        // A second call is told the same.
         let again = left.read_u8().await.unwrap_err();
         assert_eq!(death(&again), death(&error));
     }

@@ -165,7 +165,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Waits until so many users are present, each with one entry, and announced.
+    /// Waits until this number of users is present, each with one entry, and announced.
     pub async fn until_present(
         &mut self,
         since: Instant,
@@ -176,7 +176,7 @@ impl Stage {
         self.until_roster(since, what, promised, users, true).await
     }
 
-    /// Waits until so many users are present, each with one entry. A new store announces
+    /// Waits until this number of users is present, each with one entry. A new store announces
     /// them later.
     pub async fn until_listed(
         &mut self,
@@ -228,7 +228,7 @@ impl Stage {
         Ok(())
     }
 
-    /// The fleet is there, with so many users.
+    /// The fleet is there, with this number of users.
     pub async fn settle(&mut self, users: usize) -> Outcome {
         self.until_present(
             Instant::now(),

@@ -52,7 +52,7 @@ pub struct Store {
     pub leaving: BTreeMap<u8, bool>,
     /// While it is new, it announces no user.
     pub settling: bool,
-    /// Who will be announced when it isn't.
+    /// The users that are announced once it has settled.
     pub joining: BTreeSet<u8>,
 }
 

@@ -61,7 +61,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         0
     }
 
-    /// Keeps a message behind what there is to tell, which it may have proved.
+    /// Keeps a message behind the pending events, which it may have caused.
     #[cold]
     pub(super) fn keep_behind_events(&mut self, message: C::Message) {
         while let Some(event) = self.next_event() {

@@ -145,7 +145,7 @@ impl fmt::Display for World {
 enum Fault {
     /// Nothing reaches this host, or none.
     Cut(Option<IpAddr>),
-    /// So many of a hundred packets vanish on the way to the left, and to the right.
+    /// A percentage of the packets that vanish on the way to the left, and to the right.
     Loss(u32, u32),
     /// So many kilobits a second, with a deep queue.
     Slow(u32),
@@ -153,10 +153,10 @@ enum Fault {
     Hole,
     /// One in so many packets is answered with a reset.
     Resets(u32),
-    /// So many of a hundred packets wait for a line of so many kilobits a second, and
+    /// A percentage of the packets that wait for a line of some kilobits a second, and
     /// the others overtake them.
     Reorder(u32, u32),
-    /// So many of a hundred packets come twice.
+    /// A percentage of the packets that come twice.
     Duplicate(u32),
     /// The router has forgotten the connections that there are, and drops what belongs to
     /// none that it knows.

@@ -31,7 +31,7 @@ impl Limit {
         });
     }
 
-    /// Whether a message of `bytes` bytes may be sent.
+    /// Whether a message of `length` bytes may be sent.
     #[inline]
     pub(crate) const fn check(self, length: usize) -> Result<(), SendError> {
         let (Self::Ours(max) | Self::Peers(max)) = self;

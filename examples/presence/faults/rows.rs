@@ -216,6 +216,9 @@ async fn redis_killed(fault: &'static str, options: Options) -> Outcome<Row> {
     let leaving = stage.add_clients(&[0, 1, 2], "leaving", 1)?;
     stage.settle(61).await?;
     let terms = options.timings().terms();
+    // Gateways learn at a refresh that their users were announced. Before that they can't
+    // tell a new store.
+    sleep(terms.refresh() + terms.look()).await;
     let killed = Instant::now();
     stage.redis.kill().await?;
     stage.gateway_says(0, killed, "stale").await?;

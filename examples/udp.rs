@@ -64,7 +64,7 @@ async fn main() -> io::Result<()> {
     other.await?.map(drop)
 }
 
-/// What there is to tell of the other end.
+/// The pending events of the other end.
 enum Told {
     Message(Vec<u8>),
     Event(Event),

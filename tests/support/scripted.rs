@@ -437,7 +437,7 @@ pub fn control_frame(control: Control) -> Vec<u8> {
     super::framed(control.encode(&mut buffer).expect("long enough"))
 }
 
-/// So many bytes that are different for each message and within it: at `index` stands the
+/// Bytes that differ between messages and within one: at `index` stands the
 /// lowest byte of `31 * nth + 7 * index + index / 251`. Written row by row, as tests aren't
 /// optimised and a closure for each byte would take most of their time.
 #[must_use]

@@ -66,7 +66,7 @@ impl Server {
         connected.expect("in time").expect("it listens")
     }
 
-    /// A new connection to it, over a line that takes so many bytes a second.
+    /// A new connection to it, over a line with this rate in bytes a second.
     ///
     /// # Panics
     ///
@@ -89,7 +89,7 @@ pub fn not_as_root(user: &str, program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// The near end of a line that takes so many bytes a second, and whose kernel holds little.
+/// The near end of a line with this rate in bytes a second, whose kernel holds little.
 /// It ends as `far` does, and says back at once what that says.
 ///
 /// # Panics

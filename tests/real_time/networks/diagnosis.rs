@@ -370,7 +370,7 @@ fn lost_packets_arent_blamed_on_the_peer() {
                 .await;
             // The kernel learns what path it is.
             for _ in 0..20 {
-                // So many losses may end it already.
+                // These losses may end it before that.
                 if heartbeat.send("on".into()).await.is_err() {
                     break;
                 }

@@ -52,4 +52,5 @@ mod turn;
 mod typed;
 mod verdict;
 mod websocket;
+mod websocket_bytes;
 mod your_program;

@@ -35,6 +35,7 @@ mod own_protocol;
 mod partial_writes;
 mod parts;
 mod probes;
+mod programs;
 mod promises_in_a_simulated_network;
 mod protocol_vectors;
 mod reconnect;

@@ -78,25 +78,16 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connected { peer } => {
-                write!(
-                    f,
-                    "connected, the peer pings after {:?}",
-                    rounded(peer.interval)
-                )
+                let interval = rounded(peer.interval);
+                write!(f, "connected, the peer pings after {interval:?}")
             }
             Self::Beat { rtt } => write!(f, "beat, round trip {:?}", rounded(*rtt)),
-            Self::Suspect {
-                missed: 0,
-                silent_for,
-            } => {
-                write!(f, "suspect, silent for {:?}", rounded(*silent_for))
-            }
             Self::Suspect { missed, silent_for } => {
-                let silent_for = rounded(*silent_for);
-                write!(
-                    f,
-                    "suspect, silent for {silent_for:?}, beats missed: {missed}"
-                )
+                write!(f, "suspect, silent for {:?}", rounded(*silent_for))?;
+                match missed {
+                    0 => Ok(()),
+                    missed => write!(f, ", beats missed: {missed}"),
+                }
             }
             Self::Recovered { silent_for } => {
                 write!(f, "recovered after {:?}", rounded(*silent_for))
@@ -214,6 +205,10 @@ pub struct Death<D = NoDetail> {
     /// and leaves it [`Unknown`](Diagnosis::Unknown); a driver that can look
     /// at a socket fills it in.
     pub diagnosis: Diagnosis,
+    /// False if nothing has ever arrived, not a byte: perhaps no application took the
+    /// connection, as behind a proxy whose backend is down. A monitor can't tell, and
+    /// leaves it true.
+    pub was_heard: bool,
 }
 
 impl<D> Death<D> {
@@ -226,6 +221,7 @@ impl<D> Death<D> {
             missed: 0,
             last_rtt: None,
             diagnosis: Diagnosis::Unknown,
+            was_heard: true,
         }
     }
 
@@ -237,6 +233,7 @@ impl<D> Death<D> {
             missed: self.missed,
             last_rtt: self.last_rtt,
             diagnosis: self.diagnosis,
+            was_heard: self.was_heard,
         }
     }
 }
@@ -255,8 +252,12 @@ impl<D: AsRef<str>> fmt::Display for Death<D> {
         if let Some(rtt) = self.last_rtt {
             write!(f, ", last round trip {:?}", rounded(rtt))?;
         }
+        if !self.was_heard {
+            f.write_str(", nothing ever arrived")?;
+        }
         match self.diagnosis {
             Diagnosis::Unknown => Ok(()),
+            Diagnosis::AppHung if !self.was_heard => f.write_str(": only its kernel answers"),
             known => write!(f, ": {known}"),
         }
     }
@@ -394,7 +395,8 @@ pub enum Diagnosis {
     /// been lost, and its application said nothing: it hangs, or was stopped.
     ///
     /// One that speaks looks the same if it begins with packets too large for
-    /// the path, which vanish all: no end of a connection sees that.
+    /// the path, which vanish all: no end of a connection sees that. If
+    /// [`was_heard`](Death::was_heard) is false, there may be no application.
     AppHung,
     /// What we sent isn't acknowledged although it was repeated: the path
     /// carries nothing of it. The network in between is cut, or the peer's

@@ -237,6 +237,7 @@ impl Notices {
                     missed: missed.into(),
                     last_rtt: last_rtt(),
                     diagnosis: Diagnosis::Unknown,
+                    was_heard: true,
                 };
                 (Event::Dead(death), Standing::Good)
             }

@@ -331,7 +331,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         let mut is_ours = false;
         if let Event::Dead(death) = &mut event {
             let broken_off = self.transport.is_in_message() || self.transport.unread() > 0;
-            self.net.diagnose(death, broken_off);
+            self.net.diagnose(self.stream.as_ref(), death, broken_off);
             is_ours = death.cause.goodbye().is_some();
         }
         if is_ours {

@@ -49,6 +49,10 @@ impl Dialect for Amqp {
         self.beats_every.is_some()
     }
 
+    fn answers(&self) -> bool {
+        self.beats_every.is_some()
+    }
+
     fn beats_every(&self) -> Option<Duration> {
         self.beats_every
     }

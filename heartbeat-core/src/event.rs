@@ -389,8 +389,8 @@ pub enum Diagnosis {
     /// and its application sent nothing: it hangs or was stopped.
     ///
     /// An application that sends only packets too large for the path looks the same: they all
-    /// vanish, and neither end can see that. If [`was_heard`](Death::was_heard) is false, there may be no
-    /// application.
+    /// vanish, and neither end can see that. If [`was_heard`](Death::was_heard) is false,
+    /// there may be no application.
     AppHung,
     /// Our data was repeated and isn't acknowledged. The network is cut, the peer's host is
     /// gone, or our packets are too large for the path.

@@ -1,5 +1,5 @@
-//! Who sees what: every fault against every way of finding out, on this
-//! machine, at the same time.
+//! Which detector sees which fault: every fault against every detector, on this machine, at
+//! the same time.
 //!
 //! ```text
 //! cargo run -p fault_lab
@@ -52,7 +52,7 @@ use crate::{
     scenarios::{Fault, Place},
 };
 
-/// Runs each fault against each detector, and prints who saw what.
+/// Runs each fault against each detector, and prints which of them raised an alarm.
 #[derive(Debug, Parser)]
 struct Options {
     /// How soon a death has to be known

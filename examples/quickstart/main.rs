@@ -186,7 +186,7 @@ impl Client {
         ))
     }
 
-    /// Whoever says goodbye isn't dead.
+    /// A client that says goodbye isn't dead.
     async fn leaves(mut self) -> Result<Finding, Box<dyn Error>> {
         self.watch_a_second().await;
 

@@ -93,10 +93,10 @@ struct Options {
     /// The same number gives the same simulation
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
-    /// Simulate only as much as takes a second or two
+    /// Simulate for a second or two only
     #[arg(long)]
     quick: bool,
-    /// Then let it run on a network of namespaces for so long, with real sockets
+    /// Then test it on a network of namespaces for this time, with real sockets
     #[arg(long = "try", value_name = "TIME", value_parser = duration)]
     try_for: Option<std::time::Duration>,
     /// With how many connections
@@ -190,7 +190,7 @@ fn learned(path: &Path, network: &str) -> Result<Duration, String> {
         .ok_or_else(unknown)
 }
 
-/// On all cores, behind a progress bar where somebody looks.
+/// On all cores, with a progress bar if it is a terminal.
 fn simulated(
     candidates: &[Candidate],
     wishes: &Wishes,

@@ -1,6 +1,6 @@
 //! Brokers that give up a client which says nothing: mosquitto with the codec of
 //! `examples/mqtt`, and RabbitMQ with that of `examples/stomp` and one for AMQP 0-9-1, where
-//! nobody answers beats.
+//! beats have no answers.
 //!
 //! Real processes, real TCP, real time. `HEARTBEAT_BROKERS` is for how many seconds the
 //! connections are held: 8 if nothing is said, 60 in CI, 600 before a release. RabbitMQ takes 7 s of processor time to start.
@@ -116,7 +116,7 @@ async fn a_broker_that_sends_all_the_time_hears_us_too() {
     assert!(u64::from(pings) >= held().as_secs() / 2, "{pings} pings");
 }
 
-/// A broker hangs up on whoever says anything before CONNECT.
+/// A broker hangs up on a client that sends anything before CONNECT.
 #[tokio::test]
 async fn no_ping_leaves_before_the_login() {
     let Some(server) = mosquitto().await else {
@@ -331,7 +331,7 @@ where
     received
 }
 
-/// Both sides agreed on a beat every two seconds, which nobody answers.
+/// Both sides agreed on a beat every two seconds, without answers.
 #[tokio::test]
 async fn where_nobody_answers_beats_both_sides_live() {
     let Some(rabbit) = rabbitmq().await else {

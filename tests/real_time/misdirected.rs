@@ -59,7 +59,7 @@ async fn a_proxy_without_a_backend_never_answers_and_hangs_up() {
         death
     };
     let (hasty, patient) = tokio::join!(client(secs(1)), client(secs(14)));
-    // Nobody has ever answered, so there is no round trip.
+    // No peer ever answered, so there is no round trip.
     let told = hasty.to_string();
     assert_eq!(hasty.cause, Cause::Silent);
     assert!(!told.contains("round trip"), "{told}");

@@ -44,7 +44,7 @@ async fn queries_and_copies_may_take_longer_than_the_detection_time() {
     };
     let ((), (), (mut busy, backend)) =
         tokio::join!(sleeps(&database), copies(&database), hangs(&database));
-    // With one of its own the server ends everybody's.
+    // If one of its own processes dies, the server ends all of them.
     kill_process(backend, Signal::KILL).unwrap();
     let death = busy.until_dead().await;
     assert!(is_cut_off(&death.cause), "{death}");
@@ -230,7 +230,7 @@ impl Drop for Database {
     }
 }
 
-/// Where Debian has them is in nobody's path.
+/// Debian's folder for them isn't in the `PATH`.
 fn programs() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").ok();
     let folders = versions.into_iter().flatten().flatten();

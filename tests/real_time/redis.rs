@@ -263,7 +263,7 @@ async fn a_beat_never_appears_in_a_transaction() {
     redis.until_beat().await;
 }
 
-/// While a command blocks, nothing behind it is answered, and nobody is blamed for that.
+/// While a command blocks, nothing behind it is answered, and the server isn't blamed.
 #[tokio::test]
 async fn a_server_that_works_on_a_command_lives() {
     let waits = async |command_and_arguments: &[&'static str], options: &[&str]| {
@@ -292,7 +292,7 @@ async fn a_server_that_works_on_a_command_lives() {
     );
 }
 
-/// Nobody says so to us: it looks like a server that hangs.
+/// We aren't told: it looks like a server that hangs.
 #[tokio::test]
 async fn a_server_that_another_client_pauses_is_given_up() {
     let config = Config::detect_within(secs(2)).unwrap();

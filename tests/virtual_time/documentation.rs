@@ -372,7 +372,7 @@ async fn told() -> Vec<String> {
     drop(peer);
     said.push(killed.next_terminal().await.to_string());
 
-    // Nobody reads at the other end.
+    // The other end doesn't read.
     let (ours, _theirs) = tokio::io::duplex(1 << 10);
     let mut stuck = Heartbeat::new(ours, exact());
     let _ = stuck.send(vec![0; 1 << 20].into()).await;

@@ -21,7 +21,7 @@ use heartbeat_tokio::{Config, Heartbeat, PeerEvent, websocket::TcpSocket};
 use tokio::{net::TcpListener, time::timeout};
 use tokio_tungstenite::connect_async;
 
-/// A death is known within this time.
+/// A death is detected within this time.
 const DETECT_WITHIN: Duration = Duration::from_secs(5);
 
 #[tokio::main(flavor = "current_thread")]

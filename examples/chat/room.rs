@@ -194,7 +194,7 @@ impl Room {
         state
             .left
             .retain(|left| left.bot.is_none() || left.bot != bot);
-        state.notice(format!("{name} has come"));
+        state.notice(format!("{name} has joined"));
         state.members.insert(id, member);
         gauge!("chat_members", "kind" => word(kind)).increment(1.0);
         self.0.changed.notify_one();

@@ -52,7 +52,7 @@ pub enum Detector {
 /// Under which circumstances it watches.
 #[derive(Clone, Copy, Debug)]
 pub struct Circumstances {
-    /// How soon a death has to be known.
+    /// Detect a death within this time.
     pub budget: Duration,
     /// Whether the application sends all the time.
     pub we_send: bool,

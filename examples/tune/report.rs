@@ -214,7 +214,7 @@ impl fmt::Display for Report {
 
         writeln!(
             f,
-            "# A death is known within {:?}: promised.",
+            "# A death is detected within {:?}: promised.",
             self.chosen_config.detection_time()
         )?;
         if self.chosen_config.detection_time() != budget {

@@ -112,7 +112,7 @@ async fn a_frozen_bot_turns_suspect_and_leaves_with_the_cause() {
     // Its process is still there, and comes back when it is thawed.
     page.press(&button("Bob", "Thaw")).await;
     page.until(&alive("Bob"), SOON).await;
-    page.until(&was_told("Bob has come"), SOON).await;
+    page.until(&was_told("Bob has joined"), SOON).await;
 
     // Frozen for less than it takes to die.
     page.press(&button("Carol", "Freeze")).await;

@@ -18,16 +18,16 @@ use crate::{
 
 #[derive(Args, Clone)]
 pub struct Options {
-    /// So many gateways
+    /// Number of gateways
     #[arg(long, value_name = "NUMBER", default_value_t = 10)]
     gateways: usize,
-    /// So many connections
+    /// Number of connections
     #[arg(long, value_name = "NUMBER", default_value_t = 20_000)]
     connections: usize,
     /// How long to measure
     #[arg(long = "for", value_name = "TIME", default_value = "30s", value_parser = duration)]
     time: Duration,
-    /// So many processes with clients
+    /// Processes that hold the clients
     #[arg(long, value_name = "NUMBER", default_value_t = 4)]
     processes: usize,
     #[command(flatten)]
@@ -114,7 +114,7 @@ pub async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Waits until so many entries are there.
+/// Waits until this number of entries is there.
 async fn wait_for(fleet: &mut Fleet, entries: usize) -> io::Result<()> {
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(240) {
@@ -154,7 +154,7 @@ async fn usage(store: &mut MultiplexedConnection) -> Result<Usage, Box<dyn Error
     })
 }
 
-/// In microseconds. For so long nobody else was served.
+/// Of the longest script, in microseconds. Redis serves no other client meanwhile.
 async fn slowest(store: &mut MultiplexedConnection) -> Result<u64, Box<dyn Error>> {
     type Entry = (u64, u64, u64, Vec<String>, String, String);
     let log: Vec<Entry> = redis::cmd("SLOWLOG")

@@ -1,6 +1,6 @@
 //! Brokers that give up a client which says nothing: mosquitto with the codec of
 //! `examples/mqtt`, and RabbitMQ with that of `examples/stomp` and one for AMQP 0-9-1, where
-//! nobody answers beats.
+//! beats have no answers.
 //!
 //! Real processes, real TCP, real time. `HEARTBEAT_BROKERS` is for how many seconds the
 //! connections are held: 8 if nothing is said, 60 in CI, 600 before a release. RabbitMQ takes 7 s of processor time to start.

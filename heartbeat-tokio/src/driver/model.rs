@@ -1,9 +1,9 @@
-//! Every interleaving of the turns that loom can find: what arrived is seen by the side
-//! that serves, and no wake-up is lost.
+//! Model-checks the turns with loom: the serving side sees everything that arrived, and no
+//! wake-up is lost.
 //!
-//! The stream is a counter that threads add to and wake the connection, the lock is
-//! loom's, and serving means to take what is there. A wake-up that is lost is a
-//! deadlock, which loom reports.
+//! The stream is a counter. Threads add to it and wake the connection. The lock is loom's,
+//! and serving means to take the whole count. A lost wake-up is a deadlock, which loom
+//! reports.
 
 #![allow(clippy::unwrap_used, reason = "how a test fails")]
 
@@ -57,19 +57,19 @@ struct Connection {
     /// Relaxed: only the turns order it.
     arrived: AtomicUsize,
     state: Mutex<State>,
-    /// How much is to arrive and to be posted.
+    /// The number of things that are to arrive and to be queued.
     expected: usize,
-    /// All of it was dealt with.
+    /// All of them were handled.
     done: Notify,
 }
 
 #[derive(Default)]
 struct State {
-    /// Of what arrived, what was read.
+    /// The part of the arrivals that was read.
     read: usize,
-    /// What was read and not handed out.
+    /// The part that was read and not handed out.
     inbox: usize,
-    /// What senders queued, and what of it was written.
+    /// The part that senders queued, and the part of it that was written.
     posted: usize,
     written: usize,
     /// The task is to end.
@@ -201,7 +201,7 @@ fn in_every_order(expected: usize, outside: fn(&Connection), receiver: fn(&Conne
     });
 }
 
-/// A `select!` may poll it once and then do something else for long.
+/// A `select!` may poll it once and then be busy elsewhere.
 fn polls_once(connection: &Connection) {
     let _ = connection.poll_event(&Context::from_waker(Waker::noop()));
 }

@@ -1,10 +1,10 @@
-//! What the task and the handles of a connection share.
+//! The state that the task and the handles of a connection share.
 //!
-//! This module decides what one turn of the task does; `handles` what the handles do.
-//! `turns.rs` decides the turns, and `waiting.rs` has the waiting callers. No waker of
-//! the application is woken or dropped while the lock is held: what the stream and the
-//! timer wake is `turns`, which passes it on afterwards. Only `watch` is told within it,
-//! so that what it shows is the latest.
+//! This module decides what one turn of the task does, and `handles` what the handles do.
+//! `turns.rs` decides the turns, and `waiting.rs` has the waiting callers. No waker of the
+//! application is woken or dropped while the lock is held: the stream and the timer wake
+//! `turns`, which wakes the application afterwards. Only `watch` is updated under the lock,
+//! so that it shows the latest state.
 
 mod handles;
 
@@ -48,7 +48,7 @@ struct State<S, C: Protocol> {
 
 /// The state of `watch`. Few programs use it, and it takes half a kilobyte.
 struct Watched {
-    /// The last news that were told.
+    /// The last reported change.
     told: u32,
     status: watch::Sender<Status>,
 }
@@ -59,7 +59,7 @@ struct Watched {
 )]
 enum Stage<S, C: Protocol> {
     Served(Heartbeat<S, C>),
-    /// It is over. What is left of it.
+    /// The connection is over. Its remains.
     Over(Remains<C::Message>),
 }
 
@@ -80,7 +80,7 @@ impl<S, C: Transport<S>> Drop for Serve<S, C> {
         let shared = &self.0;
         let mut state = shared.lock();
         if let (Stage::Served(heartbeat), true) = (&mut state.stage, shared.state.is_poisoned()) {
-            // A codec panicked, and would again: it is asked for nothing more.
+            // A codec panicked, and may again: it isn't called any more.
             heartbeat.stop_decoding();
         }
         state.finish();
@@ -108,15 +108,14 @@ impl<S, C: Transport<S>> Shared<S, C> {
     }
 
     fn lock(&self) -> MutexGuard<'_, State<S, C>> {
-        // Code of the application's that panics leaves nothing half done that matters here.
+        // A panic of application code leaves this state consistent.
         self.state.lock().unwrap_or_else(|poisoned| {
             self.turns.release();
             PoisonError::into_inner(poisoned)
         })
     }
 
-    /// Something was done: `watch` is updated, and the callers that waited for it are
-    /// woken.
+    /// Updates `watch` after a change, and wakes the callers that waited for it.
     fn settle(&self, mut state: MutexGuard<'_, State<S, C>>) {
         let woken = state.settle();
         let called = self.turns.release();

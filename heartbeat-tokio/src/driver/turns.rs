@@ -1,4 +1,4 @@
-//! Whose turn it is to serve a connection.
+//! The turns: which side serves a connection.
 //!
 //! This module decides which side is woken to serve the connection: the receiver if it
 //! waits, otherwise the task. It touches nothing but its own atomics, so that loom can
@@ -15,21 +15,21 @@ use super::atomics::{
     Ordering::{AcqRel, Acquire, Relaxed},
 };
 
-/// The task is to serve, unless the receiver does it first.
+/// The task serves, unless the receiver does it first.
 const DUE: u8 = 1;
-/// The stream or the timer called. The task lets the receiver go first, once: what the
-/// receiver takes in itself needs no inbox.
+/// The stream or the timer called. The task lets the receiver go first, once: events that
+/// the receiver takes in itself need no inbox.
 const CALLED: u8 = 2;
 /// The lock is held, and the stream may be touched. Calls that come meanwhile, perhaps
 /// from within, are noted until the lock is free: a waker may ask for it.
 const HELD: u8 = 4;
 
-/// Whom the connection wakes, and what is still to be done.
+/// The sides that the connection wakes, and the work that is left.
 #[derive(Debug)]
 pub(super) struct Turns {
     receiver: AtomicWaker,
     task: AtomicWaker,
-    /// Of the bits above those that are so.
+    /// The bits above that are set.
     next: AtomicU8,
     /// The stream and the timer don't call the receiver.
     by_task: AtomicBool,
@@ -46,7 +46,7 @@ impl Turns {
         })
     }
 
-    /// Ready when the task is to serve. Whatever was done before it was called is then
+    /// Ready when the task has to serve. Everything that was done before the call is then
     /// visible to it.
     pub(super) fn poll_task(&self, cx: &Context<'_>) -> Poll<()> {
         self.task.register(cx.waker());
@@ -65,8 +65,7 @@ impl Turns {
         }
     }
 
-    /// The receiver is woken from now on. To be called before it looks whether there
-    /// is anything.
+    /// From now on the receiver is woken. Call this before it checks for events.
     pub(super) fn await_events(&self, cx: &Context<'_>) {
         self.receiver.register(cx.waker());
     }
@@ -82,8 +81,8 @@ impl Turns {
         self.next.fetch_or(HELD, AcqRel);
     }
 
-    /// The holder of the lock is about to release it. Tells `pass_on` what was called
-    /// meanwhile.
+    /// The holder of the lock is about to release it. Returns the calls that came meanwhile,
+    /// for `pass_on`.
     pub(super) fn release(&self) -> u8 {
         self.next.fetch_and(!HELD, AcqRel)
     }
@@ -98,10 +97,10 @@ impl Turns {
         }
     }
 
-    /// The task has something to do, unless the receiver does it first. To be called
-    /// after the lock was held in which that something was put.
+    /// The task has work, unless the receiver does it first. Call this after the lock was
+    /// released under which the work was queued.
     pub(super) fn call_task(&self) {
-        // If it was called before, it is about to take the lock, and sees it then.
+        // If it was called before, it is about to take the lock, and will see the work.
         if self.next.load(Acquire) & (CALLED | DUE) == 0 {
             self.call_task_now();
         }
@@ -113,7 +112,7 @@ impl Turns {
         }
     }
 
-    /// The receiver has something to take.
+    /// An event waits for the receiver.
     pub(super) fn call_receiver(&self) {
         self.receiver.wake();
     }
@@ -124,7 +123,7 @@ impl Turns {
         self.by_task.store(true, Relaxed);
     }
 
-    /// What the stream and the timer wake.
+    /// The waker that the stream and the timer get.
     pub(super) fn waker(self: &Arc<Self>) -> Waker {
         self.clone().into()
     }

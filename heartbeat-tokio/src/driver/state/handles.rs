@@ -1,4 +1,4 @@
-//! What the handles of a connection do with it.
+//! The operations of a connection's handles.
 //!
 //! This module decides which of them serve the connection themselves, and whether the task
 //! is called afterwards. Each call takes the lock once.
@@ -46,7 +46,7 @@ where
                 Stage::Over(_) => None,
             };
             if let Some(message) = message {
-                // There may be more behind it, and we may not be polled for long.
+                // There may be more behind it, and the next poll may be far off.
                 self.turns.call_task();
                 return Poll::Ready(Some(PeerEvent::Message(message)));
             }
@@ -62,7 +62,7 @@ where
         *more = event.is_ready() && heartbeat.has_unread();
         self.settle(state);
         if event.is_ready() {
-            // An inbox that is empty again is a reason to read on.
+            // The inbox is empty again, so reading resumes.
             self.turns.call_task();
         }
         event
@@ -78,7 +78,7 @@ where
         let heartbeat = match &mut state.stage {
             Stage::Served(heartbeat) => heartbeat,
             Stage::Over(remains) => {
-                *more = true; // if only to learn that there isn't
+                *more = true; // the next call finds out
                 return Poll::Ready(remains.inbox.pop());
             }
         };
@@ -106,7 +106,7 @@ where
         let mut state = self.lock();
         if let (Wanted::Room, false) = (wanted, ticket.is_held()) {
             if let Some(reached) = state.stage.reached(wanted) {
-                return Poll::Ready(reached); // nothing has changed by that
+                return Poll::Ready(reached); // nothing has changed
             }
         }
         let mut calls_task = false;
@@ -193,8 +193,8 @@ where
             Stage::Over(_) => false,
         };
         drop(state);
-        // A task that waits for the end says it again when it is woken. That must not
-        // cause another turn.
+        // A task that waits for the end asks again when it is woken. That must not cause
+        // another turn.
         if is_new {
             self.turns.call_task();
         }

@@ -169,7 +169,7 @@ fn with_a_will(name: &str) -> Packet {
     Packet(kind, body.into())
 }
 
-/// A broker hangs up on whoever says anything before CONNECT.
+/// A broker hangs up on a client that sends anything before CONNECT.
 #[tokio::test]
 async fn no_ping_leaves_before_the_login() {
     let Some(server) = mosquitto().await else {

@@ -27,6 +27,7 @@ use tokio::{
     time::Instant,
 };
 
+pub mod codecs;
 pub mod drive;
 mod examples;
 #[cfg(target_os = "linux")]

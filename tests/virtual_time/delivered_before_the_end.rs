@@ -135,27 +135,6 @@ fn a_reset_behind_unread_data(drive: impl Drive) {
 /// error means what it means everywhere else.
 #[tokio::test(start_paused = true)]
 async fn a_broken_pipe_means_the_same_by_every_path() {
-    /// Takes nothing.
-    struct Broken;
-
-    impl AsyncWrite for Broken {
-        fn poll_write(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            _: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
-        }
-
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-    }
-
     let (silent, _peer) = tokio::io::duplex(64);
     let mut heartbeat = Heartbeat::new(tokio::io::join(silent, Broken), Config::default());
     let events = all_events(&mut heartbeat).await;
@@ -165,6 +144,39 @@ async fn a_broken_pipe_means_the_same_by_every_path() {
     assert_eq!(death.cause, Cause::Eof);
     let error = io::ErrorKind::BrokenPipe.into();
     assert_eq!(safety_net::end_of(&error), heartbeat_core::End::Eof);
+}
+
+/// As with a process that slept: a write fails before the reactor has had a turn, in which
+/// it tells of what had arrived.
+#[tokio::test(start_paused = true)]
+async fn what_the_reactor_tells_of_after_a_write_has_failed_is_delivered() {
+    let (silent, mut peer) = tokio::io::duplex(4096);
+    let mut heartbeat = Heartbeat::new(tokio::io::join(silent, Broken), quick());
+    // Its turn comes when ours is over.
+    let other = tokio::spawn(async move {
+        peer.write_all(&bytes_of(&[5], &[])).await.unwrap();
+        peer
+    });
+    let events = all_events(&mut heartbeat).await;
+    assert_eq!(messages_of(&events).len(), 1, "{events:?}");
+    drop(other);
+}
+
+/// Takes nothing.
+struct Broken;
+
+impl AsyncWrite for Broken {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
 }
 
 // ---- cases -----------------------------------------------------------------

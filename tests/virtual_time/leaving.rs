@@ -239,6 +239,24 @@ async fn the_reason_arrives_unchanged_with_its_words() {
     }
 }
 
+/// The goodbye waits behind a message until then.
+#[tokio::test(start_paused = true)]
+async fn whoever_leaves_twice_has_said_why_the_first_time() {
+    let (mut ours, mut theirs) = pair(16);
+    ours.feed(vec![0; 1000].into()).await.unwrap();
+    for (code, detail) in [(64, "back at noon"), (65, "never")] {
+        let leaving = ours.close_with(GoodbyeCode(code), Detail::from(detail));
+        leaving.now_or_pending().await;
+    }
+    let (closed, events) = join(ours.close(), all_events(&mut theirs)).await;
+    assert_eq!(closed, Ok(()));
+    let reason = CloseReason::Peer {
+        code: GoodbyeCode(64),
+        detail: Detail::from("back at noon"),
+    };
+    assert_eq!(events.last(), Some(&PeerEvent::Closed { reason }));
+}
+
 // ---- both ----------------------------------------------------------------------
 
 #[tokio::test(start_paused = true)]

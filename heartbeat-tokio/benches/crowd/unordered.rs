@@ -33,7 +33,7 @@ use crate::{
 const DETECTION: Duration = Duration::from_secs(3);
 
 pub(crate) fn rows(arguments: &Arguments, found: &mut dyn FnMut(Row)) -> io::Result<()> {
-    let lasts = Duration::from_secs(arguments.quick_or_full(4, 12));
+    let lasts = Duration::from_secs(arguments.quick_or_full(4, 8));
     let of_all = arguments.quick_or_full(4_000, 10_000);
     let of_both = arguments.quick_or_full(3_000, 9_500);
     let layouts: [(_, _, Measure); 2] = [

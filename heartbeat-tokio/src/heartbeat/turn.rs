@@ -260,7 +260,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Messages wait that were read, and the timer has fired: what our application left
     /// alone for so long is seen to before the next of them is handed out.
     #[inline]
-    fn is_overdue(&self) -> bool {
+    pub(crate) fn is_overdue(&self) -> bool {
         self.judge.has_fired()
             && !self.has_ended()
             && (self.has_events() || self.receiving.has_unseen())

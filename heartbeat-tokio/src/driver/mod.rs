@@ -24,7 +24,7 @@ use crate::{Heartbeat, transport::Transport};
 
 /// The primitives of `turns`; `model` uses loom's.
 mod atomics {
-    pub(super) use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+    pub(super) use std::sync::atomic::{AtomicU8, Ordering};
 
     pub(super) use atomic_waker::AtomicWaker;
 }

@@ -51,9 +51,8 @@ impl<M> Receiver<M> {
         poll_fn(|cx| self.connection.poll_event(&mut self.more, cx)).await
     }
 
-    /// The next event of those that the task took in, for a receiver that
-    /// [leaves serving to it](Self::leave_serving_to_the_task). Without `more` behind it
-    /// there is nothing until this is woken.
+    /// The next event of those that the task took in, for a receiver that leaves serving to
+    /// it. Without `more` behind it there is nothing until this is woken.
     pub(crate) fn poll_taken_in(
         &mut self,
         more: &mut bool,

@@ -64,7 +64,7 @@ struct Words {
     io_error: Option<Arc<io::Error>>,
     /// The bytes of discarded messages.
     given_up: usize,
-    /// The bytes of our last frame, which goes behind everything that is still written.
+    /// The bytes of our last word, which goes behind everything that is still written.
     last_word: usize,
 }
 
@@ -166,7 +166,7 @@ impl Ending {
         self.words().said.get_or_insert(detail);
     }
 
-    /// Messages of `given_up` bytes were discarded, for a last frame of `last_word` bytes.
+    /// Messages of `given_up` bytes were discarded, for a last word of `last_word` bytes.
     pub(super) fn note_last_word(&mut self, given_up: usize, last_word: usize) {
         let words = self.words();
         words.given_up = given_up;

@@ -33,10 +33,7 @@ impl Monitor {
     /// of them is told with the other methods. Where the frames are a codec's, their kind
     /// is unknown, and any bytes count.
     pub fn handle_bytes(&mut self, now: Instant) {
-        let at = self.observe(now);
-        if self.handle_evidence(Evidence::AnyBytes, at) {
-            self.speak(at.now);
-        }
+        self.hear(Evidence::AnyBytes, now);
     }
 
     /// The peer's kernel acknowledged something of ours at `at`.
@@ -113,10 +110,7 @@ impl Monitor {
     ///
     /// Evidence of life unless only [`Evidence::Echo`] is.
     pub fn handle_message(&mut self, now: Instant) {
-        let at = self.observe(now);
-        if self.handle_evidence(Evidence::Frame, at) {
-            self.speak(at.now);
-        }
+        self.hear(Evidence::Frame, now);
     }
 
     /// A whole control frame arrived.
@@ -140,7 +134,10 @@ impl Monitor {
             }
             _ => self.handle_evidence(Evidence::Frame, at),
         };
-        self.take(control, at.now);
+        // A pong has no other effect.
+        if !matches!(control, Control::Pong(_)) {
+            self.take(control, at.now);
+        }
         if may_speak {
             self.speak(at.now);
         }
@@ -158,7 +155,7 @@ impl Monitor {
         }
     }
 
-    /// A frame while the peer is watched.
+    /// A frame while the peer is watched, other than a pong.
     fn take(&mut self, control: Control, now: Instant) {
         debug_assert!(!self.has_ended(), "evidence ends nothing");
         match control {
@@ -202,6 +199,7 @@ impl Monitor {
     }
 
     /// Whether a pong answers a ping of ours that is unanswered so far.
+    #[inline]
     fn match_pong(&mut self, nonce: Nonce, at: Moment) -> bool {
         let window = self.window();
         let Some(answer) = self.ledger.answer(nonce, self.random, window, at.now) else {

@@ -67,36 +67,24 @@ pub(super) enum Draw {
 pub(super) struct Silence {
     /// Until a ping is due.
     ping_after: u64,
-    /// Until a round's probe budget may be counted: I*·(1 − J), and as much as the last
-    /// evidence may have been reported too early.
-    counted: u64,
-    /// The logarithm of the grid to which the end of `ping_after` is rounded down.
-    grid: u8,
+    /// Rounds the end of `ping_after` down to a grid.
+    mask: u64,
 }
 
 impl Silence {
     /// When a ping is due.
     #[inline]
     pub(super) const fn end(self, since: Instant) -> Instant {
-        since.plus(self.ping_after).rounded_down(self.grid)
-    }
-
-    /// From when on a round's probe budget may be counted.
-    pub(super) const fn earliest_base(self, since: Instant) -> Instant {
-        since.plus(self.counted)
+        since.plus(self.ping_after).masked(self.mask)
     }
 }
 
 #[cfg(feature = "testkit")]
 impl Silence {
     pub(super) fn describe(self, facts: &mut crate::testkit::Facts) {
-        let Self {
-            ping_after,
-            counted: _, // follows from the timings
-            grid,
-        } = self;
+        let Self { ping_after, mask } = self;
         facts.large(ping_after);
-        facts.number(grid);
+        facts.number(mask.trailing_zeros());
     }
 }
 
@@ -250,11 +238,9 @@ impl Timing {
     /// Draws how long a silence lasts until a ping is due.
     pub(super) fn draw(&self, draw: Draw, random: Random) -> Silence {
         let interval = self.interval();
-        let slack = micros(self.config.arrival_slack());
         let exactly = |ping_after| Silence {
             ping_after,
-            counted: self.config.shortest(interval).saturating_add(slack),
-            grid: 0,
+            mask: u64::MAX,
         };
         match draw {
             _ if self.is_passive() || !self.config.is_jittered() => exactly(interval),
@@ -265,12 +251,17 @@ impl Timing {
                 let ping_after = shortened.max(least);
                 // No ping comes before the peer accepts it.
                 let has_room = (ping_after - least) >> grid > 0;
-                Silence {
-                    grid: if has_room { grid } else { 0 },
-                    ..exactly(ping_after)
-                }
+                let mask = if has_room { u64::MAX << grid } else { u64::MAX };
+                Silence { ping_after, mask }
             }
         }
+    }
+
+    /// From when on the probe budget of a round may be counted, if the last evidence came
+    /// at `last_heard` and may have been reported too early: after I*·(1 − J).
+    pub(super) fn earliest_base(&self, last_heard: Instant) -> Instant {
+        let shortest = self.config.shortest(self.interval());
+        last_heard + self.config.arrival_slack() + Duration::from_micros(shortest)
     }
 
     /// A passive side lets the peer ask first.

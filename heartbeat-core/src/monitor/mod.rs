@@ -31,6 +31,8 @@ mod dialogue;
 mod ends;
 mod health;
 mod inputs;
+#[cfg(feature = "testkit")]
+mod inspect;
 mod interval;
 mod leaving;
 mod ledger;
@@ -399,56 +401,6 @@ impl Monitor {
         self.next_speech()
             .min(self.writes.limit_at())
             .min(self.leaving.until())
-    }
-
-    /// As if this number of pings had been sent and answered: their count wraps at
-    /// 2³².
-    #[cfg(feature = "testkit")]
-    #[doc(hidden)]
-    pub fn set_pings_sent(&mut self, pings: u32) {
-        self.ledger.set_sent(pings);
-    }
-
-    /// What the future depends on from `now` on, if no later input is earlier.
-    /// What is longer ago than `oldest` counts as that old.
-    #[cfg(feature = "testkit")]
-    #[doc(hidden)]
-    #[must_use]
-    pub fn snapshot(&self, now: Instant, oldest: Duration) -> crate::testkit::Snapshot {
-        let Self {
-            timing,
-            life,
-            outbox,
-            ledger,
-            notices,
-            writes,
-            leaving,
-            health,
-            speech,
-            protocol,
-            random: _,
-            clock,
-            last_heard,
-        } = self;
-        let mut taken = crate::testkit::Facts::new(*timing.config(), now.max(*clock), oldest);
-        let facts = &mut taken;
-        timing.describe(facts);
-        life.describe(facts);
-        outbox.describe(facts);
-        ledger.describe(self.window(), timing.config().adaptive(), facts);
-        notices.describe(facts);
-        writes.describe(facts);
-        leaving.describe(facts);
-        if timing.config().adaptive() {
-            health.describe(facts);
-        }
-        speech.describe(facts);
-        match protocol {
-            Protocol::Ours(limiter) => limiter.describe(facts),
-            Protocol::Foreign { answers } => facts.number(*answers),
-        }
-        facts.instant(*last_heard);
-        taken.into_snapshot()
     }
 }
 

@@ -32,7 +32,8 @@ impl Monitor {
         }
     }
 
-    /// Leaves: says goodbye with a reason.
+    /// Leaves: says goodbye with a reason. 0, 1 and 64 to 127 are the codes with which a
+    /// side leaves; any other counts as 0.
     ///
     /// The goodbye is sent behind everything that the application has queued: see
     /// [`poll_transmit`](Self::poll_transmit). The peer is judged as before until
@@ -54,7 +55,8 @@ impl Monitor {
         self.forgive(at);
         if !self.has_ended() {
             let linger = micros(self.timing.config().linger());
-            self.leaving.leave(reason, at.now.plus(linger));
+            self.leaving
+                .leave(reason.for_leaving(), at.now.plus(linger));
         }
     }
 

@@ -259,10 +259,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if self.has_ended() || self.judge.monitor().leaves_until().is_some() {
             return false;
         }
-        let code = match code.0 {
-            0 | 1 | 64..=127 => code,
-            _ => GoodbyeCode::LEAVING,
-        };
         if !detail.is_empty() {
             self.ending.words().farewell = detail;
         }

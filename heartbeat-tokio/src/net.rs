@@ -8,7 +8,7 @@
 use std::net::SocketAddr;
 use std::{any::Any, io, time::Duration};
 
-use heartbeat_core::{Config, Death, Diagnosis, Instant};
+use heartbeat_core::{Cause, Config, Death, Diagnosis, Instant};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
@@ -330,9 +330,12 @@ impl<S> Net<S> {
         }
     }
 
-    /// Adds the diagnosis to a death. If the peer's last frame is incomplete, the peer was
-    /// sending, and the fate of the rest is unknown.
-    pub(crate) fn diagnose(&self, death: &mut Death, broken_off: bool) {
+    /// Adds the diagnosis to a death, and whether anything arrived. If the peer's last frame
+    /// is incomplete, the peer was sending, and the fate of the rest is unknown.
+    pub(crate) fn diagnose(&self, stream: Option<&S>, death: &mut Death, broken_off: bool) {
+        let before_the_end = self.at_end.as_deref().copied();
+        let info = before_the_end.or_else(|| self.info(stream?));
+        death.was_heard = info.is_none_or(|info| was_heard(&info, death.cause));
         let Some(at_end) = &self.at_end else {
             return;
         };
@@ -361,6 +364,12 @@ impl<S> Net<S> {
             let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
         }
     }
+}
+
+/// Whether a byte ever arrived, or the kernel doesn't say. It counts the stream's end as one.
+fn was_heard(info: &TcpInfo, cause: Cause) -> bool {
+    let end = u64::from(matches!(cause, Cause::Eof | Cause::Reset));
+    info.bytes_received.is_none_or(|received| received > end)
 }
 
 #[cfg(all(test, target_os = "linux"))]

@@ -21,6 +21,7 @@ use tokio::{sync::mpsc, time::Instant};
 struct Gate {
     is_open: bool,
     left: Vec<(Instant, Frame<Bytes>)>,
+    flushes: usize,
     waiting: Option<Waker>,
 }
 
@@ -96,6 +97,7 @@ impl Sink<Frame<Bytes>> for Transport {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.gate.lock().unwrap().flushes += 1;
         Poll::Ready(Ok(()))
     }
 
@@ -124,6 +126,8 @@ async fn a_sender_waits_while_128_kib_are_queued_and_a_ping_goes_ahead_of_them()
     let pings = |(_, frame): &(_, Frame<_>)| matches!(frame, Frame::Ping(_));
     assert_eq!(gate.left.iter().position(pings), Some(0));
     assert_eq!(gate.left.len(), fed + 1);
+    // A later ping would wait behind no more than 32 KiB.
+    assert!(gate.flushes >= 4, "{} flushes", gate.flushes);
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,9 +17,9 @@ use heartbeat_tests::{
     secs, varint,
 };
 use heartbeat_tokio::{
-    Cause, CloseError, CloseReason, Config, Heartbeat, PeerEvent, ProtocolError,
+    Cause, CloseError, CloseReason, Config, Dialect, End, Heartbeat, PeerEvent, ProtocolError,
     testkit::{Line, LineEnd},
-    websocket::{Beats, Connection, Message, Messages, OwnFrames, Pings},
+    websocket::{Beats, Connection, Message, Messages, OwnFrames, Pings, WebSocket},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -75,6 +75,11 @@ impl Client {
 
     /// The server's next frame; `None` at the end of the stream.
     async fn receive(&mut self) -> Option<(u8, Vec<u8>)> {
+        let frame = timeout(secs(20), self.receive_late()).await;
+        frame.expect("the server says something, or ends")
+    }
+
+    async fn receive_late(&mut self) -> Option<(u8, Vec<u8>)> {
         let first = self.0.read_u8().await.ok()?;
         let length = match self.0.read_u8().await.unwrap() {
             126 => usize::from(self.0.read_u16().await.unwrap()),
@@ -397,4 +402,60 @@ async fn own_frames_are_binary_and_begin_with_a_hello() {
         let (_, goodbye) = client.receive().await.unwrap();
         assert_eq!(goodbye[..2], [4, 4], "{what}");
     }
+}
+
+/// The client breaks a rule behind its Hello.
+#[tokio::test(start_paused = true)]
+async fn parts_that_contradict_each_other_are_a_broken_protocol() {
+    let first = [&[7][..], &varint(70_000), &[0; 10]].concat();
+    let too_long = [&[7][..], &varint(quick().max_frame() + 1), &[0; 10]].concat();
+    let limit = ProtocolError::FrameTooLong {
+        length: u32::try_from(quick().max_frame()).unwrap() + 1,
+        max: u32::try_from(quick().max_frame()).unwrap(),
+    };
+    let fin = control_frame(Control::Fin)[4..].to_vec();
+    for (what, frames, rule) in [
+        ("longer than we accept", vec![too_long], limit),
+        (
+            "an empty part",
+            vec![first.clone(), vec![7]],
+            ProtocolError::BrokenParts,
+        ),
+        (
+            "another message between",
+            vec![first, b"\0data".to_vec()],
+            ProtocolError::BrokenParts,
+        ),
+        (
+            "a message behind the last one",
+            vec![fin, b"\0data".to_vec()],
+            ProtocolError::AfterFin,
+        ),
+    ] {
+        let (mut ours, mut client) = pair(OwnFrames::new(), quick()).await;
+        client.send_own(hello()).await;
+        for frame in frames {
+            client.send(FINAL | BINARY, &frame).await;
+        }
+        let cause = ours.until_dead().await.cause;
+        assert_eq!(cause, Cause::Protocol(rule), "{what}");
+    }
+}
+
+/// What the library says when the closing handshake is over, or never came.
+#[test]
+fn an_end_in_the_librarys_words_is_an_end() {
+    use tokio_tungstenite::tungstenite::{Error, error::ProtocolError as Rule};
+
+    type Socket = WebSocket<WebSocketStream<LineEnd>, Pings>;
+    for error in [
+        Error::ConnectionClosed,
+        Error::AlreadyClosed,
+        Error::Protocol(Rule::ResetWithoutClosingHandshake),
+        Error::Protocol(Rule::SendAfterClosing),
+    ] {
+        assert_eq!(Socket::end_of(&error), Some(End::Eof), "{error}");
+    }
+    let broken = Error::Protocol(Rule::UnmaskedFrameFromClient);
+    assert_eq!(Socket::end_of(&broken), None);
 }

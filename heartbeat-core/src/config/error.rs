@@ -90,7 +90,9 @@ pub(crate) enum Rule {
     UpToLargest(Duration),
     #[error("one with which the peer isn't refused for {0}")]
     FitForPeer(Refusal),
-    /// Used for files, in which both keys can occur.
+    #[error("one with which the peer doesn't refuse us for {0}")]
+    FitForUs(Refusal),
+    /// In a file, where both can be said.
     #[cfg(feature = "serde")]
     #[error("without {0}, because both set the timings")]
     Alone(&'static str),

@@ -66,9 +66,8 @@ impl<M> Receiver<M> {
         poll_fn(|cx| self.connection.poll_event(&mut self.more, cx)).await
     }
 
-    /// The next event of those that the task took in, for a receiver that
-    /// [leaves serving to it](Self::leave_serving_to_the_task). Without `more` behind it
-    /// there is nothing until this is woken.
+    /// The next event of those that the task took in, for a receiver that leaves serving to
+    /// it. Without `more` behind it there is nothing until this is woken.
     pub(crate) fn poll_taken_in(
         &mut self,
         more: &mut bool,
@@ -76,12 +75,6 @@ impl<M> Receiver<M> {
     ) -> Poll<Option<PeerEvent<M>>> {
         self.more = false;
         self.connection.poll_taken_in(more, cx)
-    }
-
-    /// From now on the task serves the connection. This handle is woken for events that the
-    /// task took in, and not for each byte.
-    pub(crate) fn leave_serving_to_the_task(&self) {
-        self.connection.leave_serving_to_the_task();
     }
 
     /// A snapshot of the connection.

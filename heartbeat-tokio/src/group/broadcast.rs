@@ -98,7 +98,7 @@ async fn wait<K, M: Clone>(
     result: &mut Broadcast<K>,
 ) {
     let ready = Ready::new();
-    (0..waiting.len()).for_each(|place| drop(ready.add(place)));
+    (0..waiting.len()).for_each(|place| ready.add(place));
     let mut left = waiting.len();
     poll_fn(|cx| {
         while left > 0 {

@@ -23,7 +23,7 @@ use heartbeat_core::GoodbyeCode;
 use tokio::task::consume_budget;
 
 pub use self::broadcast::{Broadcast, Slow};
-use self::ready::{Ready, Turn};
+use self::ready::Ready;
 use crate::{Detail, Driver, PeerEvent, Sender, State, safety_net::Liveness};
 
 /// Many connections as one [`Stream`] of `(key, event)`.
@@ -93,8 +93,6 @@ pub struct Group<K, M> {
 struct Member<K, M> {
     key: K,
     connection: Driver<M>,
-    /// An earlier member's may still be due: it is another one.
-    turn: Arc<Turn>,
 }
 
 impl<K, M> Group<K, M>
@@ -114,15 +112,11 @@ where
     /// Adds a connection. Returns the one that had this key, with the events that weren't
     /// taken; dropping it says goodbye.
     pub fn insert(&mut self, key: K, connection: Driver<M>) -> Option<Driver<M>> {
-        connection.receiver.leave_serving_to_the_task();
         let former = self.remove(&key);
         let place = self.free.pop().unwrap_or(self.members.len());
         self.places.insert(key.clone(), place);
-        let member = Some(Member {
-            key,
-            connection,
-            turn: self.ready.add(place),
-        });
+        self.ready.add(place);
+        let member = Some(Member { key, connection });
         match self.members.get_mut(place) {
             Some(free) => *free = member,
             None => self.members.push(member),
@@ -229,8 +223,7 @@ where
             // There may always be more to take.
             ready!(pin!(consume_budget()).poll(cx));
             let turn = ready!(self.ready.poll_next(cx));
-            let member = self.members.get_mut(turn.place).and_then(Option::as_mut);
-            let Some(member) = member.filter(|member| Arc::ptr_eq(&member.turn, &turn)) else {
+            let Some(Some(member)) = self.members.get_mut(turn.place) else {
                 continue; // it was removed
             };
             let (waker, mut more) = (turn.into(), false);

@@ -43,21 +43,20 @@ impl Ready {
     }
 
     /// Adds one, which is due at once.
-    pub(super) fn add(self: &Arc<Self>, place: usize) -> Arc<Turn> {
+    pub(super) fn add(self: &Arc<Self>, place: usize) {
         let turn = Arc::new(Turn {
             place,
             is_queued: AtomicBool::new(false),
             ready: Arc::downgrade(self),
         });
-        turn.wake_by_ref();
-        turn
+        turn.wake();
     }
 
     /// The next one to poll. If there may be more behind what it gives, wake it again.
     pub(super) fn poll_next(&self, cx: &Context<'_>) -> Poll<Arc<Turn>> {
         let turn = self.pop().or_else(|| {
             self.owner.register(cx.waker());
-            self.pop() // what came meanwhile has woken nobody
+            self.pop() // calls that came meanwhile woke no task
         });
         let Some(turn) = turn else {
             return Poll::Pending;

@@ -64,7 +64,7 @@ struct Words {
     io_error: Option<Arc<io::Error>>,
     /// The bytes of discarded messages.
     given_up: usize,
-    /// The bytes of our last frame, which goes behind everything that is still written.
+    /// The bytes of our last word, which goes behind everything that is still written.
     last_word: usize,
 }
 
@@ -166,7 +166,7 @@ impl Ending {
         self.words().said.get_or_insert(detail);
     }
 
-    /// Messages of `given_up` bytes were discarded, for a last frame of `last_word` bytes.
+    /// Messages of `given_up` bytes were discarded, for a last word of `last_word` bytes.
     pub(super) fn note_last_word(&mut self, given_up: usize, last_word: usize) {
         let words = self.words();
         words.given_up = given_up;
@@ -259,10 +259,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if self.has_ended() || self.judge.monitor().leaves_until().is_some() {
             return false;
         }
-        let code = match code.0 {
-            0 | 1 | 64..=127 => code,
-            _ => GoodbyeCode::LEAVING,
-        };
         if !detail.is_empty() {
             self.ending.words().farewell = detail;
         }
@@ -329,7 +325,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         let mut is_ours = false;
         if let Event::Dead(death) = &mut event {
             let broken_off = self.transport.is_in_message() || self.transport.unread() > 0;
-            self.net.diagnose(death, broken_off);
+            self.net.diagnose(self.stream.as_ref(), death, broken_off);
             is_ours = death.cause.goodbye().is_some();
         }
         if is_ours {

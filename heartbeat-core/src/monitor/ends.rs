@@ -63,7 +63,13 @@ impl Monitor {
     /// The peer ended its direction of the stream, in a protocol in which that says that
     /// it has finished: like a Fin. Nothing can come of it any more, so it isn't judged
     /// or asked from now on.
+    ///
+    /// In our own protocol a peer says so with a Fin, and this is an end like any other:
+    /// [`End::Eof`].
     pub fn handle_half_close(&mut self, now: Instant) {
+        if self.has_alive() {
+            return self.handle_end(End::Eof, now);
+        }
         self.observe(now);
         if !self.has_ended() {
             self.stop_asking();

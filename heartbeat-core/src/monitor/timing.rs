@@ -154,16 +154,20 @@ impl Timing {
         Some(within.max(Duration::from_micros(slowest)))
     }
 
-    /// Our configuration with another interval, if the peer goes along with it.
+    /// Our configuration with another interval, if both sides go along with it.
     pub(super) fn with_interval(&self, interval: Duration) -> Result<Config, ConfigError> {
         let config = self.config.with_interval(interval)?;
-        match self.peer().and_then(|hello| config.refusal(&hello)) {
-            Some(refusal) => Err(ConfigError::new(
-                "interval",
-                interval,
-                Rule::FitForPeer(refusal),
-            )),
-            None => Ok(config),
+        let error = |rule| Err(ConfigError::new("interval", interval, rule));
+        let Some(hello) = self.peer() else {
+            return Ok(config);
+        };
+        match (config.refusal(&hello), config.refusal_by(&hello)) {
+            (Some(refusal), _) => error(Rule::FitForPeer(refusal)),
+            // A peer that takes us as we are takes others like that.
+            (None, Some(refusal)) if self.config.refusal_by(&hello).is_none() => {
+                error(Rule::FitForUs(refusal))
+            }
+            (None, _) => Ok(config),
         }
     }
 
@@ -181,9 +185,12 @@ impl Timing {
 
     /// The bytes of an incomplete message that show life after `silence` microseconds.
     pub(super) fn bytes_wanted(&self, silence: u64) -> u64 {
-        let wanted = u128::from(silence) * u128::from(self.config.min_rate());
-        let wanted = wanted.div_ceil(1_000_000).max(1);
-        u64::try_from(wanted).unwrap_or(u64::MAX)
+        let rate = u64::from(self.config.min_rate());
+        let (seconds, rest) = (silence / 1_000_000, silence % 1_000_000);
+        let wanted = seconds.saturating_mul(rate);
+        wanted
+            .saturating_add((rest * rate).div_ceil(1_000_000))
+            .max(1)
     }
 
     /// The interval I*: ours, or the peer's minimum or the time between its beats if that

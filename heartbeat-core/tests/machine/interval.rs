@@ -8,10 +8,10 @@
 
 use core::time::Duration;
 
-use heartbeat_core::{Config, ConfigBuilder, Control, Hello, Monitor};
+use heartbeat_core::{Config, ConfigBuilder, Control, Hello, Instant, Monitor};
 use proptest::prelude::*;
 
-use crate::common::{INSTANCE, Run, at, converse, ms, secs};
+use crate::common::{INSTANCE, Run, at, converse, ms, secs, us};
 
 /// Dead 6 s after the interval.
 fn timings(interval: Duration) -> ConfigBuilder {
@@ -116,6 +116,33 @@ fn an_interval_with_which_the_peer_would_be_refused_changes_nothing() {
     assert_eq!(error.unwrap_err().field(), "interval");
     run.until(secs(3));
     assert_eq!(hellos(&run).len(), 1);
+}
+
+#[test]
+fn an_interval_for_which_the_peer_would_refuse_us_changes_nothing() {
+    let ours = timings(secs(10)).timeout(ms(20)).max_missed(3);
+    let mut run = Run::new(ours.build().unwrap());
+    let announces = |timings: ConfigBuilder, instance| {
+        let hello = timings.build().unwrap().hello(instance);
+        move |monitor: &mut Monitor, now: Instant| monitor.handle_frame(Control::Hello(hello), now)
+    };
+    let patient = timings(ms(40)).timeout(ms(60)).max_missed(1);
+    let patient_again = patient.clone();
+    run.at(secs(1), announces(patient, *b"the peer"));
+    // 60 ms are its probe budget.
+    run.monitor.set_interval(ms(40), at(secs(2))).unwrap();
+    let error = run.monitor.set_interval(us(39_999), at(secs(2)));
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "interval = 39.999ms: must be one with which the peer doesn't refuse us for a \
+         detection time of 99.999ms, at least 100ms is accepted"
+    );
+    assert_eq!(run.monitor.config().interval(), ms(40));
+    // A peer that has gone along with such a detection time goes along with another.
+    let hasty = timings(ms(39)).timeout(ms(20)).max_missed(3);
+    let mut run = Run::new(hasty.build().unwrap());
+    run.at(ms(10), announces(patient_again, *b"the peer"));
+    run.monitor.set_interval(ms(30), at(ms(20))).unwrap();
 }
 
 #[test]

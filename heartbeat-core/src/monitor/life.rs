@@ -18,7 +18,7 @@ use super::{
 pub(super) enum Life {
     /// The peer was heard lately.
     Idle(Idle),
-    /// It is being asked.
+    /// A round of pings is under way.
     Round(Round),
     /// We don't read; nothing is judged.
     Paused(Paused),
@@ -27,7 +27,7 @@ pub(super) enum Life {
     HalfClosed,
     /// Ended in order.
     Closed {
-        /// What the peer's goodbye is still to be answered with.
+        /// The answer that we still owe to the peer's goodbye.
         answer: Option<GoodbyeCode>,
         /// If we left, until when the peer had to confirm it; otherwise `MAX`.
         until: PackedInstant,
@@ -36,7 +36,7 @@ pub(super) enum Life {
     Dead {
         /// Beats missed at the end.
         missed: u8,
-        /// What the peer is still to be told of it.
+        /// The goodbye that we still owe to the peer.
         goodbye: Option<GoodbyeCode>,
     },
 }
@@ -68,8 +68,8 @@ impl Life {
         Self::Idle(Idle::new(timing, draw, random))
     }
 
-    /// When this state wants to be woken; `MAX` for never. The peer accepts
-    /// another ping at `next_accepted`, if it is judged at all.
+    /// The deadline of this state; `MAX` for never. The peer accepts another ping at
+    /// `next_accepted`, if it is judged at all.
     pub(super) fn deadline(
         &self,
         last_heard: Instant,
@@ -96,7 +96,7 @@ impl Life {
         }
     }
 
-    /// The frame that tells the peer how it ended, once.
+    /// Takes the frame that tells the peer how the connection ended.
     pub(super) const fn take_last_word(&mut self) -> Option<GoodbyeCode> {
         match self {
             Self::Closed { answer: code, .. } | Self::Dead { goodbye: code, .. } => code.take(),
@@ -179,7 +179,7 @@ impl Idle {
 }
 
 impl Paused {
-    /// A pause whose signs of life aren't planned yet.
+    /// A pause, before its first sign of life is planned.
     pub(super) const fn new(probe_waits: bool) -> Self {
         Self {
             sign_at: Instant::MAX,

@@ -6,7 +6,7 @@
 use super::{Monitor, life::Life, outbox::Purpose};
 use crate::{config::Config, packed::Span, time::Instant};
 
-/// What is known of our side's silence.
+/// Our own side's silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Speech {
     /// It may last, for there is no `speak_within`.
@@ -59,7 +59,7 @@ impl Monitor {
         }
     }
 
-    /// Lets something leave if nothing of ours has left for too long.
+    /// Sends a sign of life if nothing of ours has left for too long.
     #[inline]
     pub(super) fn speak(&mut self, now: Instant) {
         if self.speech.is_limited() && self.next_speech().is_due(now) {

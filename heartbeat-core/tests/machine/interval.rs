@@ -122,7 +122,8 @@ fn an_interval_with_which_the_peer_would_be_refused_changes_nothing() {
 fn an_interval_for_which_the_peer_would_refuse_us_changes_nothing() {
     let ours = timings(secs(10)).timeout(ms(20)).max_missed(3);
     let mut run = Run::new(ours.build().unwrap());
-    let hello = timings(secs(10)).build().unwrap().hello(INSTANCE);
+    let peer = timings(secs(10)).min_interval(ms(20));
+    let hello = peer.build().unwrap().hello(INSTANCE);
     let greet = |monitor: &mut Monitor, now| monitor.handle_frame(Control::Hello(hello), now);
     run.at(secs(1), greet);
     // With a probe budget of 60 ms.

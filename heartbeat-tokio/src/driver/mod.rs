@@ -1,10 +1,10 @@
 //! Serves a connection while its application works.
 //!
-//! A waiting receiver serves the connection, as without a driver; otherwise a task does.
-//! So beats continue while the application is busy, and a message for a waiting receiver
-//! takes no detour through another task. This module decides what `spawn` makes. The
-//! handles are in `sender` and `receiver`, the choice between task and receiver in
-//! `turns`, and serving in `state`. The connection itself judges the peer.
+//! A task serves the connection whenever something happens on it, so that beats continue
+//! while the application is busy, and wakes the receiver. A sender that flushes writes
+//! itself, and a receiver that finds nothing waiting reads itself. This module decides what
+//! `spawn` makes. The handles are in `sender` and `receiver`, wake-ups in `turns`, and
+//! serving in `state`. The connection itself judges the peer.
 
 mod connection;
 #[cfg(test)]

@@ -62,12 +62,6 @@ impl<M> Receiver<M> {
         self.connection.poll_taken_in(more, cx)
     }
 
-    /// From now on the task serves the connection. This handle is woken for events that the
-    /// task took in, and not for each byte.
-    pub(crate) fn leave_serving_to_the_task(&self) {
-        self.connection.leave_serving_to_the_task();
-    }
-
     /// A snapshot of the connection.
     #[must_use]
     pub fn status(&self) -> Status {

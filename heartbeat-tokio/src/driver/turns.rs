@@ -18,9 +18,6 @@ use super::atomics::{
 
 /// The task serves, unless the receiver does it first.
 const DUE: u8 = 1;
-/// The stream or the timer called. The task lets the receiver go first, once: events that
-/// the receiver takes in itself need no inbox.
-const CALLED: u8 = 2;
 /// The lock is held, and the stream may be touched. Calls that come meanwhile, perhaps
 /// from within, are noted until the lock is free: a waker may ask for it.
 const HELD: u8 = 2;
@@ -86,8 +83,8 @@ impl Turns {
     /// The task has work, unless the receiver does it first. Call this after the lock was
     /// released under which the work was queued.
     pub(super) fn call_task(&self) {
-        // If it was called before, it is about to take the lock, and will see the work.
-        if self.next.load(Acquire) & (CALLED | DUE) == 0 {
+        // If it was called before, it is about to take the lock, and sees it then.
+        if self.next.load(Acquire) & DUE == 0 {
             self.call_task_now();
         }
     }
@@ -103,13 +100,7 @@ impl Turns {
         self.receiver.wake();
     }
 
-    /// The stream and the timer call the task only, from now on. An earlier call isn't
-    /// lost: the task serves it unless the receiver does.
-    pub(super) fn leave_serving_to_the_task(&self) {
-        self.by_task.store(true, Relaxed);
-    }
-
-    /// The waker that the stream and the timer get.
+    /// What the stream and the timer wake.
     pub(super) fn waker(self: &Arc<Self>) -> Waker {
         self.clone().into()
     }

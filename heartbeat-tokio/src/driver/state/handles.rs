@@ -92,7 +92,7 @@ where
         state.receiver_waits = event.is_pending();
         self.settle(state);
         if event.is_ready() {
-            // The inbox is empty again, so reading resumes.
+            // There may be more to read.
             self.turns.call_task();
         }
         event
@@ -104,27 +104,7 @@ where
         cx: &Context<'_>,
     ) -> Poll<Option<PeerEvent<C::Message>>> {
         self.turns.await_events(cx);
-        let mut state = self.lock();
-        let heartbeat = match &mut state.stage {
-            Stage::Served(heartbeat) => heartbeat,
-            Stage::Over(remains) => {
-                *more = true; // the next call finds out
-                return Poll::Ready(remains.inbox.pop());
-            }
-        };
-        let was_full = heartbeat.is_paused();
-        let event = heartbeat.take_from_inbox();
-        let reads_on = was_full && !heartbeat.is_paused();
-        *more = heartbeat.has_events();
-        drop(state);
-        if reads_on {
-            self.turns.call_task();
-        }
-        event.map_or(Poll::Pending, |event| Poll::Ready(Some(event)))
-    }
-
-    fn leave_serving_to_the_task(&self) {
-        self.turns.leave_serving_to_the_task();
+        self.take(self.lock(), more)
     }
 
     fn poll_until(

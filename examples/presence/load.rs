@@ -36,10 +36,10 @@ pub struct Options {
 
 /// What Redis has used and done so far.
 #[derive(Clone, Copy)]
-struct Usage {
+pub struct Usage {
     at: Instant,
     processor: f64,
-    commands: f64,
+    pub commands: f64,
 }
 
 pub async fn run(options: Options) -> Result<(), Box<dyn Error>> {
@@ -137,7 +137,7 @@ fn print(what: &str, before: Usage, after: Usage) {
     println!("         {commands:.1} scripts a second, {processor:.1} % of a processor in Redis");
 }
 
-async fn usage(store: &mut MultiplexedConnection) -> Result<Usage, Box<dyn Error>> {
+pub async fn usage(store: &mut MultiplexedConnection) -> Result<Usage, Box<dyn Error>> {
     let mut processor = 0.0;
     for field in ["used_cpu_sys", "used_cpu_user"] {
         processor += info(store, "cpu", field).await?.parse::<f64>()?;

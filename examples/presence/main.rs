@@ -39,7 +39,7 @@ mod presence;
 mod watch;
 mod web;
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser};
 use heartbeat_examples::arguments::duration;
@@ -97,8 +97,17 @@ impl Timings {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let role = Role::parse();
+fn main() -> ExitCode {
+    match run(Role::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(role: Role) -> Result<(), Box<dyn Error>> {
     #[cfg(target_os = "linux")]
     if matches!(role, Role::Faults(_)) {
         // A cut cable takes a network, and that takes root.

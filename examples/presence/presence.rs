@@ -262,11 +262,6 @@ impl Shared {
         self.local.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says whether it was another one.
-    fn set(&self, standing: Standing) -> bool {
-        replace(&self.standing, standing)
-    }
-
     /// Says so when the lease isn't refreshed in time.
     async fn watch_lease(&self) {
         let mut lease = self.lease.subscribe();
@@ -278,7 +273,7 @@ impl Shared {
                     () = sleep_until(until) => {}
                 }
                 gauge!("presence_lease").set(0);
-                if self.set(Standing::Fenced) {
+                if replace(&self.standing, Standing::Fenced) {
                     counter!("presence_fenced_total").increment(1);
                 }
             }

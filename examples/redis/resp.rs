@@ -9,8 +9,8 @@
 //! * Redis does one command of a connection after the other. While one that
 //!   blocks, such as `BLPOP`, is unanswered, no answer to a ping can be expected:
 //!   the server is judged by its kernel. `CLIENT PAUSE` is answered at once and blocks what
-//!   comes behind it, so a `PING` of ours goes behind it, whose reply ends the pause. One
-//!   on another connection nobody here can know of.
+//!   comes behind it, so a `PING` of ours goes behind it, whose reply ends the pause. A
+//!   `CLIENT PAUSE` on another connection isn't visible here.
 //! * Between `MULTI` and `EXEC` the answer to a ping would be one of the
 //!   transaction's: no ping leaves, unless the server refuses the `MULTI`.
 //! * Commands after which there isn't one reply for each command are refused:
@@ -35,7 +35,7 @@ pub fn command<const N: usize>(words: [&'static str; N]) -> BytesFrame {
 #[derive(Debug, Default)]
 pub struct Resp {
     resp: Resp2,
-    /// So many commands were sent, and so many replies came.
+    /// The numbers of commands sent and replies received.
     asked: u64,
     answered: u64,
     /// Which of the commands, counted like that, are unanswered pings.

@@ -1,4 +1,4 @@
-//! STOMP 1.2, whose heartbeat is an empty line that nobody answers.
+//! STOMP 1.2, whose heartbeat is an empty line without an answer.
 
 use std::{io, time::Duration};
 

@@ -1,6 +1,6 @@
 //! Brokers that give up a client which says nothing: mosquitto with the codec of
 //! `examples/mqtt`, and RabbitMQ with that of `examples/stomp` and one for AMQP 0-9-1, where
-//! nobody answers beats.
+//! beats have no answers.
 //!
 //! Real processes, real TCP, real time. `HEARTBEAT_BROKERS` is for how many seconds the
 //! connections are held: 8 if nothing is said, 60 in CI, 600 before a release. RabbitMQ takes 7 s of processor time to start.
@@ -169,7 +169,7 @@ fn with_a_will(name: &str) -> Packet {
     Packet(kind, body.into())
 }
 
-/// A broker hangs up on whoever says anything before CONNECT.
+/// A broker hangs up on a client that sends anything before CONNECT.
 #[tokio::test]
 async fn no_ping_leaves_before_the_login() {
     let Some(server) = mosquitto().await else {

@@ -33,7 +33,7 @@ async fn both_sides_ping_and_none_of_ours_leaves_before_the_registration() {
     drop(eager);
 
     let mut ann = connect(&server, patient()).await;
-    // The server pings after five seconds, and gives up who doesn't answer within five more.
+    // The server pings after five seconds, and gives the client up after five more.
     let seldom = patient().to_builder().interval(secs(300)).build().unwrap();
     let mut bob = connect(&server, seldom).await;
     register(&mut ann, "ann").await;

@@ -96,7 +96,7 @@ async fn its_pings_are_answered() {
     let seldom = quick().to_builder().interval(secs(300)).build().unwrap();
     let mut nats = broker.client(seldom).await;
 
-    // Somebody who doesn't answer, for comparison.
+    // A peer that doesn't answer, for comparison.
     let mut mute = broker.server.connect().await;
     mute.write_all(b"CONNECT {\"verbose\":false}\r\n")
         .await

@@ -323,7 +323,7 @@ impl Drop for Database {
     }
 }
 
-/// Where Debian has them is in nobody's path.
+/// Debian's folder for them isn't in the `PATH`.
 fn programs() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").ok();
     let folders = versions.into_iter().flatten().flatten();

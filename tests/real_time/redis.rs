@@ -445,7 +445,7 @@ async fn a_server_that_works_on_a_command_lives() {
     );
 }
 
-/// Nobody says so to us: it looks like a server that hangs.
+/// We aren't told: it looks like a server that hangs.
 #[tokio::test]
 async fn a_server_that_another_client_pauses_is_given_up() {
     let config = Config::detect_within(secs(2)).unwrap();

@@ -380,7 +380,7 @@ async fn told() -> Vec<String> {
     death.was_heard = false;
     said.push(PeerEvent::<()>::Dead(death).to_string());
 
-    // Nobody reads at the other end.
+    // The other end doesn't read.
     let (ours, _theirs) = tokio::io::duplex(1 << 10);
     let mut stuck = Heartbeat::new(ours, exact());
     let _ = stuck.send(vec![0; 1 << 20].into()).await;

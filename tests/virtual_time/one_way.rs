@@ -1,4 +1,4 @@
-//! Beats that nobody answers, and requests behind which nothing is answered: the codec of
+//! Beats without answers, and requests behind which nothing is answered: the codec of
 //! `examples/stomp` against a broker of a few lines, in virtual time.
 
 #[path = "../../examples/stomp/stomp.rs"]

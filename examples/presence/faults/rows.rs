@@ -160,6 +160,11 @@ async fn clients_go(fault: &'static str, options: Options) -> Outcome<Row> {
         stage.add_pages(&[2, 0, 1], "page-leaving", 1)?,
     ];
     stage.add_clients(&[0, 1, 2], "user", 10)?;
+    // A name with a control character is refused, and so is one that is too long.
+    let nameless = [
+        stage.add_clients(&[0], "\u{1b}[2J", 1)?,
+        stage.add_pages(&[0], &"long".repeat(15), 1)?,
+    ];
     stage.settle(27).await?;
     let other = stage.add_clients(&[2], "shared", 1)?;
     stage.until_connected(other).await?;
@@ -208,6 +213,12 @@ async fn clients_go(fault: &'static str, options: Options) -> Outcome<Row> {
     let mut left = ends.map(|(_, _, user)| user);
     left.sort_unstable();
     stage.announced_only(begun, &[], &left);
+    for nameless in nameless {
+        let ends = stage.ends(nameless, begun);
+        if ends.is_empty() || !ends.iter().all(|how| how.contains("1 to 60 visible")) {
+            stage.amiss(format!("a name that is refused: {ends:?}"));
+        }
+    }
     if stage.ends(moving, begun).len() != 10 {
         stage.amiss("not all have moved".into());
     }

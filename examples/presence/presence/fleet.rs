@@ -9,7 +9,10 @@ use std::{
 };
 
 use redis::{Client, RedisResult, Script, aio::MultiplexedConnection};
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Serialize,
+    de::value::{Error, MapDeserializer},
+};
 use tokio::time::{Instant, sleep};
 
 use super::{PREFIX, SCRIPT, open, within};
@@ -47,6 +50,7 @@ pub struct Announcement {
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// A user is present, and wasn't.
     Joined,
@@ -215,19 +219,6 @@ fn id(text: &str) -> Id {
 }
 
 /// `None` if it is of a kind that a later version of this module makes.
-fn announcement(mut fields: HashMap<String, String>) -> Option<Announcement> {
-    let kind = match &*fields.remove("kind")? {
-        "joined" => Kind::Joined,
-        "left" => Kind::Left,
-        "gateway up" => Kind::GatewayUp,
-        "gateway lost" => Kind::GatewayLost,
-        "gateway closed" => Kind::GatewayClosed,
-        "store empty" => Kind::StoreEmpty,
-        _ => return None,
-    };
-    Some(Announcement {
-        kind,
-        who: fields.remove("who")?,
-        why: fields.remove("why")?,
-    })
+fn announcement(fields: HashMap<String, String>) -> Option<Announcement> {
+    Announcement::deserialize(MapDeserializer::<_, Error>::new(fields.into_iter())).ok()
 }

@@ -52,7 +52,7 @@ impl Keeper {
                     // The store knows it better than our clock.
                     self.shared.lease.send_replace(Some(Instant::now()));
                 } else if *self.shared.standing.borrow() == Standing::Held {
-                    self.shared.set(Standing::Stale);
+                    replace(&self.shared.standing, Standing::Stale);
                 }
                 let said = refusal.map_or_else(|| error.to_string(), |it| it.to_string());
                 replace(&self.shared.trouble, said);
@@ -64,7 +64,7 @@ impl Keeper {
             () = self.shared.watch_lease() => {}
         }
         gauge!("presence_lease").set(0);
-        self.shared.set(Standing::Closed);
+        replace(&self.shared.standing, Standing::Closed);
     }
 
     /// One epoch: one connection to the store, from its beginning to an error, or `Ok` when
@@ -129,7 +129,7 @@ impl Keeper {
             counter!("presence_late_refreshes_total").increment(1);
         }
         replace(&self.shared.trouble, String::new());
-        self.shared.set(Standing::Held);
+        replace(&self.shared.standing, Standing::Held);
         gauge!("presence_lease").set(1);
     }
 

@@ -89,7 +89,7 @@ local function sweep(ttl, grace)
       local name = call('HGET', key('gateways'), which)
       call('HDEL', key('gateways'), which)
       local lost = clear(which, grace, 'lost with gateway ' .. name)
-      announce('gateway lost', name, 'its lease ended, with ' .. lost .. ' entries')
+      announce('gateway-lost', name, 'its lease ended, with ' .. lost .. ' entries')
     end
   end
   if settling then
@@ -122,12 +122,12 @@ function operations.register(ttl, grace, name, number)
   if call('SET', key('store'), number, 'NX') then
     call('SET', key('settling'), '', 'PX', ttl)
     settling = true
-    announce('store empty', '', '')
+    announce('store-empty', '', '')
   end
   clear(gateway, patience(ttl, grace), 'gone while gateway ' .. name .. ' was away')
   call('SET', key('lease:' .. gateway), epoch, 'PX', ttl)
   call('HSET', key('gateways'), gateway, name)
-  announce('gateway up', name, 'epoch ' .. epoch)
+  announce('gateway-up', name, 'epoch ' .. epoch)
   return { call('GET', key('store')), is_quiet() }
 end
 
@@ -168,7 +168,7 @@ function operations.close(grace, name)
   local left = clear(gateway, grace, 'gateway ' .. name .. ' closed')
   call('DEL', key('lease:' .. gateway))
   call('HDEL', key('gateways'), gateway)
-  announce('gateway closed', name, left .. ' entries')
+  announce('gateway-closed', name, left .. ' entries')
   return 1
 end
 

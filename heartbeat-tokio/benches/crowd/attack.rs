@@ -104,7 +104,7 @@ async fn repeat(mut stream: TcpStream, frame: &[u8]) -> io::Result<()> {
     }
 }
 
-/// So many bytes a second.
+/// Bytes a second.
 async fn drip(stream: &mut TcpStream, bytes: &[u8], rate: usize) -> io::Result<()> {
     for some in bytes.chunks(rate.div_ceil(10)) {
         stream.write_all(some).await?;

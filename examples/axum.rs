@@ -5,8 +5,8 @@
 //! cargo run --example axum --features axum -- ws://127.0.0.1:PORT/echo
 //! ```
 //!
-//! The first is the server, which prints its address, and the second a client of it. Stop either (`kill -STOP`), kill
-//! it, or end it with Ctrl-C, and see what the other says.
+//! The first is the server, which prints its address, and the second a client of it. Stop
+//! either (`kill -STOP`), kill it, or end it with Ctrl-C, and see what the other says.
 
 use std::{env, error::Error, time::Duration};
 
@@ -21,8 +21,8 @@ use heartbeat_tokio::{Config, Heartbeat, PeerEvent, websocket::TcpSocket};
 use tokio::{net::TcpListener, time::timeout};
 use tokio_tungstenite::connect_async;
 
-/// A death is known within this time.
-const DETECT_WITHIN: Duration = Duration::from_secs(5);
+/// The time limit of a handshake. A death is detected within 2.5 s.
+const HANDSHAKE: Duration = Duration::from_secs(5);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -42,10 +42,7 @@ async fn server() -> Result<(), Box<dyn Error>> {
 
 async fn echo(upgrade: WebSocketUpgrade, socket: ConnectInfo<TcpSocket>) -> Response {
     upgrade.on_upgrade(|ws| async {
-        let Ok(config) = Config::detect_within(DETECT_WITHIN) else {
-            return;
-        };
-        let mut peer = Heartbeat::websocket((ws, socket), config);
+        let mut peer = Heartbeat::websocket((ws, socket), Config::lan());
         while let Some(event) = peer.next().await {
             match event {
                 PeerEvent::Message(message) => drop(peer.send(message).await), // told below, too
@@ -56,9 +53,8 @@ async fn echo(upgrade: WebSocketUpgrade, socket: ConnectInfo<TcpSocket>) -> Resp
 }
 
 async fn client(url: &str) -> Result<(), Box<dyn Error>> {
-    let config = Config::detect_within(DETECT_WITHIN)?;
-    let (socket, _) = timeout(DETECT_WITHIN, connect_async(url)).await??;
-    let mut server = Heartbeat::websocket(socket, config);
+    let (socket, _) = timeout(HANDSHAKE, connect_async(url)).await??;
+    let mut server = Heartbeat::websocket(socket, Config::lan());
     server.send("hello".into()).await?;
     loop {
         tokio::select! {

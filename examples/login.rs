@@ -95,7 +95,7 @@ impl Encoder<Frame<String>> for Lines {
             Frame::Data(line) => self.0.encode(line, to),
             Frame::Ping(_) => self.0.encode("PING", to),
             Frame::Pong(_) => self.0.encode("PONG", to),
-            // What this dialect doesn't have is never asked for.
+            // This dialect doesn't have these frames, so they are never sent.
             Frame::Hello(_) | Frame::Goodbye { .. } | Frame::Alive | Frame::Fin | Frame::Other => {
                 Ok(())
             }

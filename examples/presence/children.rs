@@ -1,4 +1,5 @@
-//! Processes of a fleet: Redis, gateways and clients, as whoever starts them sees them.
+//! Processes of a fleet: Redis, gateways and clients, as the program that starts them sees
+//! them.
 //!
 //! Nothing in here decides anything about presence. All of them end with this process.
 
@@ -40,7 +41,7 @@ impl Log {
         log.push((Instant::now(), news));
     }
 
-    /// All that was told from then on and is of this kind.
+    /// Everything of this kind that was told from then on.
     pub fn since<T>(&self, then: Instant, of: impl Fn(&News) -> Option<T>) -> Vec<(Instant, T)> {
         let log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let later = log.iter().filter(|(at, _)| *at >= then);
@@ -151,7 +152,7 @@ impl Redis {
     pub async fn start_at(address: SocketAddr) -> io::Result<Self> {
         let folder = tempfile::tempdir()?;
         let child = Self::run(address, &folder)?;
-        let redis = Self {
+        let mut redis = Self {
             child,
             address,
             folder,
@@ -205,12 +206,17 @@ impl Redis {
         started.map_err(|error| io::Error::new(error.kind(), format!("redis-server: {error}")))
     }
 
-    async fn answers(&self) -> io::Result<()> {
+    async fn answers(&mut self) -> io::Result<()> {
         let answers = async {
             while TcpStream::connect(self.address).await.is_err() {
+                if self.child.try_wait()?.is_some() {
+                    let reason = "redis-server has ended: is Redis 7 or later installed?";
+                    return Err(io::Error::other(reason));
+                }
                 sleep(Duration::from_millis(20)).await;
             }
+            Ok(())
         };
-        Ok(timeout(STARTS_WITHIN, answers).await?)
+        timeout(STARTS_WITHIN, answers).await?
     }
 }

@@ -1,4 +1,4 @@
-//! Clients that come back, to any gateway: as many users in one process as are wanted.
+//! Clients that come back, to any gateway: any number of users in one process.
 //!
 //! This module decides where a client tries next. A SIGTERM has all of them say goodbye, and
 //! a SIGUSR1 has them move to the next gateway without a word.
@@ -27,7 +27,7 @@ pub struct Options {
     /// Connect over WebSockets, where the pages are
     #[arg(long)]
     websocket: bool,
-    /// So many users
+    /// Number of users
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     users: usize,
     /// What their names begin with
@@ -36,7 +36,7 @@ pub struct Options {
     /// How long they wait at most when they have lost a gateway
     #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = duration)]
     spread: Duration,
-    /// So many connect in a second
+    /// Connections opened per second
     #[arg(long, value_name = "NUMBER", default_value_t = 2000)]
     rate: u32,
     #[command(flatten)]
@@ -131,7 +131,10 @@ async fn client(
         connect(address, options.websocket, config).await
     });
     loop {
-        let mut gateway = connections.connect().await;
+        let mut gateway = tokio::select! {
+            gateway = connections.connect() => gateway,
+            _ = wish.wait_for(|wish| *wish == Wish::Leave) => return,
+        };
         let join = Message::Join {
             user: user.clone(),
             shows: false,

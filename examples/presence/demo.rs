@@ -14,10 +14,10 @@ use crate::{
 
 #[derive(Args, Clone)]
 pub struct Options {
-    /// So many gateways
+    /// Number of gateways
     #[arg(long, value_name = "NUMBER", default_value_t = 3)]
     gateways: usize,
-    /// So many users at each, to begin with
+    /// Users at each, to begin with
     #[arg(long, value_name = "NUMBER", default_value_t = 100)]
     users: usize,
     #[command(flatten)]

@@ -23,7 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     Timings,
     message::{Message, News, View, promises},
-    presence::{Fleet, Presence, Standing, Terms},
+    presence::{Fleet, Presence, Terms},
     web,
 };
 
@@ -33,8 +33,14 @@ const EACH: Duration = Duration::from_millis(500);
 /// The most announcements that a page lists, the latest first.
 const NEWS: usize = 30;
 
-/// How long a graceful end may take.
-const CLOSES_WITHIN: Duration = Duration::from_secs(20);
+/// How long a graceful end may take: of the connections, and then of the lease.
+const CLOSES_WITHIN: Duration = Duration::from_secs(10);
+
+/// The longest name of a user, in characters.
+const LONGEST_NAME: usize = 60;
+
+/// The goodbye to a client without a valid name.
+const NO_NAME: GoodbyeCode = GoodbyeCode(64);
 
 #[derive(Args, Clone)]
 pub struct Options {
@@ -111,7 +117,7 @@ pub async fn run(options: Options) -> Result<(), Box<dyn Error>> {
         tokio::select! {
             served = axum::serve(pages, app) => served,
             () = accept(clients, &gateway) => Ok(()),
-            () = report(&options, presence.standing(), store.clone()) => Ok(()),
+            () = report(&options, &presence, store.clone()) => Ok(()),
             () = look(&gateway, terms, store.clone()) => Ok(()),
             interrupted = process::interrupted() => interrupted,
         }
@@ -120,11 +126,8 @@ pub async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     // Nobody connects any more. Clients that are told to come back go to other gateways.
     gateway.closing.cancel();
     gateway.tasks.close();
-    let closed = async {
-        gateway.tasks.wait().await;
-        presence.close().await;
-    };
-    let _ = timeout(CLOSES_WITHIN, closed).await;
+    let _ = timeout(CLOSES_WITHIN, gateway.tasks.wait()).await;
+    let _ = timeout(CLOSES_WITHIN, presence.close()).await;
     Ok(())
 }
 
@@ -159,6 +162,11 @@ pub async fn serve(gateway: Gateway, peer: Driver<Message>) {
     let Ok(Some((user, shows))) = timeout(patience, introduction(&mut receiver)).await else {
         return;
     };
+    if !is_name(&user) {
+        let detail = format!("a name has 1 to {LONGEST_NAME} visible characters");
+        let _ = sender.close_with(NO_NAME, detail.as_str().into()).await;
+        return;
+    }
     let entry = gateway.presence.enter(&user);
     // A client that doesn't read is the heartbeat's business.
     let _ = sender.try_send(Message::Welcome {
@@ -194,10 +202,7 @@ pub async fn serve(gateway: Gateway, peer: Driver<Message>) {
 async fn introduction(receiver: &mut Receiver<Message>) -> Option<(String, bool)> {
     while let Some(event) = receiver.recv().await {
         match event {
-            PeerEvent::Message(Message::Join { user, shows }) => {
-                let visible = |char: &char| !char.is_control();
-                return Some((user.chars().filter(visible).take(60).collect(), shows));
-            }
+            PeerEvent::Message(Message::Join { user, shows }) => return Some((user, shows)),
             PeerEvent::Message(_) => return None,
             _ => {}
         }
@@ -205,8 +210,22 @@ async fn introduction(receiver: &mut Receiver<Message>) -> Option<(String, bool)
     None
 }
 
+/// It is shown in terminals, so it has no control characters.
+fn is_name(user: &str) -> bool {
+    (1..=LONGEST_NAME).contains(&user.chars().count()) && !user.chars().any(char::is_control)
+}
+
+/// What others may think of us, and why.
+fn standing(presence: &Presence) -> String {
+    let standing = *presence.standing().borrow();
+    match presence.trouble().borrow().as_str() {
+        "" => standing.to_string(),
+        trouble => format!("{standing} ({trouble})"),
+    }
+}
+
 /// Says what others may think of us, and what the fleet is told about gateways.
-async fn report(options: &Options, mut standing: watch::Receiver<Standing>, store: redis::Client) {
+async fn report(options: &Options, presence: &Presence, store: redis::Client) {
     let heard = async {
         let mut fleet = Fleet::new(store);
         loop {
@@ -217,16 +236,23 @@ async fn report(options: &Options, mut standing: watch::Receiver<Standing>, stor
             }
         }
     };
-    let standing = async {
+    let ours = async {
+        let (mut changes, mut troubles) = (presence.standing(), presence.trouble());
+        let mut said = String::new();
         loop {
-            let now = *standing.borrow_and_update();
-            News::Standing(now.to_string()).tell(options.json);
-            if standing.changed().await.is_err() {
-                return;
+            let now = standing(presence);
+            if now != said {
+                News::Standing(now.clone()).tell(options.json);
+                said = now;
+            }
+            tokio::select! {
+                Ok(()) = changes.changed() => {}
+                Ok(()) = troubles.changed() => {}
+                else => return,
             }
         }
     };
-    tokio::join!(heard, standing);
+    tokio::join!(heard, ours);
 }
 
 /// Keeps what pages show up to date, while there are any, and looks for ghosts.
@@ -266,7 +292,7 @@ async fn look(gateway: &Gateway, terms: Terms, store: redis::Client) {
                     asked = Instant::now();
                     view.show(roster);
                 }
-                view.standing = gateway.presence.standing().borrow().to_string();
+                view.standing = standing(&gateway.presence);
                 view.age_ms = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
             });
         }

@@ -18,16 +18,16 @@ use crate::{
 
 #[derive(Args, Clone)]
 pub struct Options {
-    /// So many gateways
+    /// Number of gateways
     #[arg(long, value_name = "NUMBER", default_value_t = 10)]
     gateways: usize,
-    /// So many connections
+    /// Number of connections
     #[arg(long, value_name = "NUMBER", default_value_t = 20_000)]
     connections: usize,
     /// How long to measure
     #[arg(long = "for", value_name = "TIME", default_value = "30s", value_parser = duration)]
     time: Duration,
-    /// So many processes with clients
+    /// Processes that hold the clients
     #[arg(long, value_name = "NUMBER", default_value_t = 4)]
     processes: usize,
     #[command(flatten)]
@@ -36,10 +36,10 @@ pub struct Options {
 
 /// What Redis has used and done so far.
 #[derive(Clone, Copy)]
-struct Usage {
+pub struct Usage {
     at: Instant,
     processor: f64,
-    commands: f64,
+    pub commands: f64,
 }
 
 pub async fn run(options: Options) -> Result<(), Box<dyn Error>> {
@@ -114,7 +114,7 @@ pub async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Waits until so many entries are there.
+/// Waits until this number of entries is there.
 async fn wait_for(fleet: &mut Fleet, entries: usize) -> io::Result<()> {
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(240) {
@@ -137,7 +137,7 @@ fn print(what: &str, before: Usage, after: Usage) {
     println!("         {commands:.1} scripts a second, {processor:.1} % of a processor in Redis");
 }
 
-async fn usage(store: &mut MultiplexedConnection) -> Result<Usage, Box<dyn Error>> {
+pub async fn usage(store: &mut MultiplexedConnection) -> Result<Usage, Box<dyn Error>> {
     let mut processor = 0.0;
     for field in ["used_cpu_sys", "used_cpu_user"] {
         processor += info(store, "cpu", field).await?.parse::<f64>()?;
@@ -154,7 +154,7 @@ async fn usage(store: &mut MultiplexedConnection) -> Result<Usage, Box<dyn Error
     })
 }
 
-/// In microseconds. For so long nobody else was served.
+/// Of the longest script, in microseconds. Redis serves no other client meanwhile.
 async fn slowest(store: &mut MultiplexedConnection) -> Result<u64, Box<dyn Error>> {
     type Entry = (u64, u64, u64, Vec<String>, String, String);
     let log: Vec<Entry> = redis::cmd("SLOWLOG")

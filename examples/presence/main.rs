@@ -1,4 +1,4 @@
-//! Who is connected to any of several gateways.
+//! The users of several gateways.
 //!
 //! ```text
 //! cargo run -p presence -- demo
@@ -6,11 +6,13 @@
 //! cargo run -p presence -- watch --redis redis://127.0.0.1/
 //! cargo run -p presence -- faults
 //! cargo run --release -p presence -- load
+//! cargo run --release -p presence -- compare
 //! ```
 //!
 //! The first starts a Redis server, three gateways and 300 clients, and names the pages on
-//! which the fleet can be watched. The last two try what can go wrong, and measure what the
-//! fleet costs. Redis 7 or later has to be installed.
+//! which the fleet can be watched. The last three try what can go wrong, measure what the
+//! fleet costs, and compare the module with its commands by hand. Redis 7 or later has to be
+//! installed.
 //!
 //! | file | |
 //! |---|---|
@@ -20,10 +22,13 @@
 //! | `clients.rs` | clients that come back, to any gateway |
 //! | `message.rs` | what travels between the two |
 //! | `watch.rs` | the fleet in a terminal |
+//! | `compare.rs` | the module beside the same commands by hand |
 //! | `demo.rs`, `faults.rs`, `load.rs` | run all of these as processes, which `children.rs` starts |
 
 mod children;
 mod clients;
+#[cfg(target_os = "linux")]
+mod compare;
 mod demo;
 #[cfg(target_os = "linux")]
 mod faults;
@@ -34,7 +39,7 @@ mod presence;
 mod watch;
 mod web;
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser};
 use heartbeat_examples::arguments::duration;
@@ -42,7 +47,7 @@ use heartbeat_tokio::{Config, ConfigError};
 use presence::Terms;
 
 #[derive(Parser)]
-#[command(about = "Who is connected to any of several gateways")]
+#[command(about = "The users of several gateways")]
 enum Role {
     /// Starts a Redis server, three gateways, 300 clients and the page
     Demo(demo::Options),
@@ -57,6 +62,9 @@ enum Role {
     Faults(faults::Options),
     /// Measures what a fleet costs
     Load(load::Options),
+    /// Compares the module with the same commands, pipelined by hand
+    #[cfg(target_os = "linux")]
+    Compare(compare::Options),
 }
 
 /// What all processes of a fleet have to agree on.
@@ -89,8 +97,17 @@ impl Timings {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let role = Role::parse();
+fn main() -> ExitCode {
+    match run(Role::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(role: Role) -> Result<(), Box<dyn Error>> {
     #[cfg(target_os = "linux")]
     if matches!(role, Role::Faults(_)) {
         // A cut cable takes a network, and that takes root.
@@ -108,6 +125,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             #[cfg(target_os = "linux")]
             Role::Faults(options) => faults::run(options).await,
             Role::Load(options) => load::run(options).await,
+            #[cfg(target_os = "linux")]
+            Role::Compare(options) => compare::run(options).await,
         }
     })
 }

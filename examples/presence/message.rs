@@ -16,7 +16,7 @@ const LISTED: usize = 600;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Message {
-    /// The first one: whose connection this is. `shows` it the fleet.
+    /// The first one: the user of this connection. `shows` it the fleet.
     Join { user: String, shows: bool },
     /// The client is present, by this gateway.
     Welcome { gateway: String },
@@ -129,7 +129,7 @@ impl Payload for Message {
     }
 }
 
-/// A line of a process: for people, or in JSON for whoever started it.
+/// A line of a process: for people, or in JSON for the program that started it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum News {
     /// A gateway can be connected to.
@@ -202,7 +202,7 @@ impl fmt::Display for Standing {
         f.write_str(match self {
             Self::Starting => "starting: no lease yet",
             Self::Held => "the lease is held",
-            Self::Stale => "stale: the store can't be reached, the lease still holds",
+            Self::Stale => "stale: the store can't be told, the lease still holds",
             Self::Fenced => "fenced: others may take this gateway for dead",
             Self::Closed => "the lease is given up",
         })

@@ -1,6 +1,6 @@
-//! Who is connected to any gateway, kept in Redis. To copy, with the folder `presence/`.
+//! The users of all gateways, kept in Redis. To copy, with the folder `presence/`.
 //!
-//! This module decides when a gateway may say who is present, and what it says when
+//! This module decides when a gateway may say that a user is present, and what it says when
 //! others may have taken it for dead. It doesn't judge connections: a heartbeat does,
 //! and the owner of the connection drops its [`Entry`].
 //!
@@ -13,13 +13,13 @@
 //!   When that connection fails a new epoch begins: a script of the old one that is late
 //!   changes nothing, and all entries are told again.
 //! * A user is **present** with at least one entry, on any gateway. Without one the user
-//!   has a **grace period** to come back, and only then has left. A goodbye needs none.
+//!   has a **grace period** to come back, and has left after it. A goodbye needs none.
 //! * [`Standing`] says what others may think of this gateway. It is told by this machine's
 //!   monotonic clock and the time at which the last refresh was *sent*, so it is never
 //!   later than the store. No other clock of a gateway matters.
 //! * Every change is one script, so each announcement is made once. A store that is new
-//!   counts as one that lost its data: for a lease it announces no user, and who had been
-//!   announced before isn't announced again.
+//!   counts as one that lost its data: for a lease it announces no user, and then those only
+//!   that weren't announced before.
 
 mod fleet;
 mod keeper;
@@ -33,7 +33,8 @@ use std::{
 
 use metrics::{counter, gauge};
 use redis::{
-    AsyncConnectionConfig, Client, ErrorKind, RedisError, RedisResult, aio::MultiplexedConnection,
+    AsyncConnectionConfig, Client, ErrorKind, RedisError, RedisResult, ServerError,
+    aio::MultiplexedConnection,
 };
 use tokio::{
     sync::{Notify, watch},
@@ -74,7 +75,7 @@ pub struct Terms {
 impl Terms {
     /// From the heartbeats' `Config::detection_time`, D, and how long a client may take to
     /// connect again: the longest wait before its first attempt, and what that takes. D counts
-    /// as 100 ms at least, and both count as a day at most.
+    /// as 100 ms at least, and both count as a day at most. All gateways need the same terms.
     #[must_use]
     pub fn new(detection_time: Duration, grace: Duration) -> Self {
         Self {
@@ -83,9 +84,9 @@ impl Terms {
         }
     }
 
-    /// The TTL of a gateway's lease: 3/2 · D, in whole milliseconds. A gateway that freezes has refreshed it at
-    /// most a third ago, so it holds for D at least. By then the gateway's own clients
-    /// have found it dead, and are on their way to others.
+    /// The TTL of a gateway's lease: 3/2 · D, in whole milliseconds. A gateway that freezes has
+    /// refreshed it at most a third ago, so it holds for D at least. By then the gateway's own
+    /// clients have found it dead, and are on their way to others.
     #[must_use]
     pub fn lease(&self) -> Duration {
         Duration::from_millis(millis(self.detection_time * 3 / 2))
@@ -160,10 +161,12 @@ impl Presence {
         for metric in METRICS {
             counter!(metric).absolute(0);
         }
+        gauge!("presence_lease").set(0);
         let shared = Arc::new(Shared {
             local: Mutex::default(),
             changed: Notify::new(),
             standing: watch::Sender::new(Standing::Starting),
+            trouble: watch::Sender::default(),
             lease: watch::Sender::new(None),
         });
         let keeper = Keeper::new(store, name.to_owned(), terms, shared.clone());
@@ -190,6 +193,13 @@ impl Presence {
     #[must_use]
     pub fn standing(&self) -> watch::Receiver<Standing> {
         self.shared.standing.subscribe()
+    }
+
+    /// The last error of the store, for people; empty while the lease is held. A store that
+    /// refuses a password or a write is tried again like one that can't be reached.
+    #[must_use]
+    pub fn trouble(&self) -> watch::Receiver<String> {
+        self.shared.trouble.subscribe()
     }
 
     /// Gives the lease up when all that is known has been told. Users that are still here
@@ -242,6 +252,7 @@ struct Shared {
     local: Mutex<Local>,
     changed: Notify,
     standing: watch::Sender<Standing>,
+    trouble: watch::Sender<String>,
     /// Until when the lease holds, whatever happens; `None` before there is one.
     lease: watch::Sender<Option<Instant>>,
 }
@@ -249,11 +260,6 @@ struct Shared {
 impl Shared {
     fn local(&self) -> MutexGuard<'_, Local> {
         self.local.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set(&self, standing: Standing) {
-        let is_new = |old: &mut Standing| std::mem::replace(old, standing) != standing;
-        self.standing.send_if_modified(is_new);
     }
 
     /// Says so when the lease isn't refreshed in time.
@@ -266,9 +272,10 @@ impl Shared {
                     _ = lease.changed() => continue,
                     () = sleep_until(until) => {}
                 }
-                counter!("presence_fenced_total").increment(1);
                 gauge!("presence_lease").set(0);
-                self.set(Standing::Fenced);
+                if replace(&self.standing, Standing::Fenced) {
+                    counter!("presence_fenced_total").increment(1);
+                }
             }
             let _ = lease.changed().await;
         }
@@ -298,6 +305,17 @@ async fn within<T>(until: Instant, asked: impl Future<Output = RedisResult<T>>) 
         true => reply,
         false => Err(late()),
     }
+}
+
+/// What the store has refused; of a pipeline, the first refusal.
+fn refusal(error: &RedisError) -> Option<ServerError> {
+    let all = error.clone().into_server_errors()?;
+    all.first().map(|(_, refusal)| refusal.clone())
+}
+
+/// Says whether it was another one.
+fn replace<T: PartialEq>(value: &watch::Sender<T>, new: T) -> bool {
+    value.send_if_modified(|old| std::mem::replace(old, new) != *old)
 }
 
 fn millis(time: Duration) -> u64 {

@@ -36,15 +36,20 @@ pub async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Goes on for ever.
+/// Never ends.
 pub async fn show(store: redis::Client, promises: Vec<String>) {
     if !stdout().is_terminal() {
-        let mut fleet = Fleet::new(store);
+        let (mut fleet, mut said) = (Fleet::new(store), String::new());
         loop {
-            match fleet.next().await {
-                Ok(announcement) => println!("{announcement}"),
-                Err(error) => println!("* the store can't be reached: {error}"),
+            let line = match fleet.next().await {
+                Ok(announcement) => announcement.to_string(),
+                Err(error) => format!("* the store can't be asked: {error}"),
+            };
+            // An error comes again until it is over; no announcement does.
+            if line != said || !line.starts_with('*') {
+                println!("{line}");
             }
+            said = line;
         }
     }
     let mut view = View {

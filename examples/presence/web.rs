@@ -59,7 +59,7 @@ pub fn metrics(detection_time: Duration) -> Result<PrometheusHandle, BuildError>
     describe_gauge!("presence_entries", "Entries of this gateway in the store.");
     describe_gauge!(
         "presence_lease",
-        "1 while the lease is held, 0 when it has ended."
+        "1 while the lease is held, 0 before the first one and after an end."
     );
     describe_gauge!(
         "presence_ghosts",

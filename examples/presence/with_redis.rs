@@ -15,11 +15,9 @@ use tokio::{
 
 use crate::{
     Redis,
-    presence::{Announcement, Fleet, Kind, Presence, Roster, Standing, Terms},
+    ear::{Ear, TOLERANCE},
+    presence::{Kind, Presence, Standing, Terms},
 };
-
-/// What a busy machine is late by, at worst.
-const TOLERANCE: Duration = Duration::from_secs(4);
 
 fn terms() -> Terms {
     Terms::new(Duration::from_secs(2), Duration::from_secs(1))
@@ -159,7 +157,7 @@ async fn a_crowd_that_waits_for_a_new_store_is_announced_in_several_scripts() {
     crowd.into_iter().for_each(|entry| entry.lost("gone"));
     ear.until(Kind::GatewayUp, "a", Duration::ZERO).await;
     let end = Instant::now() + terms().lease() + terms().grace() + TOLERANCE;
-    let told = |ear: &Ear<'_>, wanted| ear.heard.iter().filter(|(kind, _)| *kind == wanted).count();
+    let told = |ear: &Ear, wanted| ear.heard.iter().filter(|(kind, _)| *kind == wanted).count();
     while told(&ear, Kind::Left) < 3_000 {
         let next = timeout_at(end, ear.fleet.next()).await;
         let next = next.expect("all of them are announced").unwrap();
@@ -206,7 +204,7 @@ fn the_terms_of_every_detection_time_can_be_kept() {
     }
 }
 
-// ---- what is heard, and a store that is slow ----------------------------------
+// ---- a store that is slow ------------------------------------------------------
 
 /// A way to the store on which replies are late.
 async fn slow(store: SocketAddr, delay: watch::Receiver<Duration>) -> SocketAddr {
@@ -238,55 +236,4 @@ async fn slow(store: SocketAddr, delay: watch::Receiver<Duration>) -> SocketAddr
         }
     });
     address
-}
-
-/// What the fleet is told.
-struct Ear<'a> {
-    redis: &'a Redis,
-    fleet: Fleet,
-    heard: Vec<(Kind, String)>,
-}
-
-impl<'a> Ear<'a> {
-    async fn of(redis: &'a Redis) -> Self {
-        let mut fleet = Fleet::new(redis.client.clone());
-        fleet.roster().await.unwrap();
-        Self {
-            redis,
-            fleet,
-            heard: Vec::new(),
-        }
-    }
-
-    /// All that is told until this is, which must be in time.
-    async fn until(&mut self, kind: Kind, who: &str, within: Duration) {
-        let wanted = (kind, who.to_owned());
-        let end = Instant::now() + within + TOLERANCE;
-        while self.heard.last() != Some(&wanted) {
-            let told = timeout_at(end, self.fleet.next()).await;
-            let told = told.unwrap_or_else(|_| panic!("{wanted:?} isn't among {:?}", self.heard));
-            self.heard
-                .extend(told.ok().map(|Announcement { kind, who, .. }| (kind, who)));
-        }
-    }
-
-    /// What was told of this user since the last call.
-    fn of_user(&mut self, user: &str) -> Vec<Kind> {
-        let of_user = |(kind, who): (Kind, String)| (who == user).then_some(kind);
-        std::mem::take(&mut self.heard)
-            .into_iter()
-            .filter_map(of_user)
-            .collect()
-    }
-
-    /// Each gateway and its users.
-    async fn roster(&self) -> Vec<(String, Vec<String>)> {
-        let mut fleet = Fleet::new(self.redis.client.clone());
-        let Roster { gateways, .. } = fleet.roster().await.unwrap();
-        assert_eq!(fleet.ghosts().await.unwrap(), 0);
-        let mut all: Vec<_> = gateways.into_iter().map(|it| (it.name, it.users)).collect();
-        all.iter_mut().for_each(|(_, users)| users.sort());
-        all.sort();
-        all
-    }
 }

@@ -1,8 +1,7 @@
 //! The reports of a [`Monitor`](crate::Monitor): events, causes of death, and the ends of
 //! a transport.
 //!
-//! This module decides the vocabulary and nothing else. The adapter uses the
-//! same words.
+//! This module only defines the vocabulary. The adapter uses the same names.
 
 use core::{fmt, time::Duration};
 
@@ -23,21 +22,21 @@ pub enum Event {
     /// A pong came back. Not reported if
     /// [`beat_events`](crate::ConfigBuilder::beat_events) is off.
     ///
-    /// Don't wait for it: a peer that sends messages isn't pinged.
-    /// [`probe`](crate::Monitor::probe) brings one about.
+    /// Don't rely on it: a peer that sends messages isn't pinged.
+    /// [`probe`](crate::Monitor::probe) causes one.
     Beat {
-        /// From the moment the ping had left until its pong arrived.
+        /// From the moment when the ping had left until its pong arrived.
         rtt: Duration,
     },
     /// A beat is late. The peer may come back; nothing has been given up.
     ///
-    /// One event for each late beat: with three beats allowed there can be
-    /// three of these before [`Dead`](Event::Dead).
+    /// There is one event for each late beat, so up to `max_missed` before
+    /// [`Dead`](Event::Dead).
     Suspect {
-        /// Beats missed in a row so far. Zero when the beat is only later
-        /// than the measured round trip lets expect.
+        /// Beats missed in a row so far. Zero if the beat is only late by the measured round
+        /// trip.
         missed: u32,
-        /// Since the last evidence of life, as it was reported.
+        /// The time since the last reported evidence of life.
         silent_for: Duration,
     },
     /// Evidence of life came after [`Suspect`](Event::Suspect).
@@ -78,25 +77,16 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connected { peer } => {
-                write!(
-                    f,
-                    "connected, the peer pings after {:?}",
-                    rounded(peer.interval)
-                )
+                let interval = rounded(peer.interval);
+                write!(f, "connected, the peer pings after {interval:?}")
             }
             Self::Beat { rtt } => write!(f, "beat, round trip {:?}", rounded(*rtt)),
-            Self::Suspect {
-                missed: 0,
-                silent_for,
-            } => {
-                write!(f, "suspect, silent for {:?}", rounded(*silent_for))
-            }
             Self::Suspect { missed, silent_for } => {
-                let silent_for = rounded(*silent_for);
-                write!(
-                    f,
-                    "suspect, silent for {silent_for:?}, beats missed: {missed}"
-                )
+                write!(f, "suspect, silent for {:?}", rounded(*silent_for))?;
+                match missed {
+                    0 => Ok(()),
+                    missed => write!(f, ", beats missed: {missed}"),
+                }
             }
             Self::Recovered { silent_for } => {
                 write!(f, "recovered after {:?}", rounded(*silent_for))
@@ -111,10 +101,10 @@ impl fmt::Display for Event {
     }
 }
 
-/// Stands for a goodbye's detail where details aren't kept.
+/// The type of a goodbye's detail where details aren't kept.
 ///
-/// A monitor allocates nothing, so it tells the code of a goodbye and leaves
-/// the detail to its driver: see [`Goodbye`](crate::Goodbye).
+/// A monitor allocates nothing, so it reports the code of a goodbye and leaves the detail
+/// to its driver: see [`Goodbye`](crate::Goodbye).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_structs, reason = "there is nothing in it")]
 pub struct NoDetail;
@@ -125,7 +115,7 @@ impl AsRef<str> for NoDetail {
     }
 }
 
-/// How a connection ended in order. `D` keeps the detail.
+/// How a connection ended in order. `D` is the type of the detail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(
     clippy::exhaustive_enums,
@@ -136,13 +126,13 @@ pub enum CloseReason<D = NoDetail> {
     Peer {
         /// Its reason.
         code: GoodbyeCode,
-        /// The same in the peer's words.
+        /// The peer's text.
         detail: D,
     },
-    /// We did, with [`Monitor::close`](crate::Monitor::close), and the peer confirmed
+    /// We said goodbye with [`Monitor::close`](crate::Monitor::close), and the peer confirmed
     /// that it received everything; or the protocol can't confirm.
     Local,
-    /// We did, and a live peer didn't confirm it within
+    /// We said goodbye, and a live peer didn't confirm it within
     /// [`linger`](crate::ConfigBuilder::linger).
     Unconfirmed,
     /// Neither side had messages left: both had [finished](crate::Monitor::finish).
@@ -178,7 +168,7 @@ impl<D: AsRef<str>> fmt::Display for CloseReason<D> {
     }
 }
 
-/// The peer's words, if there are any: escaped, because they are a stranger's.
+/// The peer's text, if it sent any: escaped, because it isn't trusted.
 fn quoted(detail: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     if detail.is_empty() {
         return Ok(());
@@ -186,13 +176,13 @@ fn quoted(detail: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(f, ": {detail:?}")
 }
 
-/// The verdict: why the peer counts as dead, and what was known of it.
+/// The verdict: why the peer is dead, and what was known about it.
 ///
 /// ```
 /// use core::time::Duration;
 /// use heartbeat_core::{Cause, Death, NoDetail};
 ///
-/// // As for a test of what an application does with it.
+/// // A death made by hand, for a test of an application.
 /// let mut death = Death::<NoDetail>::new(Cause::Silent);
 /// death.silent_for = Duration::from_secs(14);
 /// death.missed = 3;
@@ -201,23 +191,26 @@ fn quoted(detail: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive] // adapters on some systems can say more about a death
 pub struct Death<D = NoDetail> {
-    /// What ended it.
+    /// The cause.
     pub cause: Cause<D>,
-    /// From the last evidence of life to the verdict: as it was reported, which may
-    /// be up to [`Config::arrival_slack`](crate::Config::arrival_slack) early.
+    /// The time from the last evidence of life to the verdict. Evidence may have been reported
+    /// up to [`Config::arrival_slack`](crate::Config::arrival_slack) too early.
     pub silent_for: Duration,
     /// Beats missed in a row.
     pub missed: u32,
-    /// The last round trip that was measured, if any was.
+    /// The last measured round trip, if any.
     pub last_rtt: Option<Duration>,
-    /// What the operating system knew of a silent peer. A monitor can't tell,
-    /// and leaves it [`Unknown`](Diagnosis::Unknown); a driver that can look
-    /// at a socket fills it in.
+    /// What the operating system knew about a silent peer. A monitor leaves it
+    /// [`Unknown`](Diagnosis::Unknown). A driver that has a socket fills it in.
     pub diagnosis: Diagnosis,
+    /// False if not a byte has ever arrived: perhaps no application took the connection, as
+    /// behind a proxy whose backend is down. A monitor leaves it true, as the driver does if
+    /// the operating system doesn't tell.
+    pub was_heard: bool,
 }
 
 impl<D> Death<D> {
-    /// Of this cause, and nothing else is known. For tests; every field can be set.
+    /// A death of this cause, with nothing else known. For tests; every field can be set.
     #[must_use]
     pub const fn new(cause: Cause<D>) -> Self {
         Self {
@@ -226,6 +219,7 @@ impl<D> Death<D> {
             missed: 0,
             last_rtt: None,
             diagnosis: Diagnosis::Unknown,
+            was_heard: true,
         }
     }
 
@@ -237,6 +231,7 @@ impl<D> Death<D> {
             missed: self.missed,
             last_rtt: self.last_rtt,
             diagnosis: self.diagnosis,
+            was_heard: self.was_heard,
         }
     }
 }
@@ -255,14 +250,18 @@ impl<D: AsRef<str>> fmt::Display for Death<D> {
         if let Some(rtt) = self.last_rtt {
             write!(f, ", last round trip {:?}", rounded(rtt))?;
         }
+        if !self.was_heard {
+            f.write_str(", nothing ever arrived")?;
+        }
         match self.diagnosis {
             Diagnosis::Unknown => Ok(()),
+            Diagnosis::AppHung if !self.was_heard => f.write_str(": only its kernel answers"),
             known => write!(f, ": {known}"),
         }
     }
 }
 
-/// For people: whole milliseconds, unless there are few.
+/// Shows whole milliseconds, unless the duration is only a few of them.
 fn rounded(time: Duration) -> Duration {
     match u64::try_from(time.as_millis()) {
         Ok(millis) if millis >= 10 => Duration::from_millis(millis),
@@ -272,27 +271,25 @@ fn rounded(time: Duration) -> Duration {
 
 impl<D: AsRef<str> + fmt::Debug> core::error::Error for Death<D> {}
 
-/// The cause of an end that wasn't orderly. `D` is what keeps the
-/// detail of a goodbye.
+/// The cause of an end that wasn't orderly. `D` is the type of a goodbye's detail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive] // later versions may tell more causes apart
 pub enum Cause<D = NoDetail> {
-    /// Every beat in the budget went unanswered.
+    /// All `max_missed` pings went unanswered.
     Silent,
-    /// Nothing arrived, and the pings couldn't even be written.
+    /// Nothing arrived, and the pings couldn't be written.
     ///
-    /// What a peer that hangs looks like while we send to it, as
-    /// [`Silent`](Self::Silent) is while we don't: which of the two it is
-    /// depends on how full the buffers were.
+    /// A peer that hangs while we send to it ends like this once the buffers are full, and
+    /// as [`Silent`](Self::Silent) otherwise.
     WriteStalled,
-    /// The peer gave *us* up, and said so.
+    /// The peer gave *us* up and told us.
     GivenUp {
         /// Its verdict.
         code: GoodbyeCode,
-        /// The same in the peer's words.
+        /// The peer's text.
         detail: D,
     },
-    /// The stream ended without a goodbye: what a killed process looks like.
+    /// The stream ended without a goodbye, as after the peer's process was killed.
     Eof,
     /// The peer's kernel refused the connection (`ECONNRESET`, `ECONNABORTED`).
     Reset,
@@ -335,8 +332,8 @@ impl<D> Cause<D> {
         }
     }
 
-    /// The code of the goodbye that tells the peer of this verdict; `None` for
-    /// what isn't a verdict of ours.
+    /// The code of the goodbye that tells the peer of this verdict; `None` if it isn't our
+    /// verdict.
     #[must_use]
     pub const fn goodbye(&self) -> Option<GoodbyeCode> {
         match self {
@@ -378,30 +375,28 @@ impl<D: AsRef<str>> fmt::Display for Cause<D> {
     }
 }
 
-/// Why a peer was silent, as far as the operating system's view of the
-/// connection shows it.
+/// Why a peer was silent, according to the operating system.
 ///
 /// It explains a verdict and never changes one. It is the view of the host at which the
 /// TCP connection ends: behind a proxy, of the proxy's kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive] // other systems may tell more
 pub enum Diagnosis {
-    /// There is nothing to look at, this system can't tell, or what it tells
-    /// proves nothing.
+    /// There is no socket, this system doesn't tell, or its data prove nothing.
     #[default]
     Unknown,
-    /// The peer's kernel acknowledged all that we sent, no packet seems to have
-    /// been lost, and its application said nothing: it hangs, or was stopped.
+    /// The peer's kernel acknowledged all that we sent, no packet seems to have been lost,
+    /// and its application sent nothing: it hangs or was stopped.
     ///
-    /// One that speaks looks the same if it begins with packets too large for
-    /// the path, which vanish all: no end of a connection sees that.
+    /// An application that sends only packets too large for the path looks the same: they all
+    /// vanish, and neither end can see that. If [`was_heard`](Death::was_heard) is false,
+    /// there may be no application.
     AppHung,
-    /// What we sent isn't acknowledged although it was repeated: the path
-    /// carries nothing of it. The network in between is cut, or the peer's
-    /// host is gone, or what we send is too large for the path.
+    /// Our data was repeated and isn't acknowledged. The network is cut, the peer's host is
+    /// gone, or our packets are too large for the path.
     PathDead,
-    /// The peer's application doesn't read: its kernel answers, but has no
-    /// room for what we want to send.
+    /// The peer's application doesn't read: its kernel answers, but its receive buffer is
+    /// full.
     PeerNotReading,
 }
 

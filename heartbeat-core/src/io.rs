@@ -1,7 +1,7 @@
 //! Deaths as errors of the standard library.
 //!
-//! This module decides which [`ErrorKind`] says what about a death, for applications
-//! whose functions return [`std::io::Error`].
+//! This module decides the [`ErrorKind`] of each death, for applications whose functions
+//! return [`std::io::Error`].
 
 use core::fmt;
 use std::io::{Error, ErrorKind};

@@ -34,7 +34,7 @@
 //! fn drive(side: &mut Side, outbox: &mut VecDeque<Vec<u8>>, now: Instant) -> Vec<Event> {
 //!     let monitor = &mut side.monitor;
 //!
-//!     // 1. Read what is there.
+//!     // 1. Read everything that has arrived.
 //!     for frame in side.inbox.drain(..) {
 //!         match Control::decode(&frame) {
 //!             Ok(control) => monitor.handle_frame(control, now),

@@ -1,9 +1,8 @@
-//! How often the peer may ping.
+//! The limit on the peer's pings.
 //!
-//! This module decides when pings have become a flood. It doesn't slow anyone
-//! down: what we accept is announced in our Hello, and a peer that keeps to it
-//! can't trip this limit, whatever the network or our own slowness does to its
-//! pings, and for however long they are held back.
+//! This module decides when pings are a flood. It delays nothing: our Hello announces the
+//! rate that we accept, and a peer that keeps to it can't trip this limit, however long
+//! the network or our own slowness holds its pings back.
 //!
 //! A compliant peer sends *groups* of pings: a group begins at least
 //! `min_interval` after the last ping, and has at most 2·N pings (N, the peer's
@@ -16,9 +15,9 @@
 //!
 //! pings, and one `min_interval` more is allowed for clocks that differ. All of
 //! that may arrive at once, so credit never expires. N is the most that the peer
-//! ever announced: when it announced less, its Hello may have been held back as
-//! long as its pings, so its start is unknown. It costs nothing to be
-//! so patient: at most one pong is pending, whatever arrives.
+//! ever announced: when it announced less, its Hello may have been held back as long as
+//! its pings, so the start of the lower rate is unknown. A high limit costs little,
+//! because at most one pong is pending.
 
 use core::num::NonZeroU8;
 
@@ -27,7 +26,7 @@ use crate::{
     time::Instant,
 };
 
-/// The pings so far, against those that could have been sent.
+/// Counts pings against those that a compliant peer could have sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limiter {
     /// When the connection began; or later, and fewer `pings` in proportion.
@@ -39,9 +38,9 @@ pub(crate) struct Limiter {
 /// The peer's `max_missed`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Announced {
-    /// Nothing yet, which gives it the most.
+    /// Not announced yet: the highest limit applies.
     Nothing,
-    /// The most that it ever said: what was allowed stays allowed.
+    /// The largest value so far: what was allowed stays allowed.
     Most(u8),
 }
 

@@ -1,4 +1,4 @@
-//! Numbers in fewer bytes than their type has.
+//! Numbers that take fewer bytes than their type.
 //!
 //! This module decides how a number is stored without alignment. A monitor is one
 //! of many, and most of its numbers are small or looked at rarely.

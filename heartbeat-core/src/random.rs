@@ -36,7 +36,7 @@ impl Random {
         self.draw(DICE, 0)
     }
 
-    /// What tells this end of a connection from every other.
+    /// The `instance`, which identifies this end of a connection.
     pub(crate) fn instance(self) -> [u8; 8] {
         self.draw(INSTANCE, 0).to_be_bytes()
     }

@@ -1,9 +1,8 @@
-//! Round trips: the last, the smoothed, and how late an answer may be before
-//! it is suspicious.
+//! Round trips: the last, the smoothed, and the lateness at which an answer is suspicious.
 //!
-//! This module decides the retransmission timeout of RFC 6298 from samples.
-//! It doesn't decide which pong is a sample (the monitor matches nonces, so
-//! Karn's ambiguity doesn't arise) nor what to do when the time is over.
+//! This module derives the retransmission timeout of RFC 6298 from samples. It doesn't
+//! decide which pong is a sample (the monitor matches nonces, so Karn's ambiguity doesn't
+//! arise) nor what happens when the time is over.
 
 use core::time::Duration;
 

@@ -1,7 +1,7 @@
 //! A snapshot of a peer.
 //!
-//! This module decides how a [`Monitor`](crate::Monitor) is shown to people
-//! and to metrics. Reading a status changes nothing.
+//! This module decides which data a [`Monitor`](crate::Monitor) shows to people and
+//! metrics. Reading a status changes nothing.
 
 use core::time::Duration;
 
@@ -15,7 +15,7 @@ pub struct Status {
     pub state: State,
     /// Beats missed in a row.
     pub missed: u32,
-    /// The last evidence of life; the start, if there was none yet.
+    /// The time of the last evidence of life; the start, if there was none yet.
     pub last_heard: Instant,
     /// The last round trip.
     pub last_rtt: Option<Duration>,
@@ -31,8 +31,8 @@ pub struct Status {
     /// the peer accepts nothing faster.
     pub interval: Duration,
     /// The silence after which the peer is dead at the latest: the configured
-    /// [`detection_time`](crate::Config::detection_time), longer by what
-    /// `interval` is longer.
+    /// [`detection_time`](crate::Config::detection_time), plus what `interval` is longer than
+    /// configured.
     pub detection_time: Duration,
     /// The time within which something of ours leaves: the configured
     /// [`speak_within`](crate::ConfigBuilder::speak_within), or longer if only pings can
@@ -72,8 +72,8 @@ pub enum State {
     /// We don't read at the moment, so nothing is judged.
     Paused,
     /// No answer can be expected in the present state of a protocol
-    /// [without a Hello](crate::Monitor::without_hello), so nothing is judged: the peer's
-    /// kernel alone shows that it lives.
+    /// [without a Hello](crate::Monitor::without_hello), so nothing is judged. Only the peer's
+    /// kernel shows whether it lives.
     Occupied,
     /// A direction of the stream has ended in a protocol
     /// [without a Hello](crate::Monitor::without_hello), so nothing is judged any more.

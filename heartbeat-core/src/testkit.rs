@@ -46,7 +46,7 @@
 //!     773.977609s                                              b ** Suspect, 0 missed, silent for 5.132622s
 //! ```
 //!
-//! And the other half, that a death is found in time:
+//! The other half is that a death is detected in time:
 //!
 //! ```
 //! use heartbeat_core::{Config, testkit::{Link, Side, Simulation, minutes, ms, secs}};
@@ -61,9 +61,8 @@
 //!
 //! All public types of this crate implement proptest's `Arbitrary`.
 //!
-//! What it can't tell: how your machine schedules, what your kernel does when
-//! it gives up (the simulated one never does), and anything about bandwidth or
-//! congestion. [`docs/timings.md`] compares what it predicts with real kernels.
+//! It doesn't simulate your machine's scheduling, a kernel that gives up a connection,
+//! bandwidth, or congestion. [`docs/timings.md`] compares its predictions with real kernels.
 //!
 #![doc = concat!("[`docs/timings.md`]: ", env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/timings.md")]
 
@@ -121,7 +120,7 @@ pub const fn hours(hours: u64) -> Duration {
     Duration::from_secs(hours.saturating_mul(60 * 60))
 }
 
-/// Takes the front of a queue if it is as asked for.
+/// Takes the front of a queue if it satisfies the condition.
 fn pop_front_if<T>(queue: &mut VecDeque<T>, wanted: impl FnOnce(&T) -> bool) -> Option<T> {
     let front = queue.front()?;
     if wanted(front) {

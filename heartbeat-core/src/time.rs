@@ -1,7 +1,7 @@
 //! A point in time as the caller counts it.
 //!
-//! This module decides how time is represented and added up. It doesn't
-//! decide what time it is: nothing in this crate reads a clock.
+//! This module decides how time is represented and added. Nothing in this crate reads a
+//! clock.
 
 use core::{
     fmt,

@@ -1,8 +1,8 @@
-//! A heartbeat in a protocol that has a ping of its own, by its codec.
+//! A heartbeat in a protocol that has a ping of its own, over the protocol's codec.
 //!
-//! This module decides how a tokio-util codec is read with and written with, and that
-//! one that panics ends its own connection and nothing else. The codec decides the form
-//! of its frames, and the monitor when to ping.
+//! This module decides how bytes go through a tokio-util codec, and that a panic of the
+//! codec ends its own connection and nothing else. The codec decides the form of its
+//! frames, and the monitor when to ping.
 
 use std::{
     collections::VecDeque,
@@ -30,7 +30,7 @@ use crate::{
     },
 };
 
-/// With less room than this a buffer is as good as full.
+/// A buffer with less room than this counts as full.
 const ROOM: usize = 2048;
 
 /// The transport of [`Heartbeat::with_codec`](crate::Heartbeat::with_codec).
@@ -40,17 +40,16 @@ const ROOM: usize = 2048;
 /// tokio-util's `Framed`.
 #[derive(Debug)]
 pub struct Codec<C> {
-    /// Once it has panicked it is asked for nothing more: it may be in the middle of
-    /// anything.
+    /// It isn't called again after a panic, because its state may be inconsistent.
     codec: Result<C, Panicked>,
     read: BytesMut,
-    /// Bytes that were read before this connection began, while they count as unread.
+    /// Bytes that were read before this connection began, as long as they count as unread.
     handed_over: usize,
     /// The stream has ended.
     eof: bool,
     /// The bytes of the last frame.
     weight: usize,
-    /// The bytes that were read since then.
+    /// The bytes that were read since the last frame.
     arrived: usize,
     doorman: Doorman,
     write: BytesMut,
@@ -61,11 +60,11 @@ pub struct Codec<C> {
     direction: Direction,
 }
 
-/// Our direction of the stream, where its end says that we have finished.
+/// Our direction of the stream, if its end means that we have finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Direction {
     Open,
-    /// To be ended behind what is queued.
+    /// It ends behind the queued bytes.
     Ending,
     Ended,
 }
@@ -75,7 +74,7 @@ impl<C: Dialect> Codec<C> {
         Self::resumed(codec, BytesMut::new(), BytesMut::new())
     }
 
-    /// With what was read, and what was to be written.
+    /// Starts with bytes that were read and bytes to write.
     pub(crate) fn resumed(codec: C, read: BytesMut, write: BytesMut) -> Self {
         Self {
             codec: Ok(codec),
@@ -169,7 +168,7 @@ where
     fn next_frame(&mut self) -> Result<Option<Frame<C::Message>>, Failure> {
         loop {
             let before = self.read.len();
-            // As with `Framed`, a codec isn't asked about nothing.
+            // As with `Framed`, a codec isn't called without bytes.
             if self.codec.is_err() || before == 0 && !self.eof {
                 return Ok(None);
             }
@@ -316,18 +315,17 @@ where
     }
 }
 
-/// What an error of the codec means, if its dialect doesn't say.
+/// The meaning of a codec's error that its dialect doesn't define.
 fn by_codec(error: Box<dyn Error + Send + Sync>) -> Failure {
     Failure::Protocol(Broken::by_codec(error))
 }
 
-/// What a codec said as it panicked.
+/// The message of a codec's panic.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the codec panicked: {0}")]
 pub(crate) struct Panicked(Box<str>);
 
-/// Calls code of the application's that may panic, and leaves nothing half done of
-/// ours.
+/// Calls application code that may panic, in a state of ours that is consistent.
 pub(crate) fn catch<T>(call: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
         let literal = payload.downcast_ref::<&str>().copied();
@@ -336,7 +334,7 @@ pub(crate) fn catch<T>(call: impl FnOnce() -> T) -> Result<T, Panicked> {
     })
 }
 
-/// Asks a codec, unless it has panicked before.
+/// Calls a codec, unless it has panicked before.
 fn ask<C, T, E>(
     codec: &mut Result<C, Panicked>,
     question: impl FnOnce(&mut C) -> Result<T, E>,

@@ -1,7 +1,7 @@
-//! How a [`Heartbeat`] is made.
+//! The constructors of [`Heartbeat`].
 //!
-//! This module decides which transport carries the frames of which stream, and
-//! where the socket below it is. What happens then is decided elsewhere.
+//! This module decides which transport carries the frames of a stream, and where the socket
+//! below it is.
 
 use heartbeat_core::Config;
 use tokio::{
@@ -26,14 +26,13 @@ where
 {
     /// Wraps a stream. The peer does the same on its end.
     ///
-    /// On a plain [`TcpStream`] TCP keepalive is switched on as the second
-    /// line of defence, with times derived from `config`; see
-    /// [`SafetyNet`]. If that fails the heartbeat works all the same, and
-    /// [`status`](Self::status) says so, and the log with the feature `tracing`.
+    /// On a plain [`TcpStream`] TCP keepalive is switched on as the second line of defence, with
+    /// times derived from `config`; see [`SafetyNet`]. If that fails the heartbeat works
+    /// without it. [`status`](Self::status) reports the failure, and so does the log with the
+    /// feature `tracing`.
     ///
-    /// `TCP_NODELAY` is left as it is. Set it before
-    /// ([`TcpStream::set_nodelay`]), or a ping waits until what was sent before it
-    /// is acknowledged (RFC 9293, section 3.7.4).
+    /// `TCP_NODELAY` is left as it is. Set it first ([`TcpStream::set_nodelay`]). Without it a
+    /// ping waits until earlier data is acknowledged (RFC 9293, section 3.7.4).
     pub fn new(stream: S, config: Config) -> Self {
         Self::with_transport(stream, Wire::new(&config), config, itself)
     }
@@ -48,9 +47,8 @@ where
 {
     /// Wraps a stream that carries messages of one type.
     ///
-    /// The framing is that of [`new`](Heartbeat::new), and each message is a
-    /// `T` in postcard. A peer that sends something else is
-    /// [`Dead`](crate::PeerEvent::Dead) of
+    /// The framing is that of [`new`](Heartbeat::new), and each message is a `T` in postcard. A
+    /// peer that sends anything else is [`Dead`](crate::PeerEvent::Dead) with
     /// [`Cause::Protocol`](crate::Cause::Protocol).
     ///
     /// ```
@@ -98,11 +96,11 @@ where
     /// and an [`Encoder`](tokio_util::codec::Encoder) of the same. As a
     /// [`Dialect`] it says what its protocol lacks.
     ///
-    /// [`Config::max_frame`] isn't looked at: how long a frame may be is the
-    /// codec's to say. What it can't decode ends the connection with
-    /// [`Cause::Protocol`](crate::Cause::Protocol), and [`io_error`](Self::io_error) has its words.
-    /// The cause names the [`ProtocolError`](crate::ProtocolError) that the codec's error is, or
-    /// has among its sources, and otherwise
+    /// [`Config::max_frame`] has no effect: the codec decides how long a frame may be. Bytes
+    /// that it can't decode end the connection with
+    /// [`Cause::Protocol`](crate::Cause::Protocol), and [`io_error`](Self::io_error) returns the
+    /// codec's error. The cause carries the [`ProtocolError`](crate::ProtocolError) among that
+    /// error and its sources, and otherwise
     /// [`Undecodable`](crate::ProtocolError::Undecodable).
     ///
     /// ```
@@ -140,7 +138,7 @@ where
     ///             Frame::Data(line) => self.0.encode(line, bytes),
     ///             Frame::Ping(_) => self.0.encode("PING", bytes),
     ///             Frame::Pong(_) => self.0.encode("PONG", bytes),
-    ///             // What this dialect doesn't have is never asked for.
+    ///             // This dialect doesn't have these frames, so they are never sent.
     ///             Frame::Hello(_) | Frame::Goodbye { .. } | Frame::Alive | Frame::Fin | Frame::Other => Ok(()),
     ///         }
     ///     }
@@ -156,12 +154,12 @@ where
         Self::with_transport(stream, Codec::new(codec), config, itself)
     }
 
-    /// The same, where a `Framed` has spoken before: after a login, for example. What it had
-    /// read and not decoded is decoded first, and what it had not written leaves first.
+    /// Takes over a `Framed`, for example after a login. Bytes in its read buffer are decoded
+    /// first, and those in its write buffer leave first.
     ///
-    /// [`map_codec`](Framed::map_codec) makes a codec with a ping of the one that had none.
+    /// [`map_codec`](Framed::map_codec) replaces a codec without a ping by one that has it.
     /// [`into_parts`](Self::into_parts) and
-    /// [`Parts::into_framed`](crate::Parts::into_framed) are the way back.
+    /// [`Parts::into_framed`](crate::Parts::into_framed) give the `Framed` back.
     ///
     /// ```
     /// # use bytes::BytesMut;
@@ -216,28 +214,27 @@ where
     /// [`Stream`](futures_core::Stream) of `Result<Frame<M>, E>` that is a `Sink` of
     /// [`Frame<M>`](crate::Frame) too. As a [`Dialect`] it says what its protocol lacks.
     ///
-    /// It is closed, as a sink, and dropped when the connection has ended, before the
-    /// terminal event is told.
+    /// When the connection has ended, the sink is closed and the transport dropped, before the
+    /// terminal event.
     ///
-    /// What is below it isn't known here, so that three things are the
-    /// transport's to see to:
+    /// The layers below aren't known here, so the transport has three duties:
     ///
-    /// * A message that takes longer to arrive than the detection time is a
-    ///   silence, unless the transport gives a [`Frame::Other`](crate::Frame::Other) for each part
-    ///   of it that arrived. Without a [`HELLO`](Dialect::HELLO), and with
+    /// * **Long messages.** A message that takes longer to arrive than the detection time is a
+    ///   silence, unless the transport yields a [`Frame::Other`](crate::Frame::Other) for each
+    ///   part that arrives. Without a [`HELLO`](Dialect::HELLO), and with
     ///   [`Evidence::AnyBytes`](crate::Evidence::AnyBytes), data that reached our kernel is a
-    ///   sign of life too, on Linux and Android and where the socket is known.
-    /// * An error of the stream or the sink is the end. One that is an
-    ///   [`io::Error`](std::io::Error), or has one among its sources, says how the
-    ///   connection ended; any other of the stream, and each with a
-    ///   [`ProtocolError`](crate::ProtocolError), is [`Cause::Protocol`](crate::Cause::Protocol)
-    ///   as [with a codec](Self::with_codec). A message that can't be sent has to
-    ///   be refused before it is one of `M`.
-    /// * After [`Frame::Goodbye`](crate::Frame::Goodbye) it isn't polled again: if the protocol
-    ///   answers a goodbye, that has to be flushed before it is handed on.
+    ///   sign of life too, on Linux and Android and if the socket is known.
+    /// * **Errors.** An error of the stream or the sink ends the connection. An
+    ///   [`io::Error`](std::io::Error), or one among its sources, decides the cause. Any other
+    ///   error of the stream, and each with a [`ProtocolError`](crate::ProtocolError), is
+    ///   [`Cause::Protocol`](crate::Cause::Protocol) as [with a codec](Self::with_codec).
+    ///   Refuse a message that can't be sent before it becomes an `M`.
+    /// * **Goodbyes.** After [`Frame::Goodbye`](crate::Frame::Goodbye) the transport isn't
+    ///   polled again. If the protocol answers a goodbye, flush the answer before yielding the
+    ///   frame.
     ///
-    /// [`Dialect::end_of`] says what an error means, where this doesn't fit.
-    /// [`with_socket`](Self::with_socket) says where the socket is, if there is one.
+    /// [`Dialect::end_of`] overrides the meaning of an error.
+    /// [`with_socket`](Self::with_socket) names the socket, if there is one.
     ///
     /// A WebSocket has a constructor of its own, `Heartbeat::websocket`, with the feature
     /// `tungstenite` or `axum`.
@@ -247,8 +244,8 @@ where
 }
 
 impl<S, C: Transport<S>> Heartbeat<S, C> {
-    /// Names the socket below a wrapper such as TLS. The safety net is then set on it, as
-    /// it is by itself below a plain [`TcpStream`].
+    /// Names the socket below a wrapper such as TLS. The safety net is then set on it, as it
+    /// is automatically below a plain [`TcpStream`].
     ///
     /// ```
     /// # use heartbeat_tokio::{Config, Heartbeat};

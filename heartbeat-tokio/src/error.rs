@@ -1,7 +1,7 @@
-//! Why a message couldn't be sent.
+//! The errors of sending, closing and probing.
 //!
-//! This module decides nothing. What happens to a *connection* is told by
-//! events; these errors only answer a call to send.
+//! This module only defines types. Events report what happens to a *connection*; these
+//! errors only answer a call.
 
 use std::{
     error::Error,
@@ -48,23 +48,22 @@ pub enum SendError {
     #[error("the message can't be encoded: {0}")]
     Unencodable(#[source] EncodeError),
     /// No message may follow [`finish`](crate::Heartbeat::finish) or
-    /// [`close`](crate::Heartbeat::close). Nothing of it was queued, and what was
-    /// queued before goes on.
+    /// [`close`](crate::Heartbeat::close). Nothing of it was queued. Messages that were queued
+    /// before still leave.
     #[error("we have said that no message follows")]
     Finished,
-    /// The protocol can't say that one side sends no more messages; see
-    /// [`Dialect`](crate::Dialect). Nothing was said, and the connection goes on.
+    /// The protocol can't end one direction only; see [`Dialect`](crate::Dialect). Nothing was
+    /// sent, and the connection goes on.
     #[error("the protocol has no way to finish one direction")]
     Unfinishable,
-    /// The connection has ended in order. The message, and whatever was
-    /// queued before it, may not have arrived.
+    /// The connection has ended in order. The message, and those queued before it, may not have
+    /// arrived.
     #[error("the connection is closed: {0}")]
     Closed(CloseReason),
-    /// The peer is dead. The message, and whatever was queued before it, may
-    /// not have arrived.
+    /// The peer is dead. The message, and those queued before it, may not have arrived.
     #[error("the peer is dead: {0}")]
     Dead(#[source] Death),
-    /// Of `SinkExt::close`: the peer may lack some of what was sent.
+    /// From `SinkExt::close`: the peer may lack some of our messages.
     #[error(transparent)]
     NotClosed(#[from] CloseError),
 }
@@ -90,7 +89,7 @@ impl From<SendError> for io::Error {
 /// ```
 /// use heartbeat_tokio::{Sender, TrySendError};
 ///
-/// /// A price that is late is worth nothing.
+/// /// Drops a price that can't leave at once.
 /// fn tell(sender: &Sender<String>, price: String) -> bool {
 ///     match sender.try_send(price) {
 ///         Ok(()) => true,
@@ -108,10 +107,10 @@ impl From<SendError> for io::Error {
     reason = "there is room or not, and everything else is a `SendError`"
 )]
 pub enum TrySendError<M> {
-    /// There is no room at the moment. This is the message.
+    /// There is no room at the moment. Contains the message.
     #[error("too much is queued")]
     Full(M),
-    /// The message can't be sent, or none can.
+    /// This message can't be sent, or no message can.
     #[error(transparent)]
     Failed(#[from] SendError),
 }
@@ -121,18 +120,18 @@ pub enum TrySendError<M> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive] // later versions may tell more apart
 pub enum CloseError {
-    /// The connection ended in another way than by our goodbye. What the peer received
-    /// before is unknown.
+    /// The connection ended before our goodbye was confirmed. It is unknown how much the peer
+    /// received.
     #[error("the peer is dead: {death}; {unwritten} bytes were never written")]
     Dead {
         /// How it ended.
         #[source]
         death: Death,
-        /// The bytes that were queued and that the stream never took, those of frames
-        /// around messages included. They certainly haven't arrived.
+        /// The queued bytes that the stream never took, framing included. They certainly haven't
+        /// arrived.
         unwritten: usize,
     },
-    /// The peer lives, or left too, and didn't say that it received everything.
+    /// The peer lives, or left too, and didn't confirm that it received everything.
     #[error(
         "the peer didn't confirm that it took everything in; {unwritten} bytes were never written"
     )]
@@ -164,7 +163,7 @@ impl Error for EncodeError {
     }
 }
 
-/// Two are equal if they are one.
+/// Two are equal if they are the same allocation.
 impl PartialEq for EncodeError {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -181,7 +180,7 @@ pub enum ProbeError {
     /// we aren't reading because our inbox is full.
     #[error("no answer within {waited:?}")]
     Unanswered {
-        /// How long was waited: the detection time.
+        /// The time that was waited: the detection time.
         waited: Duration,
     },
     /// The connection has ended in order.

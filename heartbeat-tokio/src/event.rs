@@ -1,7 +1,7 @@
-//! What a [`Heartbeat`](crate::Heartbeat) tells its application.
+//! The events of a [`Heartbeat`](crate::Heartbeat).
 //!
-//! This module decides nothing: these are the events of the core, plus the
-//! application's own messages and the peer's words.
+//! This module only defines types: the events of the core, with the application's messages
+//! and the text of goodbyes.
 
 use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
@@ -13,13 +13,13 @@ pub type Cause = heartbeat_core::Cause<Detail>;
 /// How a connection ended in order.
 pub type CloseReason = heartbeat_core::CloseReason<Detail>;
 
-/// The verdict: why the peer counts as dead, and what was known of it.
+/// The verdict: why the peer is dead, and what was known about it.
 pub type Death = heartbeat_core::Death<Detail>;
 
-/// The text of a goodbye, at most [`Goodbye::MAX_DETAIL`] bytes of it, and often none.
+/// The text of a goodbye: at most [`Goodbye::MAX_DETAIL`] bytes, and often empty.
 ///
-/// It is for people. One that arrived is the peer's, unchanged: nothing may be
-/// concluded from it, and a log should escape it, as its `Debug` does.
+/// It is for people. A received text is the peer's, unchanged and untrusted: a program
+/// shouldn't act on it, and a log should escape it, as its `Debug` does.
 ///
 /// ```
 /// let detail = heartbeat_tokio::Detail::from("back at noon");
@@ -120,10 +120,10 @@ pub enum PeerEvent<M> {
     /// A pong came back. Not reported if
     /// [`beat_events`](heartbeat_core::ConfigBuilder::beat_events) is off.
     ///
-    /// Don't wait for it: a peer that sends messages isn't pinged.
-    /// [`probe`](crate::Heartbeat::probe) brings one about.
+    /// Don't rely on it: a peer that sends messages isn't pinged.
+    /// [`probe`](crate::Heartbeat::probe) causes one.
     Beat {
-        /// From the moment the ping had left until its pong arrived.
+        /// From the moment when the ping had left until its pong arrived.
         rtt: Duration,
     },
     /// A beat is late. The peer may come back; nothing has been given up.
@@ -166,9 +166,8 @@ impl<M> PeerEvent<M> {
 }
 
 impl<M> PeerEvent<M> {
-    /// The core's event in this crate's words, with the detail of the goodbye
-    /// that it tells of; `None` for an event of a later core that this crate
-    /// doesn't know.
+    /// Converts the core's event and adds the detail of its goodbye. `None` for an event of a
+    /// later core that this crate doesn't know.
     pub(crate) fn from_core(event: Event, detail: &Detail) -> Option<Self> {
         Some(match event {
             Event::Connected { peer } => Self::Connected { peer },
@@ -187,7 +186,7 @@ impl<M> PeerEvent<M> {
 }
 
 impl<M> fmt::Display for PeerEvent<M> {
-    /// One line for a log. Says of a message only that it is one.
+    /// One line for a log. The content of a message isn't shown.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Message(_) => f.write_str("message"),

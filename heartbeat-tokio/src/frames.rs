@@ -1,7 +1,7 @@
-//! A heartbeat over something that sends and receives whole frames already.
+//! A heartbeat over a transport of whole frames.
 //!
-//! This module decides in which order frames go into a `Sink`, and what its
-//! errors mean. When to ping is the monitor's to say.
+//! This module decides in which order frames go into a `Sink`, and what its errors mean. The
+//! monitor decides when to ping.
 
 use std::{
     collections::VecDeque,
@@ -23,36 +23,36 @@ use crate::{
     },
 };
 
-/// The bytes of messages that a sink may hold before another one is handed over. Its
-/// control frames can go ahead of what isn't handed over.
+/// The bytes of messages that a sink may hold before another message is handed over. Control
+/// frames can only overtake messages that weren't handed over.
 const HELD: usize = 64 * 1024;
 
 /// The transport of [`Heartbeat::with_frames`](crate::Heartbeat::with_frames).
 ///
-/// Only whole frames are seen. Of one that takes longer to arrive than the detection time
-/// the kernel knows, on Linux and Android and where the socket is known. Elsewhere it is a
-/// silence, unless the transport gives a [`Frame::Other`] for each part of it. An Alive then
-/// shows the peer, whose pings wait behind those parts, that we live.
+/// Only whole frames are visible. A frame that takes longer to arrive than the detection time
+/// is a silence, unless the transport yields a [`Frame::Other`] for each part of it, or the
+/// kernel reports the bytes (Linux and Android, if the socket is known). The peer's pings
+/// wait behind those parts, so an Alive shows it that we live.
 #[derive(Debug)]
 pub struct Frames<T: Dialect> {
-    /// Frames that weren't taken out yet, and what they weigh.
+    /// Frames that weren't taken out yet, and their weights.
     received: VecDeque<(Frame<T::Message>, usize)>,
     /// The weight of all of them.
     unread: usize,
     /// The weight of the last one that was taken out.
     weight: usize,
-    /// That one is a part of a message, perhaps, and the message isn't whole.
+    /// That frame may have been a part of a message that isn't whole.
     in_message: bool,
-    /// The transport failed, in another way than by I/O.
+    /// The transport failed with an error that isn't one of I/O.
     broken: Option<Broken>,
     doorman: Doorman,
-    /// The longest message that the peer accepts, where a Hello says so.
+    /// The longest message that the peer accepts, if its Hello announced that.
     limit: Limit,
     control: VecDeque<Frame<T::Message>>,
     queue: VecDeque<T::Message>,
     /// The weight of the messages in `queue`.
     queued: usize,
-    /// The weight of those that the sink holds, perhaps: it doesn't say what it has written.
+    /// The weight of the messages that the sink may hold: it doesn't report what it has written.
     held: usize,
 }
 
@@ -197,8 +197,8 @@ where
         true
     }
 
-    /// An Alive too much costs little; without one, a peer whose pings wait behind a
-    /// long message would take us for dead.
+    /// A needless Alive costs little. Without one, a peer whose pings wait behind a long
+    /// message would give us up.
     fn is_in_message(&self) -> bool {
         T::HELLO && self.in_message
     }
@@ -278,7 +278,7 @@ where
     }
 }
 
-/// What an error of the transport means, if its dialect doesn't say.
+/// The meaning of a transport's error that its dialect doesn't define.
 fn meaning(error: Box<dyn Error + Send + Sync>) -> Failure {
     let by_peer = reason::<ProtocolError>(&*error).is_some();
     match reason::<io::Error>(&*error) {
@@ -287,13 +287,13 @@ fn meaning(error: Box<dyn Error + Send + Sync>) -> Failure {
     }
 }
 
-/// What an error means for what is written.
+/// The meaning of an error for writing.
 fn unwritable<T: Dialect>(error: impl Into<Box<dyn Error + Send + Sync>>) -> io::Error {
     Failure::of::<T>(error.into(), |error| Failure::Io(into_io(error))).into_io()
 }
 
-/// The operating system's error, if that is what is at the bottom of it: as it
-/// is, since its code says what happened to the connection.
+/// The operating system's error among an error's sources, unchanged: its code says what
+/// happened to the connection.
 fn into_io(error: Box<dyn Error + Send + Sync>) -> io::Error {
     match reason::<io::Error>(&*error) {
         Some(io) => match io.raw_os_error() {

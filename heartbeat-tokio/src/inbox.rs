@@ -1,8 +1,8 @@
-//! Events that wait for an application that doesn't read at the moment.
+//! Events that wait for a busy application.
 //!
-//! This module decides in which order they are handed out, which of them replace an
-//! earlier one, and what becomes of messages when they are too many. Only messages count
-//! for that: everything else has a bounded number of places.
+//! This module decides in which order they are handed out, which of them replace an earlier
+//! one, and what happens when messages are too many. Only messages count: all other events
+//! have a bounded number of places.
 
 use std::{collections::VecDeque, mem::discriminant};
 
@@ -10,40 +10,40 @@ use heartbeat_core::{Config, Instant};
 
 use crate::PeerEvent;
 
-/// Messages of this many bytes are taken in for later. Beyond that nothing is read
-/// until the application does.
+/// The most bytes of messages that wait. Beyond that, reading pauses until the application
+/// reads.
 pub(crate) const READ_AHEAD: usize = 256 * 1024;
 
 /// Events in the order in which they are handed out.
 #[derive(Debug)]
 pub(crate) struct Inbox<M> {
     queue: Option<Box<Queue<M>>>,
-    /// The application took a Suspect, and no Recovered since.
+    /// The application took a Suspect and no Recovered since.
     suspects: bool,
     excess: Excess,
-    /// Since when it is limited how long messages wait, if it is.
+    /// If the waiting time of messages is limited: since when.
     limited_from: Option<Instant>,
 }
 
-/// What becomes of messages for which the inbox has no room. Only `Open` and `Paused`
-/// take turns; otherwise it moves down this list.
+/// What happens to messages for which the inbox has no room. `Open` and `Paused` alternate;
+/// all other changes go down this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Excess {
-    /// They are left to the peer: a full inbox stops reading. If we leave, and it has done
-    /// so before, it does until then at most.
+    /// A full inbox pauses reading, so they stay with the peer. If we leave, and it has paused
+    /// before, it pauses until the given time at most.
     Open { until: Option<Instant> },
-    /// It has stopped reading.
+    /// Reading is paused.
     Paused { until: Option<Instant> },
-    /// They are kept. Nothing can follow what has arrived: the connection has ended, or
-    /// writing has failed, or the kernel says that the peer is gone.
+    /// They are kept. No more bytes can arrive: the connection has ended, writing has failed, or
+    /// the kernel reports that the peer is gone.
     Kept,
-    /// They are discarded, and the peer's goodbye isn't confirmed: we leave.
+    /// They are discarded because we leave, and the peer's goodbye isn't confirmed.
     Discarded,
     /// The receiver is gone: messages are discarded.
     Unheard,
 }
 
-/// There is at least one event in it.
+/// A queue with at least one event.
 #[derive(Debug)]
 struct Queue<M> {
     /// Ahead of all messages, one of each kind: Connected, and then the others in the
@@ -60,7 +60,7 @@ struct Queue<M> {
 struct Kept<M> {
     message: M,
     weight: usize,
-    /// Since when it waits, where that is limited.
+    /// When it began to wait, if that is limited.
     since: Option<Instant>,
 }
 
@@ -74,7 +74,7 @@ impl<M> Inbox<M> {
         }
     }
 
-    /// What waits. Nothing does from here on.
+    /// Takes all waiting events out.
     pub(crate) fn take(&mut self) -> Self {
         let queue = self.queue.take();
         Self {
@@ -83,8 +83,8 @@ impl<M> Inbox<M> {
         }
     }
 
-    /// Adds an event. Its message keeps `message` bytes of memory besides itself, and
-    /// waits from `since` on.
+    /// Adds an event. `message` is the heap size of its payload, and `since` the start of its
+    /// wait.
     pub(crate) fn push(&mut self, event: PeerEvent<M>, message: usize, since: Option<Instant>) {
         let queue = self.queue.get_or_insert_with(|| Box::new(Queue::new()));
         match event {
@@ -104,7 +104,7 @@ impl<M> Inbox<M> {
         Some(event)
     }
 
-    /// The application took this, from here or past it.
+    /// The application took this event, from the inbox or directly.
     pub(crate) const fn note_taken(&mut self, event: &PeerEvent<M>) {
         match event {
             PeerEvent::Suspect { .. } => self.suspects = true,
@@ -122,7 +122,7 @@ impl<M> Inbox<M> {
 
     // ---- how long messages wait ------------------------------------------
 
-    /// That is limited from now on, or counted again.
+    /// Limits the waiting time from now on, or starts it again.
     pub(crate) fn limit_from(&mut self, now: Instant) {
         self.limited_from = Some(now);
         for kept in self.queue.iter_mut().flat_map(|queue| &mut queue.messages) {
@@ -130,27 +130,27 @@ impl<M> Inbox<M> {
         }
     }
 
-    /// Since when a message waits that came then, where that is limited.
+    /// The start of the wait of a message that came then, if that is limited.
     pub(crate) fn since(&self, came: Instant) -> Option<Instant> {
         Some(came.max(self.limited_from?))
     }
 
-    /// When the oldest message has waited for as long as it may.
+    /// When the oldest message will have waited too long.
     pub(crate) fn wait_ends(&self, config: &Config) -> Option<Instant> {
         let oldest = self.queue.as_ref()?.messages.front()?;
         Some(oldest.since? + config.max_pause()?)
     }
 
-    // ---- what a full inbox means -----------------------------------------
+    // ---- a full inbox ------------------------------------------------------
 
-    /// Whether it has stopped reading.
+    /// Whether reading is paused.
     #[inline]
     pub(crate) const fn is_paused(&self) -> bool {
         matches!(self.excess, Excess::Paused { .. })
     }
 
-    /// Stops reading if it is full and may do that, until `until` at most. Says whether
-    /// that is news.
+    /// Pauses reading if it is full and may pause, until `until` at most. Returns whether
+    /// reading went on before.
     pub(crate) fn pause_if_full(&mut self, until: impl FnOnce() -> Option<Instant>) -> bool {
         match self.excess {
             Excess::Open { until: former } if self.is_full() => {
@@ -162,14 +162,14 @@ impl<M> Inbox<M> {
         }
     }
 
-    /// If it has stopped reading, it does until then at most.
+    /// If reading is paused, it pauses until then at most.
     pub(crate) fn limit_pause(&mut self, until: Instant) {
         if let Excess::Paused { until: former } = &mut self.excess {
             former.get_or_insert(until);
         }
     }
 
-    /// Until when it may stop reading, if it has.
+    /// Until when reading may pause, if it is paused.
     pub(crate) const fn room_until(&self) -> Option<Instant> {
         match self.excess {
             Excess::Paused { until } => until,
@@ -177,7 +177,7 @@ impl<M> Inbox<M> {
         }
     }
 
-    /// Reads on, with this for messages that come then. Says whether reading had stopped.
+    /// Resumes reading, with this for messages that come then. Returns whether it was paused.
     pub(crate) fn go_on(&mut self, excess: Option<Excess>) -> bool {
         let was_paused = self.is_paused();
         self.excess = match (self.excess, excess) {
@@ -198,7 +198,7 @@ impl<M> Inbox<M> {
         }
     }
 
-    /// The deadline: a pause ends, or a message has waited for too long.
+    /// The deadline: the end of a pause, or of the wait of the oldest message.
     #[inline]
     pub(crate) fn deadline(&self, config: &Config) -> Option<Instant> {
         let ends = [self.room_until(), self.wait_ends(config)];
@@ -214,7 +214,7 @@ impl<M> Inbox<M> {
         queue.is_some_and(|queue| !queue.messages.is_empty())
     }
 
-    /// Whether messages are too many to go on reading.
+    /// Whether too many messages wait to continue reading.
     pub(crate) fn is_full(&self) -> bool {
         let queue = self.queue.as_ref();
         queue.is_some_and(|queue| queue.weight > READ_AHEAD)
@@ -237,7 +237,7 @@ impl<M> Queue<M> {
 
     fn keep(&mut self, message: M, bytes: usize, since: Option<Instant>) {
         debug_assert!(self.last.is_empty(), "no message follows the last one");
-        // What has no bytes of its own isn't free either.
+        // A message without bytes has a cost too.
         let weight = size_of::<Kept<M>>() + bytes;
         self.weight += weight;
         self.messages.push_back(Kept {
@@ -247,9 +247,9 @@ impl<M> Queue<M> {
         });
     }
 
-    /// Keeps the latest of each kind. A suspicion that the application hasn't heard of is
-    /// over when the peer has recovered, and then there is nothing to tell, unless it
-    /// `suspects` the peer for an earlier beat.
+    /// Keeps the latest event of each kind. A suspicion that the application hasn't taken
+    /// vanishes with its Recovered, unless the application `suspects` the peer for an earlier
+    /// beat.
     fn note(&mut self, event: PeerEvent<M>, suspects: bool) {
         if let PeerEvent::Recovered { .. } = event {
             let before = self.news.len();
@@ -257,7 +257,7 @@ impl<M> Queue<M> {
                 .retain(|waiting| !matches!(waiting, PeerEvent::Suspect { .. }));
             let ended = self.news.iter();
             let mut ended = ended.filter(|waiting| matches!(waiting, PeerEvent::Recovered { .. }));
-            // One that waits ends the suspicion of which the application has heard.
+            // A waiting Recovered ends the suspicion that the application has taken.
             if self.news.len() < before && (!suspects || ended.next().is_some()) {
                 return;
             }

@@ -1,7 +1,7 @@
-//! Bytes over a heartbeat, for protocols that want a plain stream.
+//! Bytes over a heartbeat, for protocols that need a plain stream.
 //!
-//! This module decides how bytes become messages, and which ends of the connection are
-//! the end of the bytes and which are errors. Liveness is decided below.
+//! This module decides how bytes become messages, and which ends of the connection are an
+//! end of file and which are errors. The layers below judge liveness.
 
 use std::{
     fmt,
@@ -21,14 +21,14 @@ use crate::{
     transport::Transport,
 };
 
-/// The most bytes that a write takes: the longest message that travels in one frame.
+/// The most bytes that one write takes: the longest message that fits into one frame.
 const AT_ONCE: usize = 64 * 1024;
 
 /// A stream of bytes over a [`Heartbeat`], served by a task of its own.
 ///
-/// It is what [`Heartbeat::into_io`] gives: [`AsyncRead`], [`AsyncBufRead`] and
-/// [`AsyncWrite`]. Both ends need one. Any protocol over it gains the bound of the
-/// heartbeat, and doesn't change.
+/// [`Heartbeat::into_io`] returns it. It is [`AsyncRead`], [`AsyncBufRead`] and
+/// [`AsyncWrite`]. Both ends need one. A protocol over it gains the bound of the heartbeat
+/// without a change.
 ///
 /// | the connection | the bytes |
 /// |---|---|
@@ -39,20 +39,20 @@ const AT_ONCE: usize = 64 * 1024;
 /// | [`shutdown`](tokio::io::AsyncWriteExt::shutdown) | everything is written, and then [`finish`](Sender::finish)ed. Reads go on |
 /// | dropped | a goodbye behind everything that was written; what the peer sends is discarded |
 ///
-/// So a peer that is killed is an [`UnexpectedEof`](ErrorKind::UnexpectedEof), where a
-/// TCP stream would just end.
+/// So the death of a killed peer is an [`UnexpectedEof`](ErrorKind::UnexpectedEof), whereas
+/// a TCP stream just ends.
 ///
-/// A write takes up to 64 KiB, or as much as the peer accepts in one message, and waits
-/// while as much is queued as with any [`Sender`]. Reads and writes don't wait
-/// for each other. Beats go on while the application does neither.
+/// A write takes up to 64 KiB, or the peer's largest message, and waits as with any
+/// [`Sender`] while too much is queued. Reads and writes don't wait for each other. Beats
+/// go on while the application does neither.
 ///
 /// To split it, use [`tokio::io::split`].
 pub struct Io {
     sender: Sender<Bytes>,
     receiver: Receiver<Bytes>,
-    /// What wasn't read yet of the last message.
+    /// The unread rest of the last message.
     rest: Bytes,
-    /// What is behind it, once nothing more follows.
+    /// The end, once no more messages follow.
     end: Option<Result<(), SendError>>,
     /// The longest message that the peer accepts, as far as we know.
     at_once: usize,
@@ -65,8 +65,8 @@ where
 {
     /// A stream of bytes over the connection, served as by [`spawn`](Self::spawn).
     ///
-    /// The protocol has to be able to [`finish`](Self::finish) one direction, as that of
-    /// [`new`](Heartbeat::new) is: without, `shutdown` is
+    /// The protocol needs a [`finish`](Self::finish) for one direction, as that of
+    /// [`new`](Heartbeat::new) has. Without it, `shutdown` is
     /// [`Unsupported`](ErrorKind::Unsupported).
     ///
     /// ```
@@ -110,18 +110,17 @@ where
 }
 
 impl Io {
-    /// The connection's sender: it probes, watches, and closes with a reason.
+    /// The connection's sender, to probe, to watch, and to close with a reason.
     ///
-    /// A clone keeps the connection alive when this is dropped; a
-    /// [weak](Sender::downgrade) one doesn't. Bytes that it sends go between those that
-    /// are written here.
+    /// A clone keeps the connection alive after this is dropped; a [weak](Sender::downgrade) one
+    /// doesn't. Its messages go between the bytes that are written here.
     #[must_use]
     pub fn sender(&self) -> &Sender<Bytes> {
         &self.sender
     }
 
-    /// What a flush has come to. A peer that left in order wants nothing more, so there is
-    /// nothing left to do if nothing was given up for that.
+    /// The result of a flush. If the peer left in order, a flush succeeds unless queued bytes
+    /// were discarded.
     fn written(&self, flushed: Result<(), SendError>) -> io::Result<()> {
         let Err(SendError::Closed(reason)) = flushed else {
             return flushed.map_err(lost);
@@ -134,7 +133,7 @@ impl Io {
     }
 }
 
-/// What the end of a connection is for its bytes.
+/// The meaning of an end of the connection for its bytes.
 fn end_of_bytes(reason: CloseReason) -> Result<(), SendError> {
     match reason {
         CloseReason::Peer {

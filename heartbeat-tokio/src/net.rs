@@ -1,14 +1,14 @@
 //! The safety net below one connection.
 //!
-//! This module decides when the socket options of a [`Heartbeat`](crate::Heartbeat) are
-//! set and when the kernel is queried, if there is a socket. What its answers mean for
-//! the peer is decided elsewhere: by [`safety_net`] and by the monitor.
+//! This module decides when the socket options of a [`Heartbeat`](crate::Heartbeat) are set
+//! and when the kernel is queried, if there is a socket. [`safety_net`] and the monitor
+//! interpret its answers.
 
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 use std::net::SocketAddr;
 use std::{any::Any, io, time::Duration};
 
-use heartbeat_core::{Config, Death, Diagnosis, Instant};
+use heartbeat_core::{Cause, Config, Death, Diagnosis, Instant};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
@@ -19,10 +19,10 @@ mod progress;
 use progress::Progress;
 pub(crate) use progress::Taken;
 
-/// From a stream to the socket below it.
+/// Finds the socket below a stream.
 pub(crate) type SocketOf<S> = fn(&S) -> Option<&TcpStream>;
 
-/// The socket of a stream that is one.
+/// The socket of a stream that is a socket.
 pub(crate) fn itself<S: 'static>(stream: &S) -> Option<&TcpStream> {
     (stream as &dyn Any).downcast_ref()
 }
@@ -42,14 +42,14 @@ pub enum NetStatus {
     Applied(safety_net::Applied),
 }
 
-/// Why the kernel repeats more often than it would by itself.
+/// The reason for a shorter retransmission limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hurry {
     No,
     /// A beat is late: from then to the next sign of life.
     Suspect,
-    /// The peer has no room, and its kernel's word counts. Nothing is in flight that could
-    /// be repeated, only the question for room.
+    /// The peer's receive buffer is full, and acknowledgements count. Only window probes are
+    /// repeated, because no data is in flight.
     NoRoom,
 }
 
@@ -58,12 +58,11 @@ enum Hurry {
 pub(crate) struct Net<S> {
     socket: SocketOf<S>,
     status: NetStatus,
-    /// What was chosen by hand instead of what is derived from the timings.
-    /// Few have one, and it is larger than all the rest.
+    /// A net chosen by hand instead of the derived one. Boxed, because it is large and rare.
     by_hand: Option<Box<SafetyNet>>,
-    /// What the socket had before.
+    /// The socket's former values.
     switches: Switches,
-    /// How often lost data is repeated, if it isn't the kernel's to say.
+    /// The retransmission limit, if there is one.
     pace: Pace,
     hurry: Hurry,
     /// The heartbeat's interval that a derived net follows.
@@ -71,9 +70,9 @@ pub(crate) struct Net<S> {
     /// The kernel's notes when the first beat of this silence was late, for the
     /// diagnosis.
     suspected: Option<Box<TcpInfo>>,
-    /// And those of the verdict.
+    /// The same at the verdict.
     at_end: Option<Box<TcpInfo>>,
-    /// What is known of the kernels' progress. Few need it, and it is large.
+    /// The progress of the kernels' counters. Boxed, because it is large and rare.
     progress: Option<Box<Progress>>,
     /// How often to look at the socket during a pause.
     peek_interval: Duration,
@@ -129,8 +128,8 @@ impl<S> Net<S> {
         };
     }
 
-    /// Has the kernel repeat more often, or as often as it would by itself. What was
-    /// chosen by hand stays.
+    /// Limits the time between retransmissions, or lifts the limit. A limit chosen by hand
+    /// stays.
     fn hurry(&mut self, stream: &S, hurry: Hurry) {
         let before = std::mem::replace(&mut self.hurry, hurry);
         let is_chosen = |net: &SafetyNet| net.max_retransmit_timeout().is_some();
@@ -146,9 +145,8 @@ impl<S> Net<S> {
         }
     }
 
-    /// The interval was negotiated. It may have made our detection time longer,
-    /// and the kernel's verdict is to come after ours; or as short again as it
-    /// was configured.
+    /// The interval was negotiated. The kernel's verdict has to come after ours, so it follows a
+    /// longer detection time, and a shorter one again.
     pub(crate) fn adapt(&mut self, stream: &S, config: &Config, interval: Duration) {
         if interval != self.interval && self.by_hand.is_none() {
             if let Ok(negotiated) = config.to_builder().interval(interval).build() {
@@ -162,7 +160,7 @@ impl<S> Net<S> {
         self.status
     }
 
-    /// What a look at the socket shows, if there is one.
+    /// Checks the socket, if there is one.
     pub(crate) fn check(&self, stream: &S) -> io::Result<Option<Liveness>> {
         (self.socket)(stream).map(safety_net::check).transpose()
     }
@@ -188,7 +186,7 @@ impl<S> Net<S> {
         Some(self.look_at).filter(|&at| at < Instant::MAX)
     }
 
-    /// During a pause, asks the kernel whether the peer is gone, as a read would tell.
+    /// During a pause, asks the kernel whether the peer is gone, as a read would show.
     pub(crate) fn is_gone(&mut self, stream: &S, now: Instant) -> bool {
         let Some(socket) = (self.socket)(stream).filter(|_| self.look_at <= now) else {
             return false;
@@ -213,8 +211,8 @@ impl<S> Net<S> {
         }
         let ago = info.last_ack_received;
         let silence = now.saturating_duration_since(heard_at);
-        // While what we sent is repeated in vain, what seems to be one may be
-        // the peer's own repetition, by a path that is cut in one direction.
+        // While our data is retransmitted in vain, an apparent acknowledgement may be
+        // the peer's own retransmission, on a path that is cut in one direction.
         let fresh = ago + TICKS < silence && info.retransmits == 0;
         fresh.then(|| heard_at + (silence - ago))
     }
@@ -255,16 +253,16 @@ impl<S> Net<S> {
         }
     }
 
-    /// What the peer's kernel took since the last look, and how long ago it last
-    /// acknowledged something. `answers` pings were answered.
+    /// The progress in the peer's kernel since the last call, and the time since its last
+    /// acknowledgement. `answers` pings were answered.
     pub(crate) fn taken(&mut self, stream: &S, answers: u32) -> Option<(Taken, Duration)> {
         let info = self.info(stream)?;
         let taken = self.progress.as_mut()?.look(&info, answers);
         Some((taken, info.last_ack_received))
     }
 
-    /// How many bytes arrived below the stream of which nothing came out above, and how
-    /// long ago the last did; none if the stream is the socket itself.
+    /// The number of bytes that arrived below the stream without a read above, and the time
+    /// since the last one; none if the stream is the socket itself.
     pub(crate) fn arrived_below(
         &mut self,
         stream: &S,
@@ -288,8 +286,8 @@ impl<S> Net<S> {
         (self.socket)(stream)?.peer_addr().ok()
     }
 
-    /// A beat is late. If that is the first one of a silence, what the kernel
-    /// has noted so far is remembered for the diagnosis.
+    /// A beat is late. At the first one of a silence the kernel's counters are kept for the
+    /// diagnosis.
     pub(crate) fn note_suspicion(&mut self, stream: &S) {
         if self.suspected.is_none() {
             let info = (self.socket)(stream).and_then(|socket| TcpInfo::of(socket).ok());
@@ -308,35 +306,36 @@ impl<S> Net<S> {
         }
     }
 
-    /// The stream is taken over: restores the kernel's own retransmission limit.
+    /// The caller takes the stream: restores the kernel's own retransmission limit.
     pub(crate) fn calm(&mut self, stream: &S) {
         self.hurry(stream, Hurry::No);
     }
 
-    /// The answer to a ping came, and nothing is to be said to it: it is
-    /// acknowledged now, so that the peer's next ping isn't acknowledged before it
-    /// is answered.
+    /// A pong came, and we have nothing to send. It is acknowledged now. Otherwise the kernel
+    /// would acknowledge the peer's next ping in a packet of its own, before our pong.
     pub(crate) fn acknowledge(&self, stream: &S) {
         if let Some(socket) = (self.socket)(stream) {
             safety_net::acknowledge(socket);
         }
     }
 
-    /// The peer is about to be told of a verdict. That would change what the
-    /// kernel has noted, so it is remembered for the diagnosis. And it is to leave
-    /// at once: with Nagle's algorithm it would wait for an acknowledgement, and a
-    /// reset would overtake it.
+    /// A verdict is about to be sent. That changes the kernel's counters, so they are kept for
+    /// the diagnosis. The goodbye must leave at once: with Nagle's algorithm it would wait for
+    /// an acknowledgement, and a reset would overtake it.
     pub(crate) fn prepare_end(&mut self, stream: &S) {
         if let Some(socket) = (self.socket)(stream) {
             self.at_end = TcpInfo::of(socket).ok().map(Box::new);
-            // If it fails, the peer is perhaps not told.
+            // If it fails, the peer may not be told.
             let _ = socket.set_nodelay(true);
         }
     }
 
-    /// Adds the kernel's view at the verdict to a death. If the peer's last frame broke
-    /// off, the peer was sending, and the fate of the rest is unknown.
-    pub(crate) fn diagnose(&self, death: &mut Death, broken_off: bool) {
+    /// Adds the diagnosis to a death, and whether anything arrived. If the peer's last frame
+    /// is incomplete, the peer was sending, and the fate of the rest is unknown.
+    pub(crate) fn diagnose(&self, stream: Option<&S>, death: &mut Death, broken_off: bool) {
+        let before_the_end = self.at_end.as_deref().copied();
+        let info = before_the_end.or_else(|| self.info(stream?));
+        death.was_heard = info.is_none_or(|info| was_heard(&info, death.cause));
         let Some(at_end) = &self.at_end else {
             return;
         };
@@ -350,8 +349,8 @@ impl<S> Net<S> {
         };
     }
 
-    /// Whether bytes arrived, or data of ours was taken ahead of a ping, since the last
-    /// look: the application's state is unknown then.
+    /// Whether bytes arrived, or data of ours ahead of a ping was acknowledged, since the last
+    /// call. Then the state of the application is unknown.
     fn goes_on(&self, at_end: &TcpInfo) -> bool {
         let progress = self.progress.as_deref();
         progress.is_some_and(|progress| progress.goes_on(at_end))
@@ -361,10 +360,16 @@ impl<S> Net<S> {
     /// nothing unsent stays in the kernel.
     pub(crate) fn reset(&self, stream: &S) {
         if let Some(socket) = (self.socket)(stream) {
-            // If it fails, the kernel closes in order, and keeps what is unsent.
+            // If it fails, the kernel closes in order and keeps unsent data.
             let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
         }
     }
+}
+
+/// Whether a byte ever arrived, or the kernel doesn't say. It counts the stream's end as one.
+fn was_heard(info: &TcpInfo, cause: Cause) -> bool {
+    let end = u64::from(matches!(cause, Cause::Eof | Cause::Reset));
+    info.bytes_received.is_none_or(|received| received > end)
 }
 
 #[cfg(all(test, target_os = "linux"))]

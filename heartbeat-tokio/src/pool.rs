@@ -1,15 +1,13 @@
-//! Buffers that are lent to the connections that are busy right now.
+//! Buffers for the connections that are busy at the moment.
 //!
-//! This module decides where read and write buffers come from. An idle
-//! connection holds none; a thread keeps a few, so that a connection which
-//! becomes busy needn't allocate.
+//! This module decides where read and write buffers come from. An idle connection holds
+//! none. Each thread keeps a few, so that a connection that becomes busy needn't allocate.
 
 use std::{cell::RefCell, collections::VecDeque};
 
 use bytes::{Buf, BytesMut};
 
-/// The size of every buffer that is lent, in bytes: 64 KiB of data,
-/// and what is around it.
+/// The size of every pooled buffer, in bytes: 64 KiB of data and the framing around it.
 pub(crate) const CHUNK: usize = 66 * 1024;
 
 /// Buffers begin in the middle of a page of this size. Some processors copy at a quarter
@@ -17,13 +15,12 @@ pub(crate) const CHUNK: usize = 66 * 1024;
 /// source, and a kernel's own buffers begin at or near the beginning of one.
 pub(crate) const PAGE: usize = 4096;
 
-/// As many as a thread keeps. More connections are rarely in the middle of a
+/// The number of buffers that a thread keeps. More connections are rarely in the middle of a
 /// frame at once.
 const KEPT: usize = 8;
 
-/// So much of a chunk must be left for it to be lent once more while messages
-/// hold the rest of it. So messages that are kept, and came a few at a time,
-/// share chunks instead of keeping one each time.
+/// A chunk with at least this much free space is used again while messages hold the rest of
+/// it. So messages that are kept, and came a few at a time, share chunks.
 const PART: usize = 8 * 1024;
 
 /// The most bytes of buffers for large messages that a thread keeps. Asking for as much
@@ -32,7 +29,7 @@ const PART: usize = 8 * 1024;
 const LARGE: usize = 4 * 1024 * 1024;
 
 thread_local! {
-    /// With the size of each. Messages may still hold them.
+    /// The buffers and their sizes. Messages may still hold them.
     static LARGES: RefCell<VecDeque<(usize, BytesMut)>> = const { RefCell::new(VecDeque::new()) };
     static PARTS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
     static POOL: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
@@ -119,12 +116,12 @@ pub(crate) fn give_back(buffer: &mut BytesMut) {
     let mut buffer = std::mem::take(buffer);
     buffer.clear();
     let whole = buffer.try_reclaim(CHUNK);
-    // Not the odd large buffer, nor the rest of one.
+    // No buffer of another size, nor the rest of one.
     if buffer.capacity() < PART || buffer.capacity() >= 2 * CHUNK {
         return;
     }
     let pool = if whole { &POOL } else { &PARTS };
-    // While a thread ends its pool is gone; so is the buffer then.
+    // While a thread ends, its pool is gone. The buffer is dropped then.
     let _ = pool.try_with(|pool| {
         let mut pool = pool.borrow_mut();
         if pool.len() < KEPT {

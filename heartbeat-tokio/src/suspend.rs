@@ -1,11 +1,10 @@
 //! Suspends of the machine, during which the monotonic clock stops.
 //!
-//! This module decides that the machine has slept, for how long, and that every
-//! connection is polled then. On Linux and Apple's systems the clock of tokio's timers
-//! stops during suspend: after an hour of sleep no timer is late, and a peer that is long
-//! gone would have its whole detection time again. So it is compared with a clock that
-//! goes on. What a connection does with the difference is its own stall, judged as any
-//! other.
+//! This module decides whether the machine has slept and for how long, and then wakes every
+//! connection. On Linux and Apple's systems the clock of tokio's timers stops during suspend:
+//! after an hour of sleep no timer is late, and a peer that is long gone would get its whole
+//! detection time again. So that clock is compared with one that continues. A connection
+//! treats the difference as a local stall.
 
 use std::{
     fmt,
@@ -22,12 +21,12 @@ mod clocks;
 
 use clocks::Clocks;
 
-/// How often the clocks are compared where the system doesn't tell that it woke up.
+/// How often the clocks are compared if the system doesn't report a wake-up.
 const TICK: Duration = Duration::from_secs(1);
 
 /// A machine, and the tasks that it wakes.
 pub(crate) struct Machine {
-    /// For how long it has slept in all, as far as was noticed. Microseconds.
+    /// The total time that it has slept, as far as was noticed. Microseconds.
     slept: AtomicU64,
     alarms: Mutex<Alarms>,
 }
@@ -35,7 +34,7 @@ pub(crate) struct Machine {
 #[derive(Default)]
 struct Alarms {
     places: Vec<Option<Waker>>,
-    /// Places that aren't taken.
+    /// Free places.
     free: Vec<usize>,
 }
 
@@ -57,7 +56,7 @@ impl Machine {
         }
     }
 
-    /// The one that this runs on, watched by a thread.
+    /// The machine that this process runs on, watched by a thread.
     pub(crate) fn local() -> &'static Self {
         static LOCAL: Machine = Machine::new();
         static WATCHED: OnceLock<bool> = OnceLock::new();
@@ -65,13 +64,13 @@ impl Machine {
             let thread = thread::Builder::new()
                 .name("heartbeat-wake".into())
                 .stack_size(64 * 1024);
-            // Without, a sleep is noticed as late as if there were no such module.
+            // Without the thread, a sleep is noticed only when a timer fires.
             thread.spawn(|| watch(&LOCAL)).is_ok()
         });
         &LOCAL
     }
 
-    /// For how long it has slept in all. Microseconds.
+    /// The total time that it has slept. Microseconds.
     #[inline]
     pub(crate) fn slept(&self) -> u64 {
         self.slept.load(Relaxed)
@@ -88,7 +87,7 @@ impl Machine {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// A task that is to be woken.
+    /// Registers a task.
     pub(crate) fn alarm(&'static self, waker: Waker) -> Alarm {
         let mut alarms = self.lock();
         let place = match alarms.free.pop() {
@@ -113,12 +112,12 @@ impl Machine {
 }
 
 impl Alarm {
-    /// Another task is to be woken.
+    /// Replaces the task that is woken.
     pub(crate) fn set(&mut self, waker: Waker) {
         drop(self.replace(Some(waker)));
     }
 
-    /// Gives what was there, so that no waker is dropped while the lock is held.
+    /// Returns the former waker, so that none is dropped while the lock is held.
     fn replace(&self, waker: Option<Waker>) -> Option<Waker> {
         let mut alarms = self.machine.lock();
         let place = alarms.places.get_mut(self.place)?;
@@ -156,7 +155,7 @@ fn watch(machine: &Machine) {
     }
 }
 
-/// Where the kernel tells.
+/// Waits for the kernel's report of a wake-up.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod system {
     use std::{os::fd::OwnedFd, thread, time::Duration};
@@ -186,13 +185,13 @@ mod system {
             }
         }
 
-        /// Waits until the machine may have slept. Says how long that should have taken,
-        /// if it is known.
+        /// Waits until the machine may have slept. Returns how long that should have taken, if that
+        /// is known.
         pub(super) fn wait(&mut self) -> Option<Duration> {
             if let Some(timer) = &self.timer {
                 match read(timer, &mut [0; 8]) {
                     Err(Errno::CANCELED | Errno::INTR) => return None,
-                    // It expired, in a far future, or isn't allowed here.
+                    // It expired in the far future, or isn't allowed here.
                     _ => self.timer = None,
                 }
             }
@@ -223,7 +222,7 @@ mod system {
     }
 }
 
-/// Where it doesn't.
+/// Waits for a fixed time, on systems without such a report.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod system {
     use std::{thread, time::Duration};
@@ -238,7 +237,7 @@ mod system {
             Self
         }
 
-        /// Waits for as long as it says.
+        /// Waits, and returns the intended duration.
         #[expect(clippy::unused_self, reason = "elsewhere it waits for the kernel")]
         pub(super) fn wait(&mut self) -> Option<Duration> {
             thread::sleep(TICK);

@@ -1,10 +1,10 @@
 //! The runtime's clock and one lazily armed timer.
 //!
-//! This module decides how the core's instants map to tokio's, which runtime's timer it
-//! is, and when that is touched: only when a deadline comes closer than it is
-//! set to, or after it has fired. Receiving a message costs no timer
-//! operation, and a beat none but that which keeps it from firing in vain. It
-//! doesn't decide any deadline. Time goes on while the machine sleeps, on every system.
+//! This module decides how the core's instants map to tokio's, which runtime owns the timer,
+//! and when the timer is set: only when a deadline comes before its current one, or after it
+//! has fired. Receiving a message costs no timer operation, and a beat only the one that saves
+//! a useless wake-up. Its callers decide the deadlines. On every system, time continues while
+//! the machine sleeps.
 
 use std::{
     future::Future,
@@ -19,13 +19,13 @@ use tokio::{runtime::Handle, task::unconstrained, time::Sleep};
 
 use crate::suspend::{Alarm, Machine};
 
-/// Core instants are microseconds since a moment before this connection was
-/// wrapped. The moments of two connections are a multiple of [`GRID`] apart, so
-/// that their monitors round deadlines to the same grid.
+/// Core instants are microseconds since a moment before this connection was wrapped. These
+/// moments of two connections are a multiple of [`GRID`] apart, so that their monitors round
+/// deadlines to the same grid.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     origin: tokio::time::Instant,
-    /// Adds the time for which it slept, in which tokio's clock may stand still.
+    /// Adds the time of suspends, in which tokio's clock may stand still.
     machine: &'static Machine,
 }
 
@@ -61,32 +61,31 @@ impl Clock {
     }
 }
 
-/// What is left of a duration after as many grids as fit.
+/// The remainder of a duration after division by [`GRID`].
 fn remainder(duration: Duration) -> Duration {
     let nanos = duration.as_nanos() % GRID.as_nanos();
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
 }
 
-/// The clock, and a `Sleep` that is made when it is first needed and moved as seldom as
-/// possible.
+/// The clock, and a `Sleep` that is made when first needed and reset as rarely as possible.
 #[derive(Debug)]
 pub(crate) struct Timer {
     clock: Clock,
-    /// It isn't moved away by less than this. Moving it costs a fraction of
-    /// what a wake-up in vain does, but more than nothing. Microseconds.
+    /// The least distance by which it is moved to a later time. Moving it costs a fraction of a
+    /// useless wake-up. Microseconds.
     step: u64,
-    /// The runtime that fires it, whichever runtime polls the connection: another one may
-    /// be idle when it is time. None if the connection was made outside of a runtime;
-    /// then it is the first that polls.
+    /// The runtime that fires it, whichever runtime polls the connection: that one may not run
+    /// when it is due. `None` if the connection was made outside of a runtime; then the first
+    /// runtime that polls owns it.
     runtime: Option<Handle>,
     sleep: Option<Pin<Box<Sleep>>>,
     /// When it fires. It may be earlier than needed, never later.
     armed: Option<Instant>,
     /// The waker.
     waker: Option<Waker>,
-    /// The same, when the machine has slept.
+    /// The waker for a suspend of the machine.
     alarm: Option<Alarm>,
-    /// For how long that had slept when this was served last. Microseconds.
+    /// The total time of suspends when it was served last. Microseconds.
     slept: u64,
 }
 
@@ -104,7 +103,7 @@ impl Timer {
         }
     }
 
-    /// It is on another machine from now on.
+    /// Moves it to another machine.
     #[cfg(feature = "testkit")]
     pub(crate) fn move_to(&mut self, machine: &'static Machine) {
         debug_assert!(self.alarm.is_none(), "it is new");
@@ -117,7 +116,7 @@ impl Timer {
         self.clock.now()
     }
 
-    /// It is this runtime's from now on, and has to be armed again.
+    /// Moves it to this runtime. It has to be armed again.
     pub(crate) fn move_here(&mut self) {
         self.runtime = Handle::try_current().ok();
         self.sleep = None;
@@ -125,17 +124,15 @@ impl Timer {
         self.waker = None;
     }
 
-    /// Whether it has fired since it was armed, or the machine has slept. Asks no clock,
-    /// and isn't fooled by tokio's cooperative budget, under which a timer that has
-    /// fired may poll as pending.
+    /// Whether it has fired since it was armed, or the machine has slept. Reads no clock, and
+    /// ignores tokio's cooperative budget, under which a timer that has fired may poll as pending.
     #[inline]
     pub(crate) fn has_fired(&self) -> bool {
         let is_elapsed = |sleep: &Pin<Box<Sleep>>| sleep.is_elapsed();
         self.armed.is_some() && (self.sleep.as_ref().is_some_and(is_elapsed) || self.has_slept())
     }
 
-    /// Whether the machine has slept since this was served: then it is set to fire too
-    /// late.
+    /// Whether the machine has slept since this was served: then it would fire too late.
     #[inline]
     fn has_slept(&self) -> bool {
         self.clock.machine.slept() != self.slept
@@ -150,7 +147,7 @@ impl Timer {
         self.is_armed_before(deadline) && self.wakes(cx) && !self.has_fired()
     }
 
-    /// Whether it fires before `deadline`, but not long before.
+    /// Whether it fires before `deadline`, but not much earlier.
     #[inline]
     fn is_armed_before(&self, deadline: Instant) -> bool {
         self.armed.is_some_and(|armed| {
@@ -165,8 +162,7 @@ impl Timer {
         waker.is_some_and(|waker| waker.will_wake(cx.waker()))
     }
 
-    /// Makes sure that the task wakes up at `deadline`, or earlier. `false`
-    /// if that is over already.
+    /// Makes sure that the task wakes up at `deadline` or earlier. `false` if it has passed.
     pub(crate) fn arm(&mut self, deadline: Option<Instant>, cx: &mut Context<'_>) -> bool {
         let Some(deadline) = deadline else {
             return true;
@@ -176,7 +172,7 @@ impl Timer {
         }
         let early_enough = self.is_armed_before(deadline) && !self.has_slept();
         let same_waker = self.wakes(cx);
-        // A deadline beyond the runtime's clock is never.
+        // A deadline beyond the runtime's clock never comes.
         let Some(at) = self.clock.at(deadline) else {
             return true;
         };
@@ -201,14 +197,14 @@ impl Timer {
                 none => *none = Some(self.clock.machine.alarm(cx.waker().clone())),
             }
         }
-        // Without the cooperative budget: a poll that it refused would leave
-        // no waker behind.
+        // Without the cooperative budget: a poll that the budget refuses registers no
+        // waker.
         let fired = pin!(unconstrained(sleep.as_mut())).poll(cx);
         // A suspend between the two is noticed here; later ones wake the task.
         matches!(fired, Poll::Pending) && !self.has_slept()
     }
 
-    /// Makes sure that it has fired by `deadline`, and leaves alone whom it wakes.
+    /// Makes sure that it fires by `deadline`, and doesn't change which task it wakes.
     pub(crate) fn advance(&mut self, deadline: Instant) {
         if self.armed.is_some_and(|armed| armed <= deadline) {
             return;
@@ -221,12 +217,12 @@ impl Timer {
             let _context = runtime.map(Handle::enter);
             Box::pin(tokio::time::sleep_until(at))
         });
-        // This also starts one that was never polled.
+        // This also starts a timer that was never polled.
         sleep.as_mut().reset(at);
         self.armed = Some(deadline);
     }
 
-    /// The timer was served; its next deadline is a new one.
+    /// The timer was served. The next deadline arms it again.
     pub(crate) fn served(&mut self) {
         self.armed = None;
         self.slept = self.clock.machine.slept();
@@ -279,7 +275,7 @@ mod tests {
         let closer = sleep(&timer);
         assert_eq!(closer.0, first.0);
         assert_eq!(first.1 - closer.1, Duration::from_secs(50));
-        // But once that saves a wake-up in vain, it is moved.
+        // But it is moved once that saves a useless wake-up.
         assert!(timer.arm(at(60), cx));
         let later = sleep(&timer);
         assert_eq!(later.0, first.0);

@@ -1,9 +1,9 @@
 //! The interface between a [`Heartbeat`](crate::Heartbeat) and the transport of its
 //! frames.
 //!
-//! This module decides the seam between judging a peer and moving frames. What
-//! users see of it are [`Frame`] and [`Dialect`], for protocols of their own;
-//! otherwise they choose a transport by choosing a constructor.
+//! This module defines the interface between judging a peer and moving frames. Its public
+//! parts are [`Frame`] and [`Dialect`], for protocols of your own. Otherwise the constructor
+//! chooses the transport.
 
 mod dialect;
 mod limit;
@@ -32,7 +32,7 @@ use crate::{Detail, SendError};
     reason = "a codec has to deal with all of them"
 )]
 pub enum Frame<M> {
-    /// The application's.
+    /// A message of the application.
     Data(M),
     /// The peer's timings and limits; for a [`Dialect`] that has a
     /// [`HELLO`](Dialect::HELLO).
@@ -43,9 +43,9 @@ pub enum Frame<M> {
     /// Answers a ping, with its nonce. `None` if the protocol doesn't say
     /// which ping: then they answer in order.
     Pong(Option<Nonce>),
-    /// The sender leaves on purpose, or gave the receiver up; for a
-    /// [`Dialect`] that has a [`GOODBYE`](Dialect::GOODBYE). A protocol whose
-    /// goodbye says nothing has code 0 and no detail.
+    /// The sender leaves on purpose, or gave the receiver up; for a [`Dialect`] that has a
+    /// [`GOODBYE`](Dialect::GOODBYE). If the protocol's goodbye carries nothing, the code is 0
+    /// and the detail empty.
     Goodbye {
         /// Why.
         code: GoodbyeCode,
@@ -55,10 +55,10 @@ pub enum Frame<M> {
     /// The sender lives, and asks nothing; for a [`Dialect`] that has a
     /// [`HELLO`](Dialect::HELLO).
     Alive,
-    /// The sender sends no more data; for such a dialect too.
+    /// The sender sends no more data; for a [`Dialect`] that has a [`HELLO`](Dialect::HELLO).
     Fin,
-    /// Anything else that arrived and that no application needs to see: a
-    /// sign of life and no more. Is never sent.
+    /// Any other frame that the application needn't see. It only counts as a sign of life, and is
+    /// never sent.
     Other,
 }
 
@@ -90,32 +90,31 @@ impl<M> From<Control> for Frame<M> {
             },
             Control::Alive => Self::Alive,
             Control::Fin => Self::Fin,
-            // A control frame of a later core, which no codec can know.
+            // A control frame of a later core, unknown to every codec.
             _ => Self::Other,
         }
     }
 }
 
-/// What is to be written before a write is done.
+/// The frames that a write has to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Control frames, and of a data frame only the rest of one that was
-    /// begun.
+    /// Control frames, and the rest of a data frame that was begun.
     Control,
     /// Everything.
     All,
 }
 
-/// What a transport held when it was taken apart.
+/// The contents of a transport that is taken apart.
 #[derive(Debug)]
 pub struct Buffered<M, C = ()> {
-    /// Messages that were taken in and not handed out.
+    /// Messages that were received and not handed out.
     pub received: VecDeque<M>,
-    /// Messages that were to be sent.
+    /// Messages that weren't sent.
     pub unsent: VecDeque<M>,
     /// Bytes that were read and not handed out.
     pub read: Bytes,
-    /// Bytes that were to be written.
+    /// Bytes that weren't written.
     pub write: Bytes,
     /// The codec, if there is one.
     pub codec: C,
@@ -133,18 +132,17 @@ impl<M> Default for Buffered<M> {
     }
 }
 
-/// What arrived can't be understood.
+/// The error of bytes that can't be decoded.
 #[derive(Debug)]
 pub struct Broken {
-    /// What to call it.
+    /// The reported error.
     pub error: ProtocolError,
-    /// What the application's codec says of it.
+    /// The application's codec's own error.
     pub words: Option<io::Error>,
 }
 
 impl Broken {
-    /// By the application's codec. A [`ProtocolError`] that is the reason for its
-    /// error keeps its name.
+    /// From the application's codec. A [`ProtocolError`] among the error's sources is reported.
     pub(crate) fn by_codec(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         let error = error.into();
         let rule = reason(&*error).copied();
@@ -181,21 +179,21 @@ pub(crate) fn reason<'e, E: Error + 'static>(error: &'e (dyn Error + 'static)) -
 /// A protocol and its message type, independent of the stream: the second parameter of
 /// [`Heartbeat`](crate::Heartbeat).
 ///
-/// Its constructors choose one. It can be named, for a structure that holds any
-/// `Heartbeat<S, C>`, and not implemented: a protocol of your own is a [`Dialect`].
+/// The constructors choose one. The trait is sealed. Name it in a structure that holds any
+/// `Heartbeat<S, C>`; a protocol of your own is a [`Dialect`].
 pub trait Protocol: sealed::Sealed {
     /// The application's messages.
     type Message;
 
-    /// What [`Parts`](crate::Parts) have of the codec: with
-    /// [`with_codec`](crate::Heartbeat::with_codec) it is `Option<C>`, and otherwise `()`.
+    /// The type of the codec in [`Parts`](crate::Parts): `Option<C>` with
+    /// [`with_codec`](crate::Heartbeat::with_codec), and otherwise `()`.
     type Codec;
 
     /// Whether our Hello reaches the peer.
     const HELLO: bool;
 
-    /// Whether the end of a side's direction says that it has finished: it goes on
-    /// receiving.
+    /// Whether the end of a side's direction means that the side has finished and still
+    /// receives.
     const HALF_CLOSE: bool;
 }
 
@@ -213,14 +211,13 @@ pub(crate) mod named {
     /// A [`Protocol`](crate::Protocol) over a stream `S`, which makes a
     /// [`Heartbeat`](crate::Heartbeat) pollable.
     ///
-    /// For code that is generic over what carries a connection. It can be named, and not
-    /// implemented.
+    /// For code that is generic over the transport. The trait is sealed.
     ///
     /// ```
     /// use heartbeat_tokio::{Heartbeat, PeerEvent, Transport};
     /// use futures::StreamExt;
     ///
-    /// /// Over TCP or TLS, in bytes, typed messages or a protocol of your own.
+    /// /// Works over TCP and TLS, with bytes, typed messages or a protocol of your own.
     /// async fn first_message<S, C: Transport<S>>(peer: &mut Heartbeat<S, C>) -> Option<C::Message> {
     ///     while let Some(event) = peer.next().await {
     ///         if let PeerEvent::Message(message) = event {
@@ -244,15 +241,14 @@ pub trait Transport<S>: Protocol {
     /// Reads once. Zero bytes are the end of the stream.
     fn poll_read(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>>;
 
-    /// Takes a message out, if a whole one comes next and that can be told at once; if not,
-    /// [`next_frame`](Self::next_frame) does. A small message that is moved through a frame
-    /// and a result costs half of a feed.
+    /// A fast path of [`next_frame`](Self::next_frame) for a message, if a whole one obviously
+    /// comes next. Moving a small message through a frame and a result costs half of a feed.
     #[inline]
     fn next_message(&mut self) -> Option<Self::Message> {
         None
     }
 
-    /// Takes one frame out of what was read.
+    /// Takes one frame out of the bytes that were read.
     fn next_frame(&mut self) -> Result<Option<Frame<Self::Message>>, Failure>;
 
     /// About how many bytes the last frame's message keeps in memory besides
@@ -262,21 +258,20 @@ pub trait Transport<S>: Protocol {
     /// Bytes read and not taken out.
     fn unread(&self) -> usize;
 
-    /// Whether something may have arrived of which nothing was taken out, also where a
-    /// stream below holds it.
+    /// Whether there may be received bytes from which no frame was taken out, here or in the
+    /// stream below.
     fn may_hold_more(&self) -> bool {
         self.unread() > 0
     }
 
-    /// Whether a message has begun to arrive that isn't whole, or may have, where the
-    /// kind of the bytes is unknown.
+    /// Whether an incomplete message has begun to arrive; or may have, if the kind of the bytes is
+    /// unknown.
     fn is_in_message(&self) -> bool {
         false
     }
 
-    /// How many bytes of a message have arrived for which no whole frame is there,
-    /// headers not counted; or any bytes, where their kind is unknown. None before the
-    /// peer's Hello, where there is one.
+    /// The bytes of a message that have arrived in an incomplete frame, headers not counted; or
+    /// any bytes, if their kind is unknown. Zero before the peer's Hello, if the protocol has one.
     fn incomplete(&self) -> usize {
         0
     }
@@ -284,42 +279,40 @@ pub trait Transport<S>: Protocol {
     /// Queues a message, or nothing of it.
     fn push(&mut self, message: Self::Message) -> Result<(), SendError>;
 
-    /// Queues a control frame, ahead of messages as far as they weren't begun. No
-    /// goodbye; and a Fin only when no messages wait. One that the protocol
-    /// doesn't have counts as written when what is before it is.
+    /// Queues a control frame ahead of messages that weren't begun. Not for a goodbye; for a Fin
+    /// only when no messages wait. A frame that the protocol doesn't have counts as written when
+    /// the frames before it are.
     fn push_control(&mut self, control: Control);
 
-    /// Queues a goodbye, when no messages wait that weren't begun.
+    /// Queues a goodbye, once every waiting message was begun.
     fn push_goodbye(&mut self, code: GoodbyeCode, detail: Detail);
 
-    /// Whether messages are queued and not written, the rest of one that was begun
-    /// among them.
+    /// Whether messages are queued and not completely written.
     fn has_messages(&self) -> bool;
 
     /// Bytes queued and not written.
     fn unwritten(&self) -> usize;
 
-    /// Whether a message may be queued. If not, a sender has to wait until more
-    /// was written; or until others had a turn, for which [`Self::poll_write`]
-    /// has seen to being called again.
+    /// Whether a message may be queued. If not, a sender has to wait until more was written, or
+    /// until other tasks had a turn; [`Self::poll_write`] has then arranged its next call.
     fn has_room(&self) -> bool {
         self.unwritten() < 8 * 1024
     }
 
-    /// Whether [`Self::poll_write`] stopped so that others have a turn, and not
-    /// because the stream took no more.
+    /// Whether [`Self::poll_write`] stopped to give other tasks a turn, and not because the
+    /// stream took no more.
     fn is_resting(&self) -> bool {
         false
     }
 
-    /// Gives up the messages that weren't begun.
+    /// Discards the messages that weren't begun.
     fn give_up(&mut self);
 
     /// Whether a control frame is queued and not written.
     fn control_unwritten(&self) -> bool;
 
-    /// Writes, and flushes the stream if everything in scope was written.
-    /// Says too how many bytes the stream took.
+    /// Writes, and flushes the stream once everything in scope was written. Also returns the
+    /// number of bytes that the stream took.
     fn poll_write(
         &mut self,
         stream: &mut S,
@@ -330,7 +323,7 @@ pub trait Transport<S>: Protocol {
     /// Ends our direction of the stream.
     fn poll_shutdown(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// What the protocol allows in its present state.
+    /// The rules of the protocol's present state.
     fn dialogue(&self, stream: &S) -> Dialogue {
         let _ = stream;
         Dialogue::default()

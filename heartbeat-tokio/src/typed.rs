@@ -1,7 +1,6 @@
 //! Messages of a serde type over this project's own framing.
 //!
-//! This module decides how a message becomes the body of a frame. Everything
-//! else is the framing's own.
+//! This module decides how a message becomes the body of a frame. The framing does the rest.
 
 use std::{
     fmt, io,
@@ -82,7 +81,7 @@ where
     }
 
     fn push(&mut self, message: T) -> Result<(), SendError> {
-        // A type that panics leaves nothing half done, and the connection goes on.
+        // A type that panics leaves our state consistent, and the connection goes on.
         let encoded = catch(|| postcard::to_stdvec(&message))
             .map_err(EncodeError::new)
             .and_then(|encoded| encoded.map_err(EncodeError::new))

@@ -72,7 +72,7 @@ fn whatever_the_end(drive: impl Drive) {
                         for sending in [false, true] {
                             let long =
                                 sizes.iter().sum::<usize>() > 10_000 || matches!(end, End::Flood);
-                            // Where a write fails, what there is to read is there.
+                            // Where a write fails, all bytes to read have arrived.
                             let broken = matches!(end, End::WriteError(..));
                             // Slower than the detection time, or slow to test.
                             let slow = long && (chunk == 7 || evidence == Evidence::Echo);
@@ -112,7 +112,7 @@ fn a_reset_behind_unread_data(drive: impl Drive) {
             .set_linger(Some(Duration::ZERO))
             .unwrap();
         drop(theirs);
-        // Both are there before anybody looks.
+        // Both have arrived before the first poll.
         sleep(ms(50)).await;
         let (_commands, inbox) = mpsc::channel(1);
         let (tell, told) = told::channel();
@@ -312,7 +312,7 @@ impl Case {
             End::Rubbish => Cause::Protocol(ProtocolError::UnknownTag { tag: 0x33 }),
             End::Flood => Cause::PingFlood,
             End::Silence => Cause::Silent,
-            // Who doesn't send has room for its pings.
+            // A side that doesn't send has room for its pings.
             End::Stuck if self.sending => Cause::WriteStalled,
             End::Stuck => Cause::Silent,
         })

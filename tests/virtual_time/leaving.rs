@@ -392,7 +392,7 @@ async fn fill(driver: &Driver<Bytes>) {
 async fn a_receiver_that_never_reads_is_an_error_after_linger_that_names_the_bytes() {
     for spawned in [false, true] {
         let (mut ours, theirs) = pair(16 * 1024);
-        let idle = theirs.spawn(); // nobody takes its messages
+        let idle = theirs.spawn(); // its messages aren't taken
         let began;
         let error = if spawned {
             let ours = ours.spawn();
@@ -739,7 +739,7 @@ async fn a_message_behind_a_fin_breaks_the_protocol() {
 /// What a receiver does.
 #[derive(Clone, Copy, Debug)]
 struct Reader {
-    /// After so many messages it does what is said.
+    /// After this many messages it acts.
     after: usize,
     then: Then,
     /// The time that it takes for each.

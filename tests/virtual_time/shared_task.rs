@@ -86,7 +86,7 @@ async fn first_beat(stream: DuplexStream, polls: Arc<AtomicUsize>) -> bool {
     .await
 }
 
-/// Nobody is woken while the driver holds its lock, so a waker may ask the connection.
+/// No waker is called while the driver holds its lock, so it may ask the connection.
 #[test]
 fn whoever_is_woken_may_ask_the_connection() {
     let (done, is_done) = std::sync::mpsc::channel();

@@ -234,7 +234,7 @@ async fn a_client_that_was_given_up_reads_why_when_it_goes_on() {
     line.freeze(Side::Right);
     ours.until_dead().await;
     line.thaw(Side::Right);
-    // Its library would answer our pings first, and find nobody there.
+    // Its library would answer our pings first, on a closed connection.
     let mut heard = Vec::new();
     theirs.into_inner().read_to_end(&mut heard).await.unwrap();
     let reason = b"silent for 800ms";

@@ -64,7 +64,7 @@ async fn gateway_killed(fault: &'static str, options: Options) -> Outcome<Row> {
     stage
         .until(killed, known, terms.gateway_lost(), Kind::GatewayLost, "a")
         .await?;
-    let offline = "who doesn't come back is offline";
+    let offline = "users without another gateway are offline";
     stage
         .until(
             killed,
@@ -160,6 +160,11 @@ async fn clients_go(fault: &'static str, options: Options) -> Outcome<Row> {
         stage.add_pages(&[2, 0, 1], "page-leaving", 1)?,
     ];
     stage.add_clients(&[0, 1, 2], "user", 10)?;
+    // A name with a control character is refused, and so is one that is too long.
+    let nameless = [
+        stage.add_clients(&[0], "\u{1b}[2J", 1)?,
+        stage.add_pages(&[0], &"long".repeat(15), 1)?,
+    ];
     stage.settle(27).await?;
     let other = stage.add_clients(&[2], "shared", 1)?;
     stage.until_connected(other).await?;
@@ -175,17 +180,21 @@ async fn clients_go(fault: &'static str, options: Options) -> Outcome<Row> {
     stage.clients[shared].signal("TERM").await?;
     let at_once = terms.grace() + terms.look();
     let (said, gone) = (
-        "who says goodbye is offline",
-        "who is killed is offline, without waiting for D",
+        "a user says goodbye, and is offline",
+        "a client is killed, and is offline without waiting for D",
     );
     let ends = [
         (said, Duration::ZERO, "leaving0"),
         (said, Duration::ZERO, "page-leaving0"),
         (gone, at_once, "killed0"),
         (gone, at_once, "page-killed0"),
-        ("who freezes is offline", terms.client_offline(), "frozen0"),
         (
-            "a page that freezes is offline",
+            "a client freezes, and is offline",
+            terms.client_offline(),
+            "frozen0",
+        ),
+        (
+            "a page freezes, and is offline",
             terms.client_offline(),
             "page-frozen0",
         ),
@@ -204,6 +213,12 @@ async fn clients_go(fault: &'static str, options: Options) -> Outcome<Row> {
     let mut left = ends.map(|(_, _, user)| user);
     left.sort_unstable();
     stage.announced_only(begun, &[], &left);
+    for nameless in nameless {
+        let ends = stage.ends(nameless, begun);
+        if ends.is_empty() || !ends.iter().all(|how| how.contains("1 to 60 visible")) {
+            stage.amiss(format!("a name that is refused: {ends:?}"));
+        }
+    }
     if stage.ends(moving, begun).len() != 10 {
         stage.amiss("not all have moved".into());
     }
@@ -244,11 +259,11 @@ async fn redis_killed(fault: &'static str, options: Options) -> Outcome<Row> {
     }
     // A new store announces nobody for a lease.
     let quiet = terms.lease() + terms.look();
-    let came = "who came meanwhile is announced";
+    let came = "a user that joined meanwhile is announced";
     stage
         .until(restarted, came, quiet, Kind::Joined, "late0")
         .await?;
-    let offline = "who left meanwhile is offline";
+    let offline = "a user that left meanwhile is offline";
     stage
         .until(restarted, offline, quiet, Kind::Left, "leaving0")
         .await?;
@@ -310,13 +325,13 @@ async fn clocks_apart(fault: &'static str, options: Options) -> Outcome<Row> {
     let terms = options.timings().terms();
     let begun = Instant::now();
     stage.clients[leaving].signal("TERM").await?;
-    let said = "who says goodbye is offline";
+    let said = "a user says goodbye, and is offline";
     stage
         .until(begun, said, Duration::ZERO, Kind::Left, "leaving0")
         .await?;
     let killed = Instant::now();
     stage.gateways[0].process.kill().await?;
-    let known = "a gateway that is killed is announced as lost";
+    let known = "a gateway is killed, and announced as lost";
     stage
         .until(killed, known, terms.gateway_lost(), Kind::GatewayLost, "a")
         .await?;
@@ -379,13 +394,13 @@ async fn cut(fault: &'static str, options: Options, network: Network) -> Outcome
     for number in 1..3 {
         stage.gateway_says(number, cut, "gateway a is lost").await?;
     }
-    let offline = "its users are offline, as far as the others know";
+    let offline = "the others announce its users as offline";
     stage
         .until(cut, offline, terms.gateway_offline(), Kind::Left, "far0")
         .await?;
     let mended = Instant::now();
     network.mend_towards(address)?;
-    let back = "when the network is back, so are they";
+    let back = "the network returns, and its users are announced";
     stage
         .until(mended, back, terms.refresh() * 2, Kind::Joined, "far0")
         .await?;

@@ -191,7 +191,7 @@ fn heard(redis: &mut Connection, told: &mut String) -> Vec<Said> {
         match &*fields["kind"] {
             "joined" => said.push(Said::Joined(last)),
             "left" => said.push(Said::Left(last)),
-            "gateway lost" => said.push(Said::Lost(last)),
+            "gateway-lost" => said.push(Said::Lost(last)),
             _ => {}
         }
     }

@@ -1,4 +1,4 @@
-//! What every gateway sees: who is present where, and what was announced.
+//! What every gateway sees: the users, their gateways, and what was announced.
 //!
 //! This module decides where in the announcements a reader is, also after the store was
 //! away or has lost them. It changes nothing in the store.
@@ -9,7 +9,10 @@ use std::{
 };
 
 use redis::{Client, RedisResult, Script, aio::MultiplexedConnection};
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Serialize,
+    de::value::{Error, MapDeserializer},
+};
 use tokio::time::{Instant, sleep};
 
 use super::{PREFIX, SCRIPT, open, within};
@@ -23,11 +26,16 @@ pub struct Fleet {
     connection: Option<MultiplexedConnection>,
     /// The last announcement that was read; `None` before the first connection.
     last: Option<Id>,
+    /// The number of the store that made it, if it had one.
+    number: Option<String>,
     waiting: VecDeque<Announcement>,
 }
 
 /// Of an announcement: milliseconds of the store's clock, and a number within one.
 type Id = (u64, u64);
+
+/// Announcements by their ids.
+type Entries = Vec<(String, HashMap<String, String>)>;
 
 /// Something that the whole fleet is told, once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +50,7 @@ pub struct Announcement {
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// A user is present, and wasn't.
     Joined,
@@ -59,7 +68,7 @@ pub enum Kind {
     StoreEmpty,
 }
 
-/// Who is where, at one instant.
+/// The users of each gateway, at one instant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Roster {
     /// The gateways that have a lease, or had and weren't announced as lost yet.
@@ -87,19 +96,21 @@ impl Fleet {
             store,
             connection: None,
             last: None,
+            number: None,
             waiting: VecDeque::new(),
         }
     }
 
-    /// Who is where. Each [`next`](Self::next) from here on is later than this.
+    /// The users of each gateway. Each [`next`](Self::next) from here on is later than this.
     ///
     /// # Errors
     ///
     /// If the store can't be reached or doesn't answer in time. Ask again.
     pub async fn roster(&mut self) -> RedisResult<Roster> {
-        type Reply = (String, Vec<(String, i64, Vec<String>)>, Vec<String>);
-        let (last, gateways, leaving): Reply = self.ask("roster").await?;
-        self.last = Some(id(&last));
+        type Gateways = Vec<(String, i64, Vec<String>)>;
+        type Reply = (Option<String>, String, Gateways, Vec<String>);
+        let (number, last, gateways, leaving): Reply = self.ask("roster").await?;
+        (self.number, self.last) = (number, Some(id(&last)));
         self.waiting.clear();
         let gateways = gateways.into_iter().map(|(name, lease, users)| Gateway {
             name,
@@ -124,9 +135,9 @@ impl Fleet {
     ///
     /// # Errors
     ///
-    /// As [`roster`](Self::roster). Nothing is skipped, unless the store has lost it.
+    /// As [`roster`](Self::roster). Nothing is skipped, unless the store has lost it or has
+    /// made more than 10,000 announcements since the last one that was read.
     pub async fn next(&mut self) -> RedisResult<Announcement> {
-        type Entries = Vec<(String, HashMap<String, String>)>;
         loop {
             if let Some(next) = self.waiting.pop_front() {
                 return Ok(next);
@@ -143,7 +154,12 @@ impl Fleet {
             self.connection = Some(store);
             for (at, fields) in read.into_iter().flatten().flat_map(|(_, entries)| entries) {
                 self.last = Some(id(&at));
-                self.waiting.extend(announcement(fields));
+                let announcement = announcement(fields);
+                if announcement.as_ref().map(|it| it.kind) == Some(Kind::StoreEmpty) {
+                    // Of another store, while the connection held.
+                    self.number = None;
+                }
+                self.waiting.extend(announcement);
             }
         }
     }
@@ -166,18 +182,21 @@ impl Fleet {
         }
         let opened = open(&self.store, Instant::now() + PATIENCE);
         let mut connection = answer(PATIENCE, opened).await?;
-        let mut command = redis::cmd("XREVRANGE");
-        command.arg(format!("{PREFIX}events")).arg("+").arg("-");
-        command.arg("COUNT").arg(1);
-        let asked = command.query_async(&mut connection);
-        let newest: Vec<(String, HashMap<String, String>)> = answer(PATIENCE, asked).await?;
+        let mut commands = redis::pipe();
+        commands.cmd("GET").arg(format!("{PREFIX}store"));
+        let newest = commands.cmd("XREVRANGE").arg(format!("{PREFIX}events"));
+        newest.arg("+").arg("-").arg("COUNT").arg(1);
+        let asked = commands.query_async(&mut connection);
+        let (number, newest): (Option<String>, Entries) = answer(PATIENCE, asked).await?;
         let newest = newest.first().map_or((0, 0), |(at, _)| id(at));
-        // The store has lost what we have read, and its clock was set back.
+        let is_another = self.number.is_some() && self.number != number;
         self.last = Some(match self.last {
-            Some(last) if last > newest => (0, 0),
-            Some(last) => last,
+            Some(_) if is_another => (0, 0),
+            // It may have been restored from an older snapshot.
+            Some(last) => last.min(newest),
             None => newest,
         });
+        self.number = number;
         Ok(connection)
     }
 }
@@ -200,19 +219,6 @@ fn id(text: &str) -> Id {
 }
 
 /// `None` if it is of a kind that a later version of this module makes.
-fn announcement(mut fields: HashMap<String, String>) -> Option<Announcement> {
-    let kind = match &*fields.remove("kind")? {
-        "joined" => Kind::Joined,
-        "left" => Kind::Left,
-        "gateway up" => Kind::GatewayUp,
-        "gateway lost" => Kind::GatewayLost,
-        "gateway closed" => Kind::GatewayClosed,
-        "store empty" => Kind::StoreEmpty,
-        _ => return None,
-    };
-    Some(Announcement {
-        kind,
-        who: fields.remove("who")?,
-        why: fields.remove("why")?,
-    })
+fn announcement(fields: HashMap<String, String>) -> Option<Announcement> {
+    Announcement::deserialize(MapDeserializer::<_, Error>::new(fields.into_iter())).ok()
 }

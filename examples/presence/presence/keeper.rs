@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::{
     FENCED, PREFIX, SCRIPT, Shared, Standing, Terms,
     local::{Batch, Order},
-    millis, open, random, within,
+    millis, open, random, refusal, replace, within,
 };
 
 /// Keeps the lease, and tells the store what changes.
@@ -47,12 +47,15 @@ impl Keeper {
                     return;
                 };
                 counter!("presence_store_errors_total").increment(1);
-                if error.code() == Some(FENCED) {
+                let refusal = refusal(&error);
+                if refusal.as_ref().is_some_and(|it| it.code() == FENCED) {
                     // The store knows it better than our clock.
                     self.shared.lease.send_replace(Some(Instant::now()));
                 } else if *self.shared.standing.borrow() == Standing::Held {
-                    self.shared.set(Standing::Stale);
+                    replace(&self.shared.standing, Standing::Stale);
                 }
+                let said = refusal.map_or_else(|| error.to_string(), |it| it.to_string());
+                replace(&self.shared.trouble, said);
                 sleep(self.terms.look()).await;
             }
         };
@@ -60,21 +63,22 @@ impl Keeper {
             () = epochs => {}
             () = self.shared.watch_lease() => {}
         }
-        self.shared.set(Standing::Closed);
+        gauge!("presence_lease").set(0);
+        replace(&self.shared.standing, Standing::Closed);
     }
 
     /// One epoch: one connection to the store, from its beginning to an error, or `Ok` when
     /// the lease has been given up.
     async fn hold(&self, epoch: u64) -> RedisResult<()> {
         let mut store = open(&self.store, Instant::now() + self.terms.refresh()).await?;
-        let (number, mut until) = self.register(&mut store, epoch).await?;
+        let number = self.register(&mut store, epoch).await?;
         let mut refresh_at = Instant::now();
         loop {
             let batch = self.shared.local().tell(&number);
             let is_due = refresh_at <= Instant::now();
             if batch.is_empty() && !is_due {
                 if self.shared.local().is_closing() {
-                    return self.close(&mut store, epoch, until).await;
+                    return self.close(&mut store, epoch).await;
                 }
                 tokio::select! {
                     () = sleep_until(refresh_at) => {}
@@ -84,8 +88,8 @@ impl Keeper {
             }
             let sent = Instant::now();
             let orders = self.orders(epoch, &batch, is_due);
-            // While there is time for another connection.
-            let patience = until.min(sent + self.terms.refresh());
+            // Then there is still time for another connection.
+            let patience = sent + self.terms.refresh();
             let asked = within(patience, orders.query_async(&mut store));
             let replies: Vec<(usize, i64, bool)> = asked.await?;
             self.shared.local().confirm(&number, &batch);
@@ -93,7 +97,7 @@ impl Keeper {
                 refresh_at = refresh_at.min(sent + self.terms.grace);
             }
             if let Some(&(entries, more_in, is_quiet)) = replies.first() {
-                until = self.refreshed(sent, until);
+                self.refreshed(sent);
                 refresh_at = sent + self.look_again(more_in);
                 self.shared.local().hear(is_quiet);
                 self.compare(entries)?;
@@ -101,36 +105,32 @@ impl Keeper {
         }
     }
 
-    /// Takes the lease in a new epoch. Returns the store's number, and until when it holds.
-    async fn register(
-        &self,
-        store: &mut MultiplexedConnection,
-        epoch: u64,
-    ) -> RedisResult<(String, Instant)> {
+    /// Takes the lease in a new epoch. Returns the store's number.
+    async fn register(&self, store: &mut MultiplexedConnection, epoch: u64) -> RedisResult<String> {
         let sent = Instant::now();
         let mut register = self.script.key(PREFIX);
         register.arg("register").arg(&self.gateway).arg(epoch);
         register.arg(millis(self.terms.lease()));
         register.arg(millis(self.terms.grace));
         register.arg(&self.name).arg(random());
-        let until = sent + self.terms.lease();
         // It loads the script where it isn't known.
-        let replied = within(until, register.invoke_async(store));
+        let replied = within(sent + self.terms.lease(), register.invoke_async(store));
         let (number, is_quiet): (String, bool) = replied.await?;
         self.shared.local().begin(&number, is_quiet);
-        Ok((number, self.refreshed(sent, until)))
+        self.refreshed(sent);
+        Ok(number)
     }
 
     /// The lease holds for so long from when this was sent. The store counts from later.
-    fn refreshed(&self, sent: Instant, before: Instant) -> Instant {
+    fn refreshed(&self, sent: Instant) {
         let until = sent + self.terms.lease();
-        if until > before + 2 * self.terms.refresh() {
+        let before = self.shared.lease.send_replace(Some(until));
+        if before.is_some_and(|before| until > before + 2 * self.terms.refresh()) {
             counter!("presence_late_refreshes_total").increment(1);
         }
-        self.shared.lease.send_replace(Some(until));
-        self.shared.set(Standing::Held);
+        replace(&self.shared.trouble, String::new());
+        replace(&self.shared.standing, Standing::Held);
         gauge!("presence_lease").set(1);
-        until
     }
 
     /// When the store has to be looked at again: it said in how many milliseconds there is
@@ -153,15 +153,11 @@ impl Keeper {
         Err((ErrorKind::Client, "the store has other entries").into())
     }
 
-    async fn close(
-        &self,
-        store: &mut MultiplexedConnection,
-        epoch: u64,
-        until: Instant,
-    ) -> RedisResult<()> {
+    async fn close(&self, store: &mut MultiplexedConnection, epoch: u64) -> RedisResult<()> {
         let mut close = self.order("close", epoch);
         close.arg(millis(self.terms.grace)).arg(&self.name);
-        within(until, close.query_async(store)).await
+        let patience = Instant::now() + self.terms.refresh();
+        within(patience, close.query_async(store)).await
     }
 
     /// All that is told in one go. Only a refresh has a reply.

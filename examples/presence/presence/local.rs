@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The most orders in a batch.
+/// The most orders in a batch. The store serves others in between.
 const BATCH: usize = 500;
 
 /// An entry is told before any end, so a user who moves within this gateway is never
@@ -160,12 +160,12 @@ impl Local {
                 }
             }
         }
-        // What another store knew has been told again.
         let is_known = |connection: &u64| {
             let it = self.connections.get(connection);
             it.is_some_and(|it| it.known != Known::No)
         };
-        if !self.entering.iter().any(is_known) {
+        if self.is_another(store) && !self.entering.iter().any(is_known) {
+            // What that one knew has been told again.
             self.store = Some(store.to_owned());
         }
     }

@@ -1,7 +1,10 @@
--- Presence in Redis: every change of it, each one atomic.
+#!lua flags=allow-oom
+-- Presence in Redis: every change of it, each one atomic. At `maxmemory` too: a change takes
+-- little, and no user is offline because Redis is full.
 --
 -- Called as (prefix, operation, gateway, epoch, arguments ...). The times are in
--- milliseconds, and the only clock is that of Redis. All keys begin with the prefix:
+-- milliseconds, and the only clock is that of Redis. Where that was set back, an end that
+-- is further away than its whole time is moved up. All keys begin with the prefix:
 --
 --   lease:GATEWAY    its epoch; the key's TTL is the lease
 --   gateways         the gateways that may have entries -> their names
@@ -12,17 +15,17 @@
 --   events           the announcements, a stream
 --   store            a number that is lost with the data
 --   settling         there while a store is new
---   joining          the users who will be announced as joined when it isn't any more
+--   joining          the users to announce as joined when it isn't any more
 --
--- A store that is new may have lost its data, and then it doesn't know who was announced
--- before. For a lease it announces no user; meanwhile the gateways tell their entries.
+-- A store that is new may have lost its data, and with them the users announced before. For
+-- a lease it announces no user; meanwhile the gateways tell their entries.
 --
 -- The error FENCED: the lease isn't this gateway's any more, or not in this epoch.
 
 local prefix, operation, gateway, epoch = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local call = redis.call
 
--- The most users whom one script announces. Others are served in between.
+-- The most users that one script announces. Redis serves others in between.
 local MOST = 1000
 
 local function key(name) return prefix .. name end
@@ -63,23 +66,34 @@ local function clear(which, grace, why)
   return #users
 end
 
--- Announces whose time is over. Returns in how many milliseconds there is more to do.
-local function sweep(grace)
+-- How long the users of a gateway may be without an entry while it tells them again.
+local function patience(ttl, grace) return math.max(grace, math.ceil(ttl / 3)) end
+
+-- What is left of a key's time, at most `ttl`; negative if the key is gone.
+local function remaining(name, ttl)
+  local left = call('PTTL', key(name))
+  if left <= tonumber(ttl) then return left end
+  call('PEXPIRE', key(name), ttl)
+  return tonumber(ttl)
+end
+
+-- Announces whatever has ended. Returns in how many milliseconds there is more to do.
+local function sweep(ttl, grace)
   local due
   local function at(time) due = math.min(due or time, time) end
   for _, which in ipairs(call('HKEYS', key('gateways'))) do
-    local left = call('PTTL', key('lease:' .. which))
+    local left = remaining('lease:' .. which, ttl)
     if left >= 0 then
       at(left + 1)
     else
       local name = call('HGET', key('gateways'), which)
       call('HDEL', key('gateways'), which)
       local lost = clear(which, grace, 'lost with gateway ' .. name)
-      announce('gateway lost', name, 'its lease ended, with ' .. lost .. ' entries')
+      announce('gateway-lost', name, 'its lease ended, with ' .. lost .. ' entries')
     end
   end
   if settling then
-    at(call('PTTL', key('settling')) + 1)
+    at(remaining('settling', ttl) + 1)
     return due
   end
   for _, user in ipairs(call('SPOP', key('joining'), MOST)) do announce('joined', user, '') end
@@ -90,6 +104,9 @@ local function sweep(grace)
     call('HDEL', key('why'), user)
   end
   if is_quiet() == 1 then at(0) end
+  local latest = now + patience(ttl, grace)
+  local late = call('ZRANGE', key('leaving'), '(' .. latest, '+inf', 'BYSCORE', 'LIMIT', 0, MOST)
+  for _, user in ipairs(late) do call('ZADD', key('leaving'), latest, user) end
   local first = call('ZRANGE', key('leaving'), 0, 0, 'WITHSCORES')
   if first[2] then at(math.max(first[2] - now, 0)) end
   return due or -1
@@ -105,12 +122,12 @@ function operations.register(ttl, grace, name, number)
   if call('SET', key('store'), number, 'NX') then
     call('SET', key('settling'), '', 'PX', ttl)
     settling = true
-    announce('store empty', '', '')
+    announce('store-empty', '', '')
   end
-  clear(gateway, grace, 'gone while gateway ' .. name .. ' was away')
+  clear(gateway, patience(ttl, grace), 'gone while gateway ' .. name .. ' was away')
   call('SET', key('lease:' .. gateway), epoch, 'PX', ttl)
   call('HSET', key('gateways'), gateway, name)
-  announce('gateway up', name, 'epoch ' .. epoch)
+  announce('gateway-up', name, 'epoch ' .. epoch)
   return { call('GET', key('store')), is_quiet() }
 end
 
@@ -118,12 +135,12 @@ end
 -- whether somebody isn't announced yet because the store is new.
 function operations.refresh(ttl, grace)
   call('PEXPIRE', key('lease:' .. gateway), ttl)
-  local due = sweep(grace)
+  local due = sweep(ttl, grace)
   return { call('HLEN', key('entries:' .. gateway)), due, is_quiet() }
 end
 
--- `again`: the user has been announced, by a store that has lost it. Who isn't told while
--- the store settles is taken for gone, and joins.
+-- `again`: the user has been announced, by a store that has lost it. A user that isn't told
+-- while the store settles is taken for gone, and joins.
 function operations.enter(connection, user, again)
   if call('HSETNX', key('entries:' .. gateway), connection, user) == 0 then return 1 end
   local entries = call('HINCRBY', key('users'), user, 1)
@@ -151,12 +168,13 @@ function operations.close(grace, name)
   local left = clear(gateway, grace, 'gateway ' .. name .. ' closed')
   call('DEL', key('lease:' .. gateway))
   call('HDEL', key('gateways'), gateway)
-  announce('gateway closed', name, left .. ' entries')
+  announce('gateway-closed', name, left .. ' entries')
   return 1
 end
 
--- Who is where, at one instant: the last announcement's id, the gateways with what is left
--- of their leases and their entries, and who has a grace period.
+-- The users of each gateway, at one instant: the store's number, the last announcement's id,
+-- the gateways with what is left of their leases and their entries, and the users who have a
+-- grace period.
 function operations.roster()
   local gateways = {}
   for _, which in ipairs(call('HKEYS', key('gateways'))) do
@@ -167,7 +185,8 @@ function operations.roster()
     }
   end
   local last = call('XREVRANGE', key('events'), '+', '-', 'COUNT', 1)[1]
-  return { last and last[1] or '0-0', gateways, call('ZRANGE', key('leaving'), 0, -1) }
+  local id = last and last[1] or '0-0'
+  return { call('GET', key('store')), id, gateways, call('ZRANGE', key('leaving'), 0, -1) }
 end
 
 -- Ghosts: entries that are counted and that no gateway has. There can be none.

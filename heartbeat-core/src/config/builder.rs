@@ -1,4 +1,4 @@
-//! How a [`Config`] is built, and what is refused.
+//! Builds a [`Config`] and refuses invalid values.
 
 use core::time::Duration;
 
@@ -97,17 +97,17 @@ impl ConfigBuilder {
     /// trip. Default on.
     ///
     /// The timer is the one of RFC 6298: smoothed round trip plus four times
-    /// its variation, or eight times what we were late by ourselves lately, if that is
-    /// longer. It only makes suspicion come earlier than after `timeout`; the verdict keeps
-    /// its deadline, which is what a detector with a bound does best (Chen,
-    /// Toueg, Aguilera 2002, theorem 5).
+    /// its variation, or eight times our own recent lateness if that is longer. It only
+    /// makes suspicion come earlier than after `timeout`. The verdict keeps its deadline: a
+    /// fixed deadline is the best detector with a bound (Chen, Toueg, Aguilera 2002,
+    /// theorem 5).
     pub fn adaptive(mut self, adaptive: bool) -> Self {
         self.adaptive = adaptive;
         self
     }
 
-    /// The earliest that a beat is suspicious, however short the round trips
-    /// are. Default 200 ms, or `timeout` if that is shorter; from 1 µs to
+    /// The shortest wait for a pong before [`Suspect`](crate::Event::Suspect), however short
+    /// the round trips are. Default 200 ms, or `timeout` if that is shorter; from 1 µs to
     /// `timeout`.
     pub fn adaptive_floor(mut self, floor: Duration) -> Self {
         self.adaptive_floor = Some(floor);
@@ -136,8 +136,8 @@ impl ConfigBuilder {
     /// could have sent at the accepted pace since the connection began may
     /// arrive at once.
     ///
-    /// Slower than our own interval would be unfair: a peer as impatient as we
-    /// are couldn't find out in time that we live.
+    /// It can't exceed our own interval: a peer with our timings couldn't detect in time
+    /// that we live.
     pub fn min_interval(mut self, min_interval: Duration) -> Self {
         self.min_interval = Some(min_interval);
         self
@@ -146,22 +146,20 @@ impl ConfigBuilder {
     /// The lateness of a wake-up above which it is a local stall. Default `timeout`; from
     /// 1 µs to 365 days.
     ///
-    /// After a stall the peer isn't blamed for silence that we didn't listen
-    /// to: it is pinged afresh. A lateness up to this adds to the detection
-    /// time instead. A lateness of `max_missed · timeout` or more is always a
-    /// stall.
+    /// After a stall the peer isn't blamed for a silence in which we didn't read: it gets a
+    /// fresh ping. A lateness up to this adds to the detection time instead. A lateness of
+    /// `max_missed · timeout` or more is always a stall.
     pub fn stall_tolerance(mut self, tolerance: Duration) -> Self {
         self.stall_tolerance = Some(tolerance);
         self
     }
 
-    /// How long writes may make no progress at all while bytes still arrive,
-    /// before the peer counts as dead
-    /// ([`WriteStalled`](crate::Cause::WriteStalled)). Default: no limit;
-    /// from 1 µs to 365 days.
+    /// How long writes may make no progress while bytes still arrive, before the peer is
+    /// dead ([`WriteStalled`](crate::Cause::WriteStalled)). Default: no limit; from 1 µs to
+    /// 365 days.
     ///
-    /// A peer that sends but doesn't read is alive. Set this if it is of no
-    /// use to you all the same.
+    /// A peer that sends but doesn't read is alive. Set this if such a peer is of no use to
+    /// you.
     pub fn write_stall(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.write_stall = limit.into();
         self
@@ -177,24 +175,23 @@ impl ConfigBuilder {
         self
     }
 
-    /// Bytes per second that a message must arrive with to show life before it
-    /// is complete. Default 100; 0 takes any byte for life.
+    /// The rate, in bytes per second, at which an incomplete message is evidence of life.
+    /// Default 100; with 0 any byte is.
     ///
-    /// Bytes of an incomplete message are evidence when `min_rate` times the
-    /// time since the last evidence have arrived since then. Higher finds a peer
-    /// that trickles, and a peer on a slow line needs shorter messages. A whole
-    /// frame is evidence, whatever its rate.
+    /// Bytes of an incomplete message are evidence once `min_rate` times the time since the
+    /// last evidence have arrived since then. A higher rate detects a peer that trickles
+    /// sooner, but needs shorter messages on a slow line. A whole frame is evidence at any
+    /// rate.
     pub fn min_rate(mut self, bytes_per_second: u32) -> Self {
         self.min_rate = bytes_per_second;
         self
     }
 
-    /// How much longer than [`Config::detection_time`] a peer's `min_interval`
-    /// may make our detection time: up to this many times. Default 4; from 1 to
-    /// 255.
+    /// The largest factor by which a peer's `min_interval` may stretch our
+    /// [`Config::detection_time`]. Default 4; from 1 to 255.
     ///
-    /// A peer that accepts few pings makes us ask less often. A Hello that needs
-    /// more than this is refused ([`Refused`](crate::Cause::Refused)). The bound
+    /// A peer that accepts fewer pings than we would send makes us ping less often. A Hello
+    /// that needs a larger factor is refused ([`Refused`](crate::Cause::Refused)). The bound
     /// also holds for the kernel's verdict.
     pub fn max_stretch(mut self, times: u32) -> Self {
         self.max_stretch = times;
@@ -207,8 +204,8 @@ impl ConfigBuilder {
     /// to 365 days.
     ///
     /// With it, a handler that hangs ends the connection, and the peer is told. An
-    /// application that hangs while no message waits isn't noticed, and a
-    /// connection that isn't spawned is never judged by it.
+    /// application that hangs while no message waits isn't noticed. A connection that isn't
+    /// spawned has no inbox, so this has no effect on it.
     pub fn max_pause(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.max_pause = limit.into();
         self
@@ -230,9 +227,9 @@ impl ConfigBuilder {
     /// How long `close` waits for a living peer's confirmation, from the call.
     /// Default 30 s; from 1 µs to 365 days.
     ///
-    /// Shorter ends sooner when the peer's application doesn't take what it was
-    /// sent. A peer that dies meanwhile is found in the detection time, whatever
-    /// this is.
+    /// A shorter time ends `close` sooner when the peer's application doesn't take its
+    /// messages. A peer that dies meanwhile is detected within the detection time in any
+    /// case.
     pub fn linger(mut self, limit: Duration) -> Self {
         self.linger = limit;
         self
@@ -362,7 +359,7 @@ pub(super) fn checked_count(field: &'static str, count: u64) -> Result<u8, Confi
 
 /// In millionths.
 pub(super) fn checked_jitter(jitter: f64) -> Result<u32, ConfigError> {
-    // The comparison is false for NaN, which so is refused too.
+    // The comparison is false for NaN, so NaN is refused too.
     if !(0.0..=1.0).contains(&jitter) {
         let value = Value::Ratio(jitter);
         return Err(ConfigError::new("jitter", value, Rule::ZeroToOne));

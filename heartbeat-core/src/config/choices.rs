@@ -15,30 +15,27 @@
     reason = "acknowledgements, bytes, frames and answers are all that a peer's host can send"
 )]
 pub enum Evidence {
-    /// As [`AnyBytes`](Self::AnyBytes), and also a fresh acknowledgement of the peer's kernel: that
-    /// its host and the network are there. It says nothing of its application:
-    /// a process that is stopped or hangs is never found, as long as its
-    /// kernel acknowledges. For servers of slow readers that send
-    /// nothing; only adapters that can ask the kernel know it
-    /// ([`Monitor::handle_acknowledged`](crate::Monitor::handle_acknowledged)).
+    /// As [`AnyBytes`](Self::AnyBytes), and also a fresh acknowledgement from the peer's
+    /// kernel, which proves that its host and the network work. It proves nothing about the
+    /// application: a process that is stopped or hangs is never detected while its kernel
+    /// acknowledges. For servers with slow readers that send nothing. The adapter has to ask
+    /// the kernel ([`Monitor::handle_acknowledged`](crate::Monitor::handle_acknowledged)).
     Acknowledgement,
-    /// Any frame but a ping, and any byte of a message, also in the middle of it.
-    /// Right for nearly all programs: a peer that sends is alive, whatever else may be
-    /// late.
+    /// Any frame but a ping, and any byte of a message, also in the middle of it. Right for
+    /// nearly all programs: a peer that sends is alive, even if its pongs are late.
     #[default]
     AnyBytes,
-    /// A whole frame but a ping. A peer that trickles one byte a minute into an
-    /// endless frame is found. A message of more than 64 KiB travels in parts,
-    /// each of which is one; so 64 KiB must arrive within the detection time.
+    /// Any whole frame but a ping. A peer that trickles one byte a minute into an endless
+    /// frame is detected. A message above 64 KiB travels in parts, and each part is a frame,
+    /// so 64 KiB must arrive within the detection time.
     Frame,
-    /// Only a pong that answers one of our pings. Bytes that lay in a buffer
-    /// while this machine was suspended prove nothing then. We ping once an
-    /// interval, whatever else arrives, and a peer that stops reading for longer
-    /// than the detection time is dead.
+    /// Only a pong that answers one of our pings. So bytes that waited in a buffer while
+    /// this machine was suspended prove nothing. We ping once an interval, whatever else
+    /// arrives, and a peer that stops reading for longer than the detection time is dead.
     Echo,
 }
 
-/// Whether we leave the asking to the peer.
+/// Which side usually pings first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(
     feature = "serde",
@@ -50,11 +47,11 @@ pub enum Evidence {
     reason = "we ask as soon as anybody, or as late as the bound allows"
 )]
 pub enum Role {
-    /// We ping when we hear nothing, after an interval that jitter shortens.
+    /// We ping after an interval of silence, which jitter shortens.
     #[default]
     Both,
-    /// We ping first only after the whole, unshortened interval, so that a peer with the
-    /// same timings usually asks first; our ping then leaves along with the answer. For
+    /// We ping first only after the whole, unshortened interval, so a peer with the same
+    /// timings usually pings first; our ping then leaves in the same write as the pong. For
     /// servers with many connections.
     ///
     /// Bounds and the number of our pings are those of [`Both`](Self::Both).

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration: the knob, its value and the rule.
+//! The error of a configuration: the knob, its value and the rule that it breaks.
 
 use core::{fmt, time::Duration};
 
@@ -90,13 +90,13 @@ pub(crate) enum Rule {
     UpToLargest(Duration),
     #[error("one with which the peer isn't refused for {0}")]
     FitForPeer(Refusal),
-    /// In a file, where both can be said.
+    /// Used for files, in which both keys can occur.
     #[cfg(feature = "serde")]
     #[error("without {0}, because both set the timings")]
     Alone(&'static str),
     #[error("from 1 to 4294967294 bytes")]
     FrameSize,
-    /// In a file: a type of its own leaves code no choice.
+    /// Used for files; in code the type rules this out.
     #[cfg(feature = "serde")]
     #[error("from 0 to 4294967295 bytes a second")]
     Rate,

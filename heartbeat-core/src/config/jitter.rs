@@ -1,4 +1,4 @@
-//! What jitter does to an interval.
+//! How jitter shortens an interval.
 //!
 //! This module decides how jitter is divided: three quarters are random, an eighth is for
 //! a grid, and the rest for arrivals that are reported too early.

@@ -1,7 +1,7 @@
 //! Several layers of a configuration, one on top of the other.
 //!
-//! This module decides which layer counts for each knob, and what follows from all
-//! of them together. How one layer is spelled is `serialized.rs`'s to decide.
+//! This module decides which layer counts for each knob, and which configuration
+//! follows. `serialized.rs` decides the spelling of one layer.
 
 use core::time::Duration;
 
@@ -144,7 +144,7 @@ impl TryFrom<ConfigLayer> for Config {
             max_missed: layer.max_missed.or(base.max_missed),
             jitter: layer.jitter.or(base.jitter),
             adaptive: layer.adaptive.or(base.adaptive),
-            // This and two below follow others unless they are given.
+            // This and two below follow other knobs unless they are given.
             adaptive_floor: layer.adaptive_floor.given(),
             evidence: layer.evidence.or(base.evidence),
             role: layer.role.or(base.role),
@@ -163,13 +163,13 @@ impl TryFrom<ConfigLayer> for Config {
     }
 }
 
-/// What a layer says of one knob.
+/// One knob in one layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) enum Setting<T> {
-    /// Nothing: the layers below count.
+    /// Left out: the layers below count.
     #[default]
     Absent,
-    /// The layers below don't count either.
+    /// `"default"`: the layers below don't count.
     Unset,
     Given(T),
 }

@@ -1,9 +1,8 @@
 //! The knobs of a [`Monitor`](crate::Monitor).
 //!
-//! This module decides which timings make sense and refuses the others when a
-//! [`Config`] is built, so that the monitor can trust every value that it
-//! holds. It doesn't decide what your network needs: `docs/timings.md` helps
-//! with that.
+//! This module decides which timings are valid, and refuses all others when a [`Config`]
+//! is built. So the monitor can trust every value in it. Which timings suit a network is
+//! the subject of `docs/timings.md`.
 
 use core::time::Duration;
 
@@ -51,11 +50,11 @@ pub(crate) const MILLION: u32 = 1_000_000;
 
 /// Validated timings.
 ///
-/// With `interval` I, `timeout` W and `max_missed` N, a peer that falls silent
-/// is found dead after I + N·W ([`Config::detection_time`]) and never while
-/// the gaps between its bytes are shorter than I·(1 − `jitter`) + N·W.
+/// With `interval` I, `timeout` W and `max_missed` N, a peer that falls silent is dead
+/// after I + N·W at the latest ([`Config::detection_time`]), and never while the gaps
+/// between its bytes are shorter than I·(1 − `jitter`) + N·W.
 ///
-/// Times have a resolution of one microsecond; what is finer is cut off.
+/// Times have a resolution of one microsecond. Fractions are cut off.
 ///
 /// ```
 /// use core::time::Duration;
@@ -68,11 +67,11 @@ pub(crate) const MILLION: u32 = 1_000_000;
 ///     .build()?;
 /// assert_eq!(config.detection_time(), Duration::from_secs(4));
 ///
-/// // Or the other way round: say how soon you must know.
+/// // Or start from the detection time.
 /// let config = Config::detect_within(Duration::from_secs(3))?;
 /// assert_eq!(config.detection_time(), Duration::from_secs(3));
 ///
-/// // What makes no sense is refused when it is built.
+/// // Invalid values are refused when the configuration is built.
 /// let error = Config::builder().interval(Duration::ZERO).build().unwrap_err();
 /// assert_eq!(error.to_string(), "interval = 0ns: must be at least 1µs");
 /// # Ok::<(), heartbeat_core::ConfigError>(())
@@ -104,12 +103,11 @@ pub(crate) const MILLION: u32 = 1_000_000;
 /// them, or it would no longer be true.
 ///
 /// Several layers, such as a file and the environment on top of it, are read as
-/// `ConfigLayer`s. The value `"default"` is as good as a key that is left out.
+/// `ConfigLayer`s. The value `"default"` has the same effect as leaving the key out.
 ///
-/// An error names the knob. Where the format knows lines it comes at the line
-/// of the value that is wrong; values that contradict each other are an error
-/// of the map that they are in. A written `Config` has all its knobs and
-/// neither of the two keys.
+/// An error names the knob. If the format has lines, the error has the line of the wrong
+/// value. Values that contradict each other are an error of the map that contains them. A
+/// written `Config` has all its knobs and neither of the two keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(
     feature = "serde",
@@ -126,7 +124,7 @@ pub struct Config {
     write_stall: PackedMicros,
     /// Zero: no limit.
     max_pause: PackedMicros,
-    /// Zero: never by itself.
+    /// Zero: no limit on our own silence.
     speak_within: PackedMicros,
     linger: PackedMicros,
     /// Millionths.
@@ -218,7 +216,7 @@ impl Config {
         Ok(Self::timings(total - 3 * timeout, timeout, 3))
     }
 
-    /// The same with another interval, and with a `min_interval` that isn't longer.
+    /// The same with another interval, and with `min_interval` lowered to it if necessary.
     ///
     /// # Errors
     ///

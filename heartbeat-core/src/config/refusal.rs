@@ -1,4 +1,4 @@
-//! Which announcements we refuse.
+//! The Hellos that we refuse.
 //!
 //! This module decides the bounds, from our own configuration. It doesn't decide the
 //! consequences for a refused peer.
@@ -8,8 +8,7 @@ use core::time::Duration;
 use super::Config;
 use crate::{frame::Hello, time::micros};
 
-/// The shortest detection time that a peer may announce, unless ours is as
-/// short.
+/// The shortest detection time that a peer may announce, unless ours is as short.
 const SHORTEST_DETECTION: Duration = Duration::from_millis(100);
 
 /// Why a [`Hello`] is refused. Its text fits into the detail of a goodbye.

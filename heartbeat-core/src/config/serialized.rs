@@ -1,10 +1,9 @@
 //! A [`Config`] as a map of its knobs, durations as people write them.
 //!
-//! This module decides the spelling, and where an error comes: a value that is
-//! wrong by itself is refused while it is read, so that a format which knows
-//! lines can say on which one it stands. What makes sense is decided by the
-//! same checks as for a configuration made in code, and which of several layers
-//! counts by `layer.rs`.
+//! This module decides the spelling and the position of errors: a value that is invalid by
+//! itself is refused while it is read, so a format with lines can name the line. The
+//! checks are those of a configuration made in code. `layer.rs` decides which of several
+//! layers counts.
 
 use core::{fmt, time::Duration};
 
@@ -24,10 +23,10 @@ use super::{
     layer::{Preset, Setting},
 };
 
-/// How a limit is spelled that there isn't.
+/// The spelling of "no limit".
 const OFF: &str = "off";
 
-/// How a value is spelled that is as if no layer had given one.
+/// The spelling of a value that cancels the layers below.
 const DEFAULT: &str = "default";
 
 /// All knobs, in the order of the documentation: what is written.
@@ -104,8 +103,8 @@ impl Serialize for Limit {
 
 // ---- reading one knob -----------------------------------------------------
 
-/// A function for each knob: serde doesn't say which one it reads, and an error
-/// has to.
+/// One function for each knob: serde doesn't tell which key it reads, and an error has to
+/// name it.
 pub(super) mod read {
     use super::{Deserializer, Duration, Evidence, Preset, Role, Setting};
     use crate::config::ConfigLayer;
@@ -120,7 +119,7 @@ pub(super) mod read {
                 }
             )*
 
-            /// `layer`, and where it says nothing the one below.
+            /// `layer`, or the one below where it leaves the key out.
             pub(in crate::config) fn each_on_top_of(
                 layer: ConfigLayer,
                 below: ConfigLayer,

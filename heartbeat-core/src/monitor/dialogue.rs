@@ -1,4 +1,4 @@
-//! What the state of a foreign protocol allows.
+//! The effects of a foreign protocol's state.
 //!
 //! This module decides what changes when a ping may leave or an answer can be expected
 //! again, or no longer. The driver knows the protocol's state.
@@ -47,10 +47,9 @@ impl Monitor {
     /// The protocol's state has changed, and with it what it allows. For protocols
     /// [without a Hello](Self::without_hello). Repeated calls are fine.
     ///
-    /// While no ping may leave, the peer is judged by the answer to one that has left, if
-    /// that is due: silence counts as ever. A round is over when no answer can be expected
-    /// any more; when one can be again, the peer is judged afresh, as if it had just been
-    /// heard.
+    /// While no ping may leave, the peer is judged by the answer to a ping that has left, if
+    /// one is unanswered. A round ends when no answer can be expected any more. When one can
+    /// be expected again, the peer is judged afresh, as if it had just been heard.
     pub fn handle_dialogue(&mut self, dialogue: Dialogue, now: Instant) {
         let at = self.observe(now);
         self.forgive(at);
@@ -90,7 +89,7 @@ impl Monitor {
             if has_other_beats {
                 idle.draw_again(&self.timing, self.random);
             }
-            // What couldn't be asked before is asked now.
+            // A ping that couldn't leave before leaves now.
             self.begin_round_if_over(end.min(at.now), at.now);
             self.serve(at.now);
         }

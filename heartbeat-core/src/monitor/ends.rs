@@ -22,8 +22,8 @@ impl Monitor {
     /// [`poll_transmit`](Self::poll_transmit). When both sides have finished,
     /// [`Event::Closed`](crate::Event::Closed) comes.
     ///
-    /// In a protocol [without a Hello](Self::without_hello) the end of our direction
-    /// says it, and no ping can follow: once that has left the peer isn't judged.
+    /// In a protocol [without a Hello](Self::without_hello) the end of our direction of the
+    /// stream takes the Fin's place. No ping can follow it, so the peer isn't judged any more.
     pub fn finish(&mut self, now: Instant) {
         let at = self.observe(now);
         self.forgive(at);
@@ -38,16 +38,16 @@ impl Monitor {
     /// [`poll_transmit`](Self::poll_transmit). The peer is judged as before until
     /// [`Event::Closed`](crate::Event::Closed) comes:
     ///
-    /// - with [`CloseReason::Local`](crate::CloseReason::Local) when the peer has
-    ///   taken everything in and said so;
-    /// - with [`CloseReason::Peer`](crate::CloseReason::Peer) if the connection ended
-    ///   after a goodbye of the peer's, without that;
-    /// - with [`CloseReason::Unconfirmed`](crate::CloseReason::Unconfirmed) if it
-    ///   hasn't said so after [`linger`](crate::ConfigBuilder::linger);
-    /// - with [`CloseReason::Finished`](crate::CloseReason::Finished) if both sides
-    ///   turn out to have finished before.
+    /// - with [`CloseReason::Local`](crate::CloseReason::Local) when the peer has confirmed
+    ///   that it received everything;
+    /// - with [`CloseReason::Peer`](crate::CloseReason::Peer) if the peer said goodbye and the
+    ///   connection ended without a confirmation;
+    /// - with [`CloseReason::Unconfirmed`](crate::CloseReason::Unconfirmed) if the peer hasn't
+    ///   confirmed within [`linger`](crate::ConfigBuilder::linger);
+    /// - with [`CloseReason::Finished`](crate::CloseReason::Finished) if both sides had
+    ///   finished before.
     ///
-    /// In a protocol [without a Hello](Self::without_hello) there is no confirmation. There it
+    /// A protocol [without a Hello](Self::without_hello) has no confirmation. There the event
     /// comes when the goodbye has left.
     pub fn close(&mut self, reason: GoodbyeCode, now: Instant) {
         let at = self.observe(now);
@@ -58,9 +58,8 @@ impl Monitor {
         }
     }
 
-    /// The peer ended its direction of the stream, in a protocol in which that says that
-    /// it has finished: like a Fin. Nothing can come of it any more, so it isn't judged
-    /// or asked from now on.
+    /// The peer ended its direction of the stream, in a protocol in which that means what a
+    /// Fin means. Nothing more can arrive, so the peer isn't pinged or judged any more.
     pub fn handle_half_close(&mut self, now: Instant) {
         self.observe(now);
         if !self.has_ended() {

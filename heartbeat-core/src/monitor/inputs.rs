@@ -27,11 +27,11 @@ impl Monitor {
 
     /// Some bytes of an incomplete message arrived.
     ///
-    /// Evidence of life unless [`Evidence::Frame`] or [`Evidence::Echo`] is
-    /// asked for. Call it when [`bytes_wanted`](Self::bytes_wanted) have arrived
-    /// since the last evidence: fewer count as silence. Bytes of a control frame or of a header are none: what comes
-    /// of them is told with the other methods. Where the frames are a codec's, their kind
-    /// is unknown, and any bytes count.
+    /// Evidence of life unless [`Evidence::Frame`] or [`Evidence::Echo`] is configured. Call it
+    /// when [`bytes_wanted`](Self::bytes_wanted) bytes have arrived since the last evidence:
+    /// fewer count as silence. Don't count the bytes of a control frame or a header: the other
+    /// methods report what they become. With an application's codec the kind of a frame is
+    /// unknown, so any bytes count.
     pub fn handle_bytes(&mut self, now: Instant) {
         let at = self.observe(now);
         if self.handle_evidence(Evidence::AnyBytes, at) {
@@ -53,8 +53,8 @@ impl Monitor {
     /// unanswered ping, in a protocol [without a Hello](Self::without_hello): the ping
     /// still waits behind that data.
     ///
-    /// Evidence of life as [`handle_bytes`](Self::handle_bytes) is, if it is newer than
-    /// the last. Call it likewise.
+    /// Evidence of life as [`handle_bytes`](Self::handle_bytes) is, if it is newer than the
+    /// last. Call it before [`handle_timeout`](Self::handle_timeout), with the same `now`.
     pub fn handle_taken(&mut self, at: Instant, now: Instant) {
         let is_wanted = !self.has_alive() && self.timing.accepts(Evidence::AnyBytes);
         self.hear_kernel(is_wanted, at, now);
@@ -70,7 +70,7 @@ impl Monitor {
         }
         let former = self.life;
         self.heard(at);
-        // So old a sign of life may leave the end of the interval in the past.
+        // An old sign of life may leave the end of the interval in the past.
         let told = match late {
             Some(late) => self.ask_after_stall(late, now),
             None => {
@@ -95,12 +95,11 @@ impl Monitor {
         }
     }
 
-    /// More is coming than was read: a frame is incomplete, or a read didn't take
-    /// everything. Call it after [`handle_bytes`](Self::handle_bytes).
+    /// More data is on its way: a frame is incomplete, or a read didn't take everything. Call
+    /// it after [`handle_bytes`](Self::handle_bytes).
     ///
-    /// The peer's pings wait behind what it sends, in its buffers and in the
-    /// network's, and its patience may end before we get to read them. So we
-    /// send [`Control::Alive`] once in a while.
+    /// The peer's pings wait behind its data, in its own buffers and in the network's, and may
+    /// reach us too late. So [`Control::Alive`] is sent at intervals that the peer tolerates.
     pub fn handle_backlog(&mut self, now: Instant) {
         let at = self.observe(now);
         self.forgive(at);
@@ -111,7 +110,7 @@ impl Monitor {
 
     /// A whole application frame arrived.
     ///
-    /// Evidence of life unless only [`Evidence::Echo`] is.
+    /// Evidence of life, except with [`Evidence::Echo`].
     pub fn handle_message(&mut self, now: Instant) {
         let at = self.observe(now);
         if self.handle_evidence(Evidence::Frame, at) {
@@ -121,10 +120,9 @@ impl Monitor {
 
     /// A whole control frame arrived.
     ///
-    /// Evidence of life unless only [`Evidence::Echo`] is; a pong that
-    /// answers one of our pings always is. A ping never is: it says that the
-    /// peer hears nothing, and proves nothing about whether it hears us. A
-    /// second Hello replaces the first.
+    /// Evidence of life, except with [`Evidence::Echo`]; a pong that answers one of our pings
+    /// always is. A ping never is: it says that the peer hears nothing, and proves nothing
+    /// about whether the peer hears us. A second Hello replaces the first.
     pub fn handle_frame(&mut self, control: Control, now: Instant) {
         let at = self.observe(now);
         if self.has_ended() {
@@ -146,11 +144,10 @@ impl Monitor {
         }
     }
 
-    /// A pong without a nonce arrived, in a protocol that numbers none and
-    /// answers in order: it is for the oldest ping that is unanswered.
+    /// A pong without a nonce arrived, in a protocol without nonces that answers in order: it
+    /// answers the oldest unanswered ping.
     ///
-    /// Evidence of life like any frame, and for [`Evidence::Echo`] if there is
-    /// such a ping.
+    /// Evidence of life like any frame, and with [`Evidence::Echo`] if there is such a ping.
     pub fn handle_unnumbered_pong(&mut self, now: Instant) {
         match self.ledger.oldest_unanswered(self.random, self.window()) {
             Some(nonce) => self.handle_frame(Control::Pong(nonce), now),
@@ -158,7 +155,7 @@ impl Monitor {
         }
     }
 
-    /// A frame while the peer is watched.
+    /// A frame while the peer is judged.
     fn take(&mut self, control: Control, now: Instant) {
         debug_assert!(!self.has_ended(), "evidence ends nothing");
         match control {
@@ -219,7 +216,7 @@ impl Monitor {
         true
     }
 
-    /// What the peer announces takes the place of what it announced before.
+    /// A Hello replaces the peer's earlier one.
     fn meet(&mut self, hello: Hello, now: Instant) {
         let sends_hello = self.has_alive();
         if sends_hello && hello.instance == self.random.instance() {
@@ -240,8 +237,8 @@ impl Monitor {
 
     // ---- writes --------------------------------------------------------
 
-    /// All that [`poll_transmit`](Self::poll_transmit) gave has left for the
-    /// kernel. From here on the ping that was among it is timed.
+    /// Everything that [`poll_transmit`](Self::poll_transmit) returned has left for the kernel.
+    /// The timeout of a ping among it starts now.
     pub fn handle_flushed(&mut self, now: Instant) {
         let at = self.observe(now);
         self.forgive(at);
@@ -273,8 +270,8 @@ impl Monitor {
 
     /// A write took some bytes, though not all.
     ///
-    /// The time of [`write_stall`](crate::ConfigBuilder::write_stall) counts from
-    /// here. It is no evidence of life: kernels take bytes for a peer that hangs.
+    /// The time of [`write_stall`](crate::ConfigBuilder::write_stall) starts again. It is no
+    /// evidence of life: a kernel takes bytes for a peer that hangs.
     pub fn handle_progress(&mut self, now: Instant) {
         let at = self.observe(now);
         self.forgive(at);
@@ -282,9 +279,8 @@ impl Monitor {
         self.speech.spoke(at.now);
     }
 
-    /// Some of our messages left for the kernel. Tell it only if
-    /// [`speak_within`](crate::ConfigBuilder::speak_within) is set: nothing else depends
-    /// on it.
+    /// Some of our messages left for the kernel. Needed only if
+    /// [`speak_within`](crate::ConfigBuilder::speak_within) is set.
     pub fn handle_sent(&mut self, now: Instant) {
         let at = self.observe(now);
         self.forgive(at);
@@ -324,7 +320,7 @@ impl Monitor {
         }
     }
 
-    /// What is due beside what the state waits for.
+    /// Serves the deadlines that don't belong to the state.
     #[cold]
     fn serve_limits(&mut self, now: Instant) {
         self.speak(now);
@@ -340,12 +336,11 @@ impl Monitor {
 
     /// We stopped reading, because the application is busy.
     ///
-    /// No verdict is given until [`handle_resumed`](Self::handle_resumed): the
-    /// peer's signs of life lie unread. It gets [`Control::Alive`] once an
-    /// interval, or more often if it asks more often itself or wouldn't wait
-    /// that long.
+    /// No verdict is given until [`handle_resumed`](Self::handle_resumed), because the peer's
+    /// signs of life may be unread. The peer gets [`Control::Alive`] once an interval, or more
+    /// often if its own timings require it.
     ///
-    /// Read its Hello before the first pause: until then the peer's patience is unknown.
+    /// Read its Hello before the first pause: until then the peer's timings are unknown.
     pub fn handle_paused(&mut self, now: Instant) {
         let at = self.observe(now);
         let waits = match self.life {
@@ -386,9 +381,8 @@ impl Monitor {
     /// Our application took no message for longer than
     /// [`max_pause`](crate::ConfigBuilder::max_pause).
     ///
-    /// Gives [`Event::Dead`](crate::Event::Dead) with
-    /// [`Cause::NotReading`], also while we don't read. The caller decides when
-    /// that is: a monitor knows of no messages that wait.
+    /// Gives [`Event::Dead`](crate::Event::Dead) with [`Cause::NotReading`], also while we
+    /// don't read. The caller measures that time: a monitor doesn't know of waiting messages.
     pub fn handle_not_reading(&mut self, now: Instant) {
         let now = self.observe(now).now;
         if !self.has_ended() {
@@ -398,11 +392,10 @@ impl Monitor {
 
     /// Pings the peer now, without waiting for the interval.
     ///
-    /// A round begins, so the verdict comes N·W after this at the latest: a
-    /// probe shortens the silence that is tolerated. If a round is under way
-    /// already this changes nothing, and if the last ping is more recent than
-    /// what the peer accepts (its `min_interval`), the new one waits until
-    /// then. While we don't read it waits until we do.
+    /// A round begins, so the verdict comes within N·W: a probe shortens the tolerated
+    /// silence. If a round is under way, nothing changes. If the last ping is more recent than
+    /// the peer's `min_interval`, the new one waits until that has passed. While we don't
+    /// read, it waits until we do.
     pub fn probe(&mut self, now: Instant) {
         let at = self.observe(now);
         self.forgive(at); // a round that this begins serves the probe

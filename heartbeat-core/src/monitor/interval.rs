@@ -1,6 +1,6 @@
 //! The effects of a changed interval, by our own choice or by the peer's Hello.
 //!
-//! This module decides what happens to the interval in force. `timing` decides how long
+//! This module decides what happens to the current interval. `timing` decides how long
 //! intervals are.
 
 use core::time::Duration;

@@ -11,7 +11,7 @@ use crate::{
     time::Instant,
 };
 
-/// Even where time ends, leaving does.
+/// Leaving ends even at the end of representable time.
 const END: Instant = Instant::from_micros(u64::MAX - 1);
 
 /// What each side has said about its messages.
@@ -30,8 +30,8 @@ enum Ours {
     Open,
     /// No message follows.
     Finished(Step),
-    /// We leave, and the peer has until then to confirm it. A Fin that was handed
-    /// out before is on its way or has left; one that is due isn't sent any more.
+    /// We leave, and the peer has to confirm it by `until`. A Fin that was handed out before
+    /// is in flight or has left; one that is only due isn't sent any more.
     Leaving {
         until: PackedInstant,
         code: GoodbyeCode,
@@ -48,11 +48,11 @@ enum Theirs {
     Open,
     /// No message follows.
     Finished,
-    /// It leaves, and we do too. Invariant: `ours` is `Leaving`.
+    /// Both sides leave. Invariant: `ours` is `Leaving`.
     Left { code: GoodbyeCode, answer: Step },
 }
 
-/// How far a frame has come.
+/// The progress of a frame that we owe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     /// To be handed out.
@@ -66,7 +66,7 @@ enum Step {
 /// The effect of a goodbye of the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Parting {
-    /// We leave too, and go on until both sides have said all.
+    /// We leave too, and the connection goes on until both sides have sent everything.
     Both,
     /// The connection is over, and the peer gets this answer.
     Over { answer: Option<GoodbyeCode> },
@@ -90,7 +90,7 @@ impl Leaving {
         }
     }
 
-    /// We leave, once. The peer has to confirm it until then.
+    /// We leave; later calls do nothing. The peer has to confirm it by then.
     pub(super) fn leave(&mut self, code: GoodbyeCode, until: Instant) {
         let fin = match self.ours {
             Ours::Open => Step::Due,
@@ -106,15 +106,15 @@ impl Leaving {
         };
     }
 
-    /// We slept until `now`: what is over ends now, so that the next input isn't
-    /// late for it too.
+    /// We slept until `now`: an expired time limit ends now, so that the next input isn't late
+    /// for it again.
     pub(super) fn slept(&mut self, now: Instant) {
         if let Ours::Leaving { until, .. } = &mut self.ours {
             *until = PackedInstant::from_instant(now.min(END).max(until.instant()));
         }
     }
 
-    /// The peer sends no more messages. Says whether that is news.
+    /// The peer sends no more messages. Returns whether this is the first time.
     pub(super) fn peer_finished(&mut self) -> bool {
         let is_news = self.theirs == Theirs::Open;
         if is_news {
@@ -150,7 +150,7 @@ impl Leaving {
         self.lossy = true;
     }
 
-    /// All that was handed out has left. Says whether our Fin was among it.
+    /// Everything that was handed out has left. Returns whether our Fin was among it.
     pub(super) const fn left(&mut self) -> bool {
         let fin = match &mut self.ours {
             Ours::Open => false,
@@ -180,8 +180,8 @@ impl Leaving {
         }
     }
 
-    /// Hands the next frame out. The answer comes behind our own goodbye: with it
-    /// the peer has all that we said.
+    /// Hands out the next frame. The answer to a goodbye comes behind our own goodbye: once it
+    /// arrives, the peer has everything that we sent.
     pub(super) fn take(&mut self) -> Option<Control> {
         let ours = match &mut self.ours {
             Ours::Open => None,
@@ -195,8 +195,8 @@ impl Leaving {
         }
     }
 
-    /// What a goodbye of the peer's is answered with. A goodbye of our own says that
-    /// not everything was delivered.
+    /// The answer to the peer's goodbye. A goodbye of our own means that not everything was
+    /// delivered.
     const fn answer(&self) -> GoodbyeCode {
         if self.lossy {
             GoodbyeCode::LEAVING
@@ -205,7 +205,7 @@ impl Leaving {
         }
     }
 
-    // ---- what has come of it -------------------------------------------
+    // ---- the state -------------------------------------------------------
 
     /// Whether we may send messages still.
     #[inline]
@@ -217,7 +217,7 @@ impl Leaving {
         matches!(self.ours, Ours::Leaving { .. })
     }
 
-    /// Until when the peer has to confirm that we leave; `MAX` while we don't.
+    /// The time by which the peer has to confirm our goodbye; `MAX` while we don't leave.
     #[inline]
     pub(super) fn until(&self) -> Instant {
         match self.ours {
@@ -258,8 +258,8 @@ impl Leaving {
         matches!((fin, &self.theirs), (Step::Left, Theirs::Finished))
     }
 
-    /// What an end of the connection comes to, whatever its cause: a goodbye that
-    /// was confirmed or received never turns into a death.
+    /// The close reason of an end of the connection, whatever its cause: a goodbye that was
+    /// confirmed or received never becomes a death.
     pub(super) const fn outcome(&self) -> Option<CloseReason> {
         match (&self.ours, &self.theirs) {
             (
@@ -291,7 +291,7 @@ impl Step {
         due
     }
 
-    /// What was handed out has left. Says whether this was.
+    /// Everything that was handed out has left. Returns whether this frame was among it.
     const fn leaves(&mut self) -> bool {
         let was_in_flight = matches!(self, Self::InFlight);
         if was_in_flight {

@@ -20,27 +20,27 @@ pub(super) struct Ledger {
     answered: u32,
     /// Pongs that matched.
     pongs: u32,
-    /// Whether the latest was handed out and hasn't left.
+    /// Whether the latest ping was handed out and hasn't left.
     in_flight: bool,
     left: Left,
     rtt: RoundTrip,
 }
 
-/// When the latest ping left, and which pings a round trip can be measured
-/// with: none that left before a stall or a pause of ours.
+/// When the latest ping left, and which pings can measure a round trip: none that left
+/// before a stall or a pause of ours.
 #[derive(Clone, Copy, Debug)]
 enum Left {
     Never,
-    /// None can.
+    /// No ping can.
     Untimed {
         last_left: PackedInstant,
     },
-    /// The latest that left can.
+    /// The latest ping that left can.
     Last {
         last_left: PackedInstant,
     },
-    /// And so can the first of the round: when round trips exceed the timeout,
-    /// its pong is the first to come back.
+    /// The first ping of the round can too: when round trips exceed the timeout, its pong is
+    /// the first to come back.
     FirstAndLast {
         first_left: PackedInstant,
         last_left: PackedInstant,
@@ -82,7 +82,7 @@ impl Ledger {
         &self.rtt
     }
 
-    /// When the latest ping that left did so.
+    /// When the latest ping left.
     pub(super) const fn last_left(&self) -> Option<Instant> {
         match self.left {
             Left::Never => None,
@@ -146,8 +146,8 @@ impl Ledger {
         self.sent.wrapping_sub(self.in_flight as u32)
     }
 
-    /// Matches a pong with the pings that are unanswered, of which the latest
-    /// `window` are remembered. It answers those before it too.
+    /// Matches a pong with the unanswered pings, of which the latest `window` are remembered.
+    /// It answers earlier pings too.
     pub(super) fn answer(
         &mut self,
         nonce: Nonce,
@@ -186,8 +186,7 @@ impl Ledger {
         Some(random.nonce(self.sent.wrapping_sub(unanswered)))
     }
 
-    /// We slept or didn't read: no pong to what left before says anything about
-    /// a round trip.
+    /// We slept or didn't read: a pong for an earlier ping measures no round trip.
     pub(super) fn forget_times(&mut self) {
         if let Some(last_left) = self.last_left() {
             self.left = Left::Untimed {

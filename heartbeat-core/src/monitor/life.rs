@@ -18,7 +18,7 @@ use super::{
 pub(super) enum Life {
     /// The peer was heard lately.
     Idle(Idle),
-    /// It is being asked.
+    /// A round of pings is under way.
     Round(Round),
     /// We don't read; nothing is judged.
     Paused(Paused),
@@ -27,7 +27,7 @@ pub(super) enum Life {
     HalfClosed,
     /// Ended in order.
     Closed {
-        /// What the peer's goodbye is still to be answered with.
+        /// The answer that we still owe to the peer's goodbye.
         answer: Option<GoodbyeCode>,
         /// If we left, until when the peer had to confirm it; otherwise `MAX`.
         until: PackedInstant,
@@ -36,7 +36,7 @@ pub(super) enum Life {
     Dead {
         /// Beats missed at the end.
         missed: u8,
-        /// What the peer is still to be told of it.
+        /// The goodbye that we still owe to the peer.
         goodbye: Option<GoodbyeCode>,
     },
 }
@@ -68,8 +68,8 @@ impl Life {
         Self::Idle(Idle::new(timing, draw, random))
     }
 
-    /// When this state wants to be woken; `MAX` for never. The peer accepts
-    /// another ping at `next_accepted`, if it is judged at all.
+    /// The deadline of this state; `MAX` for never. The peer accepts another ping at
+    /// `next_accepted`, if it is judged at all.
     #[inline(always)]
     pub(super) fn deadline(
         &self,
@@ -87,8 +87,8 @@ impl Life {
         }
     }
 
-    /// Of a state whose deadline doesn't depend on silence.
-    #[inline(never)] // so that the way of a connection that is idle is short
+    /// The deadline of a state other than `Idle`.
+    #[inline(never)] // keeps the path of an idle connection short
     const fn own_deadline(&self) -> Instant {
         match self {
             Self::Round(round) => round.deadline(),
@@ -107,7 +107,7 @@ impl Life {
         }
     }
 
-    /// The frame that tells the peer how it ended, once.
+    /// Takes the frame that tells the peer how the connection ended.
     pub(super) const fn take_last_word(&mut self) -> Option<GoodbyeCode> {
         match self {
             Self::Closed { answer: code, .. } | Self::Dead { goodbye: code, .. } => code.take(),
@@ -158,7 +158,7 @@ impl Idle {
         self.silence.end(last_heard)
     }
 
-    /// From when on a round is counted at the earliest.
+    /// The earliest time from which a round may be counted.
     pub(super) const fn earliest_base(&self, last_heard: Instant) -> Instant {
         self.silence.earliest_base(last_heard)
     }
@@ -190,7 +190,7 @@ impl Idle {
 }
 
 impl Paused {
-    /// A pause whose signs of life aren't planned yet.
+    /// A pause, before its first sign of life is planned.
     pub(super) const fn new(probe_waits: bool) -> Self {
         Self {
             sign_at: Instant::MAX,

@@ -1,12 +1,12 @@
 //! The state machine that judges one peer.
 //!
-//! This module says what callers may ask and tell, and which part handles it:
+//! This module defines the inputs and outputs, and which part handles each:
 //!
 //! | part | decides |
 //! |---|---|
 //! | `timing` | how long each thing may take, from both sides' timings |
-//! | `life` | what the peer counts as; deadlines |
-//! | `round` | what a round of pings has used up of its budget |
+//! | `life` | the peer's state and its deadline |
+//! | `round` | how much of its budget a round of pings has used |
 //! | `outbox` | which frames we owe, and what each ping is for |
 //! | `ledger` | which pings were answered; round trips |
 //! | `notices` | which events are pending |
@@ -14,7 +14,7 @@
 //! | `leaving` | what each side has said about its messages; what it is owed |
 //! | `speech` | since when nothing of ours has left |
 //! | `dialogue` | what changes with the state of a foreign protocol |
-//! | `health` | how punctual our driver is, and what the peer is allowed for that |
+//! | `health` | how late our driver is, and the extra time that a pong gets for it |
 //!
 //! No part touches the fields of another. `inputs`, `interval`, `rounds`, `stalls` and `ends` connect them.
 //! Nothing here does I/O or reads a clock: the caller tells what happened and
@@ -109,19 +109,19 @@ pub struct Monitor {
     speech: Speech,
     protocol: Protocol,
     random: Random,
-    /// The latest time that an input had: time doesn't run backwards.
+    /// The latest time of an input: time doesn't run backwards.
     clock: Instant,
     /// The last evidence of life, the start, or when reading resumed.
     /// Invariant: not after `clock`.
     last_heard: Instant,
 }
 
-/// Whose protocol the peer speaks.
+/// The protocol that the peer speaks.
 #[derive(Clone, Copy, Debug)]
 enum Protocol {
-    /// Ours: the rate of its pings was announced.
+    /// Ours: we announced the rate of pings that we accept.
     Ours(Limiter),
-    /// One without a Hello, and without a limit.
+    /// One without a Hello. Its pings have no limit.
     Foreign {
         /// Whether an answer can be expected in its present state.
         answers: bool,
@@ -157,10 +157,9 @@ impl Monitor {
 
     /// For a protocol that has a ping of its own and neither Hello nor Alive.
     ///
-    /// No Hello is sent, and none is expected. The peer can't know how often it
-    /// may ping then, so it isn't held to `min_interval`. Only its pings show
-    /// that it lives while it can't answer, so they are evidence there; and ours
-    /// are sent where [`Control::Alive`] would be.
+    /// No Hello is sent, and none is expected. The peer can't know `min_interval`, so it isn't
+    /// held to it. A peer that can't answer at the moment has no Alive to send, so its pings
+    /// are evidence of life; and we send pings where [`Control::Alive`] would be sent.
     #[must_use]
     pub fn without_hello(mut self) -> Self {
         self.outbox = Outbox::new(false);
@@ -207,7 +206,7 @@ impl Monitor {
         self.life.has_ended()
     }
 
-    /// If we leave or have left: until when the peer has to confirm it, or had to.
+    /// If we leave or have left: the time by which the peer has to confirm it, or had to.
     #[must_use]
     pub fn leaves_until(&self) -> Option<Instant> {
         let until = match &self.life {
@@ -249,14 +248,13 @@ impl Monitor {
 
     // ---- outputs -------------------------------------------------------
 
-    /// Whether [`poll_transmit`](Self::poll_transmit) has something: a cheap
-    /// question for drivers that are called often.
+    /// Whether [`poll_transmit`](Self::poll_transmit) has a frame. Cheaper than asking for it.
     #[must_use]
     pub const fn has_transmit(&self) -> bool {
         self.has_transmit_ahead() || self.leaving.is_due()
     }
 
-    /// Whether [`poll_transmit_ahead`](Self::poll_transmit_ahead) has something.
+    /// Whether [`poll_transmit_ahead`](Self::poll_transmit_ahead) has a frame.
     #[must_use]
     pub const fn has_transmit_ahead(&self) -> bool {
         if self.life.has_ended() {
@@ -266,20 +264,19 @@ impl Monitor {
         }
     }
 
-    /// The next frame to send, until there is none.
+    /// The next frame to send; `None` if there is none.
     ///
-    /// A Fin and a goodbye come last: no message may follow them. A driver whose
-    /// messages wait takes [`poll_transmit_ahead`](Self::poll_transmit_ahead) until
-    /// all of them have left.
+    /// A Fin and a goodbye come last: no message may follow them. While messages wait, a driver
+    /// calls [`poll_transmit_ahead`](Self::poll_transmit_ahead) instead.
     pub fn poll_transmit(&mut self) -> Option<Control> {
         self.poll_transmit_ahead().or_else(|| self.leaving.take())
     }
 
-    /// The next frame to send of those that may go ahead of messages that wait: all
-    /// but a Fin and a goodbye with which we leave.
+    /// The next frame that may go ahead of waiting messages: any frame but a Fin and the
+    /// goodbye with which we leave.
     ///
-    /// Once the connection has [ended](Self::has_ended) it is the last word to the
-    /// peer, which takes the place of the messages that wait.
+    /// Once the connection has [ended](Self::has_ended) it is the last frame to the peer, which
+    /// replaces the waiting messages.
     pub fn poll_transmit_ahead(&mut self) -> Option<Control> {
         if !self.has_transmit_ahead() {
             return None;
@@ -301,13 +298,13 @@ impl Monitor {
         self.outbox.take_alive().then_some(Control::Alive)
     }
 
-    /// Whether [`poll_event`](Self::poll_event) has something.
+    /// Whether [`poll_event`](Self::poll_event) has an event.
     #[must_use]
     pub const fn has_event(&self) -> bool {
         self.notices.has_event()
     }
 
-    /// The next event, until there is none.
+    /// The next event; `None` if there is none.
     pub fn poll_event(&mut self) -> Option<Event> {
         let event = self
             .notices
@@ -326,11 +323,10 @@ impl Monitor {
         Some(self.deadline()).filter(|&deadline| deadline < Instant::MAX)
     }
 
-    /// When to call [`handle_backlog`](Self::handle_backlog) if what arrived at
-    /// `since`, or something behind it, still waits then to be taken apart; `None` for
-    /// never, or not before the next input.
+    /// When to call [`handle_backlog`](Self::handle_backlog) if bytes that arrived at `since`
+    /// or later still wait to be decoded; `None` for never, or not before the next input.
     ///
-    /// The peer may have asked just then, and is answered before its patience ends.
+    /// The peer may have pinged at `since`. An Alive then reaches it before it gives us up.
     #[must_use]
     pub fn backlog_deadline(&self, since: Instant) -> Option<Instant> {
         let soon = since.plus(self.timing.sign_interval() / 2);
@@ -349,8 +345,8 @@ impl Monitor {
         }
     }
 
-    /// Whether speech, blocked writes or leaving may have a deadline. Nearly always they
-    /// don't, and one question for all of them is the fastest.
+    /// Whether speech, blocked writes or leaving may have a deadline. They rarely do, and one
+    /// check for all three is the fastest.
     #[inline]
     fn has_limits(&self) -> bool {
         self.timing.config().speaks() | self.writes.are_limited() | self.leaving.is_leaving()

@@ -27,21 +27,20 @@ pub(super) struct Notices {
     standing: Standing,
 }
 
-/// What the peer counts as, and how much of it was told.
+/// Whether the peer is suspect, and whether that was reported.
 #[derive(Clone, Copy, Debug)]
 enum Standing {
     /// It is heard, or its end was told.
     Good,
-    /// `Suspect` was given, and evidence hasn't taken it back.
+    /// `Suspect` was reported, and no evidence has followed.
     Suspect,
-    /// `Suspect` is to be given, perhaps not for the first time.
+    /// `Suspect` is pending, perhaps not for the first time.
     SuspectPending {
         silence: Span,
         missed: u8,
         given_before: bool,
     },
-    /// The terminal event is to be given. It says it all: a suspicion that is
-    /// pending is dropped.
+    /// The terminal event is pending. It replaces a pending suspicion.
     Closed(CloseReason),
     /// The same.
     Dead {
@@ -51,7 +50,7 @@ enum Standing {
     },
 }
 
-/// A number of microseconds, of which an `Option` takes no more room.
+/// A number of microseconds whose `Option` has the same size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Span(NonZeroU64);
 
@@ -98,12 +97,12 @@ impl Notices {
         self.connected = true;
     }
 
-    /// Of several stalls the longest is told.
+    /// Of several stalls the longest is reported.
     pub(super) fn stalled(&mut self, late: u64) {
         self.stall = self.stall.max(Some(Span::from_micros(late)));
     }
 
-    /// Of several beats the latest is told.
+    /// Of several beats the latest is reported.
     pub(super) fn beat(&mut self, round_trip: u64) {
         self.beat = Some(RoundTrip::from_micros(round_trip));
     }
@@ -112,7 +111,7 @@ impl Notices {
         self.finished = true;
     }
 
-    /// Of several suspicions the latest is told.
+    /// Of several suspicions the latest is reported.
     pub(super) const fn suspect(&mut self, missed: u8, silence: u64) {
         self.standing = Standing::SuspectPending {
             silence: Span::from_micros(silence),
@@ -121,8 +120,8 @@ impl Notices {
         };
     }
 
-    /// Evidence came after `silence`. Takes a suspicion back: one that was
-    /// given with `Recovered`, one that wasn't by never giving it.
+    /// Evidence came after `silence`. A reported suspicion ends with `Recovered`; one that is
+    /// still pending is dropped.
     #[inline]
     pub(super) const fn heard(&mut self, silence: u64) {
         if self.is_suspect() {
@@ -166,7 +165,7 @@ impl Notices {
         matches!(self.standing, Standing::Closed(_) | Standing::Dead { .. })
     }
 
-    // ---- what is told --------------------------------------------------
+    // ---- outputs -------------------------------------------------------
 
     /// Whether a suspicion was reported that evidence hasn't taken back.
     pub(super) const fn is_suspect(&self) -> bool {
@@ -237,6 +236,7 @@ impl Notices {
                     missed: missed.into(),
                     last_rtt: last_rtt(),
                     diagnosis: Diagnosis::Unknown,
+                    was_heard: true,
                 };
                 (Event::Dead(death), Standing::Good)
             }

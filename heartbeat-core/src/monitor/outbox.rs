@@ -19,7 +19,7 @@ pub(super) struct Outbox {
     last_alive: PackedInstant,
 }
 
-/// What may leave at all.
+/// Which frames may leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Gate {
     /// Our Hello comes first.
@@ -29,7 +29,7 @@ enum Gate {
     PingsHeld,
 }
 
-/// The one `Alive` that is on its way to the kernel.
+/// The progress of the one `Alive` between us and the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Alive {
     None,
@@ -39,10 +39,10 @@ enum Alive {
     InFlight,
 }
 
-/// The one ping that is on its way to the kernel.
+/// The progress of the one ping between us and the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ping {
-    /// None is: the last one has left.
+    /// No ping is on its way: the last one has left.
     None,
     /// To be handed out.
     Due(Purpose),
@@ -53,15 +53,15 @@ enum Ping {
 /// What a ping is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// It asks in a round. Not sent if evidence comes before it is handed out.
+    /// It belongs to a round. It isn't sent if evidence comes before it is handed out.
     Round,
-    /// The application asked for it: a round depends on it, even if evidence
-    /// comes before it leaves.
+    /// The application probes: a round depends on the ping, even if evidence comes before it
+    /// leaves.
     Probe,
-    /// It shows that we live, or asks without judging; no round depends on it.
+    /// It shows that we live, or measures without judging. No round depends on it.
     Keepalive,
-    /// It leaves because nothing else of ours did. If another one is wanted before it has
-    /// left, it becomes that.
+    /// It leaves because nothing else of ours did. If a ping is needed for another purpose
+    /// before it has left, it takes that purpose.
     Speech,
 }
 
@@ -85,7 +85,7 @@ impl Outbox {
         matches!(self.ping, Ping::None)
     }
 
-    /// Whether no ping is on its way but one that says no more than that we live.
+    /// Whether no ping is on its way, except one that only shows that we live.
     pub(super) const fn has_no_question(&self) -> bool {
         matches!(
             self.ping,
@@ -99,7 +99,7 @@ impl Outbox {
         matches!(self.gate, Gate::PingsHeld)
     }
 
-    /// Whether a ping is to be handed out, and may not.
+    /// Whether a ping is due that the protocol doesn't allow now.
     pub(super) const fn is_held_back(&self) -> bool {
         self.is_held() && matches!(self.ping, Ping::Due(_))
     }
@@ -129,7 +129,7 @@ impl Outbox {
         self.gate = Gate::HelloDue;
     }
 
-    /// Owes the answer to a ping, in the place of one that is owed still.
+    /// Owes the answer to a ping. It replaces an answer that is still owed.
     pub(super) const fn owe_pong(&mut self, nonce: Nonce) {
         self.pong = Some(nonce);
     }
@@ -143,7 +143,7 @@ impl Outbox {
         };
     }
 
-    /// Lets no ping out, or the one that is due too. Says which it was before.
+    /// Forbids or allows pings. Returns whether they were forbidden before.
     pub(super) const fn hold(&mut self, held: bool) -> bool {
         let was_held = self.is_held();
         self.gate = match self.gate {
@@ -171,8 +171,8 @@ impl Outbox {
 
     // ---- what becomes of it --------------------------------------------
 
-    /// The round that the ping was for is over: evidence came. If the peer is
-    /// to be asked all the same, the ping shows that we live.
+    /// Evidence ended the ping's round. If the ping is to leave all the same, it only shows
+    /// that we live.
     pub(super) const fn end_round(&mut self, asks_on: bool) {
         self.ping = match self.ping {
             Ping::Due(Purpose::Round) if asks_on => Ping::Due(Purpose::Keepalive),
@@ -182,13 +182,12 @@ impl Outbox {
         };
     }
 
-    /// The latest ping was answered. Says whether it was in flight: then it
-    /// must have left.
+    /// The latest ping was answered. Returns whether it was in flight: then it must have left.
     pub(super) const fn answer_in_flight(&mut self) -> bool {
         self.ping_left().is_some()
     }
 
-    /// Nothing is judged any more. Says whether a probe was on its way.
+    /// Nothing is judged any more. Returns whether a probe was on its way.
     pub(super) fn pause(&mut self) -> bool {
         let probe =
             Ping::Due(Purpose::Probe) == self.ping || Ping::InFlight(Purpose::Probe) == self.ping;
@@ -235,7 +234,7 @@ impl Outbox {
         }
     }
 
-    /// What was handed out has left. Says what the ping among it was for.
+    /// Everything that was handed out has left. Returns the purpose of the ping among it.
     pub(super) const fn ping_left(&mut self) -> Option<Purpose> {
         let Ping::InFlight(purpose) = self.ping else {
             return None;
@@ -244,8 +243,7 @@ impl Outbox {
         Some(purpose)
     }
 
-    /// What was handed out has left at `now`. Says whether an `Alive` was among
-    /// it.
+    /// Everything that was handed out left at `now`. Returns whether an `Alive` was among it.
     pub(super) fn alive_left(&mut self, now: Instant) -> bool {
         let left = matches!(self.alive, Alive::InFlight);
         if left {

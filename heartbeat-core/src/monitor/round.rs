@@ -1,8 +1,7 @@
-//! One round of pings: what it has used up of its probe budget.
+//! One round of pings and its probe budget.
 //!
-//! This module decides what a step of a round brings: a late beat, a missed one,
-//! or the verdict. It doesn't send, and doesn't decide when a round begins or
-//! ends.
+//! This module decides the result of each step of a round: a late beat, a missed one, or
+//! the verdict. It sends nothing, and doesn't decide when a round begins or ends.
 
 use crate::{event::Cause, time::Instant};
 
@@ -16,8 +15,7 @@ pub(super) struct Round {
     verdict_at: Instant,
     /// The next miss, or the verdict. Invariant: not after `verdict_at`.
     step_at: Instant,
-    /// From then on the beat is suspicious, if round trips say so; `MAX` if
-    /// not.
+    /// When the beat becomes suspicious by the measured round trips; `MAX` if they don't count.
     suspect_at: Instant,
     /// Whether this beat's lateness was reported.
     suspect_reported: bool,
@@ -27,21 +25,22 @@ pub(super) struct Round {
     forgiven: u8,
     /// Whether a ping of this round left.
     asked: bool,
-    /// Whether the ping on its way is the first since a stall of ours: it gets
-    /// a whole timeout.
+    /// Whether the ping on its way is the first since a stall of ours. Such a ping gets a whole
+    /// timeout.
     fresh: bool,
 }
 
 /// The result of a step of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// It isn't time.
+    /// Nothing is due.
     None,
     /// The beat is late; `missed` beats were missed before it.
     Late { missed: u8 },
-    /// A beat was missed, of which this was reported; ask again.
+    /// A beat was missed: ping again, and report the misses unless the beat's lateness was
+    /// reported before.
     Missed { report: Option<u8> },
-    /// The ping waits to be written still.
+    /// The ping hasn't been written yet.
     Waits,
     /// The probe budget is spent.
     Verdict(Cause),
@@ -80,8 +79,8 @@ impl Round {
         self.asked = true;
     }
 
-    /// Gives its verdict no sooner than `former` would have, which waited for
-    /// the answer to a fresh ping perhaps. Says whether this one does.
+    /// Makes the verdict no earlier than that of `former`, which may still have owed the peer a
+    /// fresh ping. Returns whether one is still owed.
     pub(super) fn last_as_long_as(&mut self, former: &Self, timing: &Timing, now: Instant) -> bool {
         self.fresh |= former.fresh;
         self.verdict_at = self.verdict_at.max(former.verdict_at);
@@ -149,7 +148,7 @@ impl Round {
         if !has_no_ping {
             return Step::Waits;
         }
-        // It was on the wire for a whole timeout.
+        // The ping was on the wire for a whole timeout.
         self.missed = self.missed.saturating_add(1);
         debug_assert!(
             self.missed < timing.max_missed(),
@@ -160,9 +159,9 @@ impl Round {
         Step::Missed { report }
     }
 
-    /// Forgives a stall of ours at `now`, unless N were forgiven. What this
-    /// round slept through isn't counted, neither for the verdict nor for the
-    /// next step, and a whole timeout is left at least.
+    /// Forgives a stall of ours at `now`, unless N were forgiven. The time of the stall isn't
+    /// counted, neither for the verdict nor for the next step, and at least a whole timeout
+    /// remains.
     pub(super) fn forgive(&mut self, timing: &Timing, now: Instant) -> bool {
         if self.forgiven >= timing.max_missed() {
             return false;
@@ -177,13 +176,13 @@ impl Round {
         true
     }
 
-    /// Another beat is waited for, suspicious from `suspect_at` on.
+    /// The next beat begins; it is suspicious from `suspect_at` on.
     const fn await_beat(&mut self, suspect_at: Instant) {
         self.suspect_at = suspect_at;
         self.suspect_reported = false;
     }
 
-    /// Holds what the type doesn't say.
+    /// Checks the invariants that the type doesn't express.
     pub(super) fn assert_invariants(&self, timing: &Timing) {
         debug_assert!({ self.step_at } <= { self.verdict_at });
         debug_assert!(self.missed < timing.max_missed());

@@ -1,4 +1,4 @@
-//! How the parts work together: evidence, rounds, and local stalls.
+//! Connects the parts: evidence, rounds, and local stalls.
 
 use crate::{config::Evidence, time::Instant};
 
@@ -14,14 +14,14 @@ use super::{
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moment {
     pub(super) now: Instant,
-    /// What was due next.
+    /// The deadline that came next.
     pub(super) deadline: Instant,
-    /// How many microseconds after the deadline, if we must have slept.
+    /// How many microseconds after the deadline, if that is a local stall.
     pub(super) late: Option<u64>,
 }
 
 impl Monitor {
-    /// Takes the time of an input.
+    /// Records the time of an input.
     #[inline(always)]
     pub(super) fn observe(&mut self, now: Instant) -> Moment {
         let now = self.clock.max(now);
@@ -39,8 +39,8 @@ impl Monitor {
         }
     }
 
-    /// How late it is at `now`, if that is more than can be tolerated. What is less makes
-    /// us patient for a while.
+    /// How late it is at `now`, if that is more than is tolerated. A smaller lateness gives
+    /// pongs more time for a while.
     #[cold]
     fn slept_through(&mut self, deadline: Instant, now: Instant) -> Option<u64> {
         let late = now.micros_since(deadline);
@@ -55,15 +55,15 @@ impl Monitor {
 
     // ---- evidence ------------------------------------------------------
 
-    /// Says whether a ping that was to leave may have been taken back, or a stall was told:
-    /// then speech may be due.
+    /// Returns whether a due ping may have been cancelled or a stall reported: then speech may
+    /// be due.
     #[inline(always)]
     pub(super) fn handle_evidence(&mut self, grade: Evidence, at: Moment) -> bool {
         if !self.timing.accepts(grade) {
             self.forgive(at);
             return false;
         }
-        // Nearly always it ends nothing but a silence.
+        // Usually evidence ends a silence and nothing else.
         let is_idle = matches!(self.life, Life::Idle(_)) && !self.notices.is_suspect();
         if is_idle && at.late.is_none() {
             debug_assert!(self.last_heard <= at.now);
@@ -73,7 +73,7 @@ impl Monitor {
         self.end_silence(at.late, at.now)
     }
 
-    /// Evidence came that may end more than a silence. Returns what `handle_evidence` does.
+    /// Evidence came that may end more than a silence. Returns what `handle_evidence` returns.
     #[inline(never)]
     fn end_silence(&mut self, late: Option<u64>, now: Instant) -> bool {
         let ends_round = self.heard(now);
@@ -81,7 +81,7 @@ impl Monitor {
         ends_round || told
     }
 
-    /// Evidence of `then` came. Says whether it ended a round.
+    /// Evidence of `then` came. Returns whether it ended a round.
     pub(super) fn heard(&mut self, then: Instant) -> bool {
         let ends_round = matches!(self.life, Life::Round(_));
         if ends_round {
@@ -124,7 +124,7 @@ impl Monitor {
                 self.take_step(step, now);
             }
             Life::Paused(ref mut paused) if paused.is_sign_due(now) => {
-                // Until it has left there is nothing to wait for.
+                // Its timeout starts when it has left.
                 paused.plan(Instant::MAX);
                 self.want_sign();
             }
@@ -132,7 +132,7 @@ impl Monitor {
         }
     }
 
-    /// When the interval in force is over; never in another state than `Idle`.
+    /// When the current interval is over; never in a state other than `Idle`.
     pub(super) fn interval_end(&self) -> Instant {
         match &self.life {
             Life::Idle(idle) if self.can_judge() => idle.interval_end(self.last_heard),
@@ -140,13 +140,13 @@ impl Monitor {
         }
     }
 
-    /// From when on a round is counted that begins with the end of the interval:
-    /// from no earlier than the promised accuracy allows.
+    /// The start of the budget of a round that begins with the end of the interval: no earlier
+    /// than the promised accuracy allows.
     fn interval_base(&self) -> Instant {
         self.interval_end().max(self.earliest_base())
     }
 
-    /// From when on a round that begins is counted at the earliest; in `Idle`.
+    /// The earliest start of the budget of a round that begins now; in `Idle`.
     fn earliest_base(&self) -> Instant {
         match &self.life {
             Life::Idle(idle) => idle.earliest_base(self.last_heard),
@@ -167,15 +167,15 @@ impl Monitor {
         debug_assert!(self.interval_end().is_due(now));
         let base = base.max(self.earliest_base());
         if self.is_probe_due(now) {
-            // It is no later for having been asked for.
+            // A probe makes the round no later.
             self.begin_round(base.min(now), Purpose::Probe, now);
         } else {
             self.begin_round(base, Purpose::Round, now);
         }
     }
 
-    /// The peer asks, in `Idle`: our own ping leaves along with the answer, if
-    /// it was due soon. So a beat proves both directions to both sides.
+    /// The peer pings, in `Idle`: if our own ping was due soon, it leaves in the same write as
+    /// the pong. So a beat proves both directions to both sides.
     pub(super) fn ask_along(&mut self, now: Instant) {
         let waits = !self.outbox.has_no_ping()
             || !self.ledger.is_settled() && self.left_within(self.timing.timeout(), now);
@@ -183,7 +183,7 @@ impl Monitor {
         if !self.has_alive() || !is_due_soon || !matches!(self.life, Life::Idle(_)) {
             return;
         }
-        // A round that is overdue is no later for having been asked for.
+        // The peer's ping doesn't make an overdue round later.
         if self.is_probe_due(now) {
             let base = self.interval_base().min(now);
             self.begin_round(base, Purpose::Probe, now);
@@ -238,7 +238,7 @@ impl Monitor {
             && self.left_within(self.timing.spacing(), now)
     }
 
-    /// Whether no ping may leave, and one that has is unanswered: it asks for them all.
+    /// Whether no ping may leave while one is unanswered: that one serves all.
     fn was_asked_before_held(&self) -> bool {
         self.outbox.is_held() && self.ledger.awaits_answer()
     }
@@ -268,8 +268,8 @@ impl Monitor {
         });
         match self.life {
             Life::Idle(_) if purpose == Purpose::Probe => {
-                // Evidence came before the probe left. The probe was requested all the
-                // same, and its caller mustn't wait forever.
+                // Evidence came before the probe left. It still leaves, or its caller would wait
+                // forever.
                 let base = self.interval_base().min(now);
                 let mut round = Round::new(&self.timing, base, now);
                 round.ping_left(&self.timing, expected, now);
@@ -289,8 +289,8 @@ impl Monitor {
         }
     }
 
-    /// A ping on which no round depends left at `now`, or had left by then.
-    /// Says whether that drew the interval in force again.
+    /// A ping on which no round depends left at `now` or earlier. Returns whether the current
+    /// interval was drawn again.
     pub(super) fn keepalive_left(&mut self, now: Instant) -> bool {
         if !self.has_alive() {
             self.sign_left(now);
@@ -304,8 +304,7 @@ impl Monitor {
 
     // ---- signs of life -------------------------------------------------
 
-    /// Whether the protocol has a frame that shows life and asks nothing. If
-    /// not, pings show it.
+    /// Whether the protocol has a frame that shows life and asks nothing. Otherwise pings do.
     pub(super) const fn has_alive(&self) -> bool {
         matches!(self.protocol, Protocol::Ours(_))
     }
@@ -333,12 +332,11 @@ impl Monitor {
         }
     }
 
-    /// When the next sign of life is due while something that arrived waits to be
-    /// taken apart.
+    /// When the next sign of life is due while received bytes wait to be decoded.
     pub(super) fn next_backlog_sign(&self) -> Instant {
         match &self.life {
             Life::Idle(idle) if self.has_alive() || !idle.probe_waits() => self.next_sign(),
-            // Its ping shows the same where nothing else does.
+            // In a foreign protocol a ping is the sign of life.
             Life::Round(_) if self.has_alive() => self.next_sign(),
             _ => Instant::MAX,
         }
@@ -362,14 +360,14 @@ impl Monitor {
 
     // ---- probes --------------------------------------------------------
 
-    /// From when on the peer accepts another ping.
+    /// When the peer accepts another ping.
     pub(super) fn next_accepted(&self) -> Instant {
         let left = self.ledger.last_left();
         left.map_or(Instant::ORIGIN, |left| left.plus(self.timing.min_gap()))
     }
 
-    /// Whether a probe waits in `Idle`, and the peer accepts its ping, or one
-    /// that is on its way serves it, or one that is unanswered where no other may leave.
+    /// Whether a probe waits in `Idle` and can go on: the peer accepts its ping, or a ping on
+    /// its way serves it, or an unanswered one does where no other may leave.
     pub(super) fn is_probe_due(&self, now: Instant) -> bool {
         match &self.life {
             Life::Idle(idle) if idle.probe_waits() && self.can_judge() => {
@@ -379,7 +377,7 @@ impl Monitor {
         }
     }
 
-    /// The application asks, in `Idle`.
+    /// The application probes, in `Idle`.
     pub(super) fn probe_idle(&mut self, now: Instant) {
         if let Life::Idle(idle) = &mut self.life {
             idle.let_probe_wait();

@@ -8,7 +8,7 @@ use core::time::Duration;
 use super::{Monitor, life::Life, outbox::Purpose};
 use crate::{packed::PackedInstant, time::Instant};
 
-/// What is known of our side's silence.
+/// Our own side's silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Speech {
     /// When something of ours last left, or the start.
@@ -56,7 +56,7 @@ impl Monitor {
         }
     }
 
-    /// Lets something leave if nothing of ours has left for too long.
+    /// Sends a sign of life if nothing of ours has left for too long.
     #[inline]
     pub(super) fn speak(&mut self, now: Instant) {
         if self.timing.config().speak_within().is_none() || !self.next_speech().is_due(now) {

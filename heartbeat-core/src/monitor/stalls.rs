@@ -1,7 +1,7 @@
-//! Stalls of our own.
+//! Local stalls.
 //!
-//! This module decides what a peer is forgiven that was silent while we slept. When we
-//! must have slept, `rounds` decides.
+//! This module decides how a stall of ours changes the judgement of the peer. `rounds`
+//! detects stalls.
 
 use super::{Monitor, life::Life, outbox::Purpose, rounds::Moment};
 use crate::time::Instant;
@@ -14,8 +14,8 @@ impl Monitor {
         self.leaving.slept(now);
     }
 
-    /// Evidence came, and may have lain in a buffer while we slept: the peer is
-    /// asked at once, though it isn't judged by that. Says whether the stall was told.
+    /// Evidence came that may have waited in a buffer while we slept: the peer is pinged at
+    /// once, though no round depends on it. Returns whether the stall was reported.
     #[cold]
     pub(super) fn ask_after_stall(&mut self, late: u64, now: Instant) -> bool {
         if !matches!(self.life, Life::Idle(_)) {
@@ -35,9 +35,8 @@ impl Monitor {
         true
     }
 
-    /// Forgives the peer a silence that we slept through. `true` if it did:
-    /// then nothing is due any more. If not, what is due remains so until
-    /// `handle_timeout`.
+    /// Forgives the peer a silence during our own stall. Returns whether it did: then nothing
+    /// is due any more. Otherwise all deadlines remain until `handle_timeout`.
     #[inline]
     pub(super) fn forgive(&mut self, at: Moment) -> bool {
         at.late

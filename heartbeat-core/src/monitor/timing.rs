@@ -21,7 +21,7 @@ pub(super) struct Timing {
     peer: Known,
 }
 
-/// What is known of the peer's timings.
+/// The peer's timings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Known {
     /// It has announced nothing. The time between its own beats; zero where it answers
@@ -42,17 +42,17 @@ struct Peer {
     instance: [u8; 8],
 }
 
-/// What a Hello brought.
+/// The effect of a Hello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Greeting {
-    /// Nothing that wasn't known.
+    /// Nothing changed.
     Known,
     News,
-    /// Timings that we don't go along with. They were not taken.
+    /// Timings that we refuse. They weren't taken.
     Refused,
 }
 
-/// Which random part shortens an interval.
+/// Selects the random part that shortens an interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Draw {
     /// An interval before any ping has left: any part of it.
@@ -61,7 +61,7 @@ pub(super) enum Draw {
     After(u32),
 }
 
-/// How long a silence lasts, by one draw. In microseconds.
+/// The times of one silence, with one random draw. In microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(Rust, packed)] // see `life`
 pub(super) struct Silence {
@@ -81,7 +81,7 @@ impl Silence {
         since.plus(self.ping_after).rounded_down(self.grid)
     }
 
-    /// From when on a round's probe budget may be counted.
+    /// When a round's probe budget may begin.
     pub(super) const fn earliest_base(self, since: Instant) -> Instant {
         since.plus(self.counted)
     }
@@ -116,7 +116,7 @@ impl Timing {
         self.hello().copied().map(Hello::from)
     }
 
-    /// Takes a Hello in the place of a former one.
+    /// Replaces the former Hello.
     pub(super) fn greet(&mut self, hello: Hello) -> Greeting {
         if self.config.refusal(&hello).is_some() {
             return Greeting::Refused;
@@ -138,8 +138,8 @@ impl Timing {
         }
     }
 
-    /// Sets the time between the peer's own beats, if it sends any. Says whether that
-    /// changes anything: a Hello counts for more.
+    /// Sets the time between the peer's own beats, if it sends any. Returns whether that
+    /// changes anything: it doesn't after a Hello.
     pub(super) fn expect_beats(&mut self, every: Option<Duration>) -> bool {
         let beats = PackedMicros::new(every.map_or(0, micros));
         let Known::Beats(before) = &mut self.peer else {
@@ -150,7 +150,7 @@ impl Timing {
         changes
     }
 
-    /// How often the peer sends a beat by itself.
+    /// The time between the peer's own beats.
     pub(super) const fn beats_every(&self) -> Option<Duration> {
         match &self.peer {
             Known::Beats(every) if every.get() > 0 => Some(Duration::from_micros(every.get())),
@@ -158,15 +158,15 @@ impl Timing {
         }
     }
 
-    /// The time within which something of ours leaves: where only pings do, the peer may
-    /// accept them only more slowly.
+    /// The longest silence of ours: `speak_within`, or longer if only pings can leave and the
+    /// peer accepts them more slowly.
     pub(super) fn speak_within(&self, has_alive: bool) -> Option<Duration> {
         let slowest = if has_alive { 0 } else { self.min_gap() };
         let within = self.config.speak_within()?;
         Some(within.max(Duration::from_micros(slowest)))
     }
 
-    /// Our configuration with another interval, if the peer goes along with it.
+    /// Our configuration with another interval, if the peer accepts it.
     pub(super) fn with_interval(&self, interval: Duration) -> Result<Config, ConfigError> {
         let config = self.config.with_interval(interval)?;
         match self.peer().and_then(|hello| config.refusal(&hello)) {
@@ -179,14 +179,14 @@ impl Timing {
         }
     }
 
-    /// Takes another configuration of ours. Says whether it is another one.
+    /// Replaces our configuration. Returns whether it differs.
     pub(super) fn replace_config(&mut self, config: Config) -> bool {
         let former = core::mem::replace(&mut self.config, config);
         debug_assert!(self.detection_time() <= self.longest_detection());
         former != config
     }
 
-    /// No peer makes our detection time longer than this.
+    /// The longest detection time that a peer can cause.
     fn longest_detection(&self) -> u64 {
         micros(self.config.detection_time()) * u64::from(self.config.max_stretch())
     }
@@ -204,7 +204,7 @@ impl Timing {
         let least = match &self.peer {
             Known::Hello(peer) => peer.min_interval.get(),
             Known::Beats(every) if every.get() == 0 => 0,
-            // What would make our detection time too long is cut.
+            // Cut, so that the detection time stays within its bound.
             Known::Beats(every) => {
                 let longest = self.longest_detection() - self.probe_budget();
                 every.get().min(longest)
@@ -223,17 +223,17 @@ impl Timing {
         micros(self.config.timeout())
     }
 
-    /// How often a stall may be forgiven in a row: N.
+    /// How many stalls in a row are forgiven: N.
     pub(super) fn max_missed(&self) -> u8 {
         u8::try_from(self.config.max_missed()).unwrap_or(u8::MAX)
     }
 
-    /// The detection time, slowed down for the peer.
+    /// The detection time, stretched for the peer.
     pub(super) fn detection_time(&self) -> u64 {
         self.interval().saturating_add(self.probe_budget())
     }
 
-    /// The fastest pings that the peer accepts, as far as it told us.
+    /// The peer's announced `min_interval`; zero if unknown.
     #[inline]
     pub(super) fn min_gap(&self) -> u64 {
         match &self.peer {
@@ -273,50 +273,48 @@ impl Timing {
         }
     }
 
-    /// A passive side lets the peer ask first.
+    /// A passive side lets the peer ping first.
     fn is_passive(&self) -> bool {
         self.config.role() == Role::Passive
     }
 
-    /// So far apart are pings that begin a round: max(m′, I*·(1 − max(J, ¼))).
+    /// The least time between pings that begin a round: max(m′, I*·(1 − max(J, ¼))).
     pub(super) fn spacing(&self) -> u64 {
         let interval = self.interval();
         let most_cut = self.config.shortest(interval).min(interval - interval / 4);
         most_cut.max(self.min_gap())
     }
 
-    /// Between two signs of life: as often as we ask, or as the peer needs if
-    /// it is the more impatient.
+    /// The time between two signs of life: our interval, or less if the peer's timings need it.
     pub(super) fn sign_interval(&self) -> u64 {
         let ours = micros(self.config.interval());
         let needed = self.hello().map_or(ours, |peer| {
             let interval = peer.interval.get();
-            // What it tolerates in an interval of which jitter, which it
-            // doesn't announce, leaves nothing.
+            // The silence that it tolerates if its jitter, which it doesn't announce,
+            // shortens its interval to nothing.
             let least = peer.detection_time.get() - interval;
             ours.min(interval).min(least)
         });
         needed.max(SHORTEST_SIGN_INTERVAL)
     }
 
-    /// How long after its flush a ping is suspicious without an answer, if the
-    /// measured round trips are to say so.
+    /// How long after its flush an unanswered ping is suspicious, if the measured round trips
+    /// decide that.
     pub(super) fn suspect_after(&self, measured: u64) -> Option<u64> {
         let floor = micros(self.config.adaptive_floor());
         let expected = measured.max(floor).min(self.timeout());
         self.config.adaptive().then_some(expected)
     }
 
-    /// A call later than this after its deadline was a stall of ours.
+    /// The lateness of a call above which it is a stall of ours.
     ///
-    /// One that is late by the whole probe budget always is: the peer would be
-    /// dead without having been asked.
+    /// A lateness of the whole probe budget always is: the peer would be dead without a ping.
     #[inline]
     pub(super) fn tolerated_lateness(&self) -> u64 {
         micros(self.config.stall_tolerance()).min(self.probe_budget() - 1)
     }
 
-    /// Whether the configuration counts `grade` as evidence.
+    /// Whether the configuration accepts `grade` as evidence.
     #[inline]
     pub(super) fn accepts(&self, grade: Evidence) -> bool {
         match self.config.evidence() {

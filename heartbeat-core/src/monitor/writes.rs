@@ -1,12 +1,11 @@
 //! Since when writes are blocked.
 //!
-//! This module decides when blocked writes alone end a connection with `write_stall`.
-//! Only the driver knows whether writes are blocked, and only bytes that were written end
-//! that time.
+//! This module decides when blocked writes alone end a connection with `write_stall`. Only
+//! the driver knows whether writes are blocked, and only written bytes end that time.
 
 use crate::{config::Config, packed::PackedInstant, time::Instant};
 
-/// What the driver told of its writes.
+/// The writes, as reported by the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Writes {
     /// No write is known to be blocked, or there is no limit.
@@ -64,7 +63,7 @@ impl Writes {
         }
     }
 
-    /// We slept: the writes get until `at`, `most` times at most.
+    /// We slept: the writes get until `at`. This happens at most `most` times.
     pub(super) fn excuse(&mut self, at: Instant, most: u8) {
         match self {
             Self::Blocked { until, excused } if *excused < most => {

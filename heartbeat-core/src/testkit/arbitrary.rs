@@ -155,13 +155,14 @@ arbitrary! {
         }),
     ];
     NoDetail => Just(Self);
-    Death => (any::<Cause>(), duration(), missed(), option::of(round_trip()), any::<Diagnosis>())
-        .prop_map(|(cause, silent_for, missed, last_rtt, diagnosis)| Self {
+    Death => (any::<Cause>(), duration(), missed(), option::of(round_trip()), any::<Diagnosis>(), any::<bool>())
+        .prop_map(|(cause, silent_for, missed, last_rtt, diagnosis, was_heard)| Self {
             cause,
             silent_for,
             missed,
             last_rtt,
             diagnosis,
+            was_heard,
         });
     Diagnosis => prop_oneof![
         Just(Self::Unknown), Just(Self::AppHung), Just(Self::PathDead),

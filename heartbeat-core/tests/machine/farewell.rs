@@ -375,7 +375,7 @@ fn a_transport_that_ends_before_the_confirmation_is_a_death() {
             run.at(secs(2), ends(end));
             let (when, death) = run.death().unwrap();
             assert_eq!((when, death.cause), (secs(2), end.into()));
-            // Nobody is there to be told.
+            // The peer is gone, so no goodbye is sent.
             assert_eq!(goodbyes(&run), [0]);
         }
     }

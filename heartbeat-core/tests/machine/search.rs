@@ -29,7 +29,7 @@ fn search() -> IntervalSearch {
     IntervalSearch::new(secs(30)..=hours(2)).unwrap()
 }
 
-/// What a network that forgets a connection after so long does to one that is idle.
+/// The effect of a network that forgets a connection after this time on an idle one.
 fn on_network(timeout: Duration, idle: Duration) -> SearchOutcome {
     match idle < timeout {
         true => SearchOutcome::Answered { idle },
@@ -70,7 +70,7 @@ fn a_loss_at_the_largest_interval_counts_though_it_comes_a_little_later() {
     }
 }
 
-/// Uses the safe interval for so many beats and tries what there is to try.
+/// Uses the safe interval for this many beats, and tries intervals when one is due.
 fn live(search: &mut IntervalSearch, timeout: Duration, beats: u32) {
     for _ in 0..beats {
         search.learn(on_network(timeout, search.safe()));

@@ -481,7 +481,7 @@ impl Candidate {
             missed,
             silence: world.now - world.last,
         };
-        // What isn't our verdict is told to nobody.
+        // An end that isn't our verdict isn't told to the peer.
         let goodbye = match cause {
             None => Some(6),
             Some(Cause::Silent) => Some(2),

@@ -1,11 +1,10 @@
-//! A connection that is served while its application works.
+//! Serves a connection while its application works.
 //!
-//! A waiting receiver serves the connection, as without a driver; otherwise a task does.
-//! So beats continue while the application is busy, and a message for a waiting receiver
-//! takes no detour through another task. This module decides what `spawn` makes. The
-//! handles are in `sender` and `receiver`, the choice between task and receiver in
-//! `turns`, and serving in `state`. What is alive and what is dead is decided below, as
-//! it is without a driver.
+//! A task serves the connection whenever something happens on it, so that beats continue
+//! while the application is busy, and wakes the receiver. A sender that flushes writes
+//! itself, and a receiver that finds nothing waiting reads itself. This module decides what
+//! `spawn` makes. The handles are in `sender` and `receiver`, wake-ups in `turns`, and
+//! serving in `state`. The connection itself judges the peer.
 
 mod connection;
 #[cfg(test)]
@@ -23,9 +22,9 @@ use self::state::{Serve, Shared};
 pub use self::{receiver::Receiver, sender::Sender, weak::WeakSender};
 use crate::{Heartbeat, transport::Transport};
 
-/// What `turns` is made of; `model` has loom's.
+/// The primitives of `turns`; `model` uses loom's.
 mod atomics {
-    pub(super) use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+    pub(super) use std::sync::atomic::{AtomicU8, Ordering};
 
     pub(super) use atomic_waker::AtomicWaker;
 }
@@ -36,30 +35,28 @@ where
     C: Transport<S> + Send + 'static,
     C::Message: Send,
 {
-    /// Gives the connection to a task that serves it while the application
-    /// works, and returns two handles.
+    /// Gives the connection to a task that serves it while the application works, and returns
+    /// two handles.
     ///
-    /// Beats go on however long the application takes between two reads. What
-    /// arrives meanwhile waits in the [`Receiver`]'s inbox. Once that holds 256
-    /// KiB nothing more is read, so that the peer has to wait too; then nothing
-    /// can be held against the peer either: the judgement is suspended
-    /// ([`State::Paused`](crate::State::Paused)), a small frame still goes out
-    /// once an interval so that the peer hears that we live, and once an interval the kernel is asked
-    /// whether the connection is still there. When reading goes on, the peer is
+    /// Beats continue however long the application takes between two reads. Messages that
+    /// arrive meanwhile wait in the [`Receiver`]'s inbox. When it holds 256 KiB, reading pauses
+    /// and the peer has to wait ([`State::Paused`](crate::State::Paused)): the peer isn't
+    /// judged, a small frame once an interval shows it that we live, and the kernel is asked
+    /// once an interval whether the connection still exists. When reading resumes, the peer is
     /// judged afresh.
     ///
-    /// With [`max_pause`](heartbeat_core::ConfigBuilder::max_pause) the oldest
-    /// message may wait for that long. Then the connection is given up with
-    /// [`NotReading`](crate::Cause::NotReading), and the peer is told. The
-    /// [`Receiver`] still gets all that had arrived.
+    /// [`max_pause`](heartbeat_core::ConfigBuilder::max_pause) limits how long the oldest
+    /// message may wait. Then the connection is given up with
+    /// [`NotReading`](crate::Cause::NotReading), and the peer is told. The [`Receiver`] still
+    /// gets everything that had arrived.
     ///
-    /// Only messages fill the inbox: a connection whose receiver isn't read is judged
-    /// like any other. What becomes of other events is said at [`Receiver`].
+    /// Only messages fill the inbox: a connection whose receiver isn't read is judged like any
+    /// other. [`Receiver`] describes how other events wait.
     ///
-    /// The connection lives as long as one of the handles does; a [`WeakSender`] doesn't
-    /// count. When the last is dropped, the task says goodbye behind everything that was queued and
-    /// closes, as [`close`](Sender::close) does. If only the [`Receiver`] is dropped, what
-    /// arrives is discarded, and the peer is judged as before.
+    /// The connection lives as long as one of the handles does; a [`WeakSender`] doesn't count.
+    /// When the last one is dropped, the task says goodbye behind everything that was queued
+    /// and closes, as [`close`](Sender::close) does. If only the [`Receiver`] is dropped,
+    /// messages that arrive are discarded, and the peer is judged as before.
     ///
     /// ```
     /// use futures::StreamExt;
@@ -110,7 +107,7 @@ pub struct Driver<M> {
     pub sender: Sender<M>,
     /// Receives the events.
     pub receiver: Receiver<M>,
-    /// The task. It ends when the connection is closed; wait for it to be sure
-    /// that a goodbye has left. Aborting it ends the connection without one.
+    /// The task. It ends when the connection is closed: await it to be sure that a goodbye has
+    /// left. Aborting it ends the connection without a goodbye.
     pub task: JoinHandle<()>,
 }

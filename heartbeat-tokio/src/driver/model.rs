@@ -1,14 +1,15 @@
-//! Every interleaving of the turns that loom can find: what arrived is seen by the side
-//! that serves, and no wake-up is lost.
+//! Model-checks the turns with loom: the serving side sees everything that arrived, and no
+//! wake-up is lost.
 //!
-//! The stream is a counter that threads add to and wake the connection, the lock is
-//! loom's, and serving means to take what is there. A wake-up that is lost is a
-//! deadlock, which loom reports.
+//! The stream is a counter. Threads add to it and wake the connection. The lock is loom's,
+//! and serving means to take the whole count. A lost wake-up is a deadlock, which loom
+//! reports.
 
 #![allow(clippy::unwrap_used, reason = "how a test fails")]
 
 use std::{
     future::poll_fn,
+    mem,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
@@ -27,7 +28,7 @@ use self::turns::Turns;
 mod turns;
 
 mod atomics {
-    pub(super) use loom::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+    pub(super) use loom::sync::atomic::{AtomicU8, Ordering};
 
     /// What the crate `atomic-waker` does, with a lock.
     #[derive(Debug, Default)]
@@ -57,21 +58,23 @@ struct Connection {
     /// Relaxed: only the turns order it.
     arrived: AtomicUsize,
     state: Mutex<State>,
-    /// How much is to arrive and to be posted.
+    /// The number of things that are to arrive and to be queued.
     expected: usize,
-    /// All of it was dealt with.
+    /// All of them were handled.
     done: Notify,
 }
 
 #[derive(Default)]
 struct State {
-    /// Of what arrived, what was read.
+    /// The part of the arrivals that was read.
     read: usize,
-    /// What was read and not handed out.
+    /// The part that was read and not handed out.
     inbox: usize,
-    /// What senders queued, and what of it was written.
+    /// The part that senders queued, and the part of it that was written.
     posted: usize,
     written: usize,
+    /// The receiver found nothing, and nothing was put there for it since.
+    receiver_waits: bool,
     /// The task is to end.
     stopped: bool,
 }
@@ -90,12 +93,14 @@ impl Connection {
         self.turns.call_task();
     }
 
-    fn serve(&self, state: &mut State) {
-        let arrived = self.arrived.load(Relaxed);
-        state.inbox += arrived - state.read;
-        let is_news = arrived > state.read || state.written < state.posted;
-        state.read = arrived;
-        self.write(state, is_news);
+    /// Reads `most` of what is there. Says whether there was more.
+    fn serve(&self, state: &mut State, most: usize) -> bool {
+        let waits = self.arrived.load(Relaxed) - state.read;
+        let read = waits.min(most);
+        state.inbox += read;
+        state.read += read;
+        self.write(state, read > 0);
+        read < waits
     }
 
     fn write(&self, state: &mut State, is_news: bool) {
@@ -128,11 +133,19 @@ impl Connection {
         }
         let mut state = self.state.lock().unwrap();
         self.turns.serve();
-        self.serve(&mut state);
+        let most = match state.receiver_waits {
+            true => 1,
+            false => usize::MAX,
+        };
+        let has_more = self.serve(&mut state, most);
         let (has_events, stopped) = (state.inbox > 0, state.stopped);
+        state.receiver_waits &= !has_events;
         self.give_back(state);
         if has_events {
             self.turns.call_receiver();
+        }
+        if has_more {
+            self.turns.call_task();
         }
         match stopped {
             true => Poll::Ready(()),
@@ -144,10 +157,14 @@ impl Connection {
     fn poll_event(&self, cx: &Context<'_>) -> Poll<()> {
         self.turns.await_events(cx);
         let mut state = self.state.lock().unwrap();
+        if state.inbox > 0 {
+            state.inbox -= 1;
+            return Poll::Ready(());
+        }
         self.turns.serve();
-        self.serve(&mut state);
-        let is_event = state.inbox > 0;
-        state.inbox = state.inbox.saturating_sub(1);
+        self.serve(&mut state, 1);
+        let is_event = mem::take(&mut state.inbox) > 0;
+        state.receiver_waits = !is_event;
         self.give_back(state);
         if !is_event {
             return Poll::Pending;
@@ -158,7 +175,7 @@ impl Connection {
 }
 
 impl Connection {
-    /// As `state.rs` does it, but that reading on never needs the task.
+    /// As `take` in `handles.rs` does it, but that reading on never needs the task.
     fn poll_taken_in(&self, cx: &Context<'_>) -> Poll<()> {
         self.turns.await_events(cx);
         let mut state = self.state.lock().unwrap();
@@ -201,13 +218,18 @@ fn in_every_order(expected: usize, outside: fn(&Connection), receiver: fn(&Conne
     });
 }
 
-/// A `select!` may poll it once and then do something else for long.
+/// A `select!` may poll it once and then be busy elsewhere.
 fn polls_once(connection: &Connection) {
     let _ = connection.poll_event(&Context::from_waker(Waker::noop()));
 }
 
 fn both(connection: &Connection) {
     connection.post();
+    connection.arrive();
+}
+
+fn twice(connection: &Connection) {
+    connection.arrive();
     connection.arrive();
 }
 
@@ -245,17 +267,25 @@ fn what_arrives_reaches_a_receiver_that_waits() {
 #[test]
 fn what_arrives_reaches_a_receiver_that_leaves_serving_to_the_task() {
     in_every_order(1, Connection::arrive, |connection| {
-        connection.turns.leave_serving_to_the_task();
         block_on(poll_fn(|cx| connection.poll_taken_in(cx)));
     });
     // One that begins with that when it has served before.
     in_every_order(2, both, |connection| {
         let first = connection.poll_event(&Context::from_waker(Waker::noop()));
-        connection.turns.leave_serving_to_the_task();
         if first.is_pending() {
             block_on(poll_fn(|cx| connection.poll_taken_in(cx)));
         }
     });
+}
+
+#[test]
+fn what_is_left_behind_the_first_message_reaches_a_waiting_receiver() {
+    in_every_order(2, twice, takes::<2>);
+}
+
+#[test]
+fn what_is_left_behind_the_first_message_is_read_without_the_receiver() {
+    in_every_order(2, twice, polls_once);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The receiving side of a spawned connection.
 //!
-//! This module decides what its handle offers, and what it means that it is dropped.
+//! This module decides what its handle offers, and what dropping it means.
 
 use std::{
     fmt,
@@ -18,20 +18,21 @@ use crate::{PeerEvent, Status};
 /// The receiving side of a connection that a [`Driver`](crate::Driver) serves: a
 /// [`Stream`] of the same events as [`Heartbeat`](crate::Heartbeat).
 ///
-/// Untaken messages wait in an inbox of 256 KiB. Other events need no room: of
-/// [`Beat`](PeerEvent::Beat), [`LocalStall`](PeerEvent::LocalStall),
-/// [`Suspect`](PeerEvent::Suspect) and [`Recovered`](PeerEvent::Recovered) the last of
-/// each waits, in their order, ahead of the messages. A suspicion that ended before it
-/// was taken isn't reported, nor is its end. [`Connected`](PeerEvent::Connected) comes
-/// before everything else, [`Finished`](PeerEvent::Finished) and the terminal event
-/// behind it.
+/// Messages wait in an inbox of 256 KiB. Other events need no room:
 ///
-/// It can be polled in any runtime, or in none: the connection's timer is that of the
+/// - Of [`Beat`](PeerEvent::Beat), [`LocalStall`](PeerEvent::LocalStall),
+///   [`Suspect`](PeerEvent::Suspect) and [`Recovered`](PeerEvent::Recovered) the last one
+///   each waits, in their order, ahead of the messages. A suspicion that ended before it was
+///   taken isn't reported, nor is its end.
+/// - [`Connected`](PeerEvent::Connected) comes before everything else.
+/// - [`Finished`](PeerEvent::Finished) and the terminal event come behind everything else.
+///
+/// It can be polled in any runtime, or in none: the connection's timer belongs to the
 /// runtime in which it was [spawned](crate::Heartbeat::spawn).
 #[must_use = "nothing is received unless it is polled"]
 pub struct Receiver<M> {
     connection: Arc<dyn Connection<M>>,
-    /// Messages lie there, as far as this handle knows.
+    /// Whether messages wait, as far as this handle knows.
     more: bool,
 }
 
@@ -50,9 +51,8 @@ impl<M> Receiver<M> {
         poll_fn(|cx| self.connection.poll_event(&mut self.more, cx)).await
     }
 
-    /// The next event of those that the task took in, for a receiver that
-    /// [leaves serving to it](Self::leave_serving_to_the_task). Without `more` behind it
-    /// there is nothing until this is woken.
+    /// The next event of those that the task took in, for a receiver that leaves serving to
+    /// it. Without `more` behind it there is nothing until this is woken.
     pub(crate) fn poll_taken_in(
         &mut self,
         more: &mut bool,
@@ -60,12 +60,6 @@ impl<M> Receiver<M> {
     ) -> Poll<Option<PeerEvent<M>>> {
         self.more = false;
         self.connection.poll_taken_in(more, cx)
-    }
-
-    /// The connection is served by its task from now on. This is woken for what the task
-    /// took in, and not for each byte.
-    pub(crate) fn leave_serving_to_the_task(&self) {
-        self.connection.leave_serving_to_the_task();
     }
 
     /// A snapshot of the connection.

@@ -1,6 +1,6 @@
 //! The sending side of a spawned connection.
 //!
-//! This module decides what its handles offer, and what it means that one is dropped.
+//! This module decides what its handles offer, and what dropping one means.
 
 use std::{
     fmt,
@@ -28,9 +28,9 @@ use crate::{
 
 /// The sending side of a connection that a [`Driver`](crate::Driver) serves.
 ///
-/// A message is written as soon as the driver comes to it. Several that are
-/// sent in a row leave together. While 48 KiB of small messages or 192 KiB in all
-/// are queued (8 KiB with a codec or frames of your own) a sender waits.
+/// Messages that are sent in a row leave together, as soon as the driver runs. A sender
+/// waits while 48 KiB of small messages or 192 KiB in all are queued (8 KiB with a codec or
+/// frames of your own).
 ///
 /// It is a [`Sink`] too. The connection lives as long as a `Sender` or the
 /// [`Receiver`](crate::Receiver) does; a [`WeakSender`] doesn't count.
@@ -50,9 +50,9 @@ use crate::{
 /// ```
 pub struct Sender<M> {
     connection: Arc<dyn Connection<M>>,
-    /// Where this handle waits as a sink.
+    /// This handle's place among the waiting callers, as a sink.
     ticket: Ticket,
-    /// There was room when this handle last sent as a sink.
+    /// Whether there was room when this handle last sent as a sink.
     room: bool,
 }
 
@@ -73,8 +73,8 @@ impl<M> Sender<M> {
     ///
     /// # Errors
     ///
-    /// [`SendError::TooLong`] and [`SendError::Unencodable`] for messages that
-    /// can't be sent; the connection goes on. Otherwise how it ended.
+    /// [`SendError::TooLong`] and [`SendError::Unencodable`] for a message that can't be sent;
+    /// the connection goes on. Any other error says how the connection ended.
     pub async fn send(&self, mut message: M) -> Result<(), SendError> {
         let mut waiter = Waiter::new(self);
         while let Some(unsent) = self.connection.post(message, Room::Needed)? {

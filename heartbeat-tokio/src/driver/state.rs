@@ -1,10 +1,10 @@
-//! What the task and the handles of a connection share.
+//! The state that the task and the handles of a connection share.
 //!
-//! This module decides what one turn of the task does; `handles` what the handles do.
-//! `turns.rs` decides the turns, and `waiting.rs` has the waiting callers. No waker of
-//! the application is woken or dropped while the lock is held: what the stream and the
-//! timer wake is `turns`, which passes it on afterwards. Only `watch` is told within it,
-//! so that what it shows is the latest.
+//! This module decides what one turn of the task does, and `handles` what the handles do.
+//! `turns.rs` decides the turns, and `waiting.rs` has the waiting callers. No waker of the
+//! application is woken or dropped while the lock is held: the stream and the timer wake
+//! `turns`, which wakes the application afterwards. Only `watch` is updated under the lock,
+//! so that it shows the latest state.
 
 mod handles;
 
@@ -42,13 +42,15 @@ struct State<S, C: Protocol> {
     stage: Stage<S, C>,
     senders: usize,
     has_receiver: bool,
+    /// It found nothing when it was polled last, and nothing was put there for it since.
+    receiver_waits: bool,
     waiting: Waiting,
     watched: Option<Watched>,
 }
 
 /// The state of `watch`. Few programs use it, and it takes half a kilobyte.
 struct Watched {
-    /// The last news that were told.
+    /// The last reported change.
     told: u32,
     status: watch::Sender<Status>,
 }
@@ -59,7 +61,7 @@ struct Watched {
 )]
 enum Stage<S, C: Protocol> {
     Served(Heartbeat<S, C>),
-    /// It is over. What is left of it.
+    /// The connection is over. Its remains.
     Over(Remains<C::Message>),
 }
 
@@ -80,7 +82,7 @@ impl<S, C: Transport<S>> Drop for Serve<S, C> {
         let shared = &self.0;
         let mut state = shared.lock();
         if let (Stage::Served(heartbeat), true) = (&mut state.stage, shared.state.is_poisoned()) {
-            // A codec panicked, and would again: it is asked for nothing more.
+            // A codec panicked, and may again: it isn't called any more.
             heartbeat.stop_decoding();
         }
         state.finish();
@@ -100,6 +102,7 @@ impl<S, C: Transport<S>> Shared<S, C> {
                 stage: Stage::Served(heartbeat),
                 senders: 1,
                 has_receiver: true,
+                receiver_waits: false,
                 waiting: Waiting::default(),
             }),
             waker: turns.waker(),
@@ -108,15 +111,14 @@ impl<S, C: Transport<S>> Shared<S, C> {
     }
 
     fn lock(&self) -> MutexGuard<'_, State<S, C>> {
-        // Code of the application's that panics leaves nothing half done that matters here.
+        // A panic of application code leaves this state consistent.
         self.state.lock().unwrap_or_else(|poisoned| {
             self.turns.release();
             PoisonError::into_inner(poisoned)
         })
     }
 
-    /// Something was done: `watch` is updated, and the callers that waited for it are
-    /// woken.
+    /// Updates `watch` after a change, and wakes the callers that waited for it.
     fn settle(&self, mut state: MutexGuard<'_, State<S, C>>) {
         let woken = state.settle();
         let called = self.turns.release();
@@ -135,26 +137,52 @@ impl<S, C: Transport<S>> Shared<S, C> {
         if has_events {
             self.turns.call_receiver();
         }
-        served
+        if let Served::Partly = served {
+            // Behind the receiver, which may do the rest itself.
+            self.turns.call_task();
+        }
+        match served {
+            Served::Over => Poll::Ready(()),
+            Served::Partly | Served::Fully => Poll::Pending,
+        }
     }
 }
 
+/// How far the task got in one turn.
+enum Served {
+    /// Until the connection had to wait.
+    Fully,
+    /// Until there was something for the receiver, and more behind it.
+    Partly,
+    /// To its end.
+    Over,
+}
+
 impl<S, C: Transport<S>> State<S, C> {
-    /// Serves the connection until it has to wait.
-    fn serve(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Serves the connection until it has to wait. What a waiting receiver can take from
+    /// the connection itself is left to it, once.
+    fn serve(&mut self, cx: &mut Context<'_>) -> Served {
         let is_held = self.is_held();
         let Stage::Served(heartbeat) = &mut self.stage else {
-            return Poll::Ready(());
+            return Served::Over;
         };
         if !is_held {
             heartbeat.leave(GoodbyeCode::LEAVING, Detail::default());
         }
-        heartbeat.take_in(cx, |_| true);
-        if !heartbeat.has_finished() {
-            return Poll::Pending;
+        let leaves_rest = self.receiver_waits;
+        let is_enough = |heartbeat: &Heartbeat<S, C>| {
+            leaves_rest && heartbeat.has_events() && heartbeat.has_unread()
+        };
+        heartbeat.take_in(cx, |heartbeat| !is_enough(heartbeat));
+        self.receiver_waits &= !heartbeat.has_events();
+        if heartbeat.has_finished() {
+            self.finish();
+            return Served::Over;
         }
-        self.finish();
-        Poll::Ready(())
+        match is_enough(heartbeat) {
+            true => Served::Partly,
+            false => Served::Fully,
+        }
     }
 
     /// Whether a handle is left that keeps the connection alive.

@@ -6,14 +6,14 @@
 
 use std::{collections::BTreeMap, task::Waker};
 
-/// What a sender may wait for.
+/// The conditions that a sender may wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
     /// Room for a message.
     Room,
     /// Everything was written.
     Flushed,
-    /// The same, and that no message follows, which is then said.
+    /// Everything was written, and the Fin behind it.
     Finished,
     /// Nothing is left to do.
     Over,

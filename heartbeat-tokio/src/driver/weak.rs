@@ -1,6 +1,6 @@
 //! Senders for registries.
 //!
-//! This module decides when a handle that doesn't count becomes one that does.
+//! This module decides when a weak handle becomes a strong one.
 
 use std::{
     fmt,
@@ -11,10 +11,10 @@ use super::{Sender, connection::Connection};
 
 /// A [`Sender`] that doesn't keep the connection alive.
 ///
-/// It is for registries: maps of connections, from which others send. A `Sender` in such a
-/// map would keep a connection alive whose handler has panicked: beats go on, and the
-/// peer waits forever. With a `WeakSender` only the handler's own handles count. When
-/// it ends, in whatever way, the peer is told at once.
+/// It is for registries: maps of connections from which other tasks send. A `Sender` in such
+/// a map would keep a connection alive after its handler has panicked: beats go on, and the
+/// peer waits forever. With a `WeakSender` only the handler's own handles count. When the
+/// handler ends in any way, the peer is told at once.
 ///
 /// ```
 /// # async fn example(driver: heartbeat_tokio::Driver<bytes::Bytes>) {
@@ -41,7 +41,7 @@ impl<M> WeakSender<M> {
         Self(Arc::downgrade(connection))
     }
 
-    /// A handle that does; `None` if no other is left that does.
+    /// A strong handle; `None` if no strong handle is left.
     #[must_use]
     pub fn upgrade(&self) -> Option<Sender<M>> {
         let connection = self.0.upgrade()?;

@@ -101,7 +101,6 @@ where
     /// Adds a connection. Returns the one that had this key, with the events that weren't
     /// taken; dropping it says goodbye.
     pub fn insert(&mut self, key: K, connection: Driver<M>) -> Option<Driver<M>> {
-        connection.receiver.leave_serving_to_the_task();
         self.ready.add(key.clone());
         self.members.insert(key, connection)
     }

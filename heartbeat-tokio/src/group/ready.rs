@@ -58,7 +58,7 @@ impl<K> Ready<K> {
     pub(super) fn poll_next(&self, cx: &Context<'_>) -> Poll<Arc<Turn<K>>> {
         let turn = self.pop().or_else(|| {
             self.owner.register(cx.waker());
-            self.pop() // what came meanwhile has woken nobody
+            self.pop() // calls that came meanwhile woke no task
         });
         let Some(turn) = turn else {
             return Poll::Pending;

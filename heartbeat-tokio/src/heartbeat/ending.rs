@@ -1,9 +1,9 @@
-//! How a connection ends.
+//! The end of a connection.
 //!
-//! This module decides what is read first when it does, which error is told, and
-//! what is known of what we sent. It owns the words of both goodbyes, and touches no field
-//! of another module. That it has ended, and why, is the monitor's to say; what is left to
-//! do with the stream is for `parting`.
+//! This module decides what is read before the end is reported, which error is reported, and
+//! whether our messages were received. It owns the texts of both goodbyes, and touches no
+//! field of another module. The monitor decides when and why a connection ends, and
+//! `parting` what happens to the stream then.
 
 use std::{
     fmt::Display,
@@ -23,7 +23,7 @@ use crate::{
     transport::Transport,
 };
 
-/// How far the connection is with its end, and what was said of it.
+/// The progress of the end, and the texts and errors that belong to it.
 #[derive(Debug)]
 pub(super) struct Ending {
     stage: Stage,
@@ -33,19 +33,19 @@ pub(super) struct Ending {
 
 #[derive(Debug)]
 enum Stage {
-    /// It lives.
+    /// The connection lives.
     Open,
-    /// Writing has failed so. What can still be read is read first.
+    /// Writing has failed like this. Everything that has arrived is read first.
     WriteFailed {
         end: End,
         /// The reactor had a turn since, so readiness is up to date.
         has_waited: bool,
     },
-    /// The monitor has said how it ended.
+    /// The monitor has reported the end.
     Ended(Box<Epilogue>),
 }
 
-/// What matters once a connection has ended.
+/// The facts about a connection that has ended.
 #[derive(Debug)]
 struct Epilogue {
     how: Ended,
@@ -58,13 +58,13 @@ struct Epilogue {
 struct Words {
     /// What the goodbye says that ends it, ours or the peer's.
     said: Option<Detail>,
-    /// What our goodbye is to say when we leave.
+    /// The text of our goodbye when we leave.
     farewell: Detail,
     /// The error behind the end.
     io_error: Option<Arc<io::Error>>,
-    /// The bytes of messages that were given up.
+    /// The bytes of discarded messages.
     given_up: usize,
-    /// Those of our last word, which is behind all that is still written.
+    /// The bytes of our last word, which goes behind everything that is still written.
     last_word: usize,
 }
 
@@ -80,9 +80,9 @@ impl Ending {
         self.words.get_or_insert_default()
     }
 
-    // ---- how far it is ---------------------------------------------------
+    // ---- the progress ----------------------------------------------------
 
-    /// Whether it lives, as far as anybody knows.
+    /// Whether the connection lives, as far as is known.
     #[inline]
     pub(super) const fn is_open(&self) -> bool {
         matches!(self.stage, Stage::Open)
@@ -97,7 +97,7 @@ impl Ending {
         }
     }
 
-    /// How writing has failed, unless the connection has ended.
+    /// How writing failed, unless the connection has ended.
     pub(super) const fn write_failed(&self) -> Option<End> {
         match self.stage {
             Stage::WriteFailed { end, .. } => Some(end),
@@ -133,7 +133,7 @@ impl Ending {
         }
     }
 
-    /// What is left to do with the stream, once it has ended.
+    /// The work that is left with the stream, once the connection has ended.
     pub(super) fn parting(&mut self) -> Option<&mut Parting> {
         match &mut self.stage {
             Stage::Ended(epilogue) => Some(&mut epilogue.parting),
@@ -141,7 +141,7 @@ impl Ending {
         }
     }
 
-    // ---- what is said ----------------------------------------------------
+    // ---- texts and errors --------------------------------------------------
 
     /// The operating system's error, or a codec's.
     pub(super) fn note_error(&mut self, error: io::Error) {
@@ -152,7 +152,7 @@ impl Ending {
         self.words.as_ref()?.io_error.as_ref()
     }
 
-    /// What arrived can't be accepted: this is why, and what a codec says of it.
+    /// The received bytes break the protocol like this. Keeps the codec's error.
     pub(super) fn refuse(&mut self, why: &impl Display, words: Option<io::Error>) {
         let notes = self.words();
         notes.said = Some(Detail::from(&*why.to_string()));
@@ -166,14 +166,14 @@ impl Ending {
         self.words().said.get_or_insert(detail);
     }
 
-    /// Messages of `given_up` bytes were given up, for a last word of `last_word` bytes.
+    /// Messages of `given_up` bytes were discarded, for a last word of `last_word` bytes.
     pub(super) fn note_last_word(&mut self, given_up: usize, last_word: usize) {
         let words = self.words();
         words.given_up = given_up;
         words.last_word = last_word;
     }
 
-    /// The bytes of messages that aren't written, if `left` bytes are in all.
+    /// The unwritten bytes of messages, if `left` bytes are unwritten in all.
     fn unwritten(&self, left: usize) -> usize {
         self.words.as_ref().map_or(left, |words| {
             left.saturating_sub(words.last_word) + words.given_up
@@ -185,7 +185,7 @@ impl Ending {
         self.words.as_ref()?.said.clone()
     }
 
-    /// What our goodbye is to say.
+    /// The text of our goodbye.
     pub(super) fn take_farewell(&mut self) -> Detail {
         let words = self.words.as_mut();
         words.map_or_else(Detail::default, |words| std::mem::take(&mut words.farewell))
@@ -209,7 +209,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.ending.is_told()
     }
 
-    /// How sending fails once the connection has ended.
+    /// The error of sending once the connection has ended.
     #[inline]
     pub(super) fn check_open(&self) -> Result<(), SendError> {
         match self.ended() {
@@ -218,7 +218,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
-    /// How sending a message fails once none may follow.
+    /// The error of sending a message once none may follow.
     #[inline]
     pub(crate) fn check_sending(&self) -> Result<(), SendError> {
         self.check_open()?;
@@ -233,7 +233,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.judge.tell(|monitor, now| monitor.handle_end(end, now));
     }
 
-    /// If writing has failed, that is the end as soon as there is nothing left to read.
+    /// If writing has failed, the connection ends as soon as nothing is left to read.
     pub(super) fn end_after_reading(&mut self, cx: &mut Context<'_>) {
         let Some(end) = self.ending.write_failed() else {
             return;
@@ -244,8 +244,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         match &mut self.ending.stage {
             Stage::WriteFailed { has_waited, .. } if !*has_waited => {
                 *has_waited = true;
-                // A process that slept learns of its timers first, and then of what
-                // arrived.
+                // A process that slept serves its timers first, and then reads.
                 let _ = pin!(yield_now()).poll(cx);
             }
             _ => self.end(end),
@@ -254,8 +253,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     // ---- leaving ---------------------------------------------------------
 
-    /// We leave, once, and say so behind everything that was queued. Says whether that
-    /// is news.
+    /// We leave, with a goodbye behind everything that was queued. Returns whether this is the
+    /// first call.
     pub(crate) fn leave(&mut self, code: GoodbyeCode, detail: Detail) -> bool {
         if self.has_ended() || self.judge.monitor().leaves_until().is_some() {
             return false;
@@ -276,7 +275,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         true
     }
 
-    /// Serves the connection until it is over, once we leave.
+    /// After we have left, serves the connection until it is over.
     pub(super) fn poll_left(
         &mut self,
         cx: &mut Context<'_>,
@@ -293,13 +292,13 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         Poll::Pending
     }
 
-    /// The bytes that were queued and that the stream hasn't taken; or that it never took,
-    /// once the connection has ended.
+    /// The queued bytes that the stream hasn't taken; once the connection has ended, those that
+    /// it never took.
     pub(crate) fn unwritten(&self) -> usize {
         self.ending.unwritten(self.transport.unwritten())
     }
 
-    /// What is known of what we sent, now that the connection is over.
+    /// Whether our messages were received, now that the connection is over.
     pub(crate) fn close_result(&self) -> Result<CloseReason, CloseError> {
         let unwritten = self.unwritten();
         let (reason, parting) = match &self.ending.stage {
@@ -325,13 +324,12 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     // ---- the end ---------------------------------------------------------
 
-    /// The connection has ended. Messages that wait in the inbox and behind are
-    /// handed out before that is told.
+    /// The connection has ended. Waiting messages are handed out before the terminal event.
     pub(super) fn note_end(&mut self, mut event: Event) {
         let mut is_ours = false;
         if let Event::Dead(death) = &mut event {
             let broken_off = self.transport.is_in_message() || self.transport.unread() > 0;
-            self.net.diagnose(death, broken_off);
+            self.net.diagnose(self.stream.as_ref(), death, broken_off);
             is_ours = death.cause.goodbye().is_some();
         }
         if is_ours {
@@ -362,14 +360,14 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     }
 }
 
-/// Whether messages that arrived before this end can be trusted: nothing is behind a
-/// goodbye, and what is behind a broken frame may be anything.
+/// Whether messages that arrived before this end count: none follows a goodbye, and bytes
+/// behind a broken frame have no meaning.
 const fn may_follow(how: &Ended, is_ours: bool) -> bool {
     match how {
         Ended::Closed(reason) => !matches!(reason, CloseReason::Peer { .. }),
         Ended::Dead(death) => match death.cause {
             Cause::GivenUp { .. } => false,
-            // What was delivered is right, whatever else is wrong.
+            // Messages before the error are valid.
             Cause::Silent | Cause::WriteStalled | Cause::NotReading => true,
             _ => !is_ours,
         },

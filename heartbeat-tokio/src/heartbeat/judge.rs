@@ -1,10 +1,9 @@
-//! When the peer is judged, and what has come of it.
+//! Judging the peer: the monitor, the clock and the timer.
 //!
-//! This module decides when the monitor is asked, what is read before that, and the
-//! deadline that is next. It owns the monitor and the timer with its clock: the other
-//! modules get the time from here, and every input of the monitor goes through
-//! [`Judge::tell`]. It touches no field of theirs. Whether the peer lives is the monitor's
-//! to say.
+//! This module decides when the monitor is called, what is read before that, and the next
+//! deadline. It owns the monitor and the timer with its clock: the other modules get the
+//! time from here, and every input of the monitor goes through [`Judge::tell`]. It touches
+//! no field of theirs. The monitor decides whether the peer lives.
 
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
@@ -28,19 +27,19 @@ pub(super) struct Judge {
     monitor: Monitor,
     timer: Timer,
     observe: Observe,
-    /// The configuration as it was given, if it asks for no beats: the monitor tells of
-    /// them all the same, for a probe that waits for an answer.
+    /// The given configuration, if it switches beat events off. The monitor reports them all the
+    /// same, for a probe that waits for an answer.
     quiet: Option<Box<Config>>,
-    /// The monitor has frames to send or events to tell, as of its last input or output.
+    /// The monitor had frames or events after its last input or output.
     due: bool,
-    /// What had arrived before the timer fired was read. The peer is judged when all of it
-    /// is taken apart.
+    /// The timer has fired, and everything that had arrived was read. The peer is judged when
+    /// all of it is decoded.
     is_verdict_due: bool,
-    /// The application asked, and no round trip was measured since.
+    /// The application probed, and no round trip was measured since.
     is_probing: bool,
-    /// What there was to tell so far, messages aside; wraps.
+    /// The number of reported events, messages aside; wraps.
     news: u32,
-    /// Round trips that were measured; wraps.
+    /// The number of measured round trips; wraps.
     beats: u32,
 }
 
@@ -79,24 +78,24 @@ impl Judge {
         &self.monitor
     }
 
-    /// The configuration that the connection was made with.
+    /// The configuration of the connection.
     #[inline]
     pub(super) fn config(&self) -> &Config {
         let quiet = self.quiet.as_deref();
         quiet.unwrap_or_else(|| self.monitor.config())
     }
 
-    /// Whether the application isn't told of beats.
+    /// Whether beats aren't reported to the application.
     pub(super) const fn is_quiet_about_beats(&self) -> bool {
         self.quiet.is_some()
     }
 
-    /// Tells the monitor something that happens now.
+    /// Gives the monitor an input that happens now.
     pub(super) fn tell(&mut self, input: impl FnOnce(&mut Monitor, Instant)) {
         self.tell_at(self.now(), input);
     }
 
-    /// Tells the monitor something that happened then.
+    /// Gives the monitor an input that happened then.
     #[inline]
     pub(super) fn tell_at(&mut self, at: Instant, input: impl FnOnce(&mut Monitor, Instant)) {
         input(&mut self.monitor, at);
@@ -108,8 +107,7 @@ impl Judge {
         self.due = self.monitor.has_event() || self.monitor.has_transmit();
     }
 
-    /// Whether the monitor has something to tell or to send. What is to be sent may have
-    /// to wait.
+    /// Whether the monitor has an event, or a frame, which may have to wait.
     #[inline]
     pub(super) fn is_due(&self) -> bool {
         debug_assert!(
@@ -119,7 +117,7 @@ impl Judge {
         self.due
     }
 
-    /// Asks the peer.
+    /// Probes the peer.
     pub(super) fn probe(&mut self) {
         self.is_probing = true;
         self.tell(Monitor::probe);
@@ -213,8 +211,7 @@ impl Judge {
         !self.is_due() && !self.is_verdict_due && !self.timer.has_fired()
     }
 
-    /// Makes sure that the task wakes up at `deadline`, or earlier; `false` if that is
-    /// over already.
+    /// Makes sure that the task wakes up at `deadline` or earlier; `false` if it has passed.
     pub(super) fn arm(&mut self, deadline: Option<Instant>, cx: &mut Context<'_>) -> bool {
         self.timer.arm(deadline, cx)
     }
@@ -229,7 +226,7 @@ impl Judge {
         self.timer.served();
     }
 
-    /// It is on another machine from now on.
+    /// Moves the connection to another machine.
     #[cfg(feature = "testkit")]
     pub(super) fn move_to(&mut self, machine: &'static crate::suspend::Machine) {
         self.timer.move_to(machine);
@@ -241,7 +238,7 @@ impl Judge {
     }
 }
 
-/// The same timings; nothing else changes.
+/// Replaces the timings and nothing else.
 fn with_beat_events(config: Config) -> Config {
     let told = config.to_builder().beat_events(true).build();
     // It was valid before.
@@ -249,8 +246,8 @@ fn with_beat_events(config: Config) -> Config {
 }
 
 impl<S, C: Transport<S>> Heartbeat<S, C> {
-    /// The state of a protocol of the application's may have changed, and with it what
-    /// may be asked.
+    /// The state of the application's protocol may have changed, and with it whether pings are
+    /// allowed and answered.
     #[inline]
     pub(super) fn note_dialogue(&mut self) {
         let stream = self.stream.as_ref().filter(|_| !C::HELLO);
@@ -273,7 +270,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     // ---- judging ---------------------------------------------------------
 
-    /// Whether the timer has fired, and what was read before is taken apart.
+    /// Whether the timer has fired, and everything that was read before is decoded.
     pub(super) fn is_time_to_judge(&self) -> bool {
         self.judge.has_fired()
             && !self.judge.is_verdict_due
@@ -281,7 +278,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             && !self.has_unseen()
     }
 
-    /// The timer has fired. What is there is read before anybody is judged.
+    /// The timer has fired. Everything that has arrived is read before the peer is judged.
     pub(super) fn read_before_judging(&mut self, cx: &mut Context<'_>) {
         self.judge.is_verdict_due = true;
         if self.inbox.is_paused() {
@@ -293,7 +290,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         } else {
             let found = self.read_regardless(cx).is_ready();
             if found || self.has_events() {
-                // It may have waited for long, and so may the peer's pings behind it.
+                // The message may have waited for long, and so may the peer's pings behind it.
                 self.judge.tell(Monitor::handle_backlog);
             }
         }
@@ -302,25 +299,25 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
-    /// Judges, if that is due, and arms the timer again. Says whether it was.
+    /// Judges the peer if that is due, and arms the timer again. Returns whether it was due.
     pub(super) fn judge_if_due(&mut self, cx: &mut Context<'_>) -> bool {
         let is_due = std::mem::take(&mut self.judge.is_verdict_due);
         if is_due {
             self.settle_arrivals();
-            // Or their deadline, which is over, would be the next one again.
+            // Otherwise their deadline, which has passed, would be the next one again.
             self.arrivals.calm();
             self.ask_the_kernel();
             self.look_for_progress();
             self.judge_patience();
             self.judge.tell(Monitor::handle_timeout);
-            // If that is over already, the timer has fired again.
+            // If that has passed already, the timer has fired again.
             self.judge.served();
             self.arm(cx);
         }
         is_due
     }
 
-    /// Arms the timer for the next deadline; `false` if that is over already.
+    /// Arms the timer for the next deadline; `false` if it has passed.
     pub(super) fn arm(&mut self, cx: &mut Context<'_>) -> bool {
         self.judge.arm(self.next_deadline(), cx)
     }
@@ -345,8 +342,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         .min()
     }
 
-    /// Until when reads needn't be timed: there are many, and nothing but silence is
-    /// waited for.
+    /// The time until which reads needn't be timed: reads are frequent, and only a silence
+    /// could become due.
     #[inline]
     fn untimed_until(&self) -> Option<Instant> {
         let config = self.judge.config();
@@ -355,9 +352,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         is_so.then(|| self.arrivals.deadline(config))
     }
 
-    /// Nothing is to be done until the timer fires or bytes arrive. Arms it for that;
-    /// `false` if its deadline is over already. As long as arrivals aren't timed and
-    /// nothing is sent, nothing has moved the deadline.
+    /// There is nothing to do until the timer fires or bytes arrive. Arms the timer; `false` if
+    /// its deadline has passed. While arrivals aren't timed and nothing is sent, the deadline
+    /// doesn't move.
     #[inline]
     pub(super) fn wait(&mut self, cx: &mut Context<'_>) -> bool {
         if self.arrivals.are_relaxed() && self.sending.is_idle() {

@@ -1,8 +1,8 @@
-//! What is kept for an application that doesn't take it at the moment.
+//! Events that are kept for an application that is busy.
 //!
-//! This module decides when that happens, and what it means for the monitor and the safety
-//! net that reading stops and goes on. It has no state: what a full inbox means, and the
-//! order of what is in it, is for [`Inbox`] to say.
+//! This module decides when events are kept, and tells the monitor and the safety net when
+//! reading pauses and resumes. It has no state: [`Inbox`] decides the order of events, and
+//! what a full inbox means.
 
 use std::task::{Context, Poll};
 
@@ -24,7 +24,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// Serves the connection and queues its events while `goes_on` holds.
     pub(crate) fn take_in(&mut self, cx: &mut Context<'_>, goes_on: impl Fn(&Self) -> bool) {
-        // Other tasks have a turn after `READ_AHEAD` bytes that were discarded.
+        // After `READ_AHEAD` discarded bytes other tasks have a turn.
         let mut thrown_away = 0;
         while goes_on(self) {
             if thrown_away >= READ_AHEAD {
@@ -38,8 +38,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
-    /// Puts an event that was taken out just now behind the others, or throws it away.
-    /// Gives the bytes that were.
+    /// Queues an event behind the others, or discards it. Returns the number of discarded bytes.
     pub(super) fn keep(&mut self, event: PeerEvent<C::Message>) -> usize {
         let is_message = matches!(event, PeerEvent::Message(_));
         let weight = if is_message {
@@ -70,12 +69,12 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.keep(PeerEvent::Message(message));
     }
 
-    /// Whether we don't read, because the inbox is full.
+    /// Whether reading is paused because the inbox is full.
     pub(crate) const fn is_paused(&self) -> bool {
         self.inbox.is_paused()
     }
 
-    /// The next event out of the inbox. Reading goes on when it is empty.
+    /// The next event out of the inbox. Reading resumes when it is empty.
     pub(crate) fn take_from_inbox(&mut self) -> Option<PeerEvent<C::Message>> {
         let event = self.inbox.pop();
         if self.inbox.is_empty() {
@@ -99,7 +98,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.go_on(Some(Excess::Kept));
     }
 
-    /// What the inbox has no room for is discarded from now on.
+    /// From now on messages for which the inbox has no room are discarded.
     pub(super) fn discard_excess(&mut self) {
         self.go_on(Some(Excess::Discarded));
     }
@@ -137,7 +136,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
-    /// Gives up waiting for our application, in one way or another.
+    /// Stops waiting for our application.
     pub(super) fn judge_patience(&mut self) {
         let now = self.judge.now();
         let config = self.judge.config();
@@ -156,8 +155,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     }
 }
 
-/// Until when a full inbox may stop reading, if it does so now: if we leave, for half of
-/// the time for which the peer waits for our end.
+/// The time until which a full inbox may pause reading, if it does so now. If we leave, this
+/// is half of the time for which the peer waits for our end.
 fn room_until(judge: &Judge) -> Option<Instant> {
     judge.monitor().leaves_until()?;
     let own = judge.config().timeout() * judge.config().max_missed();

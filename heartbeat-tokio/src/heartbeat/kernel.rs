@@ -1,7 +1,7 @@
-//! What the kernels show of a peer whose application says nothing.
+//! Signs of life from the kernels while the peer's application is silent.
 //!
-//! This module decides when the kernel is asked, and which of its answers the monitor is
-//! told of. What counts as progress is decided in `net`, and what it proves by the monitor.
+//! This module decides when the kernel is asked, and which of its answers reach the monitor.
+//! `net` decides what counts as progress, and the monitor what it proves.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::Heartbeat;
 use crate::{net::Taken, transport::Transport};
 
 impl<S, C: Transport<S>> Heartbeat<S, C> {
-    /// An acknowledgement of the peer's kernel counts, if that was asked for.
+    /// Reports an acknowledgement of the peer's kernel, if the configuration counts it.
     pub(super) fn ask_the_kernel(&mut self) {
         let Some(stream) = self.stream.as_ref().filter(|_| !self.inbox.is_paused()) else {
             return;
@@ -28,8 +28,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
-    /// The kernels' counters show life where the application's frames can't: our ping waits
-    /// behind our own data, or the peer's bytes behind a wrapper's.
+    /// Reports progress of the kernels' counters where frames can't show life: our ping waits
+    /// behind our own data, or the peer's bytes in a wrapper such as TLS.
     pub(super) fn look_for_progress(&mut self) {
         let monitor = self.judge.monitor();
         let status = monitor.status();
@@ -44,7 +44,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         let has_question = is_answered && monitor.has_unanswered();
         let now = self.judge.now();
         if C::HELLO && status.peer.is_none() {
-            return; // strangers drip
+            return; // before the Hello, bytes prove nothing
         }
         if !C::HELLO && has_question {
             let taken = self.net.taken(stream, status.pongs);
@@ -53,7 +53,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 self.judge
                     .tell_at(now, |monitor, now| monitor.handle_taken(at, now));
                 if taken == Taken::Question {
-                    // From here on its time runs.
+                    // Its timeout starts here.
                     self.judge.tell_at(now, Monitor::probe);
                 }
             }
@@ -74,7 +74,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     }
 }
 
-/// This long ago.
+/// The instant that was this long ago.
 fn before(now: Instant, ago: Duration) -> Instant {
     Instant::ORIGIN
         + now

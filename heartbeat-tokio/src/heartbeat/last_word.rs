@@ -1,7 +1,7 @@
-//! What the peer is told at the end.
+//! The last word: the last frame that the peer gets.
 //!
-//! This module decides what the answer to a goodbye and a verdict take the place of, and
-//! which words a verdict has. It has no state.
+//! This module decides which queued messages are discarded for the answer to a goodbye and
+//! for a verdict, and the text of a verdict. It has no state.
 
 use std::task::Context;
 
@@ -14,7 +14,7 @@ use crate::{
 };
 
 impl<S, C: Transport<S>> Heartbeat<S, C> {
-    /// The connection has ended. The peer gets our last word, if it is owed one.
+    /// The connection has ended. Sends the last word, if the peer is owed one.
     pub(super) fn write_last_word(&mut self, cx: &mut Context<'_>) {
         while let Some(control) = self.judge.next_control(false) {
             match control {
@@ -40,7 +40,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
-    /// Our last word takes the place of what wasn't begun.
+    /// The last word replaces the messages that weren't begun.
     fn push_last_word(&mut self, code: GoodbyeCode, detail: Detail) {
         let queued = self.transport.unwritten();
         self.transport.give_up();
@@ -52,7 +52,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     }
 }
 
-/// What we say of a verdict for which there are no other words.
+/// The text of a verdict without an error of its own.
 fn explain(code: GoodbyeCode, monitor: &Monitor, now: Instant) -> Detail {
     let config = monitor.config();
     let words = match code {

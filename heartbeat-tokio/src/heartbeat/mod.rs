@@ -1,24 +1,24 @@
-//! A stream that knows whether its other end lives.
+//! A stream with a heartbeat.
 //!
-//! This module decides what its users can ask and do. A connection has these parts:
+//! This module defines the API. A connection has these parts:
 //!
 //! | part | decides |
 //! |---|---|
 //! | `turn` | the order in which a connection is served: `enum Turn` |
 //! | `judge` | when the peer is judged, and the next deadline; owns the monitor, the clock and the timer |
-//! | `kernel` | when the kernel is asked what it has seen of the peer |
-//! | `receiving` | what the monitor is told of what arrives |
-//! | `keeping` | when what arrives is kept for later, and when reading stops and goes on; what a full inbox means is `inbox`'s to say |
-//! | `sending` | when the transport writes, and what the monitor is told of it |
-//! | `ending` | what is read first at the end, and what is known of what we sent |
-//! | `last_word` | what the peer is told at the end |
-//! | `parting` | what is left to do with the stream after an orderly end |
-//! | `parts` | what is left of a connection that is taken apart |
+//! | `kernel` | when the kernel is asked about the peer |
+//! | `receiving` | which inputs the monitor gets when bytes arrive |
+//! | `keeping` | when events are kept for later, and when reading pauses and resumes; `inbox` decides when it is full |
+//! | `sending` | when the transport writes, and which inputs the monitor gets then |
+//! | `ending` | what is read before the end is reported, and whether our messages were received |
+//! | `last_word` | the last frame that the peer gets |
+//! | `parting` | what happens to the stream after an orderly end |
+//! | `parts` | what `into_parts` returns |
 //! | `wakers` | which of the waiting tasks is woken |
 //!
-//! Each part has fields of its own that no other part touches. A part asks another one
-//! through its methods. What is alive and what is dead is the monitor's to say, and how
-//! frames lie on the wire is the transport's.
+//! Each part has fields of its own that no other part touches, and calls the methods of the
+//! others. The monitor decides whether the peer lives, and the transport how frames lie on
+//! the wire.
 
 mod ending;
 mod judge;
@@ -129,9 +129,9 @@ const READS_AT_ONCE: usize = 64;
 ///
 /// # Panics
 ///
-/// None. But tokio's timer needs a runtime with time enabled: polling this
-/// outside of one panics in tokio. The timer is that of the runtime in which it was made,
-/// whatever runtime polls it.
+/// tokio's timer panics if its runtime has no time enabled, and if the connection was neither
+/// made nor is polled within a runtime. The timer belongs to the runtime in which the
+/// connection was made, whichever runtime polls it.
 #[must_use = "nothing is sent, answered or judged unless it is polled"]
 pub struct Heartbeat<S, C: Protocol = Wire> {
     /// None once it is closed.
@@ -148,7 +148,7 @@ pub struct Heartbeat<S, C: Protocol = Wire> {
 }
 
 impl<S, C: Transport<S>> Heartbeat<S, C> {
-    /// Over any transport; see `constructors.rs`.
+    /// Assembles a connection over any transport; see `constructors.rs`.
     pub(crate) fn with_transport(
         stream: S,
         transport: C,
@@ -183,11 +183,11 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.wakers.wake_reader();
     }
 
-    /// Sets another [`interval`](heartbeat_core::ConfigBuilder::interval) from now on,
-    /// which the peer is told with another Hello, where the protocol has one. The
-    /// detection time changes by as much, and the safety net follows. See
-    /// [`Monitor::set_interval`](heartbeat_core::Monitor::set_interval). Setting the
-    /// current interval does nothing.
+    /// Sets another [`interval`](heartbeat_core::ConfigBuilder::interval) from now on. Another
+    /// Hello tells the peer, if the protocol has one. The detection time changes by the same
+    /// amount, and the safety net follows. See
+    /// [`Monitor::set_interval`](heartbeat_core::Monitor::set_interval). Setting the current
+    /// interval does nothing.
     ///
     /// # Errors
     ///
@@ -246,8 +246,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             .await
     }
 
-    /// The same as [`close`](Self::close), with a reason: 0, 1 and 64 to 127 are the
-    /// codes with which a side leaves. Any other counts as 0.
+    /// Leaves as [`close`](Self::close) does, with a reason. The codes of leaving are 0, 1 and 64
+    /// to 127; any other counts as 0.
     ///
     /// # Errors
     ///
@@ -297,10 +297,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.ending.io_error().map(|error| &**error)
     }
 
-    /// The stream itself; `None` after a verdict of ours, or when parting took too
-    /// long: then it was closed. [With frames](Self::with_frames), and so with a WebSocket,
-    /// it is closed at every end. Reading from it or writing to it breaks the framing; looking at
-    /// it is fine.
+    /// The stream itself, for inspection: reading from it or writing to it breaks the framing.
+    ///
+    /// `None` after it was closed: by our own verdict, or because an orderly end took too long.
+    /// [With frames](Self::with_frames), and so with a WebSocket, it is closed at every end.
     #[must_use]
     pub fn get_ref(&self) -> Option<&S> {
         self.stream.as_ref()
@@ -314,7 +314,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self
     }
 
-    /// Looks at the socket, if it is known.
+    /// Checks the socket, if it is known.
     pub(crate) fn check(&self) -> io::Result<Option<Liveness>> {
         let stream = self.stream.as_ref();
         stream.map_or(Ok(None), |stream| self.net.check(stream))
@@ -345,7 +345,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
-    /// Counts what there was to tell, messages aside. Wraps.
+    /// The number of events so far, messages aside. Wraps.
     pub(crate) fn news(&self) -> u32 {
         self.judge.news()
     }
@@ -356,7 +356,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     }
 }
 
-/// Nothing in it is pinned: what is polled is `Unpin` by itself.
+/// Nothing in it is pinned: everything that is polled is `Unpin`.
 impl<S, C: Protocol> Unpin for Heartbeat<S, C> {}
 
 /// Sending waits while 48 KiB of small messages or 192 KiB in all are queued (8

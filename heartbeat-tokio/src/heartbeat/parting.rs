@@ -1,9 +1,9 @@
-//! What is left to do with the stream of a connection that has ended in order.
+//! The last steps with the stream of a connection that has ended in order.
 //!
-//! This module decides in which order and for how long: what was queued last is written,
-//! our direction is ended, and the peer's end is waited for. A socket that is closed with
-//! something unread is reset, and then the peer may not see what it hasn't read. It touches
-//! no field but the stream and its own state.
+//! This module decides their order and time limits: the last bytes are written, our
+//! direction is ended, and the peer's end is awaited. Closing a socket with unread data
+//! resets it, and the peer may then lose what it hasn't read. It touches no field but the
+//! stream and its own state.
 
 use std::task::{Context, Poll, ready};
 
@@ -16,7 +16,7 @@ use crate::{
     transport::{Scope, Transport},
 };
 
-/// How far parting is.
+/// The progress of parting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Parting {
     Begun {
@@ -28,21 +28,21 @@ pub(super) enum Parting {
     },
     /// Nothing is left to do.
     Done,
-    /// Its time was over, or the peer reset it: the stream was closed.
+    /// Its time was over, or the peer reset the stream: it was closed.
     GivenUp,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// What was queued last is written.
+    /// The last bytes are written.
     Writing,
     /// Our direction is ended.
     Ending,
-    /// The peer's end is waited for.
+    /// The peer's end is awaited.
     Draining,
 }
 
-/// The most bytes that are read behind a peer's goodbye.
+/// The most bytes that are read after a peer's goodbye.
 const AFTER_GOODBYE: usize = 64 * 1024;
 
 impl Parting {
@@ -57,7 +57,7 @@ impl Parting {
         }
     }
 
-    /// These bytes were discarded. Says whether that was too much.
+    /// Counts discarded bytes. Returns whether they are too many.
     fn is_spent_by(&mut self, read: usize) -> bool {
         let Self::Begun { patience, .. } = self else {
             return false;
@@ -68,7 +68,7 @@ impl Parting {
 }
 
 impl<S, C: Transport<S>> Heartbeat<S, C> {
-    /// The connection has ended so. Decides what is left to do with its stream.
+    /// Decides the steps after this end of the connection.
     pub(super) fn begin_parting(&mut self, reason: CloseReason) -> Parting {
         if reason == CloseReason::Unconfirmed {
             self.drop_stream();
@@ -89,7 +89,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     fn parting_ends(&self, reason: CloseReason) -> Instant {
         let config = self.judge.config();
         let now = self.judge.now();
-        // A peer that confirms nothing may still have to read what its kernel holds.
+        // A peer that confirms nothing may still have to read from its kernel.
         let is_slow = match reason {
             CloseReason::Finished => true,
             CloseReason::Local => !C::HELLO,
@@ -106,7 +106,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
-    /// Parts from the peer, in bounded time. Ready when nothing is left to do.
+    /// Takes the steps, in bounded time. Ready when nothing is left to do.
     pub(super) fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while let Some(&mut Parting::Begun { stage, by, .. }) = self.ending.parting() {
             let done = match stage {
@@ -141,7 +141,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
-    /// Writes what is left, the answer to the peer's goodbye behind it. An error changes
+    /// Writes the remaining bytes and then the answer to the peer's goodbye. An error changes
     /// nothing.
     fn poll_write_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.stream {
@@ -161,7 +161,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
-    /// Waits for the end of the peer's direction, and discards what comes before.
+    /// Waits for the end of the peer's direction, and discards bytes before it.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..READS_AT_ONCE {
             let stream = self.stream.as_mut();
@@ -176,7 +176,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 Err(error) => {
                     self.receiving.note_read_out();
                     if !C::HELLO && safety_net::end_of(&error) != End::Eof {
-                        // A peer that resets may not have read what its kernel held.
+                        // A peer that resets may not have read everything from its kernel.
                         self.give_up_parting();
                     }
                     return Poll::Ready(());
@@ -195,7 +195,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         Poll::Pending
     }
 
-    /// Throws away what was read, so that its memory is bounded; `false` if it is broken.
+    /// Discards the bytes that were read, to bound the memory; `false` if they are invalid.
     fn throw_away(&mut self) -> bool {
         while self.transport.unread() > READ_AHEAD {
             match self.transport.next_frame() {
@@ -207,9 +207,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         true
     }
 
-    /// Closes the stream of a peer that we gave up. On TCP that is a reset, so
-    /// that nothing unsent stays in the kernel, and the peer learns of it even
-    /// where our goodbye can't be sent.
+    /// Closes the stream of a peer that we gave up. On TCP this is a reset: nothing unsent stays
+    /// in the kernel, and the peer learns of it even if our goodbye can't be sent.
     pub(super) fn drop_stream(&mut self) {
         if let Some(stream) = self.stream.take() {
             self.net.reset(&stream);

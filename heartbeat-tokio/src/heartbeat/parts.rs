@@ -1,7 +1,6 @@
-//! A connection that is taken apart.
+//! Taking a connection apart.
 //!
-//! This module decides what a caller that takes it over receives. It touches no field of
-//! another module.
+//! This module decides what `into_parts` returns. It touches no field of another module.
 
 use std::{collections::VecDeque, io, sync::Arc};
 
@@ -17,7 +16,7 @@ use crate::{
     transport::{Buffered, Frame, Transport},
 };
 
-/// What a [`Heartbeat`] consists of, as [`into_parts`](Heartbeat::into_parts) gives it.
+/// The parts of a [`Heartbeat`], from [`into_parts`](Heartbeat::into_parts).
 ///
 /// ```
 /// use futures::StreamExt;
@@ -35,7 +34,7 @@ use crate::{
 ///
 /// let Parts { stream, read, .. } = peer.into_parts();
 /// assert!(stream.is_some());
-/// assert_eq!(read, b"\0\0\0\x04\0two"[..]); // not taken out yet: length, tag, message
+/// assert_eq!(read, b"\0\0\0\x04\0two"[..]); // not decoded yet: length, tag, message
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
@@ -47,10 +46,10 @@ pub struct Parts<S, M, C = ()> {
     pub events: VecDeque<PeerEvent<M>>,
     /// Bytes that were read after those events.
     pub read: Bytes,
-    /// Bytes that were to be written.
+    /// Bytes that weren't written yet.
     pub write: Bytes,
-    /// Messages that were to be sent after those bytes. There are some only
-    /// [with frames](Heartbeat::with_frames).
+    /// Messages to send after those bytes. Empty except [with
+    /// frames](Heartbeat::with_frames).
     pub unsent: VecDeque<M>,
     /// The codec, [with a codec](Heartbeat::with_codec); `None` after it has panicked.
     pub codec: C,
@@ -60,11 +59,11 @@ impl<S, M, C> Parts<S, M, Option<C>>
 where
     C: Encoder<Frame<M>>,
 {
-    /// Puts stream, codec and both buffers together, as
-    /// [`from_framed`](Heartbeat::from_framed) takes them apart. The events come first: the
-    /// `Framed` goes on behind them.
+    /// Makes a `Framed` of stream, codec and both buffers: the reverse of
+    /// [`from_framed`](Heartbeat::from_framed). Handle the events first: the `Framed` continues
+    /// behind them.
     ///
-    /// There is no `Framed` without a stream, or after the codec has panicked.
+    /// `None` without a stream, and after the codec has panicked.
     pub fn into_framed(self) -> (VecDeque<PeerEvent<M>>, Option<Framed<S, C>>) {
         let framed = self.stream.zip(self.codec).map(|(stream, codec)| {
             let mut parts = FramedParts::new(stream, codec);
@@ -76,7 +75,7 @@ where
     }
 }
 
-/// What is left of a connection that is over.
+/// The remains of a connection that is over.
 #[derive(Debug)]
 pub(crate) struct Remains<M> {
     pub(crate) inbox: Inbox<M>,

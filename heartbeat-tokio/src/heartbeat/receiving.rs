@@ -1,9 +1,8 @@
-//! What comes from the peer.
+//! Receiving from the peer.
 //!
-//! This module decides what the monitor is told of it, and what a read is charged for. It
-//! touches no field of another module: the monitor is told through `judge`, and what
-//! becomes of a message is for `inbox` to say. How frames lie on the wire is the
-//! transport's to know, and what they mean the monitor's.
+//! This module decides which inputs the monitor gets, and how a read is charged to tokio's
+//! budget. It touches no field of another module: inputs go through `judge`, and waiting
+//! messages into `inbox`. The transport decodes frames, and the monitor interprets them.
 
 use std::{
     future::{Future, poll_fn},
@@ -24,8 +23,8 @@ use crate::{
 /// After a read of this size there is probably more.
 const LARGE: usize = 16 * 1024;
 
-/// What one unit of tokio's cooperative budget pays for, in bytes: as much as a plain
-/// `Framed` reads at once.
+/// The bytes for one unit of tokio's cooperative budget: as many as a plain `Framed` reads
+/// at once.
 const UNIT: usize = 8 * 1024;
 
 /// The state of the peer's direction.
@@ -34,23 +33,23 @@ pub(super) struct Receiving {
     decoder: Decoder,
     /// The stream has nothing more to read: it has ended, or failed.
     is_read_out: bool,
-    /// This task's budget was used up by what we read ourselves.
+    /// Our own reads have used up this task's budget.
     is_spent: bool,
-    /// Reads that gave something; wraps.
+    /// The number of reads that gave bytes; wraps.
     reads: u32,
 }
 
-/// How far what was read is taken apart.
+/// The progress of decoding the bytes that were read.
 #[derive(Clone, Copy, Debug, Default)]
 enum Decoder {
-    /// To its end.
+    /// Everything is decoded.
     #[default]
     Idle,
     /// Frames of the last read may be whole.
     Unseen {
-        /// It was large.
+        /// The last read was large.
         is_large: bool,
-        /// The monitor is told of its first sign of life: none was taken out yet.
+        /// No sign of life of it was taken out yet. The monitor gets only the first.
         is_news: bool,
     },
     /// No more frames are taken out: the stream is broken, or said goodbye.
@@ -58,14 +57,14 @@ enum Decoder {
 }
 
 impl Receiving {
-    // ---- what was read ---------------------------------------------------
+    // ---- decoding --------------------------------------------------------
 
-    /// How many reads have given something; wraps.
+    /// The number of reads that gave bytes; wraps.
     pub(super) const fn reads(&self) -> u32 {
         self.reads
     }
 
-    /// Whether everything that was read is taken apart, and more may come.
+    /// Whether everything that was read is decoded, and more may come.
     #[inline]
     pub(super) fn is_idle(&self) -> bool {
         matches!(self.decoder, Decoder::Idle)
@@ -91,7 +90,7 @@ impl Receiving {
         self.decoder = Decoder::Stopped;
     }
 
-    /// Something was read, or the end, of which a codec may have something to say.
+    /// Bytes were read, or the end, which a codec may turn into a frame.
     fn note_read(&mut self, read: usize, is_news: bool) {
         debug_assert!(
             !matches!(self.decoder, Decoder::Stopped),
@@ -103,8 +102,8 @@ impl Receiving {
         };
     }
 
-    /// A message was taken out, and nothing is left. Of a small read there is nothing more
-    /// to learn. A codec may have something to say of the end.
+    /// A message was taken out, and nothing is left. A small read is then completely decoded. A
+    /// codec may turn the end into a frame.
     #[inline]
     fn note_emptied(&mut self) {
         let Decoder::Unseen { is_large, .. } = self.decoder else {
@@ -115,7 +114,7 @@ impl Receiving {
         }
     }
 
-    /// Whether a sign of life is the first of its read. It is from now on no more.
+    /// Whether a sign of life is the first of its read. The next one isn't.
     #[inline]
     fn take_news(&mut self) -> bool {
         match &mut self.decoder {
@@ -137,8 +136,8 @@ impl Receiving {
         self.is_spent = false;
     }
 
-    /// Pays for a read. The stream has charged the first unit. So a turn takes in about as
-    /// much as over a plain `Framed`.
+    /// Pays for a read. The stream has charged the first unit. So a turn reads about as much as
+    /// over a plain `Framed`.
     #[inline(always)] // most reads are small
     pub(super) fn charge(&mut self, read: usize, cx: &mut Context<'_>) {
         for _ in 1..read.div_ceil(UNIT) {
@@ -190,13 +189,13 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.end(end);
     }
 
-    /// Reads once, also when tokio's cooperative budget is used up: that this
-    /// task has had its turn says nothing about the peer.
+    /// Reads once, even if tokio's cooperative budget is used up: the budget says nothing about
+    /// the peer.
     pub(super) fn read_regardless(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         pin!(unconstrained(poll_fn(|cx| self.poll_read(cx)))).poll(cx)
     }
 
-    // ---- taking apart ----------------------------------------------------
+    // ---- frames ----------------------------------------------------------
 
     /// Whether frames may be taken out.
     #[inline]
@@ -204,8 +203,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.receiving.has_unseen() && !self.inbox.is_paused()
     }
 
-    /// Takes frames out of what was read, up to a message or to something else that has
-    /// to be told or answered first. Pings that follow each other are answered once.
+    /// Takes out frames, up to a message or to a frame that has to be reported or answered
+    /// first. Consecutive pings are answered once.
     pub(super) fn take_message(&mut self) -> Option<C::Message> {
         while self.receiving.has_unseen() {
             match self.next_frame() {
@@ -226,14 +225,14 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         None
     }
 
-    /// A frame, if a whole one is next, as long as frames are of interest.
+    /// The next whole frame, unless frames don't matter any more.
     pub(super) fn next_frame(&mut self) -> Option<Frame<C::Message>> {
         while !matches!(self.receiving.decoder, Decoder::Stopped) {
             let frame = self.transport.next_frame();
             self.note_dialogue();
             match frame {
                 Ok(Some(Frame::Data(message))) => return Some(Frame::Data(message)),
-                // After the end only messages are.
+                // After the end only messages matter.
                 Ok(Some(_)) if self.has_ended() => {}
                 Ok(frame) => return frame,
                 Err(failure) => self.fail(failure),
@@ -242,7 +241,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         None
     }
 
-    /// What arrived ends the connection.
+    /// The received bytes end the connection.
     #[cold]
     fn fail(&mut self, failure: Failure) {
         self.receiving.stop_decoding();
@@ -251,13 +250,13 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 self.ending.refuse(&error, words);
                 self.end(End::Protocol(error));
             }
-            // A codec may have something to say of an end that is known.
+            // A codec may explain an end that is known already.
             Failure::Io(_) if self.has_ended() => {}
             Failure::Io(error) => self.fail_reading(error),
         }
     }
 
-    /// A message was taken out. If it proves something, that is told before it.
+    /// A message was taken out. The monitor gets its evidence first.
     #[inline(always)] // so that the message is moved once
     pub(super) fn note_message(&mut self, message: C::Message) -> Option<C::Message> {
         if self.note_sign() {
@@ -280,8 +279,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         Some(message)
     }
 
-    /// A sign of life was taken out that asks nothing, such as a part of a message. One
-    /// for each read is enough to know of; says whether this is that one.
+    /// A sign of life was taken out that needs no answer, such as a part of a message. One for
+    /// each read is enough; returns whether this is the one.
     #[inline]
     fn note_sign(&mut self) -> bool {
         self.arrivals.note_message();
@@ -309,7 +308,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             Frame::Alive => Control::Alive,
             Frame::Fin => Control::Fin,
             Frame::Goodbye { code, detail } => {
-                // What confirms our own goodbye isn't the peer's.
+                // The confirmation of our own goodbye isn't the peer's goodbye.
                 let is_ours = self.judge.monitor().leaves_until().is_some();
                 if code != GoodbyeCode::RECEIVED || !is_ours {
                     self.ending.note_goodbye(detail);
@@ -349,8 +348,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
-    /// The peer's direction has ended, which isn't the end. Nothing comes any more,
-    /// so nothing is judged.
+    /// The peer's direction has ended, but not the connection. Nothing more comes, so nothing is
+    /// judged.
     fn note_half_close(&mut self) {
         if C::HALF_CLOSE && !self.has_ended() {
             self.judge.tell(Monitor::handle_half_close);
@@ -360,7 +359,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     // ---- arrivals --------------------------------------------------------
 
-    /// From here on arrivals are to be known exactly.
+    /// From here on the times of arrivals must be exact.
     pub(super) fn settle_arrivals(&mut self) {
         if self.arrivals.are_relaxed() {
             if let Some(at) = self.arrivals.settle(self.judge.config(), self.judge.now()) {
@@ -373,7 +372,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
-    /// The bytes of an incomplete message that are here count as seen from now on.
+    /// The bytes of an incomplete message that are here count as evidence once.
     pub(super) fn count_incomplete(&mut self) {
         self.arrivals.count(self.transport.incomplete());
     }

@@ -1,8 +1,8 @@
-//! What goes to the peer.
+//! Sending to the peer.
 //!
-//! This module decides when the transport writes and how much of it, and tells the
-//! monitor what has left. It touches no field of another module. The transport decides
-//! the order of frames. Waiting for events never waits for a write.
+//! This module decides when the transport writes and how much, and tells the monitor what
+//! has left. It touches no field of another module. The transport decides the order of
+//! frames. Waiting for events never waits for a write.
 
 use std::task::{Context, Poll};
 
@@ -20,31 +20,31 @@ use crate::{
 pub(super) struct Sending {
     flush: Flush,
     owed: Owed,
-    /// When the stream last took something, if it doesn't take what is queued.
+    /// When the stream last took bytes, if it doesn't take the queued ones.
     blocked_since: Option<Instant>,
     /// A message of ours was accepted.
     has_sent: bool,
-    /// We have said that no more messages follow, or are about to.
+    /// No more messages are accepted: a Fin or a goodbye has left or will.
     is_finished: bool,
 }
 
-/// Whether messages are to be written.
+/// Whether queued messages should be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flush {
     /// Not until a flush is requested: several messages leave together.
     Unwanted,
     Wanted,
-    /// The stream took what it could in this poll.
+    /// The stream took as much as it could in this poll.
     Tried,
 }
 
-/// What the monitor has to be told when everything is written.
+/// The input that the monitor gets when everything is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owed {
     Nothing,
-    /// That writing goes on: it was told that a write is blocked.
+    /// Progress: it was told that a write is blocked.
     Unblocked,
-    /// That its frames have left: the transport has them.
+    /// Its frames have left: the transport has them.
     Flushed,
 }
 
@@ -65,7 +65,7 @@ impl Sending {
         self.flush == Flush::Unwanted && self.owed != Owed::Flushed
     }
 
-    /// Whether something waits for which the stream wasn't asked in this poll.
+    /// Whether bytes wait that weren't offered to the stream in this poll.
     pub(super) fn is_due(&self) -> bool {
         self.flush != Flush::Tried && !self.is_idle()
     }
@@ -76,7 +76,7 @@ impl Sending {
         self.flush = Flush::Wanted;
     }
 
-    /// If everything is to be written, says whether the stream took what it could.
+    /// If everything is to be written, sets whether the stream took as much as it could.
     fn set_tried(&mut self, is_tried: bool) {
         self.flush = match (self.flush, is_tried) {
             (Flush::Unwanted, _) => Flush::Unwanted,
@@ -107,7 +107,7 @@ impl Sending {
         self.blocked_since
     }
 
-    /// The stream takes everything, or nothing more is written.
+    /// The stream took everything, or nothing more is written.
     pub(super) const fn note_unblocked(&mut self) {
         self.blocked_since = None;
     }
@@ -143,7 +143,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         queued
     }
 
-    /// Writes what the transport holds at the next poll.
+    /// Requests that everything in the transport is written at the next poll.
     pub(crate) const fn flush_soon(&mut self) {
         self.sending.want_flush();
     }
@@ -171,7 +171,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         Ok(is_new)
     }
 
-    /// Whether everything was written, and that nothing follows.
+    /// Whether everything was written, the Fin included.
     pub(crate) fn is_finished(&self) -> bool {
         self.is_flushed()
             && !self.judge.monitor().has_transmit()
@@ -180,7 +180,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     // ---- control frames --------------------------------------------------
 
-    /// Whether there is something to tell, or a frame to send that can be queued now.
+    /// Whether the monitor has an event, or a frame that can be queued now.
     pub(super) fn has_outputs(&self) -> bool {
         self.judge.is_due() && (self.judge.monitor().has_event() || self.has_control())
     }
@@ -242,7 +242,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     // ---- writing ---------------------------------------------------------
 
-    /// Writes what is queued, as far as the stream takes it.
+    /// Writes queued bytes, as far as the stream takes them.
     #[inline]
     pub(crate) fn write_now(&mut self, cx: &mut Context<'_>) {
         self.sending.want_flush();
@@ -302,7 +302,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// Not everything was written.
     fn note_pending(&mut self, taken: usize, cx: &mut Context<'_>) {
-        // If not, the stream may well take more: this task has had its turn.
+        // If not, the stream may take more: this task has had its turn.
         let is_blocked = coop::has_budget_remaining() && !self.transport.is_resting();
         if taken > 0 || is_blocked && self.sending.blocked_since.is_none() {
             self.sending.blocked_since = is_blocked.then(|| self.judge.now());
@@ -337,14 +337,13 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     // ---- waiting ---------------------------------------------------------
 
-    /// Says behind everything that was queued that no more messages follow, and waits
-    /// until that has left.
+    /// Queues the Fin behind everything, and waits until it has left.
     pub(super) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         self.finish_sending()?;
         self.poll_write_until(cx, Self::is_finished)
     }
 
-    /// Writes until `enough`, and serves the connection while that takes time.
+    /// Writes until `enough`, and serves the connection meanwhile.
     #[inline]
     pub(super) fn poll_write_until(
         &mut self,

@@ -1,4 +1,4 @@
-//! What is known about a connection.
+//! A snapshot of a connection.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use heartbeat_core::Config;
 
 use crate::net::NetStatus;
 
-/// What is known about a connection.
+/// A snapshot of a connection.
 ///
 /// ```
 /// use heartbeat_tokio::{State, Status};
@@ -29,22 +29,22 @@ use crate::net::NetStatus;
 pub struct Status {
     /// The monitor's view of the peer.
     pub peer: heartbeat_core::Status,
-    /// Since the last evidence of life. On a busy connection, where not every
-    /// read is timed, up to [`Config::arrival_slack`] more than it was.
+    /// The time since the last evidence of life. On a busy connection not every read is timed,
+    /// so this may be too long by up to [`Config::arrival_slack`].
     pub silent_for: Duration,
-    /// Since the stream last took something of what is queued. Zero if nothing waits,
-    /// and while the stream takes everything. A peer that reads too slowly shows here
-    /// before it is in the way, and in [`queued`](crate::Sender::queued).
+    /// The time since the stream last took a queued byte. Zero if nothing waits, and while the
+    /// stream takes everything. It shows a peer that reads too slowly, and so does
+    /// [`queued`](crate::Sender::queued).
     pub blocked_for: Duration,
     /// The second line of defence, in the kernel.
     pub safety_net: NetStatus,
-    /// Round trips that were measured; wraps.
+    /// The number of measured round trips; wraps.
     pub(crate) beats: u32,
 }
 
 impl Status {
-    /// That of a connection with this configuration that has just been made, of which the
-    /// socket isn't known. For tests; every field can be set.
+    /// The status of a new connection with this configuration and without a known socket. For
+    /// tests; every field can be set.
     #[must_use]
     pub const fn new(config: &Config) -> Self {
         Self {

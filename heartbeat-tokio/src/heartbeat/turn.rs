@@ -1,10 +1,9 @@
 //! The turns of a connection.
 //!
-//! This module decides the order in which a connection is served: what the monitor has to
-//! send and to tell, frames that were read, the verdict, the terminal event, reading,
-//! writing, and the timer when there is nothing else. The clock is compared with the
-//! deadline before the timer is polled, and the peer is judged when what had arrived was
-//! read. It has no state of its own, and asks the parts in turn.
+//! This module decides the order in which a connection is served: the monitor's frames and
+//! events, frames that were read, the verdict, the terminal event, reading, writing, and the
+//! timer last. The clock is compared with the deadline before the timer is polled, and the
+//! peer is judged after everything that had arrived was read. The module has no state.
 
 use std::{
     future::Future,
@@ -19,17 +18,17 @@ use tokio::task::yield_now;
 use super::{Heartbeat, READS_AT_ONCE};
 use crate::{Detail, PeerEvent, transport::Transport};
 
-/// What one turn has come to.
+/// The result of one turn.
 enum Turn<M> {
-    /// This is to be told.
+    /// An event to hand out.
     Give(PeerEvent<M>),
-    /// Something was read, and nothing of it was taken out yet.
+    /// Bytes were read, and no frame was taken out yet.
     Read,
-    /// Something has changed, and another turn follows.
+    /// The state has changed, and another turn follows.
     Again,
-    /// Nothing is to be done until the stream or the timer wakes the task.
+    /// There is nothing to do until the stream or the timer wakes the task.
     Wait,
-    /// Everything was told.
+    /// Every event was handed out.
     Done,
 }
 
@@ -44,8 +43,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.note_message(message)
     }
 
-    /// The next event, wherever it is. A large function is called for it, so that the
-    /// compiler can put what precedes it where it is used.
+    /// The next event from any source. The rare cases are in a large function that isn't
+    /// inlined, so that the compiler can inline the frequent one.
     #[inline(never)]
     fn poll_any(&mut self, cx: &mut Context<'_>) -> Poll<Option<PeerEvent<C::Message>>> {
         if self.is_overdue() {
@@ -79,7 +78,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         if event.is_pending() {
             self.receiving.end_turn();
             if is_refused {
-                // Other futures of this task used its budget up, so nothing could be read
+                // Other futures of this task used up its budget, so nothing could be read
                 // or written. The runtime's deferred wake-up bypasses this waker, so a
                 // task that polls many connections would poll all others in vain.
                 cx.waker().wake_by_ref();
@@ -91,7 +90,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     #[inline]
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<Option<PeerEvent<C::Message>>> {
         for _ in 0..READS_AT_ONCE {
-            // Most often there is nothing to do until bytes arrive, and then a message.
+            // Usually there is nothing to do until bytes arrive, and they are a message.
             if self.is_at_rest() {
                 if self.poll_read(cx).is_ready() {
                     if let Some(message) = self.next_message() {
@@ -116,7 +115,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         Poll::Pending
     }
 
-    /// Whether only bytes can bring something to do.
+    /// Whether there is nothing to do until bytes arrive.
     #[inline(always)]
     fn is_at_rest(&self) -> bool {
         self.judge.is_quiet()
@@ -126,8 +125,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             && !self.inbox.is_paused()
     }
 
-    /// A message is about to be given, and the application may take its time. What is owed
-    /// for what came before it is written first.
+    /// A message is about to be handed out, and the application may be busy with it for long.
+    /// Answers to earlier frames are written first.
     #[inline]
     fn write_before_giving(&mut self, cx: &mut Context<'_>) {
         if self.has_outputs() {
@@ -135,7 +134,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
-    /// Everything there may be to do.
+    /// One turn, with all cases.
     #[inline(never)]
     fn turn(&mut self, cx: &mut Context<'_>) -> Turn<C::Message> {
         if self.has_finished() {
@@ -183,7 +182,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
-    /// The connection has ended: that is told when nothing is left to do with its stream.
+    /// The connection has ended. The terminal event follows when parting is done.
     fn turn_to_the_end(&mut self, cx: &mut Context<'_>) -> Turn<C::Message> {
         if self.poll_part(cx).is_pending() {
             return Turn::Wait;
@@ -197,8 +196,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
-    /// The next of the monitor's events; a terminal one is put aside, for messages that
-    /// arrived before it.
+    /// The monitor's next event. A terminal one is kept until the messages that arrived before
+    /// it are handed out.
     pub(super) fn next_event(&mut self) -> Option<PeerEvent<C::Message>> {
         while let Some(event) = self.judge.next_event(&self.net, self.stream.as_ref()) {
             match (event, &self.stream) {
@@ -230,15 +229,14 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         None
     }
 
-    /// There was always more to read. What waits to be written may leave all the
-    /// same.
+    /// There was always more to read. Queued bytes leave all the same.
     #[cold]
     pub(super) fn yield_to_others(&mut self, cx: &mut Context<'_>) {
         if self.sending.is_due() {
             self.write(cx);
         }
         if !self.has_ended() {
-            // If that is over already, this task is polled again anyway.
+            // If that has passed, this task is polled again anyway.
             self.arm(cx);
         }
         // Wakes this task when all others had a turn.
@@ -257,16 +255,16 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.wakers.hand_over(has_events, cx);
     }
 
-    /// Messages wait that were read, and the timer has fired: what our application left
-    /// alone for so long is seen to before the next of them is handed out.
+    /// Messages wait that were read, and the timer has fired: due work is done before the next
+    /// message is handed out.
     #[inline]
-    fn is_overdue(&self) -> bool {
+    pub(crate) fn is_overdue(&self) -> bool {
         self.judge.has_fired()
             && !self.has_ended()
             && (self.has_events() || self.receiving.has_unseen())
     }
 
-    /// Whether the monitor wants something, or the end has come.
+    /// Whether the monitor has work for us, or the connection has ended.
     pub(crate) fn is_disturbed(&self) -> bool {
         self.has_outputs() || !self.ending.is_open()
     }

@@ -1,16 +1,15 @@
 //! The tasks that wait for a connection.
 //!
-//! This module decides which of them is woken. What for is decided where something
-//! happens.
+//! This module decides which of them is woken. Its callers decide when.
 
 use std::task::{Context, Waker};
 
-/// The task that waits for events, and the one that waits to write: they may be two.
+/// The task that waits for events, and the one that waits to write, which may be another.
 #[derive(Debug, Default)]
 pub(super) struct Wakers {
     reader: Option<Waker>,
     writer: Option<Waker>,
-    /// A driver serves the connection, and calls them itself.
+    /// A driver serves the connection, and wakes the tasks itself.
     is_driven: bool,
 }
 
@@ -38,18 +37,18 @@ impl Wakers {
         self.writer = writer.cloned();
     }
 
-    /// There is something to see to.
+    /// There is work for the reader's task.
     pub(super) fn wake_reader(&mut self) {
         self.reader.take().into_iter().for_each(Waker::wake);
     }
 
-    /// What a writer waits for may be so.
+    /// The condition of a waiting writer may hold.
     pub(super) fn wake_writer(&mut self) {
         self.writer.take().into_iter().for_each(Waker::wake);
     }
 
-    /// A writer has served the connection. If the reader is another task, it has to ask
-    /// for its wake-ups again.
+    /// A writer has served the connection. If the reader is another task, it has to register
+    /// again.
     pub(super) fn hand_over(&mut self, has_events: bool, cx: &Context<'_>) {
         let reader = self.reader.take();
         let reader = reader.filter(|waker| has_events || !waker.will_wake(cx.waker()));

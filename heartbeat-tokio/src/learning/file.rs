@@ -1,7 +1,6 @@
 //! Learned intervals in a file.
 //!
-//! This module decides the format, and when a file is refused. The format is JSON, so that
-//! people can read it:
+//! This module decides the format, and when a file is refused. The format is JSON:
 //!
 //! ```text
 //! {"version":1,"networks":[{"key":"wifi: home","search":{...}}, ...]}
@@ -19,14 +18,13 @@ use serde_json::{Value, json};
 
 const VERSION: u64 = 1;
 
-/// The most networks that are remembered. The one that was remembered longest ago is
-/// dropped.
+/// The most networks that are remembered. The oldest entry is dropped.
 const MAX_NETWORKS: usize = 256;
 
 /// No valid file is longer: a byte of a key takes up to six.
 const MAX_BYTES: u64 = 8 << 20;
 
-/// Tells apart those that this process writes at the same time.
+/// Distinguishes temporary files that this process writes at the same time.
 static WRITTEN: AtomicU32 = AtomicU32::new(0);
 
 /// Longer keys, in bytes, aren't remembered.
@@ -65,11 +63,11 @@ const MAX_KEY: usize = 4 << 10;
 #[derive(Clone, Debug)]
 pub struct IntervalFile {
     path: PathBuf,
-    /// The one that was remembered last is first.
+    /// The latest entry is first.
     networks: Vec<(String, IntervalSearch)>,
 }
 
-/// Why a file of learned intervals can't be used.
+/// The error of a file of learned intervals.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive] // there may be more reasons
 pub enum IntervalFileError {

@@ -1,4 +1,4 @@
-//! How long a stream carried nothing.
+//! Measures the idle times of a stream.
 //!
 //! This module decides when bytes have passed: when the inner stream accepts or returns
 //! them. [`heartbeat_core::IdleGauge`] decides what idle times mean.

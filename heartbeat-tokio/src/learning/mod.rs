@@ -228,7 +228,7 @@ impl Learner {
 }
 
 impl State {
-    /// What its connections come to is of no use in another one.
+    /// Outcomes of one network mean nothing in another.
     fn leave_network(&mut self) {
         self.changes += 1;
         self.in_use = None;

@@ -1,32 +1,32 @@
 //! Progress of our data in the peer's kernel, and of bytes below a wrapper.
 //!
-//! This module decides when the kernel's counters are a sign of life: when data of ours
-//! was acknowledged that is ahead of our oldest unanswered ping, and when bytes arrived of
-//! which a wrapper such as TLS has let none through. Other modules decide what follows.
+//! This module decides when the kernel's counters are a sign of life: when data of ours ahead
+//! of our oldest unanswered ping was acknowledged, and when bytes arrived that a wrapper such
+//! as TLS hasn't passed on. Other modules decide the consequences.
 
 use crate::safety_net::TcpInfo;
 
-/// The counters when they were last looked at, and where our ping is.
+/// The last values of the counters, and the position of our ping.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Progress {
     question: Question,
-    /// Where the latest ping ends, if the kernel has it.
+    /// The end of the latest ping in the stream, if the kernel has it.
     latest: Option<u64>,
-    /// Pings that were answered.
+    /// The number of answered pings.
     answers: u32,
     acknowledged: u64,
-    /// As of the last look; nothing if the stream is the socket itself.
+    /// As of the last call; none if the stream is the socket itself.
     below: Option<Below>,
 }
 
 /// Our oldest unanswered ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Question {
-    /// There is none.
+    /// No ping is unanswered.
     None,
     /// It waits in our own buffers.
     Queued,
-    /// Our kernel has it, and it ends here in what was ever sent.
+    /// Our kernel has it. It ends at this position of the stream.
     Sent(u64),
     /// The peer's kernel has it.
     Taken,
@@ -36,16 +36,16 @@ enum Question {
 #[derive(Clone, Copy, Debug)]
 struct Below {
     received: u64,
-    /// Reads above that gave something.
+    /// The number of reads above that gave bytes.
     reads: u32,
-    /// Bytes that were a sign of life since such a read.
+    /// The bytes that were a sign of life since such a read.
     counted: u64,
 }
 
-/// What a look at the kernel shows.
+/// The progress since the last call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
-    /// Nothing that counts.
+    /// No progress that counts.
     Nothing,
     /// It took data ahead of the ping.
     Data,
@@ -91,12 +91,13 @@ impl Progress {
         }
         self.latest = info.and_then(TcpInfo::written);
         if self.question == Question::Queued {
-            // If the kernel doesn't say where it is, nothing counts.
+            // Without the kernel's position nothing counts.
             self.question = self.latest.map_or(Question::Taken, Question::Sent);
         }
     }
 
-    /// Looks what was taken since the last look. `answers` is the number of answered pings.
+    /// Compares the counters with those of the last call. `answers` is the number of answered
+    /// pings.
     pub(super) fn look(&mut self, info: &TcpInfo, answers: u32) -> Taken {
         if self.answers != answers {
             self.answers = answers;
@@ -114,8 +115,8 @@ impl Progress {
         }
     }
 
-    /// The bytes that arrived since the last look and didn't come out above, where
-    /// `reads` reads have given something. No more than `most` count in a row.
+    /// The bytes that arrived since the last call without a read above, where `reads` reads have
+    /// given bytes. No more than `most` count in a row.
     pub(super) fn below(&mut self, info: &TcpInfo, reads: u32, most: u64) -> u64 {
         let received = info.bytes_received.unwrap_or(0);
         let before = self.below.filter(|below| below.reads == reads);
@@ -132,7 +133,7 @@ impl Progress {
         }
     }
 
-    /// Whether bytes arrive, or our data is taken, as of the last look.
+    /// Whether bytes arrived, or our data was acknowledged, as of the last call.
     pub(super) fn goes_on(&self, info: &TcpInfo) -> bool {
         let arrives = self
             .below

@@ -1,11 +1,9 @@
-//! What happens on all connections, in numbers, for the application's
-//! monitoring.
+//! Metrics of all connections.
 //!
-//! This module decides what is counted under which name, as
-//! `docs/observability.md` lists it. Names keep to the conventions of
-//! Prometheus: base units, and `_total` for what only grows. Labels are few and
-//! their values are those of [`words`]: nothing that a peer chooses is among
-//! them, its address least of all.
+//! This module decides what is counted under which name, as `docs/observability.md` lists
+//! it. Names follow the conventions of Prometheus: base units, and `_total` for counters.
+//! Labels are few, and their values are those of [`words`]: a peer chooses none of them, and
+//! its address isn't among them.
 
 use std::{fmt, io, time::Duration};
 
@@ -18,12 +16,12 @@ use metrics::{
 use super::{on::Told, words};
 use crate::safety_net::Applied;
 
-/// Tells the recorder what there will be to measure: units, help texts, and
-/// every counter and gauge at zero, so that a monitoring system sees the first
-/// step too. Call it once, after the recorder was installed.
+/// Registers all metrics with the recorder: units, help texts, and every counter and gauge
+/// at zero, so that a monitoring system sees the first step too. Call it once, after the
+/// recorder was installed.
 ///
-/// What isn't described is measured all the same. [`docs/observability.md`] has the
-/// list, with what to be alarmed at.
+/// Metrics are recorded without this call too. [`docs/observability.md`] lists them, with
+/// alerts.
 ///
 #[doc = concat!("[`docs/observability.md`]: ", env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/observability.md")]
 ///
@@ -273,7 +271,7 @@ impl Told for Count {
 }
 
 impl Count {
-    /// It counts no more, or elsewhere.
+    /// The connection leaves its gauge.
     fn leave(&mut self) {
         std::mem::replace(&mut self.0, Gauge::noop()).decrement(1);
     }

@@ -1,4 +1,4 @@
-//! A connection's events, for the application's log.
+//! The log of a connection's events.
 //!
 //! This module decides the level and the fields of each, as
 //! `docs/observability.md` lists them. Faults of our own machine are warnings. Faults of
@@ -17,17 +17,17 @@ use tracing::{
 use super::{on::Told, words};
 use crate::safety_net::Applied;
 
-/// What filters go by.
+/// The target, for filters.
 const TARGET: &str = "heartbeat_tokio";
 
-/// The connection's span. It is never entered: this code is polled, and other
-/// connections' is between two polls. Events name it as their parent.
+/// The connection's span. It is never entered, because polls of connections interleave.
+/// Events name it as their parent.
 #[derive(Debug)]
 pub(super) struct Log(Span);
 
 impl Told for Log {
-    /// The span that the application is in becomes its parent. It is as severe
-    /// as the worst that happens in it, so that no filter leaves that without.
+    /// The application's current span becomes its parent. Its level is that of the most severe
+    /// event in it, so that no filter drops the span of an event.
     fn opened() -> Self {
         Self(warn_span!(target: TARGET, "heartbeat", peer = Empty))
     }

@@ -57,17 +57,17 @@ mod on {
         /// Beats were missed.
         fn missed(&self, _count: u32) {}
         fn connected(&self, _: &Hello) {}
-        /// The first time that a beat is late, and each further one.
+        /// A beat is late, for the first time or again.
         fn suspect(&self, _first: bool, _missed: u32, _silent_for: Duration) {}
         fn recovered(&self, _silent_for: Duration) {}
         fn local_stall(&self, _late: Duration) {}
         fn closed(&mut self, _: CloseReason) {}
         fn dead(&mut self, _: &Death, _: Option<&io::Error>) {}
-        /// It is gone, and neither closed nor dead.
+        /// The connection was dropped, neither closed nor dead.
         fn dropped(&mut self) {}
     }
 
-    /// In the place of a feature that is off.
+    /// Replaces a feature that is off.
     #[cfg(not(all(feature = "metrics", feature = "tracing")))]
     #[derive(Debug)]
     pub(super) struct Nobody;
@@ -79,8 +79,7 @@ mod on {
         }
     }
 
-    /// One connection, as it is watched. As long as it exists and hasn't ended,
-    /// it counts.
+    /// The observers of one connection. It counts as long as it exists and hasn't ended.
     #[derive(Debug)]
     pub(crate) struct Observe {
         count: Count,
@@ -90,7 +89,7 @@ mod on {
         pongs: u32,
         suspect: bool,
         ended: bool,
-        /// What of the safety net was told last.
+        /// The last report of the safety net.
         net: Option<NetStatus>,
     }
 
@@ -108,7 +107,7 @@ mod on {
             }
         }
 
-        /// Before the monitor's events are drained: tells what they don't.
+        /// Reports state changes that aren't events, before the monitor's events are drained.
         pub(crate) fn look<S>(&mut self, monitor: &Monitor, net: &Net<S>, stream: &S) {
             if self.ended {
                 return;
@@ -126,7 +125,7 @@ mod on {
                 self.log.missed(missed);
             }
             self.missed = status.missed;
-            // That it has ended is told by an event.
+            // The end is an event.
             if self.state != status.state && !monitor.has_ended() {
                 self.count.moved(self.state, status.state);
                 self.log.moved(self.state, status.state);
@@ -134,8 +133,7 @@ mod on {
             }
         }
 
-        /// At the first look, and whenever the safety net was spread again and
-        /// that went otherwise than before.
+        /// Reports the safety net at first, and whenever its outcome changes.
         fn look_at_net<S>(&mut self, net: &Net<S>, stream: &S) {
             let status = net.status();
             if self.net == Some(status) {
@@ -182,13 +180,13 @@ mod on {
                     self.count.local_stall(late);
                     self.log.local_stall(late);
                 }
-                // Beats come by `look`, wanted as events or not; the ends by
-                // `end`, with all that is known of them.
+                // Beats come from `look`, whether events are on or off; the ends from
+                // `end`, with all their data.
                 _ => {}
             }
         }
 
-        /// The terminal event, and the operating system's words for it.
+        /// The terminal event, and the operating system's error.
         pub(crate) fn end(&mut self, event: &Event, error: Option<&io::Error>) {
             self.ended = true;
             match *event {

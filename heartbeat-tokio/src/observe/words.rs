@@ -1,7 +1,7 @@
-//! The words that causes, reasons and states have in logs and metrics.
+//! The names of causes, reasons and states in logs and metrics.
 //!
-//! This module decides nothing but their spelling, which is the same in both,
-//! so that one leads to the other.
+//! This module decides their spelling. It is the same in both, so that a metric leads to its
+//! log entries.
 
 use heartbeat_core::{Cause, CloseReason, Diagnosis};
 

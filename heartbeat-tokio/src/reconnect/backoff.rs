@@ -1,8 +1,8 @@
-//! How long to wait between two attempts.
+//! The waits between attempts.
 //!
-//! This module decides the width of each wait, and draws it, so that a server which
-//! comes back isn't overrun by all its clients at once. Its parent decides what counts as
-//! a failure.
+//! This module decides the range of each wait and draws it at random, so that a restarted
+//! server isn't flooded by all its clients at once. Its parent decides what counts as a
+//! failure.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -13,22 +13,22 @@ use std::{
 use jiff::fmt::serde::unsigned_duration::friendly::compact::required as human;
 use tokio::time::Instant;
 
-/// No wait is longer, whatever was asked for: what every clock can add.
+/// The longest wait, whatever is configured: every clock can add it.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// How long to wait between two attempts.
+/// The waits between attempts.
 ///
-/// | before an attempt, and after | the wait is drawn evenly from |
+/// | before this attempt came | the wait is drawn evenly from |
 /// |---|---|
 /// | nothing: it is the first | no wait |
 /// | a connection that lasted, or whose peer restarts | zero to `loss_spread` |
 /// | n failures in a row | `min_delay` to `min_delay · 2ⁿ` |
 /// | n failures, the last of which is a connection that didn't last | `min_delay` to the longer of `min_delay · 2ⁿ` and `loss_spread` |
 ///
-/// No wait is longer than `max_delay`. Nothing spreads many clients better than
-/// chance over the whole width (Brooker, "Exponential Backoff And Jitter",
-/// 2015). All clients of a server lose it at the same moment, so the first wait
-/// after a loss has a width of its own: 10,000 clients come back over 5 s.
+/// No wait is longer than `max_delay`. Jitter over the whole range spreads many clients best
+/// (Brooker, "Exponential Backoff And Jitter", 2015). All clients of a server lose it at the
+/// same moment, so the first wait after a loss has a range of its own: 10,000 clients
+/// reconnect over 5 s.
 ///
 /// # In a configuration file
 ///
@@ -66,8 +66,8 @@ pub struct Backoff {
 }
 
 impl Default for Backoff {
-    /// From 100 ms to 30 s after failures, up to 5 s after a loss; a connection
-    /// that lasted 30 s ends the failures.
+    /// From 100 ms to 30 s after failures, up to 5 s after a loss. A connection that lasted 30 s
+    /// resets the count of failures.
     fn default() -> Self {
         Self {
             min_delay: Duration::from_millis(100),
@@ -88,25 +88,24 @@ impl Backoff {
         self
     }
 
-    /// The longest that any wait may be. Default 30 s, and never more than 365
-    /// days. Where it is shorter than another delay, it counts in its place.
+    /// The longest wait. Default 30 s, and never more than 365 days. It limits the other delays
+    /// too.
     #[must_use]
     pub const fn max_delay(mut self, delay: Duration) -> Self {
         self.max_delay = delay;
         self
     }
 
-    /// The width of the first wait after a connection. Default 5 s. Longer
-    /// spares a server with more clients; zero connects again at once.
+    /// The range of the first wait after a connection. Default 5 s. A server with more clients
+    /// needs a longer one; zero reconnects at once.
     #[must_use]
     pub const fn loss_spread(mut self, width: Duration) -> Self {
         self.loss_spread = width;
         self
     }
 
-    /// How long a connection must have been in use to end the failures in a row.
-    /// Default 30 s. A shorter one is a failure itself, so that a server which
-    /// accepts and closes at once isn't run over.
+    /// How long a connection must last to reset the count of failures. Default 30 s. A shorter
+    /// one is a failure itself, so that a server that accepts and closes at once isn't flooded.
     #[must_use]
     pub const fn reset_after(mut self, time: Duration) -> Self {
         self.reset_after = time;
@@ -118,8 +117,7 @@ impl Backoff {
         self.draw(self.min_delay, self.widened(failures))
     }
 
-    /// The same after a connection that was lost, which may be the last of the
-    /// failures.
+    /// The same after a lost connection, which may itself be the last failure.
     pub(super) fn after_loss(&self, failures: u32) -> Instant {
         match failures {
             0 => self.draw(Duration::ZERO, self.loss_spread),

@@ -1,8 +1,8 @@
-//! Another connection, when one has died.
+//! Reconnecting.
 //!
-//! This module decides when an attempt begins, what counts as a failure, and that a
-//! dropped future loses nothing. `backoff.rs` decides the length of a wait. The
-//! application decides how to connect, and what to do with a connection.
+//! This module decides when an attempt begins, what counts as a failure, and that a dropped
+//! future loses nothing. `backoff.rs` decides the length of a wait. The application decides
+//! how to connect, and what to do with a connection.
 
 use std::{
     fmt,
@@ -19,13 +19,12 @@ mod backoff;
 
 pub use backoff::Backoff;
 
-/// Makes one connection after the other.
+/// Reconnects whenever a connection has ended, with backoff.
 ///
-/// `connect` is called for each attempt, and gives the connection as the
-/// application wants it: a [`Heartbeat`](crate::Heartbeat), or one that is
-/// [spawned](crate::Heartbeat::spawn). It is any closure that gives a future, such
-/// as an `async` closure; one whose futures borrow from the closure itself is for
-/// [`owning`](Self::owning).
+/// `connect` is called for each attempt, and returns the connection in any form: a
+/// [`Heartbeat`](crate::Heartbeat), or one that is [spawned](crate::Heartbeat::spawn). It is
+/// any closure that returns a future, such as an `async` closure. If its futures borrow from
+/// the closure itself, use [`owning`](Self::owning).
 ///
 /// ```
 /// use futures::StreamExt;
@@ -54,10 +53,9 @@ pub use backoff::Backoff;
 ///
 /// # Cancel safety
 ///
-/// The futures of all its methods can be dropped at any point, and nothing is
-/// lost: the wait goes on meanwhile, and an attempt under way stays as it is until
-/// the next call goes on with it. So a branch of `select!` in a loop connects,
-/// however often other branches win:
+/// The futures of all its methods can be dropped at any point without a loss: a wait goes on
+/// meanwhile, and the next call continues an attempt under way. So a branch of `select!` in a
+/// loop connects, however often other branches win:
 ///
 /// ```
 /// # use heartbeat_tokio::{Backoff, Reconnect, Attempt};
@@ -78,7 +76,7 @@ pub use backoff::Backoff;
 ///
 /// # Its type
 ///
-/// A function or a struct names what is connected to by the trait [`Attempt`]:
+/// In the signature of a function or a struct, use the trait [`Attempt`]:
 /// `Reconnect<impl Attempt<Connection = Heartbeat<TcpStream>>>`.
 pub struct Reconnect<A: Attempt = Pending<((), Result<(), ()>)>> {
     backoff: Backoff,
@@ -88,7 +86,7 @@ pub struct Reconnect<A: Attempt = Pending<((), Result<(), ()>)>> {
     phase: Phase,
     /// Attempts that failed, and connections that didn't last, in a row.
     failures: u32,
-    /// Learns from how connections do.
+    /// Learns from the ends of connections.
     learner: Option<Learner>,
 }
 
@@ -132,8 +130,8 @@ impl Reconnect {
     /// }
     /// ```
     ///
-    /// It isn't the only way, because the compiler doesn't see that what it captures
-    /// by reference is `Send`, as a spawned task has to be.
+    /// [`new`](Self::new) exists because the compiler can't prove that references captured here
+    /// are `Send`, which a spawned task needs.
     pub fn owning<F, T, E>(
         backoff: Backoff,
         connect: F,
@@ -174,16 +172,16 @@ impl<A: Attempt> Reconnect<A> {
         }
     }
 
-    /// Tells this learner of every event that is [noted](Self::note), and whether
-    /// attempts succeed. So the search goes on from one connection to the next.
+    /// Reports every [noted](Self::note) event and the result of each attempt to this learner.
+    /// So its search continues across connections.
     #[must_use]
     pub fn learning(mut self, learner: Learner) -> Self {
         self.learner = Some(learner);
         self
     }
 
-    /// A new connection, after as many attempts as it takes. Their errors aren't
-    /// told: [`connect_while`](Self::connect_while) does.
+    /// Makes a new connection, with as many attempts as necessary. It hides their errors;
+    /// [`connect_while`](Self::connect_while) reports them.
     ///
     /// Cancel safe, as described [above](Self#cancel-safety).
     pub async fn connect(&mut self) -> A::Connection {
@@ -194,8 +192,8 @@ impl<A: Attempt> Reconnect<A> {
         }
     }
 
-    /// A new connection, after as many attempts as `retry` allows: it is asked
-    /// after each that failed.
+    /// Makes a new connection. `retry` decides after each failed attempt whether another one
+    /// follows.
     ///
     /// ```
     /// # use heartbeat_tokio::{Attempt, Reconnect};
@@ -212,8 +210,8 @@ impl<A: Attempt> Reconnect<A> {
     ///
     /// # Errors
     ///
-    /// The error for which `retry` said no. A further call goes on, after the wait
-    /// that is due.
+    /// The error for which `retry` returned false. Another call continues after the wait that is
+    /// due.
     pub async fn connect_while(
         &mut self,
         mut retry: impl FnMut(&A::Error) -> bool,
@@ -226,7 +224,7 @@ impl<A: Attempt> Reconnect<A> {
         }
     }
 
-    /// One attempt, after the wait that is due.
+    /// Makes one attempt, after the wait that is due.
     ///
     /// Cancel safe, as described [above](Self#cancel-safety).
     ///
@@ -259,12 +257,12 @@ impl<A: Attempt> Reconnect<A> {
         result
     }
 
-    /// Learns from an event of the connection in use how that ended; other events
-    /// are ignored, so that each may be shown to it.
+    /// Notes how the current connection ended. Pass every event; all but the terminal one are
+    /// ignored.
     ///
-    /// The wait runs from this moment on, instead of from the next call. A peer
-    /// that said goodbye with [`GoodbyeCode::RESTARTING`] comes back, so its
-    /// connection is no failure, however short it was.
+    /// The wait starts at this moment, instead of at the next call. A peer that said goodbye
+    /// with [`GoodbyeCode::RESTARTING`] will be back, so its connection is no failure, however
+    /// short it was.
     pub fn note<M>(&mut self, event: &PeerEvent<M>) {
         if let Some(learner) = &self.learner {
             learner.note(event);
@@ -277,14 +275,13 @@ impl<A: Attempt> Reconnect<A> {
         }
     }
 
-    /// How many attempts have failed in a row. A connection that didn't last is
-    /// one of them.
+    /// The number of failures in a row. A connection that didn't last is one of them.
     #[must_use]
     pub const fn failures(&self) -> u32 {
         self.failures
     }
 
-    /// The connection in use is no more.
+    /// The current connection has ended.
     fn lose(&mut self, lasted: bool) {
         self.failures = match lasted {
             true => 0,
@@ -295,7 +292,7 @@ impl<A: Attempt> Reconnect<A> {
     }
 }
 
-/// The peer comes back, and said so.
+/// Whether the peer announced a restart.
 fn restarts<M>(event: &PeerEvent<M>) -> bool {
     let PeerEvent::Closed { reason } = event else {
         return false;
@@ -313,10 +310,10 @@ impl<A: Attempt> fmt::Debug for Reconnect<A> {
     }
 }
 
-/// An attempt of a [`Reconnect`]: a future that gives back the closure which made
-/// it, and the result.
+/// An attempt of a [`Reconnect`]: a future that returns the closure that made it, and the
+/// result.
 ///
-/// Every future of that shape is one. The trait is there to name the types:
+/// Every future with this output implements it. The trait exists to name the types:
 ///
 /// ```
 /// use heartbeat_tokio::{Attempt, Backoff, Config, Heartbeat, Reconnect};
@@ -346,9 +343,9 @@ pub trait Attempt:
 {
     /// The closure that connects.
     type Connect;
-    /// What it gives.
+    /// The connection that it makes.
     type Connection;
-    /// Why it doesn't.
+    /// The error of a failed attempt.
     type Error;
 }
 

@@ -10,13 +10,12 @@ impl SafetyNet {
     /// Switches on keepalive and sets all options on a TCP socket. (The peek
     /// interval isn't one.)
     ///
-    /// Takes whatever has a socket: a [`TcpStream`](tokio::net::TcpStream) of
-    /// tokio or of the standard library, or a
-    /// [`TcpSocket`](tokio::net::TcpSocket) that is yet to connect.
+    /// Takes any type with a socket: a [`TcpStream`](tokio::net::TcpStream) of tokio or of the
+    /// standard library, or a [`TcpSocket`](tokio::net::TcpSocket) that isn't connected yet.
     ///
-    /// An option that fails, or that this system doesn't have, never prevents
-    /// the rest; the answer says what became of each. (On Windows the idle time
-    /// and the interval are one option, and the retries need it.)
+    /// An option that fails, or that this system doesn't have, never prevents the others. The
+    /// result has the outcome of each. (On Windows the idle time and the interval are one
+    /// option, and the retries need it.)
     ///
     /// ```
     /// # use heartbeat_core::Config;
@@ -38,8 +37,8 @@ impl SafetyNet {
         self.apply_over(&mut Switches::default(), socket)
     }
 
-    /// The same over an earlier net: what that one had set and this one leaves alone
-    /// becomes what it was before.
+    /// The same over an earlier net: an option that only the earlier one had set gets its
+    /// original value back.
     pub(crate) fn apply_over(
         &self,
         switches: &mut Switches,
@@ -68,8 +67,7 @@ impl SafetyNet {
         }
     }
 
-    /// One call sets both times, and a time that it isn't given becomes zero:
-    /// both are in each call.
+    /// One call sets both times, and a missing time becomes zero: so each call has both.
     #[cfg(windows)]
     fn apply_probing(&self, socket: &Socket) -> Probing {
         let times = socket2::TcpKeepalive::new()
@@ -146,12 +144,12 @@ impl SafetyNet {
     }
 }
 
-/// Acknowledges at once what arrived, in a packet of its own, and goes on as in a
-/// conversation: what arrives next is acknowledged with its answer.
+/// Acknowledges received data at once, in a packet of its own. Later data is again
+/// acknowledged together with its answer.
 ///
-/// Without this, Linux would wait 40 ms for an answer that doesn't come, take that
-/// for the end of the conversation, and acknowledge the next ping by itself before
-/// we answer it: five packets for a beat instead of four.
+/// Without this, Linux would wait 40 ms for an answer that doesn't come, leave its interactive
+/// mode, and acknowledge the next ping in a packet of its own before we answer it: five
+/// packets for a beat instead of four.
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) fn acknowledge(socket: &impl AsSocketHandle) {
     /// Not 1, which would end the conversation, and not 0, which acknowledges
@@ -172,9 +170,9 @@ struct Probing {
     retries: Outcome,
 }
 
-/// What became of each option of a [`SafetyNet`] on one socket.
+/// The outcome of each option of a [`SafetyNet`] on one socket.
 ///
-/// As text, for a log, it names what was asked for and isn't set, as in
+/// Its text, for a log, names the requested options that aren't set, as in
 /// `user_timeout: not supported on this system`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive] // later versions may set more
@@ -197,20 +195,20 @@ pub struct Applied {
 }
 
 impl Applied {
-    /// Whether nothing failed. What this system doesn't have is no failure:
+    /// Whether no option failed. An option that this system doesn't have is no failure:
     /// [`missing`](Self::missing) lists it.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.failed().next().is_none()
     }
 
-    /// The options that failed, by name, and how.
+    /// The names of the options that failed, with the outcome.
     pub(crate) fn failed(&self) -> impl Iterator<Item = (&'static str, Outcome)> + use<> {
         self.missing()
             .filter(|(_, outcome)| matches!(outcome, Outcome::Failed(_)))
     }
 
-    /// The options that were asked for and aren't set, by name, and why: they failed, or
+    /// The names of the requested options that aren't set, with the outcome: they failed, or
     /// this system doesn't have them.
     pub fn missing(&self) -> impl Iterator<Item = (&'static str, Outcome)> + use<> {
         [
@@ -240,7 +238,7 @@ impl fmt::Display for Applied {
     }
 }
 
-/// What became of one option.
+/// The outcome of one option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(
     clippy::exhaustive_enums,
@@ -259,7 +257,7 @@ pub enum Outcome {
     Failed(i32),
 }
 
-/// How a kernel says that it doesn't know an option (`ENOPROTOOPT`, `WSAENOPROTOOPT`).
+/// The error codes of an unknown option (`ENOPROTOOPT`, `WSAENOPROTOOPT`).
 #[cfg(unix)]
 const NO_SUCH_OPTION: i32 = rustix::io::Errno::NOPROTOOPT.raw_os_error();
 #[cfg(not(unix))]

@@ -111,13 +111,13 @@ impl SafetyNetError {
         self.field
     }
 
-    /// What it was to be set to.
+    /// The refused value.
     #[must_use]
     pub fn value(&self) -> impl fmt::Display + use<> {
         self.value
     }
 
-    /// What it must be, as the end of the sentence "it must be …".
+    /// The rule, as the end of the sentence "it must be …".
     #[must_use]
     pub fn rule(&self) -> impl fmt::Display + use<> {
         self.rule

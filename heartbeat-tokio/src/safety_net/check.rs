@@ -1,7 +1,7 @@
-//! The state of a socket, without reading from it.
+//! Checks a socket without reading from it.
 //!
-//! This module decides what counts as gone. It takes neither data nor errors; both are
-//! left to the reader.
+//! This module decides when a connection counts as gone. It takes neither data nor errors;
+//! both are left to the reader.
 
 use std::{fmt, io};
 
@@ -28,13 +28,13 @@ use poller as system;
 
 /// Looks at a socket without taking anything from it.
 ///
-/// Never waits, and takes neither data nor an error: both are still read
-/// afterwards, and tasks that wait for the socket are still woken. From another task, the halves of a
-/// [split](TcpStream::into_split) stream give the socket with `as_ref()`.
+/// It never waits. It takes neither data nor an error: both can still be read afterwards, and
+/// tasks that wait for the socket are still woken. In another task, the halves of a
+/// [split](TcpStream::into_split) stream return the socket from `as_ref()`.
 ///
-/// On Linux and Android unread data hides nothing. Elsewhere an end behind unread data
-/// is seen once the runtime's poller has run: on a current-thread runtime after the
-/// next `await` that waits.
+/// On Linux and Android unread data hides nothing. Elsewhere an end behind unread data shows
+/// once the runtime's poller has run: on a current-thread runtime after the next `await` that
+/// waits.
 ///
 /// ```
 /// # use heartbeat_tokio::safety_net::{self, Liveness};
@@ -63,12 +63,11 @@ pub fn check(socket: &TcpStream) -> io::Result<Liveness> {
     system::check(socket)
 }
 
-/// Looks at many connections at once: which are [gone](Liveness::is_gone), and
-/// why.
+/// Checks many connections at once, and returns those that are [gone](Liveness::is_gone).
 ///
-/// As [`check`] in all else: it never waits, and takes nothing. Made for tens of
-/// thousands of connections in one call; on Linux 512 of them cost one system
-/// call. Each comes with a key of your choice.
+/// Like [`check`], it never waits and takes nothing. It is for tens of thousands of
+/// connections in one call; on Linux 512 of them cost one system call. Each has a key of your
+/// choice.
 ///
 /// ```
 /// # use std::collections::HashMap;
@@ -104,30 +103,28 @@ pub fn sweep<'a, K>(
     system::sweep(connections.into_iter())
 }
 
-/// What a look at a socket shows.
+/// The state of a socket.
 ///
-/// None of it says that the peer's application is well, nor that the network
-/// still carries anything: a peer that lost power is [`Idle`](Self::Idle) until something
-/// is sent to it.
+/// No variant proves that the peer's application or the network works: a peer that lost power
+/// is [`Idle`](Self::Idle) until something is sent to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive] // some systems could tell more
 pub enum Liveness {
-    /// Nothing to read, and no end in sight.
+    /// There is nothing to read, and no end.
     Idle,
     /// There are bytes to read. Under TLS they needn't be the application's:
     /// tickets and alerts look the same.
     DataPending,
-    /// The peer won't send any more, and there are bytes to read before the
-    /// end. Else as [`Closed`](Self::Closed).
+    /// As [`Closed`](Self::Closed), with bytes to read before the end.
     HalfClosed,
     /// The peer won't send any more, and nothing is left to read: the next
     /// read gives 0.
     ///
-    /// It closed, was killed, or shut down its sending side and still reads.
-    /// These look alike until something is written.
+    /// It closed, was killed, or shut down its sending side and still reads. Only a write can
+    /// tell these apart.
     Closed,
-    /// The connection is gone with an error: mostly the peer reset it, or
-    /// keepalive or the user timeout gave it up. Data may be left to read.
+    /// The connection has failed: usually the peer reset it, or keepalive or the user timeout
+    /// gave it up. Data may be left to read.
     ///
     /// `None` from [`check`] and [`sweep`]: they leave the error to the next read,
     /// because the kernel reports it only once. `Some` from a [`Latch`], which takes it
@@ -136,16 +133,14 @@ pub enum Liveness {
 }
 
 impl Liveness {
-    /// Whether nothing more will arrive, once the data that is there has been
-    /// read.
+    /// Whether nothing more will arrive after the data that can be read now.
     #[must_use]
     pub const fn is_gone(&self) -> bool {
         matches!(self, Self::HalfClosed | Self::Closed | Self::Reset(_))
     }
 
-    /// The end that it means, if any: what to tell
-    /// [`Monitor::handle_end`](heartbeat_core::Monitor::handle_end). An error
-    /// that isn't known more closely counts as a reset.
+    /// The end for [`Monitor::handle_end`](heartbeat_core::Monitor::handle_end), if any. An error
+    /// without a code counts as a reset.
     #[must_use]
     pub fn end(&self) -> Option<End> {
         match *self {
@@ -170,12 +165,12 @@ impl fmt::Display for Liveness {
     }
 }
 
-/// Learns the error of a connection before it is read, and keeps it for the reader.
+/// Takes the error of a connection before it is read, and keeps it for the reader.
 ///
-/// The kernel reports the error of a connection once, to the first caller. A read after
-/// that gives 0: a reset would look like an orderly end, and half a message like a whole
-/// one. So [`check`] doesn't ask. To learn the error, keep a latch beside the connection;
-/// it sees both the looks and the reads.
+/// The kernel reports the error of a connection once, to the first caller. A read after that
+/// gives 0: a reset would look like an orderly end, and half a message like a whole one. So
+/// [`check`] doesn't ask for it. To learn the error, keep a latch beside the connection, and
+/// use it for both checks and reads.
 ///
 /// ```
 /// # use heartbeat_tokio::safety_net::Latch;
@@ -203,7 +198,7 @@ pub struct Latch {
 }
 
 impl Latch {
-    /// For one connection, of which nothing is known yet.
+    /// A latch for one connection.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -212,9 +207,9 @@ impl Latch {
         }
     }
 
-    /// As the function [`check`], but takes an error and remembers it: from
-    /// then on each look says [`Reset`](Liveness::Reset) with its code. Without a code if
-    /// the error was read meanwhile, or where only a read reports it (Windows).
+    /// As the function [`check`], but takes an error and remembers it: from then on each call
+    /// returns [`Reset`](Liveness::Reset) with its code. There is no code if the error was read
+    /// meanwhile, or if only a read reports it (Windows).
     ///
     /// # Errors
     ///
@@ -231,23 +226,22 @@ impl Latch {
         Ok(seen)
     }
 
-    /// The error of a connection that is reset was taken. There is none if the reader
-    /// has met it meanwhile, or if this system tells it only to readers.
+    /// Takes the error of a connection that is reset. There is none if the reader has taken it
+    /// meanwhile, or if this system reports it only to readers.
     fn keep(&mut self, errno: Option<i32>) -> Liveness {
         self.errno = errno;
         Liveness::Reset(errno)
     }
 
-    /// What a read would have given without the look: pass each result through
-    /// here.
+    /// The result that a read would have had without [`check`](Self::check). Pass the result of
+    /// each read.
     ///
-    /// The first 0 becomes the error that was used up; later ones stay 0, as
-    /// with the kernel. The read must have been into a buffer that isn't empty,
-    /// else its 0 means nothing.
+    /// The first 0 becomes the error that was taken; later ones stay 0, as with the kernel. The
+    /// read's buffer must not be empty, because its 0 then means nothing.
     ///
     /// # Errors
     ///
-    /// The one that was used up, or the read's own.
+    /// The error that was taken, or the read's own.
     pub fn after_read(&mut self, read: io::Result<usize>) -> io::Result<usize> {
         match (read, self.errno) {
             (Ok(0), Some(errno)) if !self.handed_on => {
@@ -258,7 +252,7 @@ impl Latch {
         }
     }
 
-    /// The error that was used up, if any was.
+    /// The error that was taken, if any.
     #[must_use]
     pub fn error(&self) -> Option<io::Error> {
         self.errno.map(io::Error::from_raw_os_error)

@@ -1,4 +1,4 @@
-//! How a safety net follows from a heartbeat's timings.
+//! Derives a safety net from a heartbeat's timings.
 
 use heartbeat_core::Config;
 
@@ -11,8 +11,8 @@ use super::{
 /// lost ping.
 const MIN_DERIVED_RETRIES: u8 = 3;
 
-/// How much waits unsent in our own kernel, if nothing else is said: a ping
-/// waits behind that much. Less costs throughput.
+/// The default limit of unsent bytes in our own kernel. A ping waits behind them; a lower
+/// limit costs throughput.
 const DERIVED_MAX_UNSENT: u32 = 128 * 1024;
 
 impl Default for SafetyNet {

@@ -15,10 +15,9 @@ use super::{AsSocketHandle, TcpInfo};
 /// [`Death::diagnosis`] has the answer. This function is for programs that drive a
 /// [`Monitor`](heartbeat_core::Monitor) themselves.
 ///
-/// [`Unknown`](Diagnosis::Unknown) if the cause isn't silence
-/// ([`Cause::Silent`], [`Cause::WriteStalled`]): other causes speak for
-/// themselves. And always on systems other than Linux and Android. What the
-/// notes prove, [`TcpInfo::diagnose`] says.
+/// [`Unknown`](Diagnosis::Unknown) if the cause isn't silence ([`Cause::Silent`],
+/// [`Cause::WriteStalled`]), because other causes explain themselves, and always on systems
+/// other than Linux and Android. [`TcpInfo::diagnose`] has the rules.
 ///
 /// ```no_run
 /// # fn example(mut death: heartbeat_core::Death, socket: &std::net::TcpStream) {
@@ -35,8 +34,8 @@ pub fn diagnose<D>(death: &Death<D>, socket: &impl AsSocketHandle) -> Diagnosis 
     })
 }
 
-/// The same, with the kernel's notes of when the first beat was late, if there
-/// are any: what was lost before that is no matter then.
+/// The same, with the kernel's counters at the first late beat, if there are any: earlier
+/// losses don't count then.
 pub(crate) fn diagnose_since<D>(
     death: &Death<D>,
     suspected: Option<&TcpInfo>,
@@ -62,13 +61,12 @@ const REPEATS_WHERE_PACKETS_GET_LOST: u8 = 6;
 const ONE_IN: u32 = 100;
 
 impl TcpInfo {
-    /// What it says of a peer whose application was asked, and has been silent
-    /// for so long.
+    /// The diagnosis of a peer that was pinged and has been silent for `silent_for`.
     ///
-    /// It says only what these notes prove. They show one end of a connection,
-    /// and lost packets look different there each time.
+    /// It claims only what the counters prove. They show one end of a connection, and lost
+    /// packets look different there each time.
     ///
-    /// | what the kernel notes | diagnosis |
+    /// | the kernel's counters | diagnosis |
     /// |---|---|
     /// | the peer's kernel has said in the silence that it has no room | [`PeerNotReading`](Diagnosis::PeerNotReading) |
     /// | it had no room, and two probes or more are unanswered | [`PathDead`](Diagnosis::PathDead) ¹ |
@@ -87,9 +85,8 @@ impl TcpInfo {
         self.diagnose_since(None, silent_for)
     }
 
-    /// The same, given the notes of when the first beat of this silence was
-    /// late. What was repeated or arrived out of order before isn't held
-    /// against a connection that hardly ever lost anything.
+    /// The same, with the counters at the first late beat of this silence. On a connection that
+    /// hardly lost any packets, earlier retransmissions and reordering then don't count.
     #[must_use]
     pub fn diagnose_since(&self, suspected: Option<&Self>, silent_for: Duration) -> Diagnosis {
         // An acknowledgement may follow the last data of a path that is cut
@@ -112,7 +109,7 @@ impl TcpInfo {
                 self.dead_after(self.retransmits, 1)
             }
         } else if self.unsent != Some(0) {
-            // Not even sent, although the peer has room.
+            // Not sent at all, although the peer has room.
             Diagnosis::Unknown
         } else if self.probes > 1 {
             self.dead_after(self.probes, 2)

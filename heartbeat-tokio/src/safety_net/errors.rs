@@ -1,10 +1,10 @@
-//! What an error of the transport means for a monitor.
+//! Maps errors of the transport to ends of the connection.
 
 use std::io::{self, ErrorKind};
 
 use heartbeat_core::{End, ProtocolError};
 
-/// How a transport that failed with this error has ended: what to tell
+/// Maps an error of the transport to the [`End`] for
 /// [`Monitor::handle_end`](heartbeat_core::Monitor::handle_end).
 ///
 /// | error | end |
@@ -18,19 +18,17 @@ use heartbeat_core::{End, ProtocolError};
 /// | [`InvalidData`](ErrorKind::InvalidData): a layer in between, such as TLS, can't read the peer's bytes, or was told of an alert | [`End::Protocol`], [`Undecodable`](ProtocolError::Undecodable) |
 /// | any other | [`End::Io`] |
 ///
-/// `EPIPE` is what a writer meets where a reader meets the end: the peer has closed.
-/// (Windows says `WSAECONNRESET` there.)
+/// A writer gets `EPIPE` where a reader gets the end of the stream: the peer has closed.
+/// (Windows reports `WSAECONNRESET` instead.)
 ///
-/// It goes by the [`ErrorKind`], so the errors that a wrapper such as TLS makes
-/// of them are covered if it keeps the kind; and by the code where the standard
-/// library has no kind for it.
+/// The [`ErrorKind`] decides, so an error that was wrapped, by TLS for example, is covered if
+/// it keeps its kind. The code decides where the standard library has no kind for it.
 ///
-/// `NETRESET` is how Windows and some BSDs say that keepalive gave the
-/// connection up. Windows says `WSAECONNABORTED` both for a reset that met a
-/// write and for its own giving up.
+/// Windows and some BSDs report `NETRESET` when keepalive gave the connection up. Windows
+/// reports `WSAECONNABORTED` both for a reset during a write and for its own verdict.
 ///
-/// The same cut cable shows as `ETIMEDOUT`, `EHOSTUNREACH` or `ENETUNREACH`,
-/// depending on which side noticed first: don't read too much into the difference.
+/// The same cut cable shows as `ETIMEDOUT`, `EHOSTUNREACH` or `ENETUNREACH`, depending on
+/// which side noticed first. The difference means little.
 ///
 /// ```
 /// use std::io;

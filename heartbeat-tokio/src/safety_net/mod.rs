@@ -1,21 +1,20 @@
-//! What the kernel knows about a TCP connection: keepalive, user timeout, and
-//! a look that takes nothing.
+//! The kernel's view of a TCP connection: keepalive, user timeout, and checks that read
+//! nothing.
 //!
-//! [`SafetyNet`] sets the socket options, [`check`] looks at one socket and
-//! [`sweep`] at many, [`Latch`] learns the error of a connection that is still
-//! read from, and [`end_of`] says what an error means for a monitor. [`TcpInfo`] is the
-//! kernel's record of acknowledgements, from which [`diagnose`] derives the cause of a
-//! silence. This module gives no verdict on a peer: that is the
-//! [`Monitor`](heartbeat_core::Monitor)'s.
+//! [`SafetyNet`] sets the socket options, [`check`] checks one socket and [`sweep`] many,
+//! [`Latch`] takes the error of a connection that is still read from, and [`end_of`] maps an
+//! error to an end for a monitor. [`TcpInfo`] has the kernel's counters, from which
+//! [`diagnose`] derives the cause of a silence. This module gives no verdict on a peer: the
+//! [`Monitor`](heartbeat_core::Monitor) does.
 //!
 //! # Why both a heartbeat and a net
 //!
-//! The net sees the *kernel* of the peer, never its application. A process
-//! that hangs or is stopped looks healthy forever, because its kernel goes on
-//! acknowledging; only a heartbeat finds it. The heartbeat in turn is blind
-//! while our own application has stopped reading; the kernel isn't.
+//! The net sees the *kernel* of the peer, never its application. A process that hangs or is
+//! stopped looks healthy forever, because its kernel still acknowledges; only a heartbeat
+//! detects it. The heartbeat is blind while our own application doesn't read; the kernel
+//! isn't.
 //!
-//! # What each of them sees
+//! # What each of them detects
 //!
 //! Measured on Linux 6.18.
 //!
@@ -41,13 +40,13 @@
 //! | OpenBSD, Haiku, Vita | yes | no | no | no | no | no | no |
 //! | any other | yes | yes | no | no | no | no | no |
 //!
-//! Windows takes the idle time and the interval in one option, in which what is
-//! left out would become zero; both are in it. macOS calls the idle time
-//! `TCP_KEEPALIVE`. The peek interval needs no system.
+//! Windows takes the idle time and the interval in one option, in which a missing value would
+//! become zero, so both are always given. macOS calls the idle time `TCP_KEEPALIVE`. The peek
+//! interval is no socket option.
 //!
-//! [`Applied`] says of each option whether it is set, failed, or isn't to be had
-//! here. Where `idle`, `interval` or `retries` can't be set, the system's own
-//! values apply, which often are two hours, 75 s and 8 or 9 probes.
+//! [`Applied`] has the outcome of each option: set, failed, or not supported here. Where
+//! `idle`, `interval` or `retries` can't be set, the system's own values apply, often two
+//! hours, 75 s and 8 or 9 probes.
 
 mod apply;
 mod bounds;
@@ -64,8 +63,8 @@ mod sockopt;
 pub(crate) mod switch;
 mod tcp_info;
 
-/// Whatever has a socket. The crates that set socket options take it by this
-/// trait on each system.
+/// Any type with a socket: the trait by which the crates for socket options take it on this
+/// system.
 #[cfg(not(windows))]
 use std::os::fd::AsFd as AsSocketHandle;
 #[cfg(windows)]

@@ -1,11 +1,11 @@
-//! How often the kernel retransmits while a peer is silent.
+//! Limits the time between the kernel's retransmissions while a peer is silent.
 //!
-//! Each retransmission waits twice as long as the one before, so a connection recovers up
-//! to as long again after the end of an outage. `TCP_RTO_MAX_MS` limits the wait. But the
-//! kernel counts retransmissions. With a limit below the round trip it repeats what isn't
-//! lost, and after fifteen repetitions it gives up a peer that is heard all the time.
-//! This module decides how long the limit is, and in which state of a socket it can't end
-//! the connection before the heartbeat would. When it applies is decided in `net.rs`.
+//! Each retransmission waits twice as long as the one before, so after an outage a silence
+//! can last up to twice the outage. `TCP_RTO_MAX_MS` limits the wait. But the kernel counts
+//! retransmissions: with a limit below the round trip it repeats data that isn't lost, and
+//! after fifteen repetitions it gives up a peer that is still heard. This module decides the
+//! limit, and in which state of a socket the limit can't end the connection before the
+//! heartbeat would. `net.rs` decides when it applies.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use super::{
 /// The shortest time that Linux waits for an acknowledgement.
 const FIRST: Duration = Duration::from_millis(200);
 
-/// How often Linux repeats something in vain until it gives up (`tcp_retries2`).
+/// The number of retransmissions after which Linux gives up (`tcp_retries2`).
 const REPETITIONS: u32 = 15;
 
 impl SafetyNet {

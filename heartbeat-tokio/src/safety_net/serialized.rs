@@ -1,10 +1,9 @@
 //! A [`SafetyNet`] as a map of its settings, durations as people write them:
 //! `"1.5s"`, `"2m 30s"`.
 //!
-//! This module decides the spelling, and where an error comes: at the value
-//! that is wrong, so that a format which knows lines can say on which one it
-//! stands. Which values make sense is decided by the same checks as for
-//! settings made in code.
+//! This module decides the spelling and the position of errors: an error belongs to the wrong
+//! value, so a format with lines can name the line. The checks are those of settings made in
+//! code.
 
 use std::{fmt, time::Duration};
 
@@ -16,10 +15,10 @@ use serde::{
 
 use super::{SafetyNet, SafetyNetError, bounds};
 
-/// How an option is spelled that is left alone.
+/// The spelling of an option that is left alone.
 const OFF: &str = "off";
 
-/// How a value is spelled that is as if no layer had given one.
+/// The spelling of a value that cancels the layers below.
 const DEFAULT: &str = "default";
 
 /// The settings of a [`SafetyNet`] that a configuration file names. The others
@@ -73,7 +72,7 @@ pub struct SafetyNetOverrides {
 }
 
 impl SafetyNetOverrides {
-    /// `net`, except for what is named here.
+    /// `net` with these settings replaced.
     #[must_use]
     pub fn over(self, net: SafetyNet) -> SafetyNet {
         SafetyNet {
@@ -87,21 +86,21 @@ impl SafetyNetOverrides {
         }
     }
 
-    /// These settings, and where they leave a key out those of the layer `below`:
-    /// the environment on top of a file.
+    /// These settings on top of those of the layer `below`, such as the environment on top of a
+    /// file.
     #[must_use]
     pub fn on_top_of(self, below: Self) -> Self {
         read::each_on_top_of(self, below)
     }
 }
 
-/// What a layer says of one setting.
+/// One setting in one layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 enum Given<T> {
-    /// Nothing: the layers below count.
+    /// Left out: the layers below count.
     #[default]
     Absent,
-    /// The layers below don't count either.
+    /// `"default"`: the layers below don't count.
     Unset,
     Value(T),
 }
@@ -176,8 +175,8 @@ fn optional_bytes<S: Serializer>(bytes: &Option<u32>, serializer: S) -> Result<S
 
 // ---- reading one setting --------------------------------------------------
 
-/// A function for each setting: serde doesn't say which one it reads, and an
-/// error has to.
+/// One function for each setting: serde doesn't tell which key it reads, and an error has to
+/// name it.
 mod read {
     use super::{Deserializer, Duration, Given, SafetyNetOverrides};
 
@@ -191,7 +190,7 @@ mod read {
                 }
             )*
 
-            /// `layer`, and where it says nothing the one below.
+            /// `layer`, or the one below where it leaves the key out.
             pub(super) fn each_on_top_of(
                 layer: SafetyNetOverrides,
                 below: SafetyNetOverrides,

@@ -1,7 +1,7 @@
-//! The settings of a safety net, and how they are chosen by hand. What kernels take
-//! is decided in `bounds.rs`, what follows from a heartbeat's timings in `derived.rs`,
-//! how it reaches a socket in `apply.rs`, and how it is spelled in a file in
-//! `serialized.rs`.
+//! The settings of a safety net, and their setters.
+//!
+//! `bounds.rs` decides the bounds, `derived.rs` the values that follow from a heartbeat's
+//! timings, `apply.rs` how they reach a socket, and `serialized.rs` their spelling in a file.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use super::{
     bounds::{milliseconds, probes, retransmit_limit, seconds, unsent},
 };
 
-/// TCP keepalive, how often lost data is repeated, how much waits unsent, how often to
-/// check a socket during a pause, and the TCP user timeout if it is wanted.
+/// The settings of the kernel's checks: TCP keepalive, the retransmission limit, the limit of
+/// unsent bytes, the interval of checks during a pause, and optionally the TCP user timeout.
 ///
 /// Derived from a heartbeat's timings, the kernel's verdict comes after the
 /// heartbeat's own:
@@ -27,8 +27,8 @@ use super::{
 /// assert!(net.detection_time() > config.detection_time());
 /// ```
 ///
-/// Or set by hand. Kernels count in whole seconds; fractions are rounded up,
-/// so that nothing comes sooner than was asked for:
+/// It can also be set by hand. Kernels count in whole seconds; fractions are rounded up, so
+/// that no verdict comes too early:
 ///
 /// ```
 /// use std::time::Duration;
@@ -44,10 +44,10 @@ use super::{
 /// # Ok::<(), heartbeat_tokio::safety_net::SafetyNetError>(())
 /// ```
 ///
-/// With the feature `serde` (on by default) it is read from configuration
-/// files, durations as people write them; what is left out is as derived from
-/// [`Config::default`](crate::Config::default), and unknown keys are refused. (If the file has timings
-/// too, read [`SafetyNetOverrides`]: what is left out then follows them.)
+/// With the feature `serde` (on by default) it is read from configuration files, with
+/// durations as people write them. A missing key has the value derived from
+/// [`Config::default`](crate::Config::default), and an unknown key is refused. (If the file
+/// has timings too, read [`SafetyNetOverrides`]: missing keys then follow those.)
 ///
 /// ```
 /// # #[cfg(feature = "serde")] {
@@ -70,8 +70,8 @@ use super::{
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// [`apply`](Self::apply) sets it on a socket. Which system has which option
-/// stands in the [module's table](super#what-can-be-set-where).
+/// [`apply`](Self::apply) sets it on a socket. The [module's
+/// table](super#what-can-be-set-where) lists the options of each system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(
     feature = "serde",
@@ -95,9 +95,8 @@ pub struct SafetyNet {
 }
 
 impl SafetyNet {
-    /// Keepalive with these settings, no user timeout, retransmissions and
-    /// unsent bytes as the kernel has them by itself, and a peek interval as long
-    /// as `idle`.
+    /// Keepalive with these settings, a peek interval as long as `idle`, no user timeout, and the
+    /// kernel's own values for everything else.
     ///
     /// # Errors
     ///
@@ -163,8 +162,8 @@ impl SafetyNet {
     /// minutes or so. The reasons why it is off:
     ///
     /// - **It kills a live peer that reads slowly.** A full window counts as
-    ///   unacknowledged. With 5 s, a peer that went on reading 512 bytes a
-    ///   second was given up after 5.3 s.
+    ///   unacknowledged. With 5 s, a peer that kept reading 512 bytes a second was given up
+    ///   after 5.3 s.
     /// - It overrides `retries`: an idle connection ends with the first
     ///   keepalive tick after this time that finds a probe unanswered, be that
     ///   sooner or later than [`detection_time`](Self::detection_time).
@@ -190,11 +189,11 @@ impl SafetyNet {
     /// a [`Heartbeat`](crate::Heartbeat) whose net had one gives the socket back what it
     /// had before.
     ///
-    /// A `Heartbeat` limits it by itself [while its peer is
+    /// A `Heartbeat` limits it automatically [while its peer is
     /// suspect](Self::retransmit_timeout_while_suspect), which is when it matters: each
-    /// retransmission waits twice as long as the one before, so after an outage the
-    /// silence lasts up to as long again. Measured, an outage of 8 s was over after
-    /// 14.0 s, and with 1 s after 8.26 s.
+    /// retransmission waits twice as long as the one before, so a silence can last up to twice
+    /// the outage. Measured with an outage of 8 s, the silence lasted 14.0 s, and 8.26 s with a
+    /// limit of 1 s.
     ///
     /// The reasons why it isn't set at all times:
     ///
@@ -218,13 +217,12 @@ impl SafetyNet {
         Ok(self)
     }
 
-    /// How many bytes may wait in our own kernel that it hasn't sent yet
-    /// (`TCP_NOTSENT_LOWAT`). From 1 to 2,147,483,647; `None` leaves a socket as it is.
+    /// How many unsent bytes may wait in our own kernel (`TCP_NOTSENT_LOWAT`). From 1 to
+    /// 2,147,483,647; `None` leaves a socket as it is.
     ///
-    /// A kernel takes megabytes that it can't send yet, and a ping or a pong
-    /// waits behind all of them. With a limit they wait in the application's
-    /// queue instead, which a control frame overtakes. What is on its way in the
-    /// network isn't limited, so a fast path stays fast.
+    /// A kernel takes megabytes that it can't send yet, and a ping or a pong waits behind all of
+    /// them. With a limit they wait in the application's queue instead, which a control frame
+    /// overtakes. Data in flight isn't limited, so a fast path stays fast.
     ///
     /// # Errors
     ///
@@ -240,11 +238,10 @@ impl SafetyNet {
         Ok(self)
     }
 
-    /// How often to [`check`](super::check) a socket that isn't read, whose end would go
-    /// unnoticed. Above zero and up to 2,147,483,647 ms, rounded up to whole
-    /// milliseconds.
+    /// How often to [`check`](super::check) a socket while reading is paused, when an end would
+    /// go unnoticed. Above zero and up to 2,147,483,647 ms, rounded up to whole milliseconds.
     ///
-    /// No socket option: a driver that has paused its reading goes by it.
+    /// It is no socket option: a driver uses it.
     ///
     /// # Errors
     ///
@@ -298,12 +295,11 @@ impl SafetyNet {
         self.peek_interval
     }
 
-    /// When keepalive gives up a peer whose kernel has fallen silent:
-    /// idle + interval · retries, and a fraction of a second for the kernel's
-    /// timers.
+    /// The silence after which keepalive gives up a peer whose kernel doesn't answer:
+    /// idle + interval · retries, and a fraction of a second for the kernel's timers.
     ///
-    /// It holds for an idle connection without a user timeout. While our data
-    /// is unacknowledged keepalive sends no probe, and has no verdict.
+    /// It holds for an idle connection without a user timeout. While our data is unacknowledged,
+    /// keepalive sends no probe and gives no verdict.
     #[must_use]
     pub const fn detection_time(&self) -> Duration {
         // At most 32,767 + 32,767 · 127.

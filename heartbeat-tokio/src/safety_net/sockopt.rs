@@ -1,7 +1,6 @@
-//! Linux' TCP options that no well-kept crate sets or gets.
+//! Linux' TCP options that no well-kept crate supports.
 //!
-//! This module decides nothing: it is the one place in this crate where the
-//! compiler can't see that memory is used rightly, and so it is small.
+//! This module has the crate's `unsafe` code and nothing else, so it is small.
 
 #![allow(
     unsafe_code,
@@ -13,8 +12,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
 };
 
-/// Asks for a TCP option. Says how many bytes of it this
-/// kernel knows, at most `N`.
+/// Reads a TCP option. Returns how many bytes of it this kernel knows, at most `N`.
 pub(super) fn get<const N: usize>(
     socket: BorrowedFd<'_>,
     option: libc::c_int,
@@ -43,7 +41,7 @@ pub(super) fn get<const N: usize>(
     ))
 }
 
-/// Asks for a TCP option that is a number.
+/// Reads a TCP option that is a number.
 pub(super) fn get_number(socket: BorrowedFd<'_>, option: libc::c_int) -> io::Result<libc::c_int> {
     let (answer, _) = get::<{ size_of::<libc::c_int>() }>(socket, option)?;
     Ok(libc::c_int::from_ne_bytes(answer))

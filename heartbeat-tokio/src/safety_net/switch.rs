@@ -1,4 +1,4 @@
-//! An option that can be switched off again: the socket then gets back what it had.
+//! Options that can be switched off again: the socket then gets its former value back.
 //!
 //! All of them are options of Linux with a number as their value.
 
@@ -14,13 +14,13 @@ pub(crate) type MaxUnsent = Switch<25>;
 /// One option of one socket.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Switch<const OPTION: i32> {
-    /// What the socket had before this option was set, while it is.
+    /// The socket's former value, while the option is set.
     #[cfg(any(target_os = "android", target_os = "linux"))]
     own: Option<i32>,
 }
 
 impl<const OPTION: i32> Switch<OPTION> {
-    /// Sets the option, or gives the socket back what it had.
+    /// Sets the option, or restores the socket's former value.
     #[cfg(any(target_os = "android", target_os = "linux"))]
     pub(crate) fn set(
         &mut self,
@@ -59,7 +59,7 @@ impl<const OPTION: i32> Switch<OPTION> {
 
 #[cfg(all(test, target_os = "linux"))]
 impl<const OPTION: i32> Switch<OPTION> {
-    /// What the socket has; `None` if this kernel doesn't know the option.
+    /// The socket's current value; `None` if this kernel doesn't know the option.
     pub(crate) fn read(socket: &impl AsSocketHandle) -> Option<i32> {
         super::sockopt::get_number(socket.as_fd(), OPTION).ok()
     }
@@ -74,7 +74,7 @@ pub(crate) struct Switches {
 }
 
 impl Switches {
-    /// Switches all of them off. What fails stays as it is.
+    /// Switches all of them off. An option that fails stays as it is.
     pub(crate) fn restore(&mut self, socket: &impl AsSocketHandle) {
         let _ = self.user_timeout.set(socket, None::<i32>);
         let _ = self.max_retransmit_timeout.set(socket, None::<i32>);

@@ -1,5 +1,4 @@
-//! The kernel's data about a TCP connection, and its layout. `diagnosis.rs` decides what
-//! it says about a silent peer.
+//! The kernel's data about a TCP connection, and its layout. `diagnosis.rs` interprets it.
 
 use std::{io, time::Duration};
 
@@ -7,8 +6,7 @@ use super::AsSocketHandle;
 
 /// Some of the kernel's data about a TCP connection (`TCP_INFO`).
 ///
-/// Times are since something happened, in whole milliseconds, and no finer
-/// than the kernel's tick (1 to 10 ms).
+/// Times are ages in whole milliseconds, no finer than the kernel's tick (1 to 10 ms).
 ///
 /// ```
 /// # use heartbeat_tokio::safety_net::TcpInfo;
@@ -116,12 +114,12 @@ impl TcpInfo {
         Some(sent + u64::from(self.unsent?))
     }
 
-    /// Whether something waits here because the peer has no room for it, as
-    /// far as we have heard from its kernel.
+    /// Whether bytes wait here because the peer has no room, according to the last window that
+    /// its kernel sent.
     ///
-    /// That something waits and nothing is in flight doesn't show it: a
-    /// firewall on this host has the same effect. `false` before Linux 5.4,
-    /// which doesn't tell [`send_window`](Self::send_window).
+    /// Waiting bytes with nothing in flight don't prove it: a firewall on this host has the same
+    /// effect. `false` before Linux 5.4, which doesn't report
+    /// [`send_window`](Self::send_window).
     #[must_use]
     pub fn is_window_closed(&self) -> bool {
         let waits = self.unsent.is_some_and(|unsent| unsent > 0);
@@ -132,8 +130,8 @@ impl TcpInfo {
     }
 }
 
-/// Where things are in Linux' `struct tcp_info` (`linux/tcp.h`). It only ever
-/// grows at its end, so an older kernel's is shorter.
+/// The offsets in Linux' `struct tcp_info` (`linux/tcp.h`). It only grows at its end, so an
+/// older kernel's is shorter.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod layout {
     use std::time::Duration;
@@ -175,7 +173,7 @@ mod layout {
     const RCV_OOOPACK: usize = 224;
     const SND_WND: usize = 228;
 
-    /// What we need of it.
+    /// Decodes the fields that we need.
     pub(super) const LENGTH: usize = SND_WND + 4;
 
     /// `None` if not even the oldest part is there.

@@ -1,22 +1,22 @@
-//! Two clocks, one of which goes on in suspend.
+//! Two clocks, one of which continues in suspend.
 //!
-//! This module decides from their difference whether the machine has slept, and which
-//! clocks these are on each system.
+//! This module decides which clocks these are on each system, and derives from their
+//! difference whether the machine has slept.
 
 use std::time::{Duration, Instant};
 
 use super::TICK;
 
-/// Less than this is noise of clocks that are being set right.
+/// A smaller difference is noise from clock adjustments.
 const NOTICED: Duration = Duration::from_millis(100);
 
 /// Two clocks at one moment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clocks {
-    /// That of tokio's timers, before the other one was read and after. Another thread may
-    /// have had its turn in between.
+    /// The clock of tokio's timers, before and after the other one was read. Another thread may
+    /// have run in between.
     standing: [Instant; 2],
-    /// One that goes on in suspend, since any moment.
+    /// The clock that continues in suspend, with an arbitrary origin.
     continuing: Duration,
 }
 
@@ -37,9 +37,9 @@ impl Clocks {
         }
     }
 
-    /// For how long the machine slept at least since `before`, if it did, by the difference
-    /// of the clocks. Where both go on, a `tick` that comes far too late tells it: timers wait
-    /// for the rest of their time, counted in waking hours.
+    /// How long the machine slept at least since `before`, if it did, by the difference of the
+    /// clocks. Where both continue, a `tick` that comes far too late shows it, because timers
+    /// count waking time only.
     pub(super) fn slept_since(&self, before: &Self, tick: Option<Duration>) -> Option<Duration> {
         let ([first, last], [earliest, latest]) = (self.standing, before.standing);
         let shortest = first.saturating_duration_since(latest);
@@ -75,8 +75,8 @@ fn of(time: rustix::time::Timespec) -> Duration {
     Duration::try_from(time).unwrap_or_default()
 }
 
-/// The calendar goes on everywhere. It is also set, which looks like a sleep and costs
-/// each connection a ping. Not on Windows, where the other clock goes on too.
+/// The calendar continues everywhere. Setting it looks like a sleep and costs each connection
+/// a ping. It isn't used on Windows, where the other clock continues too.
 #[cfg(not(any(
     target_os = "linux",
     target_os = "android",

@@ -1,7 +1,7 @@
 //! One direction of a line: what was written, and when it arrives.
 //!
-//! This module decides the moment of each arrival from the delay, the rate and a
-//! cut, and how much may be on the way. It knows nothing of sides or programs.
+//! This module decides the moment of each arrival from the delay, the rate and a cut, and how
+//! many bytes may be in flight. It knows nothing of sides or programs.
 
 use std::{
     collections::VecDeque,
@@ -12,7 +12,7 @@ use std::{
 use bytes::{Buf, BytesMut};
 use tokio::{io::ReadBuf, time::Instant};
 
-/// At a limited rate bytes arrive about so often.
+/// The approximate time between arrivals at a limited rate.
 const EACH_SECOND: u32 = 100;
 
 /// The longest delay: 365 days.
@@ -21,8 +21,8 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 #[derive(Debug)]
 pub(super) struct Lane {
     bytes: BytesMut,
-    /// When how many of them arrive, in the order of sending: what would be faster
-    /// waits for what was sent before. They are as many as `bytes`.
+    /// The arrivals in the order of sending, each with its time and its number of bytes: nothing
+    /// overtakes earlier bytes. The numbers add up to the length of `bytes`.
     arrivals: VecDeque<(Instant, usize)>,
     ending: Option<(Instant, Ending)>,
     room: usize,
@@ -31,24 +31,24 @@ pub(super) struct Lane {
     rate: u32,
     /// At a limited rate: when everything so far has been sent.
     clear_at: Option<Instant>,
-    /// Nothing arrives that would have done so later than this.
+    /// Bytes with a later arrival don't arrive: the time of a cut.
     cut_at: Option<Instant>,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
 
-/// How a direction ends, behind all its bytes.
+/// The end of a direction, behind all its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
     End,
     Reset,
 }
 
-/// The result of a look at the arrivals.
+/// The arrivals at one moment.
 pub(super) enum Found {
     Some,
     Ended(Ending),
-    /// Nothing before this moment, or before something changes.
+    /// Nothing before this moment, or before a change.
     Nothing(Option<Instant>),
 }
 
@@ -68,7 +68,7 @@ impl Lane {
         }
     }
 
-    // ---- what a test does to it ---------------------------------------------
+    // ---- faults -------------------------------------------------------------
 
     pub(super) fn set_delay(&mut self, delay: Duration) {
         self.delay = delay.min(LONGEST);
@@ -107,14 +107,14 @@ impl Lane {
         }
     }
 
-    /// Something has changed: wakes every waiting task.
+    /// Wakes every waiting task after a change.
     pub(super) fn wake(&mut self) {
         for waker in [self.reader.take(), self.writer.take()] {
             waker.into_iter().for_each(Waker::wake);
         }
     }
 
-    // ---- how it is ------------------------------------------------------------
+    // ---- the state ------------------------------------------------------------
 
     pub(super) fn under_way(&self) -> usize {
         self.bytes.len()
@@ -124,8 +124,7 @@ impl Lane {
         self.ending.is_some()
     }
 
-    /// How it has ended, as far as that has arrived, whether everything before it
-    /// was read or not.
+    /// The end, if it has arrived, whether everything before it was read or not.
     pub(super) fn ended(&self) -> Option<Ending> {
         let horizon = self.horizon();
         let (_, ending) = self.ending.filter(|(at, _)| *at <= horizon)?;
@@ -185,7 +184,7 @@ impl Lane {
         );
     }
 
-    /// How many of these fit.
+    /// The number of these bytes for which there is room.
     pub(super) fn write(&mut self, bytes: &[u8], cx: &Context<'_>) -> Poll<usize> {
         let room = self.room.saturating_sub(self.bytes.len());
         let (fits, _) = bytes.split_at(room.min(bytes.len()));

@@ -1,14 +1,13 @@
-//! A machine that sleeps on a test's command.
+//! A machine that a test can suspend.
 //!
-//! This module decides nothing: what a connection does when it wakes up is decided as on
-//! a real one.
+//! Connections on it behave as on a real machine when it wakes up.
 
 use std::time::Duration;
 
 use crate::suspend;
 
-/// A machine that can be suspended, such as a laptop, for tests of what a program does
-/// when it wakes up.
+/// A machine that can be suspended, such as a laptop, for tests of a program's behaviour when
+/// it wakes up.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -41,7 +40,7 @@ use crate::suspend;
 pub struct Machine(&'static suspend::Machine);
 
 impl Machine {
-    /// One that hasn't slept. Its few bytes are kept to the end of the process.
+    /// A machine that hasn't slept. Its few bytes are kept to the end of the process.
     #[must_use]
     pub fn new() -> Self {
         Self(Box::leak(Box::new(suspend::Machine::new())))

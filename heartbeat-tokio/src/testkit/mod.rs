@@ -1,8 +1,8 @@
-//! A line for tests of your own: two streams in memory, and a handle that injects the
-//! faults of networks and processes.
+//! A line for your own tests: two streams in memory, and a handle that injects the faults of
+//! networks and processes.
 //!
-//! This module decides what a test can do to a line. What each side is told of it is
-//! decided by `state.rs`, and when bytes arrive by `lane.rs`.
+//! This module decides which faults a test can inject. `state.rs` decides what each side
+//! sees of them, and `lane.rs` when bytes arrive.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -57,17 +57,16 @@ use lane::Ending;
 pub use machine::Machine;
 use state::State;
 
-/// How many bytes may be on the way in one direction, unless the test says
-/// otherwise: 64 KiB.
+/// The default limit of bytes in flight in one direction: 64 KiB.
 const ROOM: usize = 64 * 1024;
 
 /// One of the two ends of a [`Line`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "a line has two ends")]
 pub enum Side {
-    /// That of the first stream.
+    /// The side of the first stream.
     Left,
-    /// That of the second stream.
+    /// The side of the second stream.
     Right,
 }
 
@@ -94,10 +93,10 @@ impl IntoIterator for Side {
 
 /// The line between two streams, and the handle that injects faults into it.
 ///
-/// A direction is named by the [`Side`] that sends in it. Whatever takes sides
-/// takes one, or [`Side::BOTH`]. Clones are handles of the same line.
+/// A direction is named by the [`Side`] that sends in it. A method that takes sides takes one,
+/// or [`Side::BOTH`]. Clones are handles of the same line.
 ///
-/// | this | is in life |
+/// | method | simulates |
 /// |---|---|
 /// | [`freeze`](Self::freeze) | SIGSTOP, a program that hangs, a machine that sleeps |
 /// | [`cut`](Self::cut) | a cable, a firewall that drops, a NAT that forgot |
@@ -110,16 +109,15 @@ impl IntoIterator for Side {
 pub struct Line(Arc<Mutex<State>>);
 
 impl Line {
-    /// Two streams that are connected, and the line between them, with room for
-    /// 64 KiB on the way in each direction.
+    /// Two connected streams, and the line between them, with room for 64 KiB in flight in each
+    /// direction.
     #[must_use]
     pub fn pair() -> (LineEnd, LineEnd, Self) {
         Self::with_room(ROOM)
     }
 
-    /// The same with room for `bytes` bytes, at least 1: what was written and
-    /// hasn't been read. A write that finds no room waits, as for TCP's windows and
-    /// buffers.
+    /// The same with room for `bytes` bytes, at least 1, that were written and not read. A write
+    /// without room waits, as for TCP's windows and buffers.
     #[must_use]
     pub fn with_room(bytes: usize) -> (LineEnd, LineEnd, Self) {
         let line = Self(Arc::new(Mutex::new(State::new(bytes.max(1)))));
@@ -132,12 +130,12 @@ impl Line {
         (stream(Side::Left), stream(Side::Right), line)
     }
 
-    /// Stops the side's stream: it neither reads nor writes, and dropping it isn't
-    /// visible to the other end. What it had written still arrives, and what is sent to
-    /// it waits for it, as in its kernel.
+    /// Stops the side's stream: it neither reads nor writes, and dropping it isn't visible to the
+    /// other end. Bytes that it had written still arrive, and bytes sent to it wait, as in its
+    /// kernel.
     ///
-    /// The program there isn't stopped itself, as by SIGSTOP: its timers go on, so a
-    /// heartbeat there gives up its peer in time, and can't say so.
+    /// Unlike SIGSTOP it doesn't stop the program: its timers go on, so a heartbeat there gives up
+    /// its peer in time, but can't tell it.
     pub fn freeze(&self, sides: impl IntoIterator<Item = Side>) {
         self.change(sides, State::freeze);
     }
@@ -147,47 +145,47 @@ impl Line {
         self.change(sides, State::thaw);
     }
 
-    /// Nothing that the side sends arrives any more, not even that it ends. It
-    /// isn't lost either: TCP repeats it until the line is [mended](Self::mend).
+    /// Nothing that the side sends arrives any more, not even its end. It isn't lost: as TCP
+    /// would retransmit it, it arrives when the line is [mended](Self::mend).
     pub fn cut(&self, from: impl IntoIterator<Item = Side>) {
         self.change(from, |state, side| state.from(side).cut());
     }
 
-    /// Undoes a cut. What was sent meanwhile arrives at once, whereas TCP takes up
-    /// to as long again as the outage.
+    /// Undoes a cut. Bytes that were sent meanwhile arrive at once, whereas TCP takes up to as
+    /// long again as the outage.
     pub fn mend(&self, from: impl IntoIterator<Item = Side>) {
         self.change(from, |state, side| state.from(side).mend());
     }
 
-    /// Delays what the side sends from now on: half of a round trip. Nothing overtakes
-    /// what was sent before. More than 365 days are taken for 365.
+    /// Delays bytes that the side sends from now on: half of a round trip. Nothing overtakes
+    /// earlier bytes. A delay above 365 days counts as 365 days.
     pub fn delay(&self, from: impl IntoIterator<Item = Side>, time: Duration) {
         self.change(from, |state, side| state.from(side).set_delay(time));
     }
 
-    /// Bytes that the side sends from now on arrive at `bytes_per_second` at most; zero
-    /// is no limit. What waits its turn takes room.
+    /// Bytes that the side sends from now on arrive at `bytes_per_second` at most; zero is no
+    /// limit. Waiting bytes take room.
     pub fn limit_rate(&self, from: impl IntoIterator<Item = Side>, bytes_per_second: u32) {
         self.change(from, |state, side| {
             state.from(side).set_rate(bytes_per_second);
         });
     }
 
-    /// The side sends no more, as if it had called `shutdown`: the other one reads
-    /// what was sent and then the end. It still receives.
+    /// The side sends no more, as if it had called `shutdown`: the other one reads the remaining
+    /// bytes and then the end. The side still receives.
     pub fn half_close(&self, from: impl IntoIterator<Item = Side>) {
         self.change(from, |state, side| state.from(side).close(Ending::End));
     }
 
-    /// Both sides are told that the connection was reset, after what has arrived.
-    /// What is still on the way is lost.
+    /// Resets the connection for both sides, behind the bytes that have arrived. Bytes in flight
+    /// are lost.
     pub fn reset(&self) {
         self.fail(Side::BOTH, io::ErrorKind::ConnectionReset);
     }
 
-    /// The side's kernel gives the connection up: with `TimedOut`,
-    /// `HostUnreachable` and the like. It is told once; after that the side reads
-    /// the end and can't write. The other one isn't told.
+    /// The side's kernel gives the connection up, with `TimedOut`, `HostUnreachable` or the like.
+    /// The side gets the error once; after that it reads the end and can't write. The other side
+    /// gets nothing.
     pub fn fail(&self, sides: impl IntoIterator<Item = Side>, kind: io::ErrorKind) {
         self.change(sides, |state, side| state.fail(side, kind));
     }
@@ -231,22 +229,21 @@ impl fmt::Debug for Line {
 
 /// One of the two streams of a [`Line`].
 ///
-/// Dropping it ends the connection as the end of a process does: the other side
-/// reads what was sent and then the end, or a reset if this side had received
-/// something that it didn't read.
+/// Dropping it ends the connection as the end of a process does: the other side reads the
+/// remaining bytes and then the end, or a reset if this side left something unread.
 #[derive(Debug)]
 pub struct LineEnd {
     line: Line,
     side: Side,
-    /// The next arrival, while a read waits for it.
+    /// The time of the next arrival, while a read waits for it.
     arrival: Timer,
-    /// When the other side's end arrives, while a write waits for room.
+    /// The time when the other side's end arrives, while a write waits for room.
     end: Timer,
 }
 
 type Timer = Option<Pin<Box<Sleep>>>;
 
-/// Asks again at each moment that the answer names.
+/// Polls again at each moment that the result names.
 fn poll_at<T>(
     timer: &mut Timer,
     cx: &mut Context<'_>,

@@ -1,8 +1,7 @@
 //! Two sides and the two directions between them.
 //!
-//! This module decides what each side is told: that it waits, what it reads and
-//! writes, and how the connection ends for it. When bytes arrive is decided by
-//! `lane.rs`.
+//! This module decides the result of each side's reads and writes, and how the connection
+//! ends for it. `lane.rs` decides when bytes arrive.
 
 use std::{
     io,
@@ -32,11 +31,11 @@ struct End {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Life {
     Open,
-    /// The next call is told so.
+    /// The next call returns the error.
     Failing(io::ErrorKind),
-    /// And that was told.
+    /// The error was returned.
     Failed,
-    /// By its program, while it was open.
+    /// Its program dropped it.
     Dropped,
 }
 
@@ -69,7 +68,7 @@ impl State {
         }
     }
 
-    // ---- what a test does to it -----------------------------------------------
+    // ---- faults ---------------------------------------------------------------
 
     pub(super) const fn freeze(&mut self, side: Side) {
         self.end(side).is_frozen = true;
@@ -93,9 +92,9 @@ impl State {
         }
     }
 
-    // ---- what a stream does ---------------------------------------------------
+    // ---- calls of a stream ------------------------------------------------------
 
-    /// What is read, or the moment to look again.
+    /// Reads, or returns the moment to poll again.
     pub(super) fn read(
         &mut self,
         side: Side,
@@ -119,12 +118,12 @@ impl State {
         if ended.is_err() {
             self.end(side).life = Life::Failed;
         }
-        // A write that waits for room has to learn of it too.
+        // A write that waits for room has to see it too.
         self.from(side).wake();
         Ok(Poll::Ready(ended))
     }
 
-    /// How much is written, or the moment to look again.
+    /// Writes, or returns the moment to poll again.
     pub(super) fn write(
         &mut self,
         side: Side,

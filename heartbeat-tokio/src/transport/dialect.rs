@@ -1,8 +1,8 @@
 //! The properties of an application's own protocol.
 //!
-//! This module decides what follows from that: which errors are an end of the connection
-//! and which a broken rule, what a protocol allows at the moment, and what may come before
-//! the peer's Hello and behind its last message.
+//! This module decides their consequences: which errors end the connection and which are a
+//! violation of the protocol, what the protocol allows at the moment, and which frames may
+//! come before the peer's Hello and after its last message.
 
 use std::{error::Error, io, time::Duration};
 
@@ -14,10 +14,10 @@ use super::{Broken, Frame};
 /// [`Heartbeat::with_codec`](crate::Heartbeat::with_codec) and
 /// [`Heartbeat::with_frames`](crate::Heartbeat::with_frames).
 ///
-/// The defaults are those of a protocol that has a ping and a pong and nothing
-/// else. The machine does without the rest:
+/// The defaults are for a protocol with a ping and a pong and nothing else. Everything else is
+/// optional:
 ///
-/// | without | then |
+/// | without | consequence |
 /// |---|---|
 /// | a Hello, and an Alive | our pings show that we live while we don't read, and the peer's pings count as signs of life. Neither side learns the other's timings: there is no [`Connected`](crate::PeerEvent::Connected), and the peer isn't held to a [`min_interval`](heartbeat_core::ConfigBuilder::min_interval) that it can't know |
 /// | a Goodbye | a peer that leaves looks like one that was killed: [`Cause::Eof`](crate::Cause::Eof). Our own `close` sends what is queued and ends our direction of the stream |
@@ -39,8 +39,7 @@ pub trait Dialect {
     /// The application's messages.
     type Message;
 
-    /// Whether [`Frame::Hello`], [`Frame::Alive`] and [`Frame::Fin`] can be
-    /// sent.
+    /// Whether the protocol has [`Frame::Hello`], [`Frame::Alive`] and [`Frame::Fin`].
     ///
     /// The peer's first frame must be a Hello then, complete within the detection
     /// time: before it no bytes are a sign of life, [`Frame::Other`] is passed over,
@@ -48,7 +47,7 @@ pub trait Dialect {
     /// [`HelloExpected`](heartbeat_core::ProtocolError::HelloExpected).
     const HELLO: bool = false;
 
-    /// Whether [`Frame::Goodbye`] can be sent.
+    /// Whether the protocol has [`Frame::Goodbye`].
     const GOODBYE: bool = false;
 
     /// Whether a side that ends its direction of the stream goes on receiving, as
@@ -65,10 +64,10 @@ pub trait Dialect {
 
     /// Whether a ping may be sent in the present state of the protocol. Default: always.
     ///
-    /// While it may not, no ping leaves. The peer is judged as ever as long as a ping that
-    /// left before is unanswered. Then no round begins, and its death shows by its kernel
-    /// only. When a ping may leave again, what is due leaves at once. Asked whenever a
-    /// message was queued or a frame was taken out.
+    /// While it may not, no ping leaves. The peer is judged as usual while an earlier ping is
+    /// unanswered. After that no round begins, and only the peer's kernel can show its death.
+    /// When a ping may leave again, a due one leaves at once. This is called after each queued
+    /// message and each received frame.
     fn may_ping(&self) -> bool {
         true
     }
@@ -77,14 +76,14 @@ pub trait Dialect {
     /// peer works on a request and serves nothing behind it. Default: always.
     ///
     /// While it can't, the peer is judged by its kernel only, and its state is
-    /// [`Occupied`](crate::State::Occupied): one that hangs meanwhile isn't found, one whose
-    /// process or host ends is. Then it is judged afresh.
+    /// [`Occupied`](crate::State::Occupied): a hang isn't detected then, the end of its process
+    /// or host is. Afterwards it is judged afresh.
     fn answers(&self) -> bool {
         true
     }
 
-    /// The time between the peer's own beats, in a protocol whose beats aren't answered;
-    /// `None` before that is negotiated. Default: beats have answers.
+    /// The time between the peer's own beats, in a protocol whose beats aren't answered; `None`
+    /// before it is negotiated. Default: none, because beats have answers.
     ///
     /// The interval, and so the detection time, becomes at least as long, up to
     /// [`max_stretch`](heartbeat_core::ConfigBuilder::max_stretch). Our own beats are the
@@ -114,20 +113,20 @@ pub trait Dialect {
         0
     }
 
-    /// How the connection ended, by an error of the codec, or of the stream and sink.
+    /// Maps an error of the codec, or of the stream and sink, to an end of the connection.
     ///
-    /// `None`, the default, goes by the [`io::Error`] among the error's sources, or is
-    /// [`Cause::Protocol`](crate::Cause::Protocol), as
+    /// With `None`, the default, the [`io::Error`] among the error's sources decides. Without one
+    /// the cause is [`Cause::Protocol`](crate::Cause::Protocol), as described at
     /// [`with_codec`](crate::Heartbeat::with_codec) and
-    /// [`with_frames`](crate::Heartbeat::with_frames) say. A library that has an error of
-    /// its own for a connection that was cut off is adapted here.
-    /// [`io_error`](crate::Heartbeat::io_error) has the error either way.
+    /// [`with_frames`](crate::Heartbeat::with_frames). Override this for a library that has an
+    /// error of its own for a connection that was cut off.
+    /// [`io_error`](crate::Heartbeat::io_error) keeps the error in any case.
     ///
     /// ```
     /// use heartbeat_tokio::{Dialect, End};
     /// use std::error::Error;
     ///
-    /// /// What a library says where others say nothing.
+    /// /// A library's own error for a stream that ended.
     /// #[derive(Debug, thiserror::Error)]
     /// #[error("hung up")]
     /// struct HungUp;
@@ -150,7 +149,7 @@ pub trait Dialect {
     }
 }
 
-/// What an error of the application's codec, or of its stream and sink, means.
+/// The meaning of an error of the application's codec, or of its stream and sink.
 #[derive(Debug)]
 pub enum Failure {
     /// The connection ended like this.
@@ -160,7 +159,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// By what the dialect says of it, or else by what `otherwise` makes of it.
+    /// From the dialect, or else from `otherwise`.
     pub(crate) fn of<D: Dialect>(
         error: Box<dyn Error + Send + Sync>,
         otherwise: impl FnOnce(Box<dyn Error + Send + Sync>) -> Self,
@@ -172,7 +171,7 @@ impl Failure {
         }
     }
 
-    /// As far as a writer is concerned.
+    /// The same for writing.
     pub(crate) fn into_io(self) -> io::Error {
         match self {
             Self::Io(error) => error,
@@ -189,7 +188,7 @@ impl<E: Into<Broken>> From<E> for Failure {
     }
 }
 
-/// The kind by which [`end_of`](crate::safety_net::end_of) knows this end.
+/// The kind that [`end_of`](crate::safety_net::end_of) maps to this end.
 fn kind_of(end: End) -> io::ErrorKind {
     match end {
         End::Eof => io::ErrorKind::UnexpectedEof,
@@ -200,7 +199,7 @@ fn kind_of(end: End) -> io::ErrorKind {
     }
 }
 
-/// What a protocol of the application's allows.
+/// The rules of the application's protocol at the moment.
 pub(crate) fn dialogue_of(dialect: &impl Dialect) -> Dialogue {
     Dialogue {
         may_ping: dialect.may_ping(),
@@ -209,8 +208,8 @@ pub(crate) fn dialogue_of(dialect: &impl Dialect) -> Dialogue {
     }
 }
 
-/// Lets nothing pass before the peer's Hello, and no message after its last one. Most
-/// protocols of others have no Hello.
+/// Refuses frames before the peer's Hello, and messages after its Fin. Most foreign protocols
+/// have no Hello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Doorman {
     /// The Hello is expected.

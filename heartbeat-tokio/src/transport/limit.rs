@@ -1,7 +1,7 @@
-//! How long a message may be.
+//! The limit on the length of a message.
 //!
-//! This module decides which limit applies before the peer has announced its own, and
-//! what becomes of one that is taken back.
+//! This module decides which limit applies before the peer's Hello, and after a Hello that
+//! lowers it.
 
 use heartbeat_core::Config;
 
@@ -10,9 +10,9 @@ use crate::SendError;
 /// The largest message that may be sent, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Limit {
-    /// As we are configured, which has to do until the peer's Hello arrives.
+    /// Our own limit, until the peer's Hello arrives.
     Ours(u32),
-    /// As the peer announced it.
+    /// The peer's announced limit.
     Peers(u32),
 }
 
@@ -26,7 +26,7 @@ impl Limit {
     pub(crate) fn greet(&mut self, max_frame: u32) {
         *self = Self::Peers(match *self {
             Self::Ours(_) => max_frame,
-            // What it took back may have been counted on.
+            // A lower limit is ignored: the application may rely on the former one.
             Self::Peers(former) => max_frame.max(former),
         });
     }

@@ -1,6 +1,6 @@
-//! The WebSocket of axum.
+//! axum's WebSocket.
 //!
-//! This module decides what its messages and errors mean, and how its socket is reached.
+//! This module maps its messages and errors, and finds its socket.
 
 use std::{
     error::Error,
@@ -27,11 +27,11 @@ use super::{
 };
 use crate::Detail;
 
-/// The TCP socket below a connection of axum's, which its WebSocket doesn't show.
+/// The TCP socket below a connection of axum, which axum's WebSocket doesn't expose.
 ///
-/// With it there is a safety net below the heartbeat, a message that arrives slowly is a
-/// sign of life, and a verdict resets the connection. Ask axum for it with each
-/// connection, and hand it over with the WebSocket:
+/// With it there is a safety net below the heartbeat, a message that arrives slowly is a sign
+/// of life, and a verdict resets the connection. Extract it for each connection, and pass it
+/// together with the WebSocket:
 ///
 /// ```
 /// use axum::{Router, extract::{ConnectInfo, ws::WebSocketUpgrade}, response::Response, routing::any};
@@ -58,21 +58,21 @@ use crate::Detail;
 /// # Ok(()) }
 /// ```
 ///
-/// It costs a second file descriptor for each connection. The connection stays open for as
-/// long as a clone of it is kept.
+/// It costs a second file descriptor for each connection. The connection stays open as long
+/// as a clone of it exists.
 #[derive(Clone, Debug)]
 pub struct TcpSocket(Option<Arc<TcpStream>>);
 
 impl TcpSocket {
-    /// The socket, for its options: `set_nodelay`. `None` if there was no file descriptor
-    /// left for it.
+    /// The socket, for options such as `set_nodelay`. `None` if no file descriptor was left for
+    /// it.
     #[must_use]
     pub fn get(&self) -> Option<&TcpStream> {
         self.0.as_deref()
     }
 
-    /// A reference for [`sweep`](crate::safety_net::sweep) and other checks. Keeps
-    /// nothing open.
+    /// A reference for [`sweep`](crate::safety_net::sweep) and other checks. It doesn't keep the
+    /// connection open.
     #[must_use]
     pub fn downgrade(&self) -> Weak<TcpStream> {
         self.0.as_ref().map(Arc::downgrade).unwrap_or_default()
@@ -81,7 +81,7 @@ impl TcpSocket {
 
 impl Connected<IncomingStream<'_, TcpListener>> for TcpSocket {
     fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
-        // Without, the heartbeat does without a safety net.
+        // Without it the heartbeat has no safety net.
         Self(duplicate(stream.io()).ok().map(Arc::new))
     }
 }
@@ -132,8 +132,8 @@ impl Library for ws::WebSocket {
         }
     }
 
-    /// axum hides which version of tungstenite it is made of, and so the types of these
-    /// errors. Their words have been the same since tungstenite 0.10.
+    /// axum doesn't expose its version of tungstenite, nor the types of these errors. Their texts
+    /// have been the same since tungstenite 0.10.
     fn end_of(error: &(dyn Error + 'static)) -> Option<End> {
         const CLOSED: [&str; 4] = [
             "Connection closed normally",
@@ -147,7 +147,7 @@ impl Library for ws::WebSocket {
     }
 }
 
-/// With the socket below.
+/// With the socket below it.
 impl Library for (ws::WebSocket, ConnectInfo<TcpSocket>) {
     type Io = ws::WebSocket;
     type Raw = ws::Message;

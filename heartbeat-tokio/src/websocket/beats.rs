@@ -10,7 +10,7 @@ use crate::Frame;
 
 /// How beats travel in a WebSocket.
 ///
-/// Implement it for an application that has a ping of its own among its messages:
+/// Implement it for an application with a ping among its own messages:
 ///
 /// ```
 /// use heartbeat_tokio::{Frame, websocket::{Beats, BoxError, Message, Packet}};
@@ -71,25 +71,25 @@ pub trait Beats: Unpin {
         0
     }
 
-    /// Appends the packets that a frame travels in, if it does.
+    /// Appends the packets of a frame. A frame that the protocol doesn't have gets none.
     ///
     /// # Errors
     ///
-    /// If it can't be written. That is the end of the connection.
+    /// If the frame can't be encoded. The error ends the connection.
     fn encode(
         &mut self,
         frame: Frame<Self::Message>,
         packets: &mut VecDeque<Packet>,
     ) -> Result<(), BoxError>;
 
-    /// What a packet of the peer's means; `None` if it means nothing, not even life.
+    /// Decodes a packet from the peer; `None` if it has no meaning, not even as a sign of life.
     ///
-    /// Longer messages than `max_frame` bytes are refused before, unless there is a
+    /// Messages above `max_frame` bytes are refused before this call, unless there is a
     /// [`HELLO`](Self::HELLO).
     ///
     /// # Errors
     ///
-    /// If the peer shouldn't have sent it. That is the end of the connection, with
+    /// If the packet is invalid. The error ends the connection with
     /// [`Cause::Protocol`](crate::Cause::Protocol).
     fn decode(
         &mut self,
@@ -98,12 +98,11 @@ pub trait Beats: Unpin {
     ) -> Result<Option<Frame<Self::Message>>, BoxError>;
 }
 
-/// As WebSocket's own pings (RFC 6455, section 5.5.2).
+/// Beats as WebSocket's own pings (RFC 6455, section 5.5.2).
 ///
-/// Every peer answers them, without its application: a browser does while the page's
-/// script hangs, and Chromium even when the user has left a page that it keeps for the way
-/// back. Some proxies answer them themselves. The application's messages are text and
-/// binary.
+/// The peer's WebSocket library answers them without its application: a browser answers while
+/// the page's script hangs, and Chromium even for a page in the back/forward cache. Some
+/// proxies answer them themselves. The application's messages are text and binary.
 #[derive(Clone, Copy, Debug, Default)]
 #[expect(clippy::exhaustive_structs, reason = "there is nothing to choose")]
 pub struct Pings;
@@ -123,7 +122,7 @@ impl Beats for Pings {
         match frame {
             Frame::Data(message) => packets.push_back(Packet::Message(message)),
             Frame::Ping(nonce) => packets.push_back(Packet::Ping(payload(nonce))),
-            // The library has sent the pong already.
+            // The library has already sent the pong.
             _ => {}
         }
         Ok(())
@@ -132,7 +131,7 @@ impl Beats for Pings {
     fn decode(&mut self, packet: Packet, _: usize) -> Result<Option<Frame<Message>>, BoxError> {
         Ok(Some(match packet {
             Packet::Message(message) => Frame::Data(message),
-            // An unsolicited pong carries anything or nothing.
+            // An unsolicited pong may carry any bytes.
             Packet::Pong(payload) => match <[u8; 8]>::try_from(&*payload) {
                 Ok(nonce) => Frame::Pong(Some(Nonce(nonce))),
                 Err(_) => Frame::Other,
@@ -142,11 +141,11 @@ impl Beats for Pings {
     }
 }
 
-/// As ordinary messages, for networks with a proxy that answers or swallows WebSocket's
-/// own pings, and to know that the peer's application lives.
+/// Beats as ordinary messages: for proxies that answer or drop WebSocket's own pings, and to
+/// detect that the peer's application hangs.
 ///
-/// The application's messages are text. A beat is a binary message of 9 bytes: `?` asks,
-/// `!` answers, and 8 bytes say what. A page answers with a few lines:
+/// The application's messages are text. A beat is a binary message of 9 bytes: `?` for a ping
+/// or `!` for a pong, and a nonce of 8 bytes. A page answers with a few lines:
 ///
 /// ```js
 /// socket.binaryType = "arraybuffer";
@@ -159,7 +158,7 @@ impl Beats for Pings {
 /// });
 /// ```
 ///
-/// With [`OwnFrames`](super::OwnFrames) the page finds out about a dead server too.
+/// With [`OwnFrames`](super::OwnFrames) the page detects a dead server too.
 #[derive(Clone, Copy, Debug, Default)]
 #[expect(clippy::exhaustive_structs, reason = "there is nothing to choose")]
 pub struct Messages;
@@ -193,7 +192,7 @@ impl Beats for Messages {
         let beat = match packet {
             Packet::Message(Message::Text(text)) => return Ok(Some(Frame::Data(text))),
             Packet::Message(Message::Binary(beat)) => beat,
-            // The peer's library sends and answers these, and not its application.
+            // The peer's library sends and answers these, not its application.
             Packet::Ping(_) | Packet::Pong(_) => return Ok(None),
         };
         let nonce = beat.get(1..).and_then(|nonce| nonce.try_into().ok());

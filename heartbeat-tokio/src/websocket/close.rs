@@ -1,6 +1,6 @@
 //! Close frames (RFC 6455, section 5.5.1) as goodbyes, and goodbyes as close frames.
 //!
-//! This module decides which code is which.
+//! This module maps their codes.
 
 use heartbeat_core::GoodbyeCode;
 
@@ -16,7 +16,7 @@ const TOO_BIG: u16 = 1009;
 const MANDATORY_EXTENSION: u16 = 1010;
 const SERVICE_RESTART: u16 = 1012;
 
-/// Code c is this much more, in the range that is free for applications.
+/// Added to a goodbye's code, for the range that is free for applications.
 const OURS: u16 = 4000;
 
 /// A close frame.
@@ -27,7 +27,7 @@ pub struct Close {
 }
 
 impl Close {
-    /// One that came without a code.
+    /// A close frame without a code.
     pub(super) fn empty() -> Self {
         Self {
             code: NO_STATUS,

@@ -1,7 +1,7 @@
 //! The interface to a WebSocket library.
 //!
-//! This module decides the seam between beats and the libraries. Each has a module of its
-//! own for its types.
+//! This module defines the interface between beats and the libraries. Each library has a
+//! module for its types.
 
 use std::{
     error::Error,
@@ -19,7 +19,7 @@ use super::{BoxError, Close, Packet};
 /// A WebSocket of a library that [`Heartbeat::websocket`](crate::Heartbeat::websocket)
 /// wraps.
 ///
-/// For code that is generic over the library. It can be named, and not implemented.
+/// For code that is generic over the library. The trait is sealed.
 pub trait Library: Unpin {
     /// The library's stream and sink.
     #[doc(hidden)]
@@ -41,37 +41,37 @@ pub trait Library: Unpin {
     #[doc(hidden)]
     fn tcp(&self) -> Option<&TcpStream>;
 
-    /// Ends our direction of the stream below, after the closing handshake, if it can be
-    /// reached. TLS says goodbye then.
+    /// After the closing handshake, ends our direction of the stream below, if it can be reached.
+    /// TLS then sends `close_notify`.
     #[doc(hidden)]
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let _ = cx;
         Poll::Ready(Ok(()))
     }
 
-    /// Reads a message of the library's.
+    /// Converts a message from the library.
     #[doc(hidden)]
     fn received(raw: Self::Raw) -> Received;
 
-    /// Makes one.
+    /// Converts a message for the library.
     #[doc(hidden)]
     fn raw(sent: Sent) -> Self::Raw;
 
-    /// What an error of its says of the end, if it isn't an `io::Error`'s to say.
+    /// Maps one of its errors to an end, unless an `io::Error` among its sources decides.
     #[doc(hidden)]
     fn end_of(error: &(dyn Error + 'static)) -> Option<End>;
 }
 
-/// What arrived.
+/// A received message.
 #[derive(Debug)]
 pub enum Received {
     Packet(Packet),
     Close(Close),
-    /// A piece of the library's that shows nothing.
+    /// A message of the library that shows nothing.
     Nothing,
 }
 
-/// What leaves.
+/// A message to send.
 #[derive(Debug)]
 pub enum Sent {
     Packet(Packet),

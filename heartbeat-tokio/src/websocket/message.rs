@@ -1,8 +1,8 @@
-//! What travels in a WebSocket.
+//! The messages and control frames of a WebSocket.
 
 use bytes::Bytes;
 
-/// What an application sends in a WebSocket.
+/// A message in a WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "RFC 6455 has these two")]
 pub enum Message {
@@ -13,7 +13,7 @@ pub enum Message {
 }
 
 impl Message {
-    /// How many bytes it has.
+    /// Its length in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         match self {
@@ -22,7 +22,7 @@ impl Message {
         }
     }
 
-    /// Whether it has none.
+    /// Whether it is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -47,13 +47,13 @@ impl From<Bytes> for Message {
     }
 }
 
-/// What travels in a WebSocket, but for its close frames.
+/// A message, ping or pong in a WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "RFC 6455 has these three")]
 pub enum Packet {
     /// A message.
     Message(Message),
-    /// A ping, with at most 125 bytes. The library has answered the peer's already.
+    /// A ping, with at most 125 bytes. The library has already answered one from the peer.
     Ping(Bytes),
     /// A pong, with the ping's bytes.
     Pong(Bytes),

@@ -1,7 +1,7 @@
 //! A heartbeat in a WebSocket: over tokio-tungstenite, and over axum.
 //!
-//! [`Heartbeat::websocket`] wraps a WebSocket that is open, on the server's side or the
-//! client's. It takes both libraries' types, each behind a feature:
+//! [`Heartbeat::websocket`] wraps an open WebSocket, on the server or the client. It takes the
+//! types of both libraries, each behind a feature:
 //!
 //! | feature | type | supported version |
 //! |---|---|---|
@@ -16,8 +16,8 @@
 //! | [`Messages`] | binary messages of 9 bytes | the peer's program | no |
 //! | [`OwnFrames`] | this project's protocol, one frame in a binary message | a heartbeat on the other side, such as `heartbeat-js` in a page | yes |
 //!
-//! [`Heartbeat::websocket`] sends [`Pings`], which need nothing on the other side.
-//! [`Heartbeat::websocket_with`] takes the others, and [`Beats`] of your own.
+//! [`Heartbeat::websocket`] sends [`Pings`], which need no support from the peer.
+//! [`Heartbeat::websocket_with`] takes the others, and your own [`Beats`].
 //!
 //! # How it ends
 //!
@@ -34,33 +34,33 @@
 //! | 4001 to 4007, 4009 to 4255 | code 1 to 7, 9 to 255 |
 //! | any other | code 0 |
 //!
-//! The detail is the reason. Where the close code isn't the one that we would send, the
-//! detail begins with it: `1011 out of memory`.
+//! The detail is the close frame's reason. If the close code isn't one that we would send,
+//! the detail begins with it: `1011 out of memory`.
 //!
 //! The stream is closed as soon as the connection has ended, before the heartbeat is
 //! dropped.
 //!
-//! [`close`](Heartbeat::close) is Ok when the closing handshake is done. That proves the
-//! peer's library and not its application; [`OwnFrames`] prove both.
+//! [`close`](Heartbeat::close) is Ok when the closing handshake is done. That proves that the
+//! peer's library received everything, not its application; [`OwnFrames`] prove both.
 //!
 //! # Long messages
 //!
-//! Neither library shows a message before it is whole. With [`OwnFrames`] that makes no
-//! difference, because long messages travel in parts. With the other beats, data that
-//! reaches our kernel is a sign of life too
-//! ([`Evidence::AnyBytes`](crate::Evidence::AnyBytes)), on Linux and Android, and where the
-//! socket is known. Elsewhere a message must arrive within the detection time.
+//! Neither library shows an incomplete message. With [`OwnFrames`] that makes no difference,
+//! because long messages travel in parts. With the other beats, data that reaches our kernel
+//! is a sign of life too ([`Evidence::AnyBytes`](crate::Evidence::AnyBytes)), on Linux and
+//! Android and if the socket is known. Elsewhere a message must arrive within the detection
+//! time.
 //!
-//! A ping of ours waits behind a long message of ours. With the other beats, and under the
-//! same conditions, the peer's kernel taking that message is a sign of life too. Elsewhere
-//! it must have left within the detection time.
+//! Our ping waits behind our own long message. With the other beats, and under the same
+//! conditions, progress of that message in the peer's kernel is a sign of life too. Elsewhere
+//! the message must leave within the detection time.
 //!
 //! The socket is known below a `WebSocketStream` over a `TcpStream` or a plain
-//! `MaybeTlsStream`, and with axum if its [`TcpSocket`] is given. Anywhere else,
-//! [`with_socket`](Heartbeat::with_socket) says where it is.
+//! `MaybeTlsStream`, and with axum if its [`TcpSocket`] is given. Otherwise name it with
+//! [`with_socket`](Heartbeat::with_socket).
 //!
-//! [`Config::max_frame`] limits messages. The library keeps a longer one in memory first,
-//! up to a limit of its own. Set that too (`max_message_size`).
+//! [`Config::max_frame`] limits messages. The library first keeps a longer one in memory, up
+//! to a limit of its own (`max_message_size`). Set that too.
 
 use std::{
     collections::VecDeque,
@@ -99,31 +99,29 @@ mod tungstenite;
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub use self::axum::TcpSocket;
 
-/// An error of a message or of the WebSocket.
+/// The error type of messages and of the WebSocket.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// The most bytes that the library holds before it is flushed: control frames wait behind
+/// The most bytes that the library holds before it is flushed. Control frames wait behind
 /// them.
 const HELD: usize = 64 * 1024;
 
-/// A WebSocket as a heartbeat sees it: `W` is the library's, and `B` says how beats
-/// travel.
-///
-/// [`Heartbeat::websocket`] makes it.
+/// The transport of [`Heartbeat::websocket`]: `W` is the library's WebSocket, and `B` decides
+/// how beats travel.
 #[derive(Debug)]
 pub struct WebSocket<W, B> {
     library: W,
     beats: B,
     max_frame: usize,
-    /// On their way out, in this order. Control frames go ahead, between two of them.
+    /// Packets to send, in this order. Control frames go ahead, between two of them.
     waiting: VecDeque<Packet>,
-    /// The close frame, which goes behind all of these.
+    /// The close frame, behind all packets.
     closing: Option<Close>,
-    /// The bytes that the library holds, perhaps.
+    /// An upper bound of the bytes that the library holds.
     held: usize,
 }
 
-/// A WebSocket with a heartbeat, to be named in a structure.
+/// The type of a WebSocket with a heartbeat, for structures and signatures.
 pub type Connection<W, B = Pings> = Heartbeat<WebSocket<W, B>, Frames<WebSocket<W, B>>>;
 
 impl<W, B> WebSocket<W, B> {
@@ -136,7 +134,7 @@ impl<W, B> WebSocket<W, B> {
 
 /// Over a WebSocket.
 impl<W: Library> Connection<W> {
-    /// Wraps a WebSocket that is open, on either side. The peer needs nothing: its library
+    /// Wraps an open WebSocket, on either side. The peer needs no heartbeat: its library
     /// answers pings. See [`websocket`](crate::websocket) for what is supported.
     ///
     /// The handshake comes before the heartbeat. Limit its time.
@@ -208,8 +206,8 @@ let app: Router = Router::new().route("/echo", any(echo));
 
 /// Over a WebSocket.
 impl<W: Library, B: Beats> Connection<W, B> {
-    /// The same as [`websocket`](Heartbeat::websocket), with beats that travel otherwise:
-    /// as [`Messages`], as [`OwnFrames`], or as [`Beats`] of your own.
+    /// Wraps an open WebSocket as [`websocket`](Heartbeat::websocket) does, with other beats:
+    /// [`Messages`], [`OwnFrames`], or your own [`Beats`].
     #[cfg_attr(
         feature = "tungstenite",
         doc = r#"
@@ -266,7 +264,7 @@ impl<W: Library, B: Beats> Dialect for WebSocket<W, B> {
 }
 
 impl<W: Library, B: Beats> WebSocket<W, B> {
-    /// Hands a packet over. The library has room.
+    /// Hands a packet to the library, which has room.
     fn send(&mut self, sent: Sent) -> Result<(), BoxError> {
         let raw = W::raw(sent);
         Pin::new(self.library.io())
@@ -285,7 +283,7 @@ impl<W: Library, B: Beats> WebSocket<W, B> {
         Poll::Ready(Ok(()))
     }
 
-    /// What a packet means. `None` if it means nothing, not even life.
+    /// Decodes a packet. `None` if it has no meaning, not even as a sign of life.
     fn frame(&mut self, packet: Packet) -> Result<Option<Frame<B::Message>>, BoxError> {
         if let (Packet::Message(message), false) = (&packet, B::HELLO) {
             at_most(message.len(), self.max_frame)?;
@@ -309,8 +307,7 @@ impl<W: Library, B: Beats> Stream for WebSocket<W, B> {
                 Received::Packet(packet) => this.frame(packet).transpose(),
                 Received::Nothing => None,
                 Received::Close(close) => {
-                    // Only a further read would make the library answer, and none follows
-                    // a goodbye.
+                    // The library would answer in the next read, and none follows a goodbye.
                     let _ = this.poll_out(cx);
                     // With Hello, the goodbye came before it.
                     return Poll::Ready((!B::HELLO).then(|| Ok(close.into_goodbye())));

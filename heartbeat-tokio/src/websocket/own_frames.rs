@@ -1,7 +1,7 @@
 //! This project's own frames in a WebSocket, one in a binary message.
 //!
-//! This module decides how they lie there, and in which order a peer's are checked: as
-//! `docs/protocol.md` says under "Frames in WebSocket messages".
+//! This module decides their layout and the order of checks, as `docs/protocol.md` specifies
+//! in "Frames in WebSocket messages".
 
 use std::{collections::VecDeque, fmt::Debug, marker::PhantomData};
 
@@ -11,26 +11,26 @@ use heartbeat_core::{Control, Goodbye, PART, ProtocolError, Tag};
 use super::{Beats, BoxError, Message, Packet, at_most};
 use crate::{Detail, Frame};
 
-/// The name of the subprotocol (RFC 6455, section 1.9) that [`OwnFrames`] are, for the
-/// handshake. It is optional where both sides know the protocol.
+/// The name of the subprotocol of [`OwnFrames`] (RFC 6455, section 1.9), for the handshake. It
+/// is optional if both sides know the protocol.
 ///
 /// A page asks with `new WebSocket(url, "heartbeat.v1")`, and axum answers with
 /// `upgrade.protocols([SUBPROTOCOL])`.
 pub const SUBPROTOCOL: &str = "heartbeat.v1";
 
-/// As the frames of this project's own protocol.
+/// Beats as the frames of this project's own protocol.
 ///
-/// Both ends say hello and goodbye, and each finds out when the other is dead. Long
-/// messages travel in parts, so the length of a message makes no difference to its beats.
-/// [`close`](crate::Heartbeat::close) confirms that the peer's application took everything
-/// in. In a page, `heartbeat-js` is the other end.
+/// Both ends send Hello and Goodbye, and each detects the death of the other. Long messages
+/// travel in parts, so beats don't wait behind them. [`close`](crate::Heartbeat::close)
+/// confirms that the peer's application received everything. In a page, `heartbeat-js` is the
+/// other end.
 ///
 /// Messages are [`Bytes`], or any [`Payload`].
 #[derive(Debug)]
 pub struct OwnFrames<M = Bytes> {
     /// The peer's Hello has come.
     greeted: bool,
-    /// A message of which not all parts have come.
+    /// A message whose parts haven't all arrived.
     assembly: Option<Assembly>,
     messages: PhantomData<fn(M) -> M>,
 }
@@ -67,7 +67,7 @@ impl<M> OwnFrames<M> {
     }
 }
 
-/// What an application sends in [`OwnFrames`].
+/// An application's message in [`OwnFrames`].
 ///
 /// ```
 /// use bytes::Bytes;
@@ -101,28 +101,28 @@ pub trait Payload: Sized {
     /// About how many bytes it keeps in memory besides itself.
     fn weight(&self) -> usize;
 
-    /// How many bytes long it is as it travels. A message that is longer than the peer's
-    /// `max_frame` isn't sent. The default encodes it; one that isn't encodable has none.
+    /// Its encoded length in bytes. A message above the peer's `max_frame` is refused. The default
+    /// encodes the message; one that can't be encoded has no length.
     fn length(&self) -> usize {
         self.encode().map_or(0, |bytes| bytes.len())
     }
 
-    /// As it travels.
+    /// Encodes the message.
     ///
     /// # Errors
     ///
-    /// If it can't be written. That is the end of the connection.
+    /// If it can't be encoded. The error ends the connection.
     fn encode(&self) -> Result<Bytes, BoxError>;
 
-    /// Reads what the peer sent: anything.
+    /// Decodes bytes from the peer, which may be invalid.
     ///
     /// # Errors
     ///
-    /// If it is no message. That is the end of the connection.
+    /// If they aren't a message. The error ends the connection.
     fn decode(bytes: Bytes) -> Result<Self, BoxError>;
 }
 
-/// As it is.
+/// The bytes are the message.
 impl Payload for Bytes {
     fn weight(&self) -> usize {
         self.len()
@@ -178,7 +178,7 @@ impl<M: Payload> Beats for OwnFrames<M> {
         Ok(())
     }
 
-    /// The checks of the page, in its order.
+    /// Checks in the order that the specification lists.
     fn decode(&mut self, packet: Packet, max_frame: usize) -> Result<Option<Frame<M>>, BoxError> {
         let bytes = match packet {
             Packet::Message(Message::Binary(bytes)) => bytes,
@@ -209,7 +209,7 @@ impl<M: Payload> Beats for OwnFrames<M> {
             }
             Tag::Part => match self.take_part(&bytes, max_frame)? {
                 Some(whole) => Ok(Some(Frame::Data(M::decode(whole)?))),
-                // It shows that the peer lives.
+                // It is a sign of life.
                 None => Ok(Some(Frame::Other)),
             },
             Tag::Goodbye => {
@@ -227,7 +227,7 @@ impl<M: Payload> Beats for OwnFrames<M> {
 }
 
 impl<M> OwnFrames<M> {
-    /// Takes a part in, and gives the message if that is its last.
+    /// Adds a part, and returns the message if it is whole.
     fn take_part(
         &mut self,
         frame: &Bytes,
@@ -277,7 +277,7 @@ fn longest(max_frame: usize) -> usize {
     }
 }
 
-/// A message of the application, in parts if it is a long one.
+/// Encodes a message, in parts if it is long.
 fn encode_data(body: &Bytes, packets: &mut VecDeque<Packet>) {
     if body.len() <= PART {
         packets.push_back(binary(&[Tag::Data.to_byte()], body));
@@ -301,8 +301,8 @@ fn binary(header: &[u8], body: &[u8]) -> Packet {
     Packet::Message(Message::Binary([header, body].concat().into()))
 }
 
-/// The length of a message that its first part begins with, and how many bytes that
-/// takes.
+/// Decodes the length of a message at the start of its first part. Also returns the size of
+/// that length.
 fn announced(part: &[u8]) -> Result<(usize, usize), ProtocolError> {
     let malformed = ProtocolError::Malformed {
         tag: Tag::Part.to_byte(),

@@ -1,6 +1,6 @@
-//! The WebSocket of tokio-tungstenite.
+//! tokio-tungstenite's WebSocket.
 //!
-//! This module decides what its messages and errors mean, and where its socket is.
+//! This module maps its messages and errors, and finds its socket.
 
 use std::{
     any::Any,

@@ -1,9 +1,9 @@
-//! A message that comes in parts.
+//! Assembles a message from its parts.
 //!
-//! This module decides how much memory a message takes while it arrives: at
-//! most twice what has arrived and 64 KiB, unless a buffer of that size is
-//! there already. Bytes are read into their final place. Parts are checked here too; the
-//! reader handles frames between parts.
+//! This module decides how much memory a message takes while it arrives: at most twice the
+//! bytes that have arrived plus 64 KiB, unless a larger buffer exists already. Bytes are read
+//! into their final place. Parts are checked here too; the reader handles frames between
+//! parts.
 
 use std::{
     io, mem,
@@ -19,20 +19,20 @@ use tokio_util::io::poll_read_buf;
 use super::{HEADER, VARINT, put_part_header};
 use crate::pool;
 
-/// A buffer that has to grow begins with at least half of this size.
+/// A buffer that will grow begins with at least half of this size.
 const BEGINNING: usize = 64 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Assembly {
-    /// What arrived. Invariant: never longer than `length`.
+    /// The bytes so far. Invariant: never more than `length`.
     buffer: BytesMut,
-    /// What the first part announced.
+    /// The length that the first part announced.
     length: usize,
     part: Part,
-    /// A part is whole, which wasn't reported yet.
+    /// A part is whole and wasn't reported yet.
     untold: bool,
-    /// Several parts are probably there at once: the last read gave more than one, or all
-    /// that it had room for.
+    /// Several parts can probably be read at once: the last read gave more than one, or filled its
+    /// room.
     plenty: bool,
 }
 
@@ -44,11 +44,11 @@ enum Part {
     None,
 }
 
-/// So much is read behind a part: the header of the next one, or of another message.
+/// The number of bytes that are read behind a part: the header of the next frame.
 const NEXT: usize = HEADER + VARINT as usize;
 
-/// The number of further parts that are read at once if available, and moved over the
-/// headers between them. Fewer reads cost the kernel fewer acknowledgements.
+/// The number of further parts that are read at once if available. They are then moved over
+/// the headers between them. Fewer reads cost the kernel fewer acknowledgements.
 const FURTHER: usize = 7;
 
 /// Bytes after which the next read waits for another turn.
@@ -80,7 +80,7 @@ impl Assembly {
         Ok(())
     }
 
-    /// Takes what belongs to the part that was begun.
+    /// Takes the bytes that belong to the part that was begun.
     pub(super) fn take_from(&mut self, read: &mut BytesMut) {
         if let Part::Begun { missing } = self.part {
             let bytes = missing.min(read.len());
@@ -96,8 +96,8 @@ impl Assembly {
         matches!(self.part, Part::Begun { .. })
     }
 
-    /// Reads the available bytes of the message, and little more behind it than a header.
-    /// Bytes behind the message, or in place of a part's header, go to the usual buffer.
+    /// Reads the available bytes of the message, and little more than a header behind it. Bytes
+    /// behind the message, or in place of a part's header, go to the usual buffer.
     pub(super) fn poll_fill(
         &mut self,
         mut stream: Pin<&mut impl AsyncRead>,
@@ -141,8 +141,8 @@ impl Assembly {
         Poll::Ready(Ok(read))
     }
 
-    /// Moves what was read of further parts to the end of the message, which is at
-    /// `end` so far. Says where that is then, and where the rest begins.
+    /// Moves the bytes of further parts to the end of the message, which is at `end` so far.
+    /// Returns the new end, and the start of the remaining bytes.
     fn join_parts(&mut self, mut end: usize) -> (usize, usize) {
         let mut rest = end;
         while self.part == Part::None {
@@ -153,7 +153,7 @@ impl Assembly {
             let bytes = (u32::from_be_bytes([a, b, c, d]) as usize).saturating_sub(1);
             let is_next = (1..=PART.min(self.length - end)).contains(&bytes);
             if tag != Tag::Part.to_byte() || !is_next {
-                break; // the reader judges it
+                break; // the reader checks it
             }
             let from = rest + HEADER;
             let there = bytes.min(self.buffer.len() - from);
@@ -173,17 +173,17 @@ impl Assembly {
         self.untold |= self.part == Part::None;
     }
 
-    /// Whether a part has ended that wasn't told before.
+    /// Whether a part has ended that wasn't reported before.
     pub(super) fn end_part(&mut self) -> bool {
         mem::take(&mut self.untold)
     }
 
-    /// How many bytes of the message are there.
+    /// The number of bytes of the message that have arrived.
     pub(super) fn arrived(&self) -> usize {
         self.buffer.len()
     }
 
-    /// The bytes of the message, if all are there.
+    /// The bytes of the message, if it is whole.
     pub(super) fn whole(&self) -> Option<usize> {
         (self.buffer.len() == self.length).then_some(self.length)
     }
@@ -196,15 +196,15 @@ impl Assembly {
         message
     }
 
-    /// What has arrived, as parts that say the same. If a part was begun, so is
-    /// the last of these.
+    /// The received bytes as equivalent parts. If a part was begun, the last of these is
+    /// incomplete too.
     pub(super) fn to_parts(&self) -> BytesMut {
         let missing = match self.part {
             Part::Begun { missing } => missing,
             Part::None => 0,
         };
         let arrived = self.buffer.len();
-        // As much as the last part has room for; the others have what is before.
+        // The last part takes as much as it has room for; the others take the rest.
         let last = arrived.min(PART - missing);
         let (before, last) = self.buffer.split_at(arrived - last);
         let mut announced = Some(self.length);
@@ -219,8 +219,7 @@ impl Assembly {
     }
 }
 
-/// With how many bytes a buffer begins that grows to `length` by doubling, if so
-/// many have `arrived`.
+/// The initial size of a buffer that grows to `length` by doubling, after `arrived` bytes.
 fn beginning(length: usize, arrived: usize) -> usize {
     let least = arrived.max(BEGINNING / 2);
     let mut capacity = length;

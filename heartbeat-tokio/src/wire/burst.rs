@@ -1,8 +1,8 @@
-//! How much is written before other tasks have a turn.
+//! Limits how much is written before other tasks have a turn.
 //!
-//! This module decides how long a burst is. Writing until the socket blocks fills the
-//! peer's receive window; progress then depends on zero-window probes. It doesn't decide
-//! what is written.
+//! This module decides the length of a burst. Writing until the socket blocks fills the
+//! peer's receive window; progress then depends on zero-window probes. The writer decides
+//! which bytes are written.
 
 use std::{future::Future, pin::pin, task::Context};
 
@@ -11,16 +11,15 @@ use tokio::task::yield_now;
 /// Bytes that the stream takes at once before a burst is over.
 const BURST: u32 = 192 * 1024;
 
-/// A message that is longer than that is written in longer bursts, but in none longer
-/// than this: a megabyte at once is too much again.
+/// The longest burst of a longer message. A megabyte at once fills the window again.
 const LONGEST: u32 = 640 * 1024;
 
-/// What was written since the stream was last full, or another task had a turn.
+/// The bytes written since the stream was last full, or another task had a turn.
 #[derive(Debug)]
 pub(super) struct Burst {
     /// In bytes.
     written: u32,
-    /// As much may be. Invariant: from [`BURST`] to [`LONGEST`].
+    /// The limit. Invariant: from [`BURST`] to [`LONGEST`].
     limit: u32,
     /// Another task is to have a turn.
     resting: bool,
@@ -85,8 +84,8 @@ impl Burst {
     }
 }
 
-/// The length of a burst with this number of bytes queued: longer with a long message
-/// among them, as not much else is queued behind each other.
+/// The length of a burst with this number of bytes queued. Many queued bytes mean a long
+/// message, which gets a longer burst.
 fn limit(queued: usize) -> u32 {
     u32::try_from(queued).map_or(LONGEST, |queued| queued.clamp(BURST, LONGEST))
 }

@@ -1,8 +1,7 @@
-//! Which frames the peer may send.
+//! Checks which frames the peer may send.
 //!
-//! This module decides whether a frame may come now, and how long it may be, as soon as
-//! its header is there. No memory is reserved before that. It doesn't decide what a frame
-//! means.
+//! This module decides whether a frame may come now, and how long it may be, as soon as its
+//! header has arrived. No memory is reserved before that. The monitor interprets frames.
 
 use heartbeat_core::{Control, PART, ProtocolError, Tag};
 
@@ -26,14 +25,14 @@ pub(super) struct Gate {
     max_frame: u32,
 }
 
-/// What may come of the peer.
+/// The frames that the peer may send now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Peer {
     /// Its Hello, and nothing else.
     Stranger,
     /// Everything.
     Speaks,
-    /// Control frames only: it said that no message follows.
+    /// Control frames only: the peer has sent a Fin.
     Finished,
 }
 
@@ -57,8 +56,8 @@ impl Gate {
         self.max_frame.min(MAX_PART)
     }
 
-    /// Judges a header, as soon as its two fields are there; maybe `in_message`, of
-    /// which not all parts have come.
+    /// Checks a header, once both its fields have arrived. With `in_message` an incomplete message
+    /// precedes it.
     pub(super) fn check(
         &self,
         length: u32,
@@ -94,9 +93,8 @@ impl Gate {
         }
     }
 
-    /// Judges the first part of a message, in a frame of this length: how long the
-    /// message is to be, and how many bytes of it the part has, behind `digits` that
-    /// say so.
+    /// Checks the first part of a message, in a frame of this length: the length of the message,
+    /// which takes `digits` bytes, and the number of its bytes in the part.
     pub(super) fn check_first_part(
         &self,
         length: u32,
@@ -113,7 +111,7 @@ impl Gate {
         }
     }
 
-    /// A control frame came.
+    /// A control frame was received.
     pub(super) fn note(&mut self, control: &Control) {
         self.peer = match control {
             Control::Goodbye(_) | Control::Fin => Peer::Finished,

@@ -5,9 +5,8 @@
 
 use heartbeat_core::{Control, Goodbye, GoodbyeCode};
 
-/// The control frames of one round of outputs; they fit by construction: the
-/// monitor is asked for more only when these have left. Without any it takes no
-/// more room than a pointer.
+/// The control frames of one round of outputs. They always fit, because the monitor is asked
+/// for more only when these have left. When empty, it has the size of a pointer.
 #[derive(Debug, Default)]
 pub(super) struct Lane(Option<Box<Unwritten>>);
 
@@ -40,7 +39,7 @@ impl Lane {
         }
     }
 
-    /// The same bytes; none if there are none.
+    /// The same bytes; `None` if there are none.
     pub(super) fn bytes(&self) -> Option<&[u8]> {
         let lane = self.0.as_ref()?;
         lane.bytes.get(lane.start.into()..lane.end.into())

@@ -99,10 +99,9 @@ fn frame_size(length: u32) -> usize {
 ///
 #[doc = concat!("[`docs/protocol.md`]: ", env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/protocol.md")]
 ///
-/// Payloads aren't copied when they arrive: they share the buffer that they
-/// were read into (except small ones that arrived alone, which would pin a
-/// large buffer). Buffers are lent from a pool and given back as soon as a
-/// connection is idle.
+/// Received payloads aren't copied: they share the buffer that they were read into. The
+/// exception is a small one that arrived alone, which would pin a large buffer. Buffers come
+/// from a pool, and go back to it as soon as a connection is idle.
 #[derive(Debug)]
 pub struct Wire {
     reader: Reader,

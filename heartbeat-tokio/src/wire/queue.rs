@@ -16,8 +16,8 @@ use crate::pool;
 /// Payloads of this size or more are queued by reference.
 pub(super) const UNCOPIED: usize = 4 * 1024;
 
-/// The most bytes of copied payloads that wait before a write. More would hardly save
-/// system calls, and would leave the processor's L1 cache.
+/// The most bytes of copied payloads that wait before a write. More would save few system
+/// calls, and wouldn't fit into the processor's L1 cache.
 const COPIES: usize = 48 * 1024;
 
 /// The most bytes that wait before a write.
@@ -26,8 +26,8 @@ const AHEAD: usize = 192 * 1024;
 /// Data frames and parts, in order.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    /// The only message that is queued, as long as it is small and nothing of
-    /// it was written: if it leaves alone and at once, it needs no buffer.
+    /// A single small message of which nothing was written. If it leaves at once, it needs no
+    /// buffer.
     lone: Option<Bytes>,
     /// Each begins in the middle of a frame or with a whole header. None is empty.
     pieces: VecDeque<Bytes>,
@@ -35,8 +35,8 @@ pub(super) struct Queue {
     tail: BytesMut,
     /// Bytes in `lone`, `pieces` and `tail`, headers included.
     queued: usize,
-    /// Bytes of the frame in front that was begun; zero between frames. Never more than
-    /// are queued.
+    /// The unwritten bytes of the begun frame in front; zero between frames. Never more than are
+    /// queued.
     begun: usize,
 }
 
@@ -47,7 +47,7 @@ impl Queue {
         self.queued
     }
 
-    /// Those of them that belong to a frame of which some were.
+    /// The part of them that belongs to a begun frame.
     #[inline]
     pub(super) fn begun(&self) -> usize {
         self.begun
@@ -108,13 +108,13 @@ impl Queue {
         }
     }
 
-    /// What is in the tail becomes a piece, and the payload another one.
+    /// The tail becomes a piece, and the payload another one.
     fn push_behind_tail(&mut self, payload: Bytes) {
         let before = self.tail.split().freeze();
         self.pieces.extend([before, payload]);
     }
 
-    /// What was alone isn't any more.
+    /// Spills the inline message: it is no longer the only one.
     #[inline]
     pub(super) fn unite(&mut self) {
         if let Some(payload) = self.lone.take() {
@@ -132,8 +132,8 @@ impl Queue {
     fn begin_another_tail(&mut self) {
         let mut another = pool::take();
         if self.pieces.is_empty() && self.tail.len() < COPIES {
-            // The stream takes little at a time. A copy of what is left costs
-            // less than a buffer that can't be used again.
+            // The stream takes little at a time. Copying the rest costs less than a
+            // buffer that can't be used again.
             another.extend_from_slice(&self.tail);
             pool::give_back(&mut self.tail);
         } else if !self.tail.is_empty() {
@@ -144,7 +144,7 @@ impl Queue {
 
     // ---- out -----------------------------------------------------------------
 
-    /// The message that is alone.
+    /// The inline message.
     #[inline]
     pub(super) fn lone(&self) -> Option<&Bytes> {
         self.lone.as_ref()
@@ -225,7 +225,7 @@ impl Queue {
     /// Keeps only the rest of a frame that was begun.
     pub(super) fn give_up(&mut self) {
         if self.begun == 0 {
-            return self.clear(); // a message that is alone wasn't begun
+            return self.clear(); // an inline message wasn't begun
         }
         let mut front = BytesMut::with_capacity(self.begun);
         for chunk in self.chunks_before(self.begun) {
@@ -238,7 +238,7 @@ impl Queue {
         self.tail = front;
     }
 
-    /// Nothing is queued any more: gives the memory back.
+    /// Nothing is queued any more: frees the memory.
     fn clear(&mut self) {
         self.lone = None;
         self.queued = 0;

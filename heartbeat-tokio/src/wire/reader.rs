@@ -1,8 +1,8 @@
-//! Bytes in, frames out.
+//! Reads bytes and decodes frames.
 //!
-//! This module decides how much is read at once, where to, and when a frame's
-//! body is copied. `gate` checks the peer's length before memory is reserved. `assembly`
-//! decides the buffer of a message in several frames.
+//! This module decides how much is read at once, into which buffer, and when a frame's body is
+//! copied. `gate` checks the peer's length before memory is reserved. `assembly` decides the
+//! buffer of a message in several frames.
 
 use std::{
     io, mem,
@@ -23,42 +23,41 @@ use crate::{
     transport::Frame,
 };
 
-/// Frames of a read of at most this size are copied, so that a small
-/// message, kept for long, doesn't keep a whole chunk.
+/// Frames of a read of at most this size are copied, so that a small message that is kept
+/// for long doesn't pin a whole chunk.
 const COPIED: usize = HEADER + 1024;
 
 /// Room for a read that is probably small, in bytes.
 const SMALL: usize = 2 * COPIED;
 
-/// With less room than this a chunk is as good as full.
+/// A chunk with less room than this counts as full.
 const ROOM: usize = 2048;
 
-/// A frame of at least this size isn't begun where it doesn't fit: what was
-/// read of it would have to be moved.
+/// A frame of at least this size isn't begun in a chunk without enough room, because its
+/// bytes would have to be moved.
 const MOVED: usize = 4 * 1024;
 
 /// The receiving half of [`Wire`](super::Wire).
 #[derive(Debug)]
 pub(super) struct Reader {
-    /// What was read and not taken out.
+    /// Bytes that were read and not taken out.
     buffer: BytesMut,
     memory: Memory,
-    /// A message of which not all parts have arrived.
+    /// A message whose parts haven't all arrived.
     assembly: Option<Box<Assembly>>,
     gate: Gate,
     /// The length of the last message.
     weight: usize,
 }
 
-/// What the buffer is, as the last read left it.
+/// The kind of buffer, after the last read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Memory {
-    /// As long as what a small read gave: a message that came alone keeps it.
+    /// Exactly the bytes of a small read: a message that came alone keeps it.
     Exact,
-    /// A chunk with little in it. Messages are copied out of it.
+    /// A chunk with few bytes. Messages are copied out of it.
     Little,
-    /// A chunk with much in it, which its messages share; and there is probably more to
-    /// come.
+    /// A chunk with many bytes, which its messages share. More bytes will probably follow.
     Much,
 }
 
@@ -78,22 +77,21 @@ impl Reader {
         self.weight
     }
 
-    /// Bytes that no frame was made of yet, and those of a message that is whole.
+    /// Bytes that aren't decoded yet, and those of a whole message.
     #[inline]
     pub(super) fn len(&self) -> usize {
         let whole = self.assembly.as_ref().and_then(|message| message.whole());
         self.buffer.len() + whole.unwrap_or(0)
     }
 
-    /// Whether a message has begun to arrive that isn't whole.
+    /// Whether an incomplete message has begun to arrive.
     pub(super) fn is_in_message(&self) -> bool {
         let is_message = |tag| tag == Tag::Data.to_byte() || tag == Tag::Part.to_byte();
         let tag = self.header().and_then(|(_, tag)| tag);
         self.assembly.is_some() || tag.is_some_and(is_message)
     }
 
-    /// How many bytes have arrived of a message that isn't whole, headers not
-    /// counted.
+    /// The number of bytes of an incomplete message that have arrived, headers not counted.
     pub(super) fn incomplete(&self) -> usize {
         match (&self.assembly, self.header()) {
             (Some(message), _) => message.arrived(),
@@ -125,14 +123,14 @@ impl Reader {
             }
             None if self.memory == Memory::Much => self.poll_fill_chunk(stream, cx),
             _ => {
-                // Nothing may come for long.
+                // The connection may be idle for long.
                 pool::give_back(&mut self.buffer);
                 self.poll_fill_small(stream, cx)
             }
         }
     }
 
-    /// Reads behind what is there.
+    /// Reads behind the bytes in the buffer.
     fn poll_fill_chunk(
         &mut self,
         stream: Pin<&mut impl AsyncRead>,
@@ -151,8 +149,7 @@ impl Reader {
         Poll::Ready(Ok(read))
     }
 
-    /// Reads what is probably little, so that a chunk needn't be lent and given
-    /// back for it.
+    /// Reads a probably small number of bytes without a chunk from the pool.
     #[inline]
     fn poll_fill_small(
         &mut self,
@@ -174,7 +171,7 @@ impl Reader {
         Poll::Ready(Ok(read.len()))
     }
 
-    /// Makes room, and says for how many bytes.
+    /// Makes room, and returns for how many bytes.
     fn make_room(&mut self) -> usize {
         let in_message = self.assembly.is_some();
         let missing = match self.header() {
@@ -199,8 +196,8 @@ impl Reader {
         }
     }
 
-    /// How much to read into the buffer: none if another one would do better. The frame
-    /// that was begun lacks `missing` bytes.
+    /// How much to read into the buffer; zero if another buffer is better. The begun frame lacks
+    /// `missing` bytes.
     fn room(&self, missing: usize) -> usize {
         let room = self.buffer.capacity() - self.buffer.len();
         let Some(behind) = room.checked_sub(missing) else {
@@ -218,7 +215,7 @@ impl Reader {
         }
     }
 
-    /// Goes on in another buffer, in which there is room.
+    /// Continues in another buffer, which has room.
     fn move_on(&mut self, missing: usize) {
         let length = self.buffer.len();
         let wanted = if missing > 0 { missing } else { ROOM };
@@ -230,7 +227,7 @@ impl Reader {
                 false => pool::take(),
             };
         } else if a_chunk_will_do && is_chunk && self.buffer.try_reclaim(CHUNK - length) {
-            // No message still holds the chunk: use it again.
+            // No message holds the chunk any more: use it again.
         } else if a_chunk_will_do {
             let mut chunk = pool::take();
             chunk.extend_from_slice(&self.buffer);
@@ -259,7 +256,7 @@ impl Reader {
         let &[a, b, c, d, tag] = self.buffer.first_chunk()?;
         let length = u32::from_be_bytes([a, b, c, d]);
         let end = frame_size(length);
-        let body = length.wrapping_sub(1); // of no bytes: not a message
+        let body = length.wrapping_sub(1); // an empty frame is no message
         let is_whole = tag == Tag::Data.to_byte()
             && self.gate.admits_data(body)
             && self.assembly.is_none()
@@ -267,7 +264,7 @@ impl Reader {
         is_whole.then(|| self.take_body(end))
     }
 
-    /// Takes the whole data frame at the front out.
+    /// Takes out the whole data frame at the front.
     #[inline]
     fn take_body(&mut self, end: usize) -> Bytes {
         self.weight = end - HEADER;
@@ -277,7 +274,7 @@ impl Reader {
                 self.buffer.advance(end);
                 return body.unwrap_or_default();
             }
-            // Nothing is to be shared.
+            // An empty message shares nothing.
             Memory::Exact if end == self.buffer.len() => mem::take(&mut self.buffer),
             _ => self.buffer.split_to(end),
         }
@@ -286,7 +283,7 @@ impl Reader {
         frame
     }
 
-    /// Takes one frame out of what was read.
+    /// Takes one frame out of the bytes that were read.
     pub(super) fn next_frame(&mut self) -> Result<Option<Frame<Bytes>>, ProtocolError> {
         if let Some(message) = self.next_message() {
             return Ok(Some(Frame::Data(message)));
@@ -309,7 +306,7 @@ impl Reader {
         }
     }
 
-    /// Takes the whole control frame at the front out.
+    /// Takes out the whole control frame at the front.
     fn take_control(&mut self, end: usize) -> Result<Frame<Bytes>, ProtocolError> {
         let frame = self.buffer.get(4..end).unwrap_or_default();
         let control = Control::decode(frame)?;
@@ -325,7 +322,7 @@ impl Reader {
         Ok(frame)
     }
 
-    /// Takes the bytes of a part that was begun: something, if that is all of it.
+    /// Takes the bytes of a part that was begun. `Some` if the part is whole now.
     fn take_part(&mut self) -> Option<Frame<Bytes>> {
         let message = self.assembly.as_mut()?;
         message.take_from(&mut self.buffer);
@@ -333,8 +330,7 @@ impl Reader {
             return None;
         }
         if self.buffer.is_empty() {
-            // The next part, or another message of this kind, is read to where it
-            // belongs.
+            // The next part, or another long message, is read into its final place.
             self.memory = Memory::Exact;
         }
         let Some(bytes) = message.whole() else {
@@ -345,7 +341,7 @@ impl Reader {
         Some(Frame::Data(message.into_message()))
     }
 
-    /// Takes the header of a part, if all of it is there.
+    /// Takes the header of a part, if all of it has arrived.
     fn begin_part(&mut self, length: u32) -> Result<(), ProtocolError> {
         if let Some(message) = &mut self.assembly {
             message.begin_part(length as usize - 1)?;
@@ -363,7 +359,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Whatever no frame was made of.
+    /// All bytes that weren't decoded.
     pub(super) fn into_bytes(mut self) -> Bytes {
         let read = mem::take(&mut self.buffer);
         match &self.assembly {

@@ -1,8 +1,8 @@
-//! Frames in, bytes out.
+//! Encodes frames and writes bytes.
 //!
-//! This module decides the order of what is written: the rest of a frame that was
-//! begun, then control frames, and then whatever the application queued. `queue` and
-//! `lane` decide how frames lie in memory, and `burst` when other tasks have a turn.
+//! This module decides the order of writing: the rest of a begun frame, then control frames,
+//! then the application's messages. `queue` and `lane` decide how frames lie in memory, and
+//! `burst` when other tasks have a turn.
 
 use std::{
     io::{self, IoSlice},
@@ -27,7 +27,7 @@ use crate::{
     transport::{Limit, Scope},
 };
 
-/// As many slices as one system call is given.
+/// The number of slices for one system call.
 const SLICES: usize = 32;
 
 /// The sending half of [`Wire`](super::Wire).
@@ -40,7 +40,7 @@ pub(super) struct Writer {
     burst: Burst,
 }
 
-/// Where bytes are until they are written.
+/// The bytes that weren't written yet.
 #[derive(Clone, Copy, Debug)]
 enum Place {
     Lane,
@@ -73,7 +73,7 @@ impl Writer {
         self.burst.is_resting()
     }
 
-    /// Something was read: the peer goes on, too.
+    /// Bytes were read: the peer makes progress too.
     pub(super) fn end_burst(&mut self) {
         self.burst.end();
     }
@@ -88,7 +88,7 @@ impl Writer {
         !self.lane.is_empty()
     }
 
-    /// Whether messages are queued, or the rest of one is.
+    /// Whether messages are queued, or the rest of one.
     pub(super) fn has_messages(&self) -> bool {
         self.queue.len() > 0
     }
@@ -119,14 +119,14 @@ impl Writer {
         self.lane.push_goodbye(code, detail);
     }
 
-    /// Keeps of the messages only the rest of a frame that was begun.
+    /// Discards the messages, except for the rest of a begun frame.
     pub(super) fn give_up(&mut self) {
         self.queue.give_up();
     }
 
-    /// What is to be written, in this order. No message may be alone.
+    /// The bytes to write, in this order. No message may be inline.
     fn in_order(&self, scope: Scope) -> impl Iterator<Item = (Place, &[u8])> {
-        // Where there are no control frames nothing goes between.
+        // Without control frames nothing goes between.
         let begun = if self.lane.is_empty() {
             0
         } else {
@@ -153,8 +153,8 @@ impl Writer {
         }
     }
 
-    /// Writes what is in scope, and flushes the stream when all of it is
-    /// written. Says too how many bytes the stream took.
+    /// Writes the frames in scope, and flushes the stream when all of them are written. Also
+    /// returns the number of bytes that the stream took.
     pub(super) fn poll_write(
         &mut self,
         mut stream: Pin<&mut impl AsyncWrite>,
@@ -204,7 +204,7 @@ impl Writer {
         };
         self.advance(written, scope);
         match written {
-            // A stream that takes no bytes and isn't pending never will.
+            // A stream that takes no bytes and isn't pending will never take any.
             0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
             written => Poll::Ready(Ok(written)),
         }
@@ -260,7 +260,7 @@ impl Writer {
         self.lane.advance(of_lane);
     }
 
-    /// What wasn't written, in the order in which it would have been.
+    /// The unwritten bytes, in the order of writing.
     pub(super) fn into_bytes(mut self) -> Bytes {
         self.queue.unite();
         let mut all = BytesMut::with_capacity(self.len());
@@ -272,8 +272,8 @@ impl Writer {
     }
 }
 
-/// Writes header and payload of a small message behind each other: one slice is cheaper
-/// to write than two.
+/// Copies header and payload of a small message into one slice, which is cheaper to write
+/// than two.
 #[inline]
 fn poll_write_copy(
     stream: Pin<&mut impl AsyncWrite>,

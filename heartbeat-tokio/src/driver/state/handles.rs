@@ -1,4 +1,4 @@
-//! What the handles of a connection do with it.
+//! The operations of a connection's handles.
 //!
 //! This module decides which of them serve the connection themselves, and whether the task
 //! is called afterwards. Each call takes the lock once.
@@ -6,6 +6,7 @@
 use std::{
     io, mem,
     pin::Pin,
+    sync::MutexGuard,
     task::{Context, Poll},
     time::Duration,
 };
@@ -14,7 +15,7 @@ use futures_core::Stream;
 use heartbeat_core::{ConfigError, GoodbyeCode};
 use tokio::sync::watch;
 
-use super::{Shared, Stage, Watched};
+use super::{Shared, Stage, State, Watched};
 use crate::{
     Detail, PeerEvent, SendError, Status,
     driver::{
@@ -24,6 +25,32 @@ use crate::{
     safety_net::Liveness,
     transport::Transport,
 };
+
+impl<S, C: Transport<S>> Shared<S, C> {
+    /// The next event of those that the task took in, and whether there may be more.
+    fn take(
+        &self,
+        mut state: MutexGuard<'_, State<S, C>>,
+        more: &mut bool,
+    ) -> Poll<Option<PeerEvent<C::Message>>> {
+        let heartbeat = match &mut state.stage {
+            Stage::Served(heartbeat) => heartbeat,
+            Stage::Over(remains) => {
+                *more = true; // if only to learn that there isn't
+                return Poll::Ready(remains.inbox.pop());
+            }
+        };
+        let was_full = heartbeat.is_paused();
+        let event = heartbeat.take_from_inbox();
+        let reads_on = was_full && !heartbeat.is_paused();
+        *more = heartbeat.has_events();
+        drop(state);
+        if reads_on {
+            self.turns.call_task();
+        }
+        event.map_or(Poll::Pending, |event| Poll::Ready(Some(event)))
+    }
+}
 
 impl<S, C> Connection<C::Message> for Shared<S, C>
 where
@@ -46,7 +73,7 @@ where
                 Stage::Over(_) => None,
             };
             if let Some(message) = message {
-                // There may be more behind it, and we may not be polled for long.
+                // There may be more behind it, and the next poll may be far off.
                 self.turns.call_task();
                 return Poll::Ready(Some(PeerEvent::Message(message)));
             }
@@ -54,15 +81,18 @@ where
         self.turns.await_events(cx);
         let mut state = self.lock();
         let heartbeat = match &mut state.stage {
-            Stage::Served(heartbeat) => heartbeat,
-            Stage::Over(remains) => return Poll::Ready(remains.inbox.pop()),
+            Stage::Served(heartbeat) if !heartbeat.has_events() || heartbeat.is_overdue() => {
+                heartbeat
+            }
+            _ => return self.take(state, &mut false),
         };
         self.turns.serve();
         let event = Pin::new(&mut *heartbeat).poll_next(&mut Context::from_waker(&self.waker));
         *more = event.is_ready() && heartbeat.has_unread();
+        state.receiver_waits = event.is_pending();
         self.settle(state);
         if event.is_ready() {
-            // An inbox that is empty again is a reason to read on.
+            // There may be more to read.
             self.turns.call_task();
         }
         event
@@ -74,27 +104,7 @@ where
         cx: &Context<'_>,
     ) -> Poll<Option<PeerEvent<C::Message>>> {
         self.turns.await_events(cx);
-        let mut state = self.lock();
-        let heartbeat = match &mut state.stage {
-            Stage::Served(heartbeat) => heartbeat,
-            Stage::Over(remains) => {
-                *more = true; // if only to learn that there isn't
-                return Poll::Ready(remains.inbox.pop());
-            }
-        };
-        let was_full = heartbeat.is_paused();
-        let event = heartbeat.take_from_inbox();
-        let reads_on = was_full && !heartbeat.is_paused();
-        *more = heartbeat.has_events();
-        drop(state);
-        if reads_on {
-            self.turns.call_task();
-        }
-        event.map_or(Poll::Pending, |event| Poll::Ready(Some(event)))
-    }
-
-    fn leave_serving_to_the_task(&self) {
-        self.turns.leave_serving_to_the_task();
+        self.take(self.lock(), more)
     }
 
     fn poll_until(
@@ -106,7 +116,7 @@ where
         let mut state = self.lock();
         if let (Wanted::Room, false) = (wanted, ticket.is_held()) {
             if let Some(reached) = state.stage.reached(wanted) {
-                return Poll::Ready(reached); // nothing has changed by that
+                return Poll::Ready(reached); // nothing has changed
             }
         }
         let mut calls_task = false;
@@ -193,8 +203,8 @@ where
             Stage::Over(_) => false,
         };
         drop(state);
-        // A task that waits for the end says it again when it is woken. That must not
-        // cause another turn.
+        // A task that waits for the end asks again when it is woken. That must not cause
+        // another turn.
         if is_new {
             self.turns.call_task();
         }

@@ -1,5 +1,5 @@
-//! Asks the kernel with `poll`, which tells of an error without handing it
-//! out, and of a FIN behind unread data.
+//! Asks the kernel with `poll`, which reports an error without taking it, and a FIN behind
+//! unread data.
 
 use std::io;
 
@@ -11,8 +11,8 @@ use tokio::net::TcpStream;
 
 use super::Liveness;
 
-/// As many sockets are asked about in one system call. The kernel takes no
-/// more than the process may open.
+/// The number of sockets in one system call. The kernel accepts no more than the process may
+/// open.
 const AT_ONCE: usize = 512;
 
 pub(super) fn check(socket: &TcpStream) -> io::Result<Liveness> {

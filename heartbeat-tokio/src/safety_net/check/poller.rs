@@ -1,8 +1,8 @@
 //! Asks the socket with a peek, and the runtime's poller for an end behind unread data.
 //!
-//! On these systems a peek doesn't use an error up: the BSDs' `soreceive` keeps
-//! `so_error` for a peek, and Windows tells of an aborted connection as often as it is
-//! asked. (Linux does use it up, see `kernel.rs`.)
+//! On these systems a peek doesn't take an error away: the BSDs' `soreceive` keeps `so_error`
+//! for a peek, and Windows reports an aborted connection to each caller. (On Linux a peek
+//! takes it; see `kernel.rs`.)
 
 use std::{
     io::{self, ErrorKind},
@@ -35,8 +35,8 @@ pub(super) fn sweep<'a, K>(
     looked.filter(gone).collect()
 }
 
-/// What a peek and the poller say together. Only the poller may know of a reset or a
-/// close behind unread data, and only the peek what came since the poller has run.
+/// Combines a peek and the poller. Only the poller may know of a reset or a close behind
+/// unread data, and only the peek sees what came since the poller has run.
 fn interpret(peeked: io::Result<usize>, ready: Ready) -> io::Result<Liveness> {
     // Windows' poller reports an aborted connection as closed both ways.
     let aborted = cfg!(windows) && ready.is_read_closed() && ready.is_write_closed();

@@ -918,6 +918,23 @@ fn a_peer_that_has_half_closed_is_asked_no_more() {
     }
 }
 
+/// Otherwise it would never be judged again.
+#[test]
+fn in_our_own_protocol_a_direction_that_ends_is_an_end() {
+    for finishes in [false, true] {
+        let mut run = Run::new(timings().build().unwrap());
+        if finishes {
+            run.at(secs(1), arrives(Control::Fin));
+        }
+        run.at(secs(2), Monitor::handle_half_close);
+        let death = run.told.last().and_then(|(_, event)| match event {
+            Event::Dead(death) => Some(death.cause),
+            _ => None,
+        });
+        assert_eq!(death, Some(Cause::Eof), "finishes: {finishes}");
+    }
+}
+
 /// No ping can leave behind the end of our direction, and no pong.
 #[test]
 fn behind_a_fin_that_ends_our_direction_nothing_leaves() {

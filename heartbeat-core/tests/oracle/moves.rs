@@ -79,7 +79,11 @@ impl Candidate {
             Op::Finish => self.parting.finish(),
             Op::Close(code) => {
                 let until = world.now.saturating_add(world.terms.linger);
-                self.parting.close(GoodbyeCode(code), until.min(LAST));
+                let code = GoodbyeCode(match code {
+                    2..64 | 128.. => 0,
+                    code => code,
+                });
+                self.parting.close(code, until.min(LAST));
             }
             Op::Discarded => self.parting.discard(),
             Op::Sent => {}

@@ -8,7 +8,7 @@ use jiff::SignedDuration;
 ///
 /// # Errors
 ///
-/// If it is none, or below zero; in words for whoever wrote it.
+/// If it is none, or below zero. The message is for the user.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let duration: SignedDuration = text
         .parse()

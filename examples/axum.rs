@@ -21,7 +21,7 @@ use heartbeat_tokio::{Config, Heartbeat, PeerEvent, websocket::TcpSocket};
 use tokio::{net::TcpListener, time::timeout};
 use tokio_tungstenite::connect_async;
 
-/// A handshake may take that long. A death is known within 2.5 s.
+/// The time limit of a handshake. A death is detected within 2.5 s.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
 #[tokio::main(flavor = "current_thread")]

@@ -22,7 +22,7 @@ const SOME: usize = CLIENTS / 10;
 
 type Fallible<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// A death is known within 4 s.
+/// A death is detected within 4 s.
 fn config() -> Result<Config, ConfigError> {
     Config::detect_within(Duration::from_secs(4))
 }

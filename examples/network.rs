@@ -1,6 +1,6 @@
-//! Two hosts with a router in between, in network namespaces that leave no
-//! trace: they have no names and no processes, and are gone when the last who
-//! uses them is, be that by a failed test or a killed one.
+//! Two hosts with a router in between, in network namespaces that leave no trace: they have no
+//! names and no processes, and vanish with their last user, even after a failed or killed
+//! test.
 //!
 //! ```text
 //! left 10.77.0.1 ── 10.77.0.254 router 10.77.1.254 ── 10.77.1.1 right

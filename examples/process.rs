@@ -86,7 +86,7 @@ pub fn end_with_parent() {
     }
 }
 
-/// Waits until somebody wants this process to end.
+/// Waits until this process is asked to end.
 ///
 /// # Errors
 ///
@@ -102,7 +102,7 @@ pub async fn interrupted() -> io::Result<()> {
     }
 }
 
-/// Waits until somebody wants this process to end.
+/// Waits until this process is asked to end.
 ///
 /// # Errors
 ///
@@ -115,8 +115,8 @@ pub async fn interrupted() -> io::Result<()> {
 /// Where a network couldn't be made: starts this program again in a user
 /// namespace, in which it is root. Returns only if it can't.
 ///
-/// It takes the place of this process: it has its id, and nobody has to look
-/// after it. There mustn't be other threads yet.
+/// It replaces this process and keeps its id, so no parent has to wait for it. There mustn't
+/// be other threads yet.
 #[cfg(target_os = "linux")]
 pub fn become_root() {
     use std::{

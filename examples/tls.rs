@@ -1,4 +1,4 @@
-//! A server over TLS that knows who is there, and that leaves in order.
+//! A server over TLS with a registry of its connections and an orderly shutdown.
 //!
 //! ```text
 //! cargo run --example tls --features tls
@@ -64,7 +64,7 @@ async fn main() -> Fallible {
 
 // ---- the server ---------------------------------------------------------------
 
-/// Who is there. It keeps nobody.
+/// The registry of connections. It keeps none alive.
 #[derive(Clone, Default)]
 struct Registry(Arc<Mutex<HashMap<SocketAddr, WeakSender<Bytes>>>>);
 
@@ -80,8 +80,7 @@ impl Registry {
         members.insert(address, member.downgrade());
     }
 
-    /// Everybody is told to come back, and takes in what was sent before. That ends within
-    /// `linger`.
+    /// Tells all clients to reconnect, behind all earlier messages. Ends within `linger`.
     async fn leave(&self) {
         let leaving = self.members().into_iter().map(async |member| {
             let last = member.try_send("one is left".into());

@@ -84,7 +84,7 @@ impl Peer {
         let seed = u64::from(std::process::id());
         Self {
             socket,
-            // A Hello could be lost, and nobody would send it again.
+            // A Hello could be lost, and isn't repeated.
             monitor: Monitor::new(config, seed, Instant::ORIGIN).without_hello(),
             began: time::Instant::now(),
             sent: 0,
@@ -119,7 +119,7 @@ impl Peer {
             let deadline = self.began + Duration::from_micros(deadline.as_micros());
             let mut datagram = [0; LONGEST];
             let received = tokio::select! {
-                biased; // what is there is read before anybody is judged
+                biased; // read before the peer is judged
                 received = self.socket.recv(&mut datagram) => received?,
                 () = sleep_until(deadline) => {
                     self.monitor.handle_timeout(self.now());
@@ -133,7 +133,7 @@ impl Peer {
                     self.monitor.handle_message(now);
                     return Ok(Some(Told::Message(message.to_vec())));
                 }
-                // Anybody may send a datagram. One that is no frame is none of the peer's.
+                // Any host may send a datagram. One that is no frame isn't the peer's.
                 _ => {
                     if let Ok(control) = Control::decode(datagram) {
                         self.monitor.handle_frame(control, now);

@@ -9,8 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A thread that only sleeps, and notes how late it wakes up: so late is
-/// everybody on this machine.
+/// A thread that only sleeps, and records how late it wakes up: other processes on this
+/// machine are about as late.
 #[derive(Debug)]
 pub struct Witness {
     done: Arc<AtomicBool>,

@@ -221,7 +221,7 @@ async fn a_windows_chat_has_native_members_and_says_what_it_cant_do() {
     ];
     let mut chat = Program::start("chat.exe", &options);
     chat.wait_for(&http_text).await;
-    chat.wait_for("has come").await; // the bot
+    chat.wait_for("has joined").await; // the bot
 
     let stream = TcpStream::connect(tcp).await.unwrap();
     let mut member = Heartbeat::<_, Postcard<Message>>::typed(stream, patient());

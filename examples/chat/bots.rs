@@ -31,7 +31,7 @@ pub struct Bots {
     server: SocketAddr,
     quiet: bool,
     processes: BTreeMap<u32, Bot>,
-    /// By it a connection is known to be a bot's, and nobody can guess it.
+    /// It identifies a bot's connection. It can't be guessed.
     badges: HashMap<u64, u32>,
     next: u32,
 }

@@ -1,4 +1,4 @@
-//! A chat that knows who is there.
+//! A chat that shows the state of each member's connection.
 //!
 //! ```text
 //! cargo run -p chat -- server
@@ -9,13 +9,13 @@
 //! terminals, all in one room. The page lists every connection: whether it is
 //! alive, when it was last heard, its round trips and the beats it missed. The
 //! server starts a few bots, which are processes of their own, so that they can
-//! be killed, frozen and thawed with real signals. Who leaves leaves with a
-//! cause, and the room is told.
+//! be killed, frozen and thawed with real signals. The room is told when a member leaves, and
+//! why.
 //!
 //! | file | |
 //! |---|---|
 //! | `server.rs` | listens, and ends politely |
-//! | `room.rs` | who is there and who has left; what the page shows of it |
+//! | `room.rs` | the members and those that have left; what the page shows of them |
 //! | `member.rs` | one connection, from its first message to its end |
 //! | `web.rs` | the page, `/metrics`, and HTTP connections that become WebSockets |
 //! | `bots.rs` | the bots as processes |
@@ -57,35 +57,35 @@ enum Role {
 
 #[derive(Args)]
 struct ServerOptions {
-    /// Where terminals connect
+    /// The address for terminals
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7000")]
     tcp: SocketAddr,
-    /// Where the page is
+    /// The address of the page
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7080")]
     http: SocketAddr,
-    /// How soon a death has to be known
+    /// Detect a death within this time
     #[arg(long, value_name = "TIME", default_value = "4s", value_parser = duration)]
     detect_within: Duration,
-    /// So many bots to begin with
+    /// The number of bots at the start
     #[arg(long, value_name = "NUMBER", default_value_t = 3)]
     bots: usize,
-    /// The bots say nothing
+    /// Keep the bots silent
     #[arg(long)]
     quiet: bool,
 }
 
 #[derive(Args)]
 struct ClientOptions {
-    /// What the others call you
+    /// Your name in the room
     #[arg(long)]
     name: String,
-    /// Where the server is
+    /// The address of the server
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7000")]
     server: SocketAddr,
-    /// How soon the server's death has to be known
+    /// Detect the death of the server within this time
     #[arg(long, value_name = "TIME", default_value = "4s", value_parser = duration)]
     detect_within: Duration,
-    /// Say nothing of one's own accord
+    /// Send no messages by itself
     #[arg(long, hide = true)]
     quiet: bool,
 }
@@ -103,13 +103,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// All timings follow from how soon a death has to be known.
+/// Derives all timings from the detection time.
 fn config(detect_within: Duration) -> Result<Config, ConfigError> {
     let config = Config::detect_within(detect_within)?;
     let min_interval = config.min_interval().min(Duration::from_millis(200));
     config
         .to_builder()
-        // Nobody here minds being asked often.
+        // Frequent pings cost little here.
         .min_interval(min_interval)
         .max_frame(message::MAX_LENGTH)
         .build()

@@ -1,7 +1,7 @@
 //! One connection, from its first message to its end.
 //!
-//! This module decides how a connection is served: the loop to copy. It doesn't
-//! matter what carries it. Who else is there is the room's business.
+//! This module decides how a connection is served: the loop to copy. It works over any
+//! transport. The room knows the other members.
 
 use std::{
     io,
@@ -89,7 +89,7 @@ peer!(Page);
 
 /// Serves a connection to its end.
 pub async fn serve<P: Peer>(room: Room, (mut peer, socket): (P, Weak<TcpStream>), is_page: bool) {
-    // Who doesn't say who it is within this time isn't waited for.
+    // A connection must give its name within this time.
     let patience = room.config().detection_time();
     let Ok(Some((name, badge))) = timeout(patience, introduction(&mut peer)).await else {
         metrics::counter!("chat_refused_total").increment(1);
@@ -112,8 +112,8 @@ pub async fn serve<P: Peer>(room: Room, (mut peer, socket): (P, Weak<TcpStream>)
         let is_held = *held.borrow();
         room.note(id, &peer.status(), is_held);
         tokio::select! {
-            // As in a handler that waits for something slow, nobody reads while
-            // this is held.
+            // As in a handler that waits for something slow, nothing is read while this is
+            // held.
             changed = held.changed() => if changed.is_err() {
                 break How::gone();
             },

@@ -1,4 +1,4 @@
-//! What travels between the server and whoever is in the room.
+//! The messages between the server and the members of the room.
 //!
 //! This module decides what can be said, and how long it may be. In what it is
 //! encoded depends on what carries it.
@@ -19,9 +19,9 @@ const MAX_NAME: usize = 24;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Message {
     // ---- to the server
-    /// The first one: who joins. A bot shows the badge that it was given.
+    /// The first message: the member's name. A bot shows the badge that it was given.
     Join { name: String, badge: Option<u64> },
-    /// A line for everybody.
+    /// A line for all members.
     Say { text: String },
     /// Something that the page can do.
     Ask(Request),
@@ -29,11 +29,11 @@ pub enum Message {
     // ---- from the server
     /// You are in the room, under this name.
     Welcome { id: u64, name: String },
-    /// Somebody's line.
+    /// A member's line.
     Said { from: String, text: String },
-    /// Somebody has come, left, hung.
+    /// A member has joined, left or hung.
     Notice { text: String },
-    /// Who is there; for pages, twice a second.
+    /// The list of members; for pages, twice a second.
     Roster(Roster),
     /// What [`Request::CheckConnections`] found.
     Checked(Checked),
@@ -129,21 +129,21 @@ pub struct Departed {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checked {
-    /// So many sockets the kernel was asked about.
+    /// The number of sockets that were checked.
     pub sockets: usize,
-    /// Who was gone, and what the kernel says of it.
+    /// The members that were gone, with the kernel's reason.
     pub gone: Vec<(String, String)>,
-    /// So many of the others were asked for a beat.
+    /// The number of other members that were probed.
     pub asked: usize,
 }
 
-/// A line as everybody may see it.
+/// A line that all members may see.
 pub fn text(text: &str) -> String {
     cut(text, MAX_TEXT)
 }
 
-/// A name as everybody may see it: with nothing that can't be seen, or that turns the
-/// words around it.
+/// A name that all members may see: without invisible characters, and without those that
+/// reverse the surrounding text.
 pub fn name(name: &str) -> String {
     let visible: String = name.chars().filter(|char| !is_format(*char)).collect();
     match cut(&visible, MAX_NAME) {

@@ -1,4 +1,4 @@
-//! Who is there, and who has left.
+//! The members, and those that have left.
 //!
 //! This module decides what the others are told of a member, what the page
 //! shows of it, and what "check connections" does. Whether a member is alive
@@ -35,10 +35,10 @@ use crate::{
 
 const MAX_MEMBERS: usize = 64;
 
-/// So many round trips are shown.
+/// The number of round trips that are shown.
 const ROUND_TRIPS: usize = 40;
 
-/// Who has left is shown for so long, or as long as its process lives.
+/// How long a member that has left is shown, unless its process lives longer.
 const SHOWN_FOR: Duration = Duration::from_secs(20);
 const SHOWN: usize = 8;
 
@@ -111,7 +111,7 @@ impl Room {
         self.lock().bots.add()
     }
 
-    /// Tells the pages who is there, for ever.
+    /// Sends the list of members to the pages, for ever.
     pub async fn show(&self) {
         let mut each = interval(EACH);
         loop {
@@ -137,7 +137,7 @@ impl Room {
         }
     }
 
-    /// Everybody is told goodbye. Comes back when they have gone, or refuse.
+    /// Says goodbye to all members. Returns when they have gone, or refuse.
     pub async fn close(&self) {
         self.0.ending.store(true, Ordering::Relaxed);
         for member in self.lock().members.values() {
@@ -155,7 +155,7 @@ impl Room {
 
     // ---- for a member's task ---------------------------------------------
 
-    /// Somebody joins. `None` if the room is full.
+    /// A member joins. `None` if the room is full.
     pub fn enter(
         &self,
         name: &str,
@@ -194,7 +194,7 @@ impl Room {
         state
             .left
             .retain(|left| left.bot.is_none() || left.bot != bot);
-        state.notice(format!("{name} has come"));
+        state.notice(format!("{name} has joined"));
         state.members.insert(id, member);
         gauge!("chat_members", "kind" => word(kind)).increment(1.0);
         self.0.changed.notify_one();
@@ -272,7 +272,7 @@ impl Room {
         member.heard = Instant::now() - status.silent_for;
     }
 
-    /// It has left, and everybody is told how.
+    /// It has left, and all members are told how.
     pub fn leave(&self, id: u64, how: How) {
         let mut state = self.lock();
         let Some(member) = state.members.remove(&id) else {
@@ -309,8 +309,7 @@ impl Room {
 }
 
 impl State {
-    /// Asks the kernel about every socket at once, and everybody who is still
-    /// there for a beat.
+    /// Checks every socket at once, and probes the members that are still connected.
     fn check(&mut self) -> Message {
         let members = self.members.iter();
         let sockets: Vec<(u64, Arc<TcpStream>)> = members
@@ -358,7 +357,7 @@ impl State {
         Ok(())
     }
 
-    /// What nobody needs to see any more.
+    /// Removes entries that are too old to show.
     fn forget(&mut self) {
         let bots = &self.bots;
         self.left.retain(|left| {
@@ -398,7 +397,7 @@ impl State {
         }
     }
 
-    /// This name, or one like it that nobody has.
+    /// This name, or a similar one that is free.
     fn free_name(&self, name: &str) -> String {
         let is_taken = |name: &str| self.members.values().any(|member| member.name == name);
         let mut candidate = name.to_owned();
@@ -429,7 +428,7 @@ impl State {
 }
 
 impl Member {
-    /// Waits for nobody: who doesn't read for long misses lines.
+    /// Never waits: a member that doesn't read for long misses lines.
     fn tell(&self, message: Message) {
         if let Err(TrySendError::Full(_)) = self.commands.try_send(Command::Send(message)) {
             counter!("chat_unsent_total").increment(1);

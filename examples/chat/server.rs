@@ -87,7 +87,7 @@ async fn accept(listener: TcpListener, room: &Room) {
     }
 }
 
-/// There may be no file descriptors left; somebody will give one back.
+/// File descriptors may be exhausted; one will be freed.
 async fn pause_after(error: &io::Error) {
     eprintln!("{error}");
     sleep(Duration::from_millis(200)).await;

@@ -1,8 +1,7 @@
-//! A TCP stream whose socket others may look at.
+//! A TCP stream whose socket other tasks may check.
 //!
-//! The stream belongs to the heartbeat, which may be busy or not read. Whoever
-//! asks the kernel about many sockets at once needs them all the same. Nothing
-//! in here is about heartbeats.
+//! The stream belongs to the heartbeat, which may be busy or not read. A sweep over many
+//! sockets needs the socket all the same. Nothing in here is about heartbeats.
 
 use std::{
     io::{self, IoSlice},
@@ -18,8 +17,7 @@ use tokio::{
     net::TcpStream,
 };
 
-/// The stream. When it is dropped the connection is closed, as soon as nobody
-/// looks at it.
+/// The stream. Dropping it closes the connection, as soon as no check is under way.
 #[derive(Debug)]
 pub struct Shared(Arc<TcpStream>);
 
@@ -32,7 +30,7 @@ impl Shared {
         &self.0
     }
 
-    /// For those who look.
+    /// For checks from outside.
     pub fn downgrade(&self) -> Weak<TcpStream> {
         Arc::downgrade(&self.0)
     }

@@ -1,7 +1,7 @@
 //! The page, the metrics, and HTTP connections that become WebSockets.
 //!
-//! This module decides who may open a WebSocket: the page itself, and programs
-//! that aren't browsers. What is said in it is decided elsewhere.
+//! This module decides which clients may open a WebSocket: the page itself, and programs that
+//! aren't browsers. Other modules handle its messages.
 
 use std::net::IpAddr;
 
@@ -82,9 +82,8 @@ async fn socket(
 }
 
 /// Any page in the world can open a WebSocket to this machine, and the buttons
-/// kill processes. So a browser has to come from our own page: from the host
-/// that it asks, and that host is no name which somebody else could point at
-/// us.
+/// kill processes. So a browser has to come from our own page: its origin is the host that it
+/// asks, and that host is no name that an attacker could point at us.
 fn is_welcome(headers: &HeaderMap) -> bool {
     let text = |name| {
         headers

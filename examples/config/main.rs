@@ -45,7 +45,10 @@ fn run() -> Result<(), Box<dyn Error>> {
     println!("# {}, and the environment\n", file.display());
     println!("[heartbeat]\n{}", toml::to_string(&config)?);
     println!("[safety_net]\n{}", toml::to_string(&net)?);
-    println!("# A death is known within {:?}.", config.detection_time());
+    println!(
+        "# A death is detected within {:?}.",
+        config.detection_time()
+    );
     println!(
         "# An outage of {:?} always survives.",
         config.timeout() * config.max_missed()

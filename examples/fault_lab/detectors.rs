@@ -23,7 +23,7 @@ use tokio::{
 };
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
-/// What we send when we send all the time: so much, so often.
+/// The size and the period of our messages when we send all the time.
 const PORTION: usize = 16 * 1024;
 const PORTIONS_EVERY: Duration = Duration::from_millis(10);
 
@@ -43,7 +43,7 @@ pub enum Detector {
     Write,
     /// A read that waits.
     Read,
-    /// A look at what there is to read, now and then.
+    /// A periodic peek.
     Peek,
     /// Asking the poller now and then whether the peer has closed.
     Poll,
@@ -52,7 +52,7 @@ pub enum Detector {
 /// Under which circumstances it watches.
 #[derive(Clone, Copy, Debug)]
 pub struct Circumstances {
-    /// How soon a death has to be known.
+    /// Detect a death within this time.
     pub budget: Duration,
     /// Whether the application sends all the time.
     pub we_send: bool,
@@ -120,7 +120,7 @@ impl Detector {
 }
 
 impl Circumstances {
-    /// How often those look or write who do so now and then.
+    /// The period of detectors that check or write.
     fn now_and_then(self) -> Duration {
         self.budget / 6
     }
@@ -226,7 +226,7 @@ async fn user_timeout(stream: &TcpStream, circumstances: Circumstances) -> Watch
     }
 }
 
-/// Kernel defaults: who waits for data.
+/// Kernel defaults: a side that waits for data.
 async fn read(stream: &TcpStream) -> Watched {
     let mut buffer = [0; 4096];
     loop {
@@ -240,7 +240,7 @@ async fn read(stream: &TcpStream) -> Watched {
     }
 }
 
-/// Kernel defaults: who sends and expects no answer.
+/// Kernel defaults: a side that sends and expects no answer.
 async fn write(stream: &TcpStream, circumstances: Circumstances) -> Watched {
     let (portion, every) = match circumstances.we_send {
         true => (PORTION, PORTIONS_EVERY),
@@ -309,7 +309,7 @@ async fn beside_sending(
 
 fn set(stream: &TcpStream, net: Result<SafetyNet, impl Error>) -> Result<(), Alarm> {
     let net = net.map_err(|error| Alarm::new(error.to_string()))?;
-    // What this system lacks it lacks for everybody.
+    // An option that this system lacks is missing for all detectors.
     let _ = net.apply(stream);
     Ok(())
 }

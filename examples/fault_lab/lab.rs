@@ -61,7 +61,7 @@ pub fn start(
             Ok(()) => News::Done(fault),
             Err(error) => News::Failed(fault, error),
         };
-        // Nobody listens if the lab was stopped.
+        // The receiver is gone if the lab was stopped.
         let _ = news.send(last);
     };
     thread::Builder::new().name(fault.name()).spawn(run)

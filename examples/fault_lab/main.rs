@@ -1,5 +1,5 @@
-//! Who sees what: every fault against every way of finding out, on this
-//! machine, at the same time.
+//! Which detector sees which fault: every fault against every detector, on this machine, at
+//! the same time.
 //!
 //! ```text
 //! cargo run -p fault_lab
@@ -52,22 +52,22 @@ use crate::{
     scenarios::{Fault, Place},
 };
 
-/// Runs each fault against each detector, and prints who saw what.
+/// Runs each fault against each detector, and prints which of them raised an alarm.
 #[derive(Debug, Parser)]
 struct Options {
-    /// How soon a death has to be known
+    /// Detect a death within this time
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = duration)]
     detect_within: Duration,
     /// Only these faults, separated by commas
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     only: Vec<Fault>,
-    /// Where faults are made
+    /// The kinds of faults
     #[arg(long, value_enum, default_value_t = Where::Auto)]
     network: Where,
-    /// Write what was found to this file
+    /// Write the result to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Draw what was found into this file
+    /// Draw the result into this file
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
     #[command(subcommand)]
@@ -76,11 +76,11 @@ struct Options {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Where {
-    /// Only what two processes can do to each other
+    /// Only faults between two processes
     Loopback,
-    /// Also what needs a network, or not at all
+    /// Also faults that need a network; fail without one
     Namespaces,
-    /// Also what needs a network, where one can be made
+    /// Also faults that need a network, if one can be made
     Auto,
 }
 
@@ -195,8 +195,8 @@ fn update(rows: &mut [Row], fault: Fault, update: impl FnOnce(&mut Row)) {
 }
 
 impl Options {
-    /// What is asked for, and can be made. What is missing is said, or is an
-    /// error if it must not be.
+    /// The requested faults that can be made. A missing network is reported, or is an error if
+    /// one is required.
     fn faults(&self) -> std::io::Result<Vec<Fault>> {
         let mut faults: Vec<_> = match self.only.as_slice() {
             [] => Fault::all().to_vec(),

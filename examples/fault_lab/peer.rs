@@ -78,8 +78,7 @@ pub async fn run(assignment: Assignment) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Read by a thread of its own: that the lab has gone is also noticed by
-/// someone who hangs.
+/// Read by a thread of its own, so that a hung peer also notices when the lab is gone.
 fn orders() -> UnboundedReceiver<String> {
     let (given, orders) = unbounded_channel();
     thread::spawn(move || {
@@ -185,7 +184,7 @@ impl Service {
         })
     }
 
-    /// Serves until there is nobody to serve.
+    /// Serves until the peer is gone.
     async fn run(&mut self) {
         match &mut self.speaks {
             Speaks::Heartbeat(heartbeat) => while heartbeat.next().await.is_some() {},

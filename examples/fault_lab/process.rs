@@ -17,7 +17,7 @@ use crate::scenarios::Fault;
 pub struct Assignment {
     /// What it will be asked to do.
     pub fault: Fault,
-    /// How soon a death has to be known, in milliseconds.
+    /// Detect a death within this time, in milliseconds.
     pub budget: u64,
     /// Where to connect to, once for each detector.
     pub address: SocketAddr,

@@ -43,7 +43,7 @@ pub enum Mark {
     /// A death, found within the budget.
     InTime,
     Late,
-    /// A death that nobody told of.
+    /// A death without a goodbye.
     Missed,
     /// An alarm, and the peer lives.
     FalseAlarm,
@@ -102,7 +102,7 @@ impl Row {
             (Expected::End(..), Some(finding)) if finding.seconds > limit.as_secs_f64() => {
                 Mark::Late
             }
-            // Scheduling: the alarm may overtake who made the fault.
+            // Scheduling: the alarm may overtake the maker of the fault.
             (Expected::End(..), Some(finding)) if finding.seconds < -TOLERANCE.as_secs_f64() => {
                 Mark::FalseAlarm
             }
@@ -232,7 +232,7 @@ struct Settings {
 struct FaultReport {
     fault: Fault,
     alive: bool,
-    /// What wasn't seen in so many seconds is "never".
+    /// After this many seconds without an alarm the entry is "never".
     observed_for: f64,
     detectors: BTreeMap<&'static str, DetectorReport>,
 }

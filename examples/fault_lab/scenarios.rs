@@ -1,8 +1,8 @@
 //! The faults: which there are, where they are made and how, and what a
 //! heartbeat has to say of each.
 //!
-//! This module decides what is right; who makes a fault happen is `lab.rs` on
-//! our side and `peer.rs` on the other.
+//! This module decides which result is right. `lab.rs` on our side and `peer.rs` on the other
+//! make the faults.
 
 use std::time::Duration;
 
@@ -71,7 +71,7 @@ pub enum Place {
     Network,
 }
 
-/// Who makes it.
+/// The maker of the fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Maker {
     /// The peer, when it is told to.
@@ -151,10 +151,10 @@ impl Fault {
         }
     }
 
-    /// For how long nobody must have seen anything until we say "never".
+    /// The time without any alarm after which an entry is "never".
     pub fn observe_for(self, budget: Duration) -> Duration {
         match self {
-            // Whoever was fooled by the sleep has said so by then.
+            // A detector that the sleep fools has raised its alarm by then.
             Self::HostAsleep => SLEEP + budget,
             _ => 3 * budget,
         }

@@ -37,7 +37,7 @@ struct Cost {
     lost: f64,
     /// Seconds until there is nothing left to try.
     time: f64,
-    /// Until what is known is within so much of the timeout, if it ever is.
+    /// Until the answered interval is within this fraction of the timeout, if it ever is.
     within_10: Option<f64>,
     within_5: Option<f64>,
     /// What it found, as a part of the timeout.
@@ -46,7 +46,7 @@ struct Cost {
     beats: f64,
 }
 
-/// Each timeout is the mean of those of so many networks, up to a tenth more or less.
+/// Each timeout is the mean over this many networks, which differ by up to a tenth.
 pub fn print(seeds: u32) -> Result<(), ConfigError> {
     println!(
         "| timeout | method | attempts | lost | hours | within 10 % | within 5 % | found | beats |"

@@ -42,17 +42,17 @@ struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Learn what lies between here and a server that runs `serve`
+    /// Search on the path to a server that runs `serve`
     Connect(client::Options),
-    /// Be that server
+    /// Run that server
     Serve {
-        /// Where to listen
+        /// The address to listen on
         #[arg(value_name = "ADDRESS:PORT")]
         address: String,
     },
-    /// Learn what a simulated network does
+    /// Search on a simulated network
     Simulate {
-        /// After how long it forgets a connection
+        /// The idle time after which the network drops a connection
         #[arg(long, value_name = "TIME", value_parser = duration)]
         nat_timeout: Duration,
         #[command(flatten)]
@@ -70,16 +70,16 @@ enum Command {
     },
 }
 
-/// How to search.
+/// The settings of a search.
 #[derive(Args, Clone, Debug)]
 struct SearchOptions {
     /// An interval that every network keeps
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
     smallest: Duration,
-    /// The longest that is of use
+    /// The longest useful interval
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "2h")]
     largest: Duration,
-    /// How to go about it
+    /// The method
     #[arg(long, value_enum, default_value_t = Method::Composite)]
     method: Method,
 }

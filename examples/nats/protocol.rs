@@ -56,7 +56,7 @@ pub struct Nats {
 struct Delivery {
     subject: String,
     id: u64,
-    /// So many bytes of all are headers.
+    /// The number of bytes that are headers.
     headers: usize,
     length: usize,
 }
@@ -140,7 +140,7 @@ impl Encoder<Frame<Message>> for Nats {
             Frame::Data(Message::Info(_) | Message::Delivered { .. } | Message::Error(_)) => {
                 return Err(refused("only a server says this"));
             }
-            // They don't exist here, so nobody asks for them.
+            // They don't exist here, so they are never sent.
             Frame::Hello(_) | Frame::Goodbye { .. } | Frame::Alive | Frame::Fin | Frame::Other => {}
         }
         Ok(())

@@ -1,6 +1,5 @@
-//! PostgreSQL's protocol, version 3: `Sync` is its ping, and `ReadyForQuery` the answer.
-//! The server answers nothing behind a query, and ignores a `Sync` within `COPY`. Among the
-//! messages of an extended query it would end a transaction.
+//! PostgreSQL's protocol, version 3. `Sync` is its ping and `ReadyForQuery` the answer, but
+//! not behind a query nor within `COPY`; in an extended query it would end a transaction.
 
 use std::io;
 
@@ -11,6 +10,7 @@ use tokio_util::codec::{Decoder, Encoder};
 const MAX: usize = 64 << 20; // the longest message that is accepted
 const SYNC: u8 = b'S';
 const READY_FOR_QUERY: u8 = b'Z';
+const QUESTIONS: &[u8] = b"\0SQF"; // each is answered with that
 
 /// The type of a message, and all behind its length. That of a client's first one is 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,15 +29,15 @@ pub fn query(sql: &str) -> Message {
 pub struct Postgres {
     pings: u32, // unanswered, and ahead of all unanswered queries
     queries: u32,
-    /// No extended query is begun whose `Sync` wasn't sent.
-    is_complete: bool,
+    last: Option<u8>, // the type of the last question, or part of an extended query
 }
 
 impl Dialect for Postgres {
     type Message = Message;
 
     fn may_ping(&self) -> bool {
-        self.is_complete && self.queries == 0
+        let is_complete = self.last.is_some_and(|kind| QUESTIONS.contains(&kind));
+        is_complete && self.queries == 0
     }
 
     fn answers(&self) -> bool {
@@ -76,14 +76,14 @@ impl Encoder<Frame<Message>> for Postgres {
     fn encode(&mut self, frame: Frame<Message>, bytes: &mut BytesMut) -> io::Result<()> {
         let Message(kind, body) = match frame {
             Frame::Data(message) => {
-                match message.0 {
-                    0 | SYNC | b'Q' | b'F' => {
-                        self.queries += 1;
-                        self.is_complete = true;
-                    }
-                    b'B' | b'C' | b'D' | b'E' | b'H' | b'P' => self.is_complete = false,
-                    _ => {} // of a login, or within `COPY`
+                // The end of a `COPY`, which ignored the `Sync` ahead: another one follows.
+                let may_end = self.last == Some(SYNC) && self.queries > 0;
+                let is_end = may_end && b"cf".contains(&message.0);
+                if is_end || b"\0SQFBCDEHP".contains(&message.0) {
+                    self.last = Some(message.0);
                 }
+                self.queries += u32::from(QUESTIONS.contains(&message.0));
+                self.queries -= u32::from(is_end);
                 message
             }
             Frame::Ping(_) => {

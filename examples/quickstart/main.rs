@@ -76,7 +76,10 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
 
 /// Whether each client was recognised as what it was.
 async fn server(config: Config) -> Result<bool, Box<dyn Error>> {
-    println!("A death is known within {:?}.\n", config.detection_time());
+    println!(
+        "A death is detected within {:?}.\n",
+        config.detection_time()
+    );
 
     let epoch = Instant::now();
     let start = |name| Client::start(name, config, epoch);
@@ -186,7 +189,7 @@ impl Client {
         ))
     }
 
-    /// Whoever says goodbye isn't dead.
+    /// A client that says goodbye isn't dead.
     async fn leaves(mut self) -> Result<Finding, Box<dyn Error>> {
         self.watch_a_second().await;
 

@@ -9,13 +9,14 @@
 //! * Redis does one command of a connection after the other. While one that
 //!   blocks, such as `BLPOP`, is unanswered, no answer to a ping can be expected:
 //!   the server is judged by its kernel. `CLIENT PAUSE` is answered at once and blocks what
-//!   comes behind it, so a `PING` of ours goes behind it, whose reply ends the pause. One
-//!   on another connection nobody here can know of.
+//!   comes behind it, so a `PING` of ours goes behind it, whose reply ends the pause. A
+//!   `CLIENT PAUSE` on another connection isn't visible here.
 //! * Between `MULTI` and `EXEC` the answer to a ping would be one of the
-//!   transaction's: no ping leaves.
+//!   transaction's: no ping leaves, unless the server refuses the `MULTI`.
 //! * Commands after which there isn't one reply for each command are refused:
 //!   `SUBSCRIBE` and its relatives, `MONITOR`, `CLIENT REPLY`, `SYNC`; and `HELLO` with a
-//!   version, which may begin RESP3.
+//!   version other than 2, which may begin RESP3. So is a pause of which nothing shows the
+//!   end: that of writes only, or one within a transaction.
 
 use std::{collections::VecDeque, io};
 
@@ -34,22 +35,23 @@ pub fn command<const N: usize>(words: [&'static str; N]) -> BytesFrame {
 #[derive(Debug, Default)]
 pub struct Resp {
     resp: Resp2,
-    /// So many commands were sent, and so many replies came.
+    /// The numbers of commands sent and replies received.
     asked: u64,
     answered: u64,
     /// Which of the commands, counted like that, are unanswered pings.
     pings: VecDeque<u64>,
     /// Which of them, likewise, are unanswered commands that may block.
     blocking: VecDeque<u64>,
-    /// A transaction was begun, and its `EXEC` or `DISCARD` wasn't sent.
-    in_transaction: bool,
+    /// Which of them, likewise, may have begun a transaction whose `EXEC` or `DISCARD` wasn't
+    /// sent. The first has, if it isn't refused.
+    begun: VecDeque<u64>,
 }
 
 impl Dialect for Resp {
     type Message = BytesFrame;
 
     fn may_ping(&self) -> bool {
-        !self.in_transaction
+        self.begun.is_empty()
     }
 
     fn answers(&self) -> bool {
@@ -71,6 +73,9 @@ impl Decoder for Resp {
                 self.blocking.pop_front();
             }
             if self.pings.front() != Some(&number) {
+                if self.begun.front() == Some(&number) && matches!(reply, BytesFrame::Error(_)) {
+                    self.begun.pop_front();
+                }
                 return Frame::Data(reply);
             }
             self.pings.pop_front();
@@ -88,8 +93,8 @@ impl Encoder<Frame<BytesFrame>> for Resp {
 
     fn encode(&mut self, frame: Frame<BytesFrame>, bytes: &mut BytesMut) -> io::Result<()> {
         let words = match frame {
-            Frame::Data(words) => match self.note(check(&words)?) {
-                Kind::Pauses if !self.in_transaction => {
+            Frame::Data(words) => match self.note(check(&words)?)? {
+                Kind::Pauses => {
                     self.ask(words, bytes)?;
                     self.pings.push_back(self.asked);
                     self.blocking.push_back(self.asked);
@@ -124,15 +129,17 @@ impl Resp {
         Ok(())
     }
 
-    fn note(&mut self, kind: Kind) -> Kind {
+    fn note(&mut self, kind: Kind) -> io::Result<Kind> {
+        let is_within = !self.begun.is_empty();
         match kind {
             // Within a transaction nothing blocks.
-            Kind::Blocks if !self.in_transaction => self.blocking.push_back(self.asked),
-            Kind::Begins => self.in_transaction = true,
-            Kind::Ends => self.in_transaction = false,
+            Kind::Blocks if !is_within => self.blocking.push_back(self.asked),
+            Kind::Pauses if is_within => return Err(refused("nothing shows the pause's end")),
+            Kind::Begins => self.begun.push_back(self.asked),
+            Kind::Ends => self.begun.clear(),
             Kind::Blocks | Kind::Pauses | Kind::Other => {}
         }
-        kind
+        Ok(kind)
     }
 }
 
@@ -160,9 +167,8 @@ enum Kind {
 
 /// What the command does, if exactly one reply will come.
 fn check(command: &BytesFrame) -> io::Result<Kind> {
-    let refused = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     let BytesFrame::Array(words) = command else {
-        return refused("a command is an array");
+        return Err(refused("a command is an array"));
     };
     let mut names = words.iter().map(|word| match word {
         BytesFrame::BulkString(word) => word.to_ascii_uppercase(),
@@ -170,15 +176,18 @@ fn check(command: &BytesFrame) -> io::Result<Kind> {
     });
     let (name, argument) = (names.next().unwrap_or_default(), names.next());
     match (&*name, argument.as_deref()) {
-        (b"", _) => refused("a command begins with its name"),
+        (b"", _) => Err(refused("a command begins with its name")),
         (
             b"SUBSCRIBE" | b"PSUBSCRIBE" | b"SSUBSCRIBE" | b"UNSUBSCRIBE" | b"PUNSUBSCRIBE"
             | b"SUNSUBSCRIBE" | b"MONITOR" | b"SYNC" | b"PSYNC",
             _,
         )
-        | (b"CLIENT", Some(b"REPLY")) => refused("replies no longer come one for each command"),
-        (b"HELLO", Some(version)) if version != b"2" => refused("RESP3 isn't spoken here"),
-        (b"CLIENT", Some(b"PAUSE")) => Ok(Kind::Pauses),
+        | (b"CLIENT", Some(b"REPLY")) => Err(refused("replies don't come one for each command")),
+        (b"HELLO", Some(version)) if version != b"2" => Err(refused("RESP3 isn't spoken here")),
+        (b"CLIENT", Some(b"PAUSE")) => match names.any(|word| word == b"WRITE") {
+            true => Err(refused("nothing shows the pause's end")),
+            false => Ok(Kind::Pauses),
+        },
         (b"MULTI", _) => Ok(Kind::Begins),
         (b"EXEC" | b"DISCARD" | b"RESET", _) => Ok(Kind::Ends),
         (
@@ -190,4 +199,8 @@ fn check(command: &BytesFrame) -> io::Result<Kind> {
         (b"XREAD", Some(b"BLOCK")) => Ok(Kind::Blocks),
         _ => Ok(Kind::Other),
     }
+}
+
+fn refused(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, why)
 }

@@ -1,4 +1,4 @@
-//! A STOMP broker whose death is noticed, though nobody answers beats.
+//! Detects the death of a STOMP broker, although beats have no answers.
 //!
 //! ```text
 //! cargo run --example stomp -- 127.0.0.1:61613

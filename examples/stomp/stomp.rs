@@ -1,4 +1,4 @@
-//! STOMP 1.2, whose heartbeat is an empty line that nobody answers.
+//! STOMP 1.2, whose heartbeat is an empty line without an answer.
 
 use std::{io, time::Duration};
 
@@ -6,8 +6,7 @@ use bytes::{Buf, BufMut, BytesMut};
 use heartbeat_tokio::{Dialect, Frame};
 use tokio_util::codec::{Decoder, Encoder};
 
-/// The longest frame that is accepted.
-const MAX: usize = 1 << 20;
+const MAX: usize = 1 << 20; // the longest frame that is accepted
 
 /// A frame of these headers, without the NUL at its end.
 pub fn frame(headers: &str, body: &str) -> String {
@@ -17,8 +16,7 @@ pub fn frame(headers: &str, body: &str) -> String {
 /// A client's codec. Bodies are text without NUL.
 #[derive(Debug, Default)]
 pub struct Stomp {
-    /// What we want, from our CONNECT, in milliseconds; then the longer of that and of what
-    /// the broker can do.
+    /// What we want, in milliseconds; from CONNECTED on, what was agreed.
     every: u64,
     is_connected: bool,
 }
@@ -31,6 +29,11 @@ impl Dialect for Stomp {
         self.is_connected
     }
 
+    /// A broker that agreed to no beats of its own is silent while it has no messages.
+    fn answers(&self) -> bool {
+        self.beats_every().is_some()
+    }
+
     fn beats_every(&self) -> Option<Duration> {
         let is_agreed = self.is_connected && self.every > 0;
         is_agreed.then(|| Duration::from_millis(self.every))
@@ -41,11 +44,10 @@ impl Dialect for Stomp {
 fn beats(frame: &str) -> (u64, u64) {
     let mut headers = frame.split("\n\n").next().unwrap_or("").lines();
     let header = headers.find_map(|header| header.strip_prefix("heart-beat:"));
-    let pair = header.and_then(|numbers| numbers.trim().split_once(','));
+    let pair = header.and_then(|numbers| numbers.split_once(','));
     let number = |text: &str| text.trim().parse().unwrap_or(0);
-    pair.map_or((0, 0), |(offered, wanted)| {
-        (number(offered), number(wanted))
-    })
+    let (offered, wanted) = pair.unwrap_or_default();
+    (number(offered), number(wanted))
 }
 
 impl Decoder for Stomp {
@@ -68,10 +70,8 @@ impl Decoder for Stomp {
         let text = String::from_utf8(text.to_vec()).map_err(io::Error::other)?;
         if text.starts_with("CONNECTED") {
             self.is_connected = true;
-            self.every = match beats(&text) {
-                (0, _) => 0,
-                (offered, _) => self.every.max(offered) * u64::from(self.every > 0),
-            };
+            let (offered, wanted) = (beats(&text).0, self.every);
+            self.every = offered.max(wanted) * u64::from(offered.min(wanted) > 0);
         }
         Ok(Some(Frame::Data(text)))
     }

@@ -39,13 +39,13 @@ use crate::{
     words::{Assignment, Count, News, Order, Role, Sighting, now},
 };
 
-/// How often somebody wants to hear how it goes.
+/// The period of progress reports.
 const SECOND: Duration = Duration::from_secs(1);
 
 /// How long a member may take to answer, or none of them to open a connection.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 
-/// So much longer than promised we look out for false alarms.
+/// The time beyond the promise during which we still look for false alarms.
 const AFTERWARDS: Duration = Duration::from_secs(1);
 
 /// All that was measured and seen.
@@ -55,7 +55,7 @@ pub struct Observed {
     pub before: Memory,
     pub opened: Memory,
     pub after_beats: Memory,
-    /// From here on beats were measured, for so long.
+    /// When the measurement of beats began, and how long it took.
     pub measured_from: u64,
     pub measured_for: Duration,
     pub beats: u64,
@@ -63,7 +63,7 @@ pub struct Observed {
     pub processor_time: f64,
     pub machine_time: f64,
     pub machine_late: Duration,
-    /// Nobody was stopped before, and everybody who was to be was after.
+    /// Before the first no process was stopped; after the second all were that should be.
     pub frozen: (u64, u64),
     /// By how much this machine was late from then on.
     pub frozen_late: Duration,
@@ -145,7 +145,7 @@ struct Swarm {
     /// The servers first.
     members: Vec<Member>,
     news: UnboundedReceiver<(usize, Option<News>)>,
-    /// The latest from each member, and who still owes one.
+    /// The latest report of each member, and the members that still owe one.
     counts: Vec<Count>,
     awaited: usize,
     addresses: Vec<std::net::SocketAddr>,
@@ -230,7 +230,7 @@ impl Swarm {
     }
 
     async fn observe(&mut self, measure_for: Duration) -> io::Result<Observed> {
-        // Everybody has its orders.
+        // Every member has its orders.
         self.count().await?;
         let before = self.memory()?;
         let opening = Instant::now();
@@ -327,7 +327,7 @@ impl Swarm {
         }
     }
 
-    /// Stops who is to be stopped. Returns since when and by when.
+    /// Stops the chosen processes. Returns the times before the first and after the last.
     fn freeze(&mut self) -> io::Result<(u64, u64)> {
         self.frozen = true;
         let from = now();
@@ -380,7 +380,7 @@ impl Swarm {
 
     // ---- what members tell ---------------------------------------------
 
-    /// Asks everybody who can answer.
+    /// Asks all members that can answer.
     async fn count(&mut self) -> io::Result<Count> {
         let servers = self.members.len() - self.plan.groups.len();
         self.awaited = 0;

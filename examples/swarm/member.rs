@@ -31,7 +31,7 @@ use tokio::{
 
 use crate::words::{Assignment, Count, Group, News, Order, Role, Sighting, What, now};
 
-/// A connection that can't be made is tried so often, ...
+/// The number of attempts for a connection that can't be made, ...
 const ATTEMPTS: u32 = 8;
 
 /// ... after this wait, and twice as long each time.
@@ -63,7 +63,7 @@ pub fn run() -> Result<ExitCode, Box<dyn Error>> {
     process::exit(0);
 }
 
-/// Prints what there is to tell: nobody else waits for the pipe.
+/// Prints reports in a thread of its own, because the pipe may block.
 fn tell(news: &Receiver<News>) {
     let mut output = io::stdout().lock();
     for news in news {
@@ -187,7 +187,7 @@ impl Opener {
         PORTS.start + self.ports.fetch_add(1, Relaxed) % count
     }
 
-    /// So many at once, so often, and not before the former ones are greeted.
+    /// A batch at a time, once a period, and not before the former batch is greeted.
     /// Where that takes long there is as long a break: beats go on meanwhile,
     /// and mustn't be late.
     async fn open_all(&self, (at_once, every): (usize, Duration)) -> io::Result<()> {
@@ -296,7 +296,7 @@ impl Ledger {
     }
 
     fn say(&self, news: News) {
-        // Who prints it ends this process when nobody listens.
+        // The printing thread ends this process when the pipe is closed.
         let _ = self.news.send(news);
     }
 }

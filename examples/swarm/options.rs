@@ -21,7 +21,7 @@ pub struct Options {
     /// Which part of the peers to freeze
     #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = share)]
     pub freeze: f64,
-    /// How soon a death has to be known: an interval and three timeouts, as 5
+    /// Detect a death within this time: an interval and three timeouts, as 5
     /// to 3. The default is `Config::wan()`: 5 s and 3 s
     #[arg(long, value_name = "TIME", default_value = "14s", value_parser = duration)]
     pub detect_within: Duration,
@@ -39,7 +39,7 @@ pub struct Options {
     #[arg(long, value_name = "NUMBER", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(1..=64))]
     pub workers: u16,
-    /// Write what was found to this file
+    /// Write the result to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     #[command(subcommand)]

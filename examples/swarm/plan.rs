@@ -1,5 +1,5 @@
-//! How many processes a swarm needs, who of them holds which connections, and
-//! what this machine can't hold. Nothing is started here.
+//! Plans a swarm: the number of processes, the connections of each, and whether the machine
+//! can hold them. Nothing is started here.
 
 use std::{fmt, fs, io, ops::RangeInclusive, time::Duration};
 
@@ -29,7 +29,7 @@ const OTHER_THREADS: u64 = 2;
 /// How many connections may wait to be accepted.
 const BACKLOG: u64 = 4096;
 
-/// Who is to open which connections.
+/// Which process opens which connections.
 #[derive(Debug)]
 pub struct Plan {
     pub connections: u64,
@@ -44,7 +44,7 @@ pub struct Plan {
 pub struct Limits {
     /// File descriptors in one process.
     descriptors_each: u64,
-    /// File descriptors that nobody has open.
+    /// Unused file descriptors.
     descriptors: u64,
     /// Bytes.
     memory: u64,
@@ -114,9 +114,8 @@ impl Plan {
         frozen.map(|group| group.connections).sum()
     }
 
-    /// How many connections a group opens at once, and how often, so that all
-    /// together open `rate` in a second. Never so many that they don't fit into
-    /// a server's backlog.
+    /// How many connections a group opens at once, and how often, so that all together open
+    /// `rate` in a second. They always fit into a server's backlog.
     pub fn pace(&self, group: &Group, rate: u32) -> (usize, Duration) {
         let each = part(
             u64::from(rate),

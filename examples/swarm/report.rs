@@ -267,7 +267,7 @@ impl Freeze {
             if sighting.at < from || !sighting.is_end() || !is_frozen(plan, seen) {
                 continue;
             }
-            // Until here somebody may have shown a sign of life.
+            // Until here a member may have shown a sign of life.
             let after = Duration::from_micros(sighting.at.saturating_sub(by));
             after_freeze.push(after.as_secs_f64());
             let verdict = match &sighting.what {

@@ -38,7 +38,7 @@ pub enum Role {
     },
     Peer {
         group: Group,
-        /// Where it connects from, so that servers know who it is.
+        /// The address that it connects from, by which servers identify it.
         source: IpAddr,
         servers: Vec<SocketAddr>,
         /// A number of connections, and how often they are opened.

@@ -28,7 +28,7 @@ pub struct Costs {
 }
 
 impl Costs {
-    /// Of so many connections, with so many beats each a second.
+    /// For a number of connections, each with a number of beats a second.
     pub fn of(beats: f64, connections: u64) -> Self {
         let beats = beats * connections as f64;
         Self {

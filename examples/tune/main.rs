@@ -58,20 +58,19 @@ use crate::{
     wishes::{PathOptions, Wishes},
 };
 
-/// Finds the timings for a network, and tells what they cost.
+/// Finds timings for a network, and prints their cost.
 #[derive(Debug, Parser)]
 struct Options {
     #[command(flatten)]
     path: PathOptions,
-    /// How soon a death has to be known
+    /// Detect a death within this time
     #[arg(long, value_name = "TIME", value_parser = duration,
           required_unless_present = "config")]
     detect_within: Option<std::time::Duration>,
-    /// Don't choose: judge the configuration in this file
+    /// Judge the configuration in this file instead of choosing one
     #[arg(long, value_name = "FILE", conflicts_with = "detect_within")]
     config: Option<PathBuf>,
-    /// Choose no longer interval than what `learn` found in a network and wrote to this
-    /// file
+    /// Choose no longer interval than `learn` found for a network and wrote to this file
     #[arg(
         long,
         value_name = "FILE",
@@ -82,7 +81,7 @@ struct Options {
     /// The name of that network
     #[arg(long, value_name = "NAME", requires = "learned")]
     network: Option<String>,
-    /// How many connections there will be
+    /// The number of connections
     #[arg(long, value_name = "COUNT", default_value_t = 1,
           value_parser = clap::value_parser!(u64).range(1..))]
     connections: u64,
@@ -93,20 +92,20 @@ struct Options {
     /// The same number gives the same simulation
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
-    /// Simulate only as much as takes a second or two
+    /// Simulate for a second or two only
     #[arg(long)]
     quick: bool,
-    /// Then let it run on a network of namespaces for so long, with real sockets
+    /// Then test it on a network of namespaces for this time, with real sockets
     #[arg(long = "try", value_name = "TIME", value_parser = duration)]
     try_for: Option<std::time::Duration>,
-    /// With how many connections
+    /// The number of connections of that test
     #[arg(long, value_name = "COUNT", default_value_t = 500, requires = "try_for",
           value_parser = clap::value_parser!(u16).range(1..=10_000))]
     try_connections: u16,
     /// Draw detection times against false alarms into this file
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// Write what was found to this file
+    /// Write the result to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -190,7 +189,7 @@ fn learned(path: &Path, network: &str) -> Result<Duration, String> {
         .ok_or_else(unknown)
 }
 
-/// On all cores, behind a progress bar where somebody looks.
+/// On all cores, with a progress bar if it is a terminal.
 fn simulated(
     candidates: &[Candidate],
     wishes: &Wishes,

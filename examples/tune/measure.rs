@@ -65,7 +65,7 @@ pub fn read(path: &Path) -> Result<Vec<Duration>, String> {
     }
 }
 
-/// So many round trips to a peer that runs this crate.
+/// Measures this number of round trips to a peer that runs this crate.
 pub fn ask(peer: &str, samples: u32) -> Result<Vec<Duration>, String> {
     let runtime = Builder::new_current_thread().enable_all().build();
     let asked = runtime

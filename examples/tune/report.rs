@@ -214,7 +214,7 @@ impl fmt::Display for Report {
 
         writeln!(
             f,
-            "# A death is known within {:?}: promised.",
+            "# A death is detected within {:?}: promised.",
             self.chosen_config.detection_time()
         )?;
         if self.chosen_config.detection_time() != budget {
@@ -325,7 +325,7 @@ impl fmt::Display for Trial {
 /// "0.1 to 0.3 (0.2 counted)", or "at most 0.3".
 struct Limits<'a>(&'a Rate);
 
-/// So many times the predicted false alarms were seen with real kernels, at most
+/// The largest factor by which real kernels exceeded the predicted false alarms
 /// (docs/timings.md has the table).
 const REAL: f64 = 1.7;
 

@@ -47,7 +47,7 @@ impl Amount {
         }
     }
 
-    /// So many days at least, if it is said.
+    /// The least number of days, if given.
     pub fn lasting(mut self, days: Option<f64>, config: &Config) -> Self {
         if let Some(days) = days {
             let piece = (config.interval() * INTERVALS_AT_ONCE).as_secs_f64();
@@ -103,7 +103,7 @@ pub struct Task {
 }
 
 impl Task {
-    /// All that there is to do.
+    /// The total work.
     pub fn all(candidates: &[Candidate], wishes: &Wishes, amount: Amount, seed: u64) -> Vec<Self> {
         let mut seeds = fastrand::Rng::with_seed(seed);
         let mut tasks = Vec::new();

@@ -8,7 +8,7 @@ use statrs::distribution::{ChiSquared, ContinuousCDF, Normal};
 /// What is outside on both sides together.
 const ERROR: f64 = 0.05;
 
-/// Beyond so many events the distribution is approximated.
+/// Beyond this many events the distribution is approximated.
 const MANY: f64 = 1000.0;
 
 /// Events a day, and within which limits the true rate lies with a confidence of
@@ -22,7 +22,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// Of so many events in so many days.
+    /// From the number of events in a number of days.
     pub fn of(count: u64, days: f64) -> Self {
         let count = count as f64;
         Self {
@@ -32,7 +32,7 @@ impl Rate {
         }
     }
 
-    /// Of so many at once, each with this rate.
+    /// Of several at once, each with this rate.
     pub fn times(self, many: u64) -> Self {
         let many = many as f64;
         Self {
@@ -73,7 +73,7 @@ impl Spread {
     /// Of what is in order. Seconds.
     pub fn of(ordered: &[Duration]) -> Self {
         let at = |part: f64| {
-            // The smallest that so many are not above.
+            // The smallest that this many don't exceed.
             let rank = (part * ordered.len() as f64).ceil() as usize;
             let index = rank.saturating_sub(1);
             ordered

@@ -1,9 +1,9 @@
 //! The same on a network of namespaces: real heartbeats, real sockets, two real
 //! kernels, and a line between them that delays and loses packets.
 //!
-//! All connections are made over a line that loses nothing. Then it begins to,
-//! and they are watched: whoever gives its peer up raises a false alarm. At last
-//! the line is cut, and those that are left find out.
+//! All connections are made over a line without losses. Then losses begin, and the
+//! connections are watched: a side that gives its peer up raises a false alarm. At last the
+//! line is cut, and the remaining connections detect that.
 //!
 //! There are no outages: one would befall all connections at once, and be only
 //! one.
@@ -85,7 +85,7 @@ mod linux {
         Relay::is_possible(&network)
     }
 
-    /// Watches so many connections for so long, or until all are gone.
+    /// Watches a number of connections for a time, or until all are gone.
     pub fn run(
         path: &Path,
         config: &Config,
@@ -156,7 +156,7 @@ mod linux {
         wait(lasting, "on a network");
         relay.cut();
         let cut = Instant::now();
-        // Whoever is late here has a bug, or a machine with too much to do.
+        // A late verdict here is a bug, or an overloaded machine.
         wait(
             config.detection_time() * 2 + path.longest_round_trip(),
             "their end",
@@ -228,7 +228,7 @@ mod linux {
             .block_on(run)
     }
 
-    /// Behind a progress bar, where somebody looks.
+    /// With a progress bar if it is a terminal.
     fn wait(lasting: Duration, what: &'static str) {
         let style = ProgressStyle::with_template("{msg:>12} {wide_bar} {eta:>4}");
         let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());

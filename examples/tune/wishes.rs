@@ -253,7 +253,7 @@ impl Contradiction {
             .find(fits)
     }
 
-    /// The longest outage of two digits that there is room for.
+    /// The longest outage of two digits that fits.
     fn shorter_outage(&self) -> Option<Duration> {
         let fits = |outage: &Duration| {
             let path = Path {

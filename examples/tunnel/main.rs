@@ -37,7 +37,7 @@ use tokio::{
 enum End {
     /// Accepts programs, and connects each to the exit
     Enter {
-        /// Where the exit is
+        /// The address of the exit
         #[arg(long, value_name = "ADDRESS")]
         exit: SocketAddr,
         #[command(flatten)]
@@ -45,7 +45,7 @@ enum End {
     },
     /// Accepts entries, and connects each to the server
     Exit {
-        /// Where the server is
+        /// The address of the server
         #[arg(long, value_name = "ADDRESS")]
         to: SocketAddr,
         #[command(flatten)]
@@ -55,10 +55,10 @@ enum End {
 
 #[derive(Args)]
 struct Options {
-    /// Where to accept connections; the system picks a port for 0
+    /// The address to listen on; the system picks a port for 0
     #[arg(long, value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// How soon it has to be known that the other end is gone
+    /// Detect a lost end within this time
     #[arg(long, value_name = "TIME", default_value = "6s", value_parser = duration)]
     detect_within: Duration,
 }

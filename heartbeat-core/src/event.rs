@@ -77,25 +77,16 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connected { peer } => {
-                write!(
-                    f,
-                    "connected, the peer pings after {:?}",
-                    rounded(peer.interval)
-                )
+                let interval = rounded(peer.interval);
+                write!(f, "connected, the peer pings after {interval:?}")
             }
             Self::Beat { rtt } => write!(f, "beat, round trip {:?}", rounded(*rtt)),
-            Self::Suspect {
-                missed: 0,
-                silent_for,
-            } => {
-                write!(f, "suspect, silent for {:?}", rounded(*silent_for))
-            }
             Self::Suspect { missed, silent_for } => {
-                let silent_for = rounded(*silent_for);
-                write!(
-                    f,
-                    "suspect, silent for {silent_for:?}, beats missed: {missed}"
-                )
+                write!(f, "suspect, silent for {:?}", rounded(*silent_for))?;
+                match missed {
+                    0 => Ok(()),
+                    missed => write!(f, ", beats missed: {missed}"),
+                }
             }
             Self::Recovered { silent_for } => {
                 write!(f, "recovered after {:?}", rounded(*silent_for))
@@ -212,6 +203,10 @@ pub struct Death<D = NoDetail> {
     /// What the operating system knew about a silent peer. A monitor leaves it
     /// [`Unknown`](Diagnosis::Unknown). A driver that has a socket fills it in.
     pub diagnosis: Diagnosis,
+    /// False if not a byte has ever arrived: perhaps no application took the connection, as
+    /// behind a proxy whose backend is down. A monitor leaves it true, as the driver does if
+    /// the operating system doesn't tell.
+    pub was_heard: bool,
 }
 
 impl<D> Death<D> {
@@ -224,6 +219,7 @@ impl<D> Death<D> {
             missed: 0,
             last_rtt: None,
             diagnosis: Diagnosis::Unknown,
+            was_heard: true,
         }
     }
 
@@ -235,6 +231,7 @@ impl<D> Death<D> {
             missed: self.missed,
             last_rtt: self.last_rtt,
             diagnosis: self.diagnosis,
+            was_heard: self.was_heard,
         }
     }
 }
@@ -253,8 +250,12 @@ impl<D: AsRef<str>> fmt::Display for Death<D> {
         if let Some(rtt) = self.last_rtt {
             write!(f, ", last round trip {:?}", rounded(rtt))?;
         }
+        if !self.was_heard {
+            f.write_str(", nothing ever arrived")?;
+        }
         match self.diagnosis {
             Diagnosis::Unknown => Ok(()),
+            Diagnosis::AppHung if !self.was_heard => f.write_str(": only its kernel answers"),
             known => write!(f, ": {known}"),
         }
     }
@@ -388,7 +389,8 @@ pub enum Diagnosis {
     /// and its application sent nothing: it hangs or was stopped.
     ///
     /// An application that sends only packets too large for the path looks the same: they all
-    /// vanish, and neither end can see that.
+    /// vanish, and neither end can see that. If [`was_heard`](Death::was_heard) is false,
+    /// there may be no application.
     AppHung,
     /// Our data was repeated and isn't acknowledged. The network is cut, the peer's host is
     /// gone, or our packets are too large for the path.

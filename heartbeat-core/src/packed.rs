@@ -3,7 +3,7 @@
 //! This module decides how a number is stored without alignment. A monitor is one
 //! of many, and most of its numbers are small or looked at rarely.
 
-use core::fmt;
+use core::{fmt, num::NonZeroU64, time::Duration};
 
 use crate::time::Instant;
 
@@ -46,6 +46,25 @@ impl PackedInstant {
     #[inline]
     pub(crate) const fn instant(self) -> Instant {
         Instant::from_micros(self.get())
+    }
+}
+
+/// A number of microseconds, of which an `Option` takes no more room. The largest counts
+/// as one less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Span(NonZeroU64);
+
+impl Span {
+    pub(crate) const fn from_micros(micros: u64) -> Self {
+        Self(NonZeroU64::MIN.saturating_add(micros))
+    }
+
+    pub(crate) const fn get(self) -> u64 {
+        self.0.get() - 1
+    }
+
+    pub(crate) const fn to_duration(self) -> Duration {
+        Duration::from_micros(self.get())
     }
 }
 

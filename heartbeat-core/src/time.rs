@@ -69,14 +69,13 @@ impl Instant {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// The latest multiple of `2^bits` microseconds that isn't later, for
-    /// `bits` below 64. [`Instant::MAX`] stays what it is.
+    /// What `mask` leaves of it. [`Instant::MAX`] stays what it is.
     #[inline]
-    pub(crate) const fn rounded_down(self, bits: u8) -> Self {
+    pub(crate) const fn masked(self, mask: u64) -> Self {
         if self.0 == u64::MAX {
             return Self::MAX;
         }
-        Self(self.0 & u64::MAX.wrapping_shl(bits as u32))
+        Self(self.0 & mask)
     }
 
     pub(crate) const fn plus(self, micros: u64) -> Self {

@@ -388,7 +388,7 @@ mod linux {
 
     // ---- the child ------------------------------------------------------
 
-    /// Answers on so many connections until its parent is gone.
+    /// Answers on this number of connections until its parent is gone.
     fn be_the_peers(address: SocketAddr, connections: usize, kind: &str) -> io::Result<()> {
         let runtime = runtime()?;
         for _ in 0..connections {

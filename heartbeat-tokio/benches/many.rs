@@ -1,15 +1,18 @@
-//! What idle connections cost in one stream of events: a `Group`, and what people write
+//! What many connections cost in one stream of events: a `Group`, and what people write
 //! instead.
 //!
 //! ```text
-//! cargo bench -p heartbeat-tokio --bench many -- [--connections N] [--interval MS] [--only NAME]
+//! cargo bench -p heartbeat-tokio --bench many -- [--connections N] [--interval MS]
+//!     [--watch SECONDS] [--rounds N] [--turns N] [--only NAME]
 //! ```
 //!
 //! This process holds one end of 10,000 connections over loopback, and a child the
 //! others. All events of all connections reach one loop, and that loop can send to each
 //! of them. Measured are the memory of a connection (what the allocator gave, after
-//! beats), the processor's time of this process for each beat, and how many of the
-//! living were taken for dead.
+//! beats), the processor's time and the allocations of this process for each beat, and how
+//! many of the living were taken for dead. Then the loop sends a message to each
+//! connection, whose peer sends it back, and waits for all: the processor's time and the
+//! allocations of one message there and back.
 //!
 //! | name | |
 //! |---|---|
@@ -17,6 +20,9 @@
 //! | mpsc | a task for each connection, a channel from all of them, and one to each |
 //! | unordered | `SelectAll`, which is a `FuturesUnordered`, of the connections themselves |
 //! | stream-map | `StreamMap` of the connections themselves |
+//!
+//! The last two can't send. With `--turns`, group and mpsc are measured so often, in turns,
+//! and the ratio of their medians is printed with its target.
 
 #![allow(
     clippy::cast_possible_truncation,
@@ -39,17 +45,19 @@ mod linux {
     use std::{
         alloc::{GlobalAlloc, Layout, System},
         collections::HashMap,
-        env, fs, io,
+        env, fs,
+        future::Future,
+        io::{self, Write},
         net::SocketAddr,
+        ops::Sub,
         process::{Command, Stdio},
         sync::atomic::{AtomicUsize, Ordering::Relaxed},
-        thread,
-        time::Duration,
+        time::{Duration, Instant},
     };
 
     use bytes::Bytes;
     use futures::{SinkExt, Stream, StreamExt, stream::SelectAll};
-    use heartbeat_tokio::{Config, Group, Heartbeat, PeerEvent, Role};
+    use heartbeat_tokio::{Config, Group, Heartbeat, PeerEvent, Role, Slow};
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     use tokio::{
         net::{TcpListener, TcpStream},
@@ -58,9 +66,21 @@ mod linux {
     };
     use tokio_stream::StreamMap;
 
-    const WATCHED: Duration = Duration::from_secs(15);
-
     type Event = (usize, PeerEvent<Bytes>);
+
+    /// What `group` may cost, of what `mpsc` does.
+    const TARGET: f64 = 1.0;
+
+    /// What to measure.
+    #[derive(Clone, Copy)]
+    struct Plan {
+        connections: usize,
+        interval: Duration,
+        /// For how long beats are counted.
+        watch: Duration,
+        /// How often a message goes to each connection and back.
+        rounds: usize,
+    }
 
     pub(super) fn main() -> io::Result<()> {
         let arguments: Vec<String> = env::args().collect();
@@ -68,60 +88,116 @@ mod linux {
             let at = arguments.iter().position(|argument| argument == name)?;
             arguments.get(at + 1).cloned()
         };
-        let connections = value("--connections").map_or(10_000, |n| n.parse().expect("a number"));
-        let interval = value("--interval").map_or(5000, |n| n.parse().expect("a number"));
-        let interval = Duration::from_millis(interval);
+        let number = |name, default: usize| {
+            value(name).map_or(default, |number| number.parse().expect("a number"))
+        };
+        let plan = Plan {
+            connections: number("--connections", 10_000),
+            interval: Duration::from_millis(number("--interval", 5000) as u64),
+            watch: Duration::from_secs(number("--watch", 15) as u64),
+            rounds: number("--rounds", 20),
+        };
         raise_limit();
         if let Some(address) = value("--peers-of") {
-            return be_the_peers(address.parse().expect("an address"), connections, interval);
+            return be_the_peers(address.parse().expect("an address"), plan);
         }
-        println!("{connections} connections, a ping each {interval:?}, 2 workers");
         println!(
-            "{:<12} {:>10} {:>12} {:>6}",
-            "", "memory, B", "a beat, µs", "dead"
+            "{} connections, a ping each {:?}, 2 workers",
+            plan.connections, plan.interval
         );
-        for name in ["group", "mpsc", "unordered", "stream-map"] {
-            if value("--only").is_none_or(|only| only == name) {
-                measure(name, connections, interval)?;
+        println!(
+            "{:<12} {:>10} {:>12} {:>12} {:>14} {:>12} {:>6}",
+            "", "memory, B", "a beat, µs", "allocations", "a message, µs", "allocations", "dead"
+        );
+        let (turns, names) = match number("--turns", 0) {
+            0 => (1, &["group", "mpsc", "unordered", "stream-map"][..]),
+            turns => (turns, &["group", "mpsc"][..]),
+        };
+        let is_wanted = |name: &&str| value("--only").is_none_or(|only| only == *name);
+        let mut found = HashMap::<_, Vec<_>>::new();
+        for _ in 0..turns {
+            for name in names.iter().copied().filter(is_wanted) {
+                found.entry(name).or_default().push(measure(name, plan)?);
             }
         }
+        compare(&found);
         Ok(())
     }
 
-    fn measure(name: &'static str, connections: usize, interval: Duration) -> io::Result<()> {
+    /// The rows with a target.
+    fn compare(found: &HashMap<&str, Vec<Found>>) {
+        let (Some(ours), Some(theirs)) = (found.get("group"), found.get("mpsc")) else {
+            return;
+        };
+        let rows: [(_, fn(&Found) -> f64); 2] = [
+            ("a beat", |found| found.beat.micros),
+            ("a message there and back", |found| found.message.micros),
+        ];
+        for (name, figure) in rows {
+            let ratio = median(ours.iter().map(figure)) / median(theirs.iter().map(figure));
+            let missed = if ratio > TARGET { "  missed" } else { "" };
+            println!("{name:<25} group over mpsc: {ratio:.2}, target {TARGET:.2}{missed}");
+        }
+    }
+
+    fn median(figures: impl Iterator<Item = f64>) -> f64 {
+        let mut figures: Vec<f64> = figures.collect();
+        figures.sort_by(f64::total_cmp);
+        figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+    }
+
+    struct Found {
+        memory: usize,
+        beat: Each,
+        message: Each,
+        dead: usize,
+    }
+
+    /// What one of many costs this process.
+    #[derive(Clone, Copy)]
+    struct Each {
+        micros: f64,
+        allocations: f64,
+    }
+
+    fn measure(name: &'static str, plan: Plan) -> io::Result<Found> {
         let runtime = runtime()?;
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
         let mut child = Command::new(env::current_exe()?)
             .args(["--peers-of", &listener.local_addr()?.to_string()])
-            .args(["--connections", &connections.to_string()])
-            .args(["--interval", &interval.as_millis().to_string()])
+            .args(["--connections", &plan.connections.to_string()])
+            .args(["--interval", &plan.interval.as_millis().to_string()])
             .stdin(Stdio::piped())
             .spawn()?;
-        let accepted = (0..connections).map(|_| Ok(runtime.block_on(listener.accept())?.0));
+        let accepted = (0..plan.connections).map(|_| Ok(runtime.block_on(listener.accept())?.0));
         let accepted = accepted.collect::<io::Result<Vec<_>>>()?;
-        let before = (ALLOCATED.load(Relaxed), DEAD.load(Relaxed));
-        runtime.spawn(async move {
-            let wrap = |stream| Heartbeat::new(stream, config(Role::Both, interval));
+        let before = ALLOCATED.load(Relaxed);
+        let running = runtime.spawn(async move {
+            let wrap = |stream| Heartbeat::new(stream, config(Role::Both, plan.interval));
             let streams = accepted.into_iter().map(wrap).enumerate();
             match name {
-                "group" => take(grouped(streams)).await,
-                "mpsc" => take(channelled(streams)).await,
-                "unordered" => take(unordered(streams)).await,
-                _ => take(mapped(streams)).await,
+                "group" => run(grouped(streams), plan, before).await,
+                "mpsc" => run(channelled(streams), plan, before).await,
+                "unordered" => run(Streamed(unordered(streams)), plan, before).await,
+                _ => run(Streamed(mapped(streams)), plan, before).await,
             }
         });
-        thread::sleep(interval + Duration::from_secs(1));
-        let begun = (BEATS.load(Relaxed), time()?);
-        thread::sleep(WATCHED);
-        let beats = (BEATS.load(Relaxed) - begun.0) as f64;
-        let each = (time()? - begun.1).as_secs_f64() * 1e6 / beats;
-        let memory = ALLOCATED.load(Relaxed).saturating_sub(before.0) / connections;
-        let dead = DEAD.load(Relaxed) - before.1;
-        println!("{name:<12} {memory:>10} {each:>12.1} {dead:>6}");
+        let found = runtime.block_on(running).map_err(io::Error::other)??;
+        println!(
+            "{name:<12} {:>10} {:>12.1} {:>12.2} {:>14.1} {:>12.2} {:>6}",
+            found.memory,
+            found.beat.micros,
+            found.beat.allocations,
+            found.message.micros,
+            found.message.allocations,
+            found.dead
+        );
+        io::stdout().flush()?;
         // Before the peers end, which would count as deaths.
         runtime.shutdown_timeout(Duration::from_secs(30));
         child.kill()?;
-        child.wait().map(drop)
+        child.wait()?;
+        Ok(found)
     }
 
     fn config(role: Role, interval: Duration) -> Config {
@@ -130,19 +206,114 @@ mod linux {
     }
 
     /// The loop of the application.
-    async fn take(mut events: impl Stream<Item = Event> + Unpin) {
-        while let Some((_, event)) = events.next().await {
-            match event {
-                PeerEvent::Beat { .. } => BEATS.fetch_add(1, Relaxed),
-                PeerEvent::Dead(_) => DEAD.fetch_add(1, Relaxed),
-                _ => 0,
-            };
+    async fn run(mut events: impl Events, plan: Plan, before: usize) -> io::Result<Found> {
+        let mut dead = 0;
+        let settled = plan.interval + Duration::from_secs(1);
+        count_beats(&mut events, settled, &mut dead).await;
+        let begun = Cost::now()?;
+        let beats = count_beats(&mut events, plan.watch, &mut dead).await;
+        let beat = (Cost::now()? - begun).each(beats);
+        let memory = ALLOCATED.load(Relaxed).saturating_sub(before) / plan.connections;
+        let mut rounds = Vec::new();
+        for _ in 0..plan.rounds {
+            let begun = Cost::now()?;
+            if !events.send_to_all(b"to each, and back"[..].into()).await {
+                break;
+            }
+            count_messages(&mut events, plan.connections, &mut dead).await;
+            rounds.push((Cost::now()? - begun).each(plan.connections));
+        }
+        let message = Each {
+            micros: median(rounds.iter().map(|each| each.micros)),
+            allocations: median(rounds.iter().map(|each| each.allocations)),
+        };
+        Ok(Found {
+            memory,
+            beat,
+            message,
+            dead,
+        })
+    }
+
+    async fn count_beats(events: &mut impl Events, time: Duration, dead: &mut usize) -> usize {
+        let (until, mut beats) = (Instant::now() + time, 0);
+        while Instant::now() < until {
+            match events.next().await {
+                Some((_, PeerEvent::Beat { .. })) => beats += 1,
+                Some((_, PeerEvent::Dead(_))) => *dead += 1,
+                Some(_) => {}
+                None => break,
+            }
+        }
+        beats
+    }
+
+    async fn count_messages(events: &mut impl Events, expected: usize, dead: &mut usize) {
+        let mut messages = 0;
+        while messages < expected {
+            match events.next().await {
+                Some((_, PeerEvent::Message(_))) => messages += 1,
+                Some((_, PeerEvent::Dead(_))) => *dead += 1,
+                Some(_) => {}
+                None => break,
+            }
+        }
+    }
+
+    /// All connections, as the application's loop sees them.
+    trait Events: Send {
+        fn next(&mut self) -> impl Future<Output = Option<Event>> + Send;
+
+        /// Says whether it can.
+        fn send_to_all(&mut self, message: Bytes) -> impl Future<Output = bool> + Send {
+            drop(message);
+            async { false }
+        }
+    }
+
+    impl Events for Group<usize, Bytes> {
+        fn next(&mut self) -> impl Future<Output = Option<Event>> + Send {
+            self.recv()
+        }
+
+        async fn send_to_all(&mut self, message: Bytes) -> bool {
+            let all = self.broadcast(message, Slow::Wait).await;
+            all.sent == self.len()
+        }
+    }
+
+    /// One channel from all tasks, and one to each.
+    struct Channels {
+        taken: mpsc::Receiver<Event>,
+        members: HashMap<usize, mpsc::Sender<Bytes>>,
+    }
+
+    impl Events for Channels {
+        fn next(&mut self) -> impl Future<Output = Option<Event>> + Send {
+            self.taken.recv()
+        }
+
+        async fn send_to_all(&mut self, message: Bytes) -> bool {
+            for member in self.members.values() {
+                if member.send(message.clone()).await.is_err() {
+                    return false;
+                }
+            }
+            true
+        }
+    }
+
+    struct Streamed<S>(S);
+
+    impl<S: Stream<Item = Event> + Unpin + Send> Events for Streamed<S> {
+        fn next(&mut self) -> impl Future<Output = Option<Event>> + Send {
+            self.0.next()
         }
     }
 
     fn grouped(
         streams: impl Iterator<Item = (usize, Heartbeat<TcpStream>)>,
-    ) -> impl Stream<Item = Event> + Unpin {
+    ) -> Group<usize, Bytes> {
         let mut group = Group::new();
         for (key, peer) in streams {
             group.insert(key, peer.spawn());
@@ -150,9 +321,7 @@ mod linux {
         group
     }
 
-    fn channelled(
-        streams: impl Iterator<Item = (usize, Heartbeat<TcpStream>)>,
-    ) -> impl Stream<Item = Event> + Unpin {
+    fn channelled(streams: impl Iterator<Item = (usize, Heartbeat<TcpStream>)>) -> Channels {
         let (events, taken) = mpsc::channel(64);
         let mut members = HashMap::new();
         for (key, mut peer) in streams {
@@ -173,16 +342,12 @@ mod linux {
                 }
             });
         }
-        let parts = (taken, members);
-        Box::pin(futures::stream::unfold(
-            parts,
-            async |(mut taken, members)| Some((taken.recv().await?, (taken, members))),
-        ))
+        Channels { taken, members }
     }
 
     fn unordered(
         streams: impl Iterator<Item = (usize, Heartbeat<TcpStream>)>,
-    ) -> impl Stream<Item = Event> + Unpin {
+    ) -> impl Stream<Item = Event> + Unpin + Send {
         streams
             .map(|(key, peer)| peer.map(move |event| (key, event)))
             .collect::<SelectAll<_>>()
@@ -190,18 +355,22 @@ mod linux {
 
     fn mapped(
         streams: impl Iterator<Item = (usize, Heartbeat<TcpStream>)>,
-    ) -> impl Stream<Item = Event> + Unpin {
+    ) -> impl Stream<Item = Event> + Unpin + Send {
         streams.collect::<StreamMap<_, _>>()
     }
 
     /// Answers on all connections until its parent is gone.
-    fn be_the_peers(address: SocketAddr, connections: usize, interval: Duration) -> io::Result<()> {
+    fn be_the_peers(address: SocketAddr, plan: Plan) -> io::Result<()> {
         let runtime = runtime()?;
-        for _ in 0..connections {
+        for _ in 0..plan.connections {
             let stream = runtime.block_on(TcpStream::connect(address))?;
             runtime.spawn(async move {
-                let mut peer = Heartbeat::new(stream, config(Role::Passive, interval));
-                while peer.next().await.is_some() {}
+                let mut peer = Heartbeat::new(stream, config(Role::Passive, plan.interval));
+                while let Some(event) = peer.next().await {
+                    if let PeerEvent::Message(message) = event {
+                        let _ = peer.send(message).await; // its parent is gone
+                    }
+                }
             });
         }
         io::copy(&mut io::stdin(), &mut io::sink()).map(drop)
@@ -223,22 +392,49 @@ mod linux {
         setrlimit(Resource::Nofile, limit).expect("up to the hard limit");
     }
 
-    /// The processor's time that this process has used.
-    fn time() -> io::Result<Duration> {
-        let mut nanos = 0;
-        for task in fs::read_dir("/proc/self/task")? {
-            let text = fs::read_to_string(task?.path().join("schedstat"))?;
-            let first = text.split(' ').next().unwrap_or_default();
-            nanos += first.parse::<u64>().map_err(io::Error::other)?;
-        }
-        Ok(Duration::from_nanos(nanos))
+    /// What this process has used so far.
+    struct Cost {
+        processor: Duration,
+        allocations: usize,
     }
 
-    static BEATS: AtomicUsize = AtomicUsize::new(0);
-    static DEAD: AtomicUsize = AtomicUsize::new(0);
-    static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
+    impl Cost {
+        fn now() -> io::Result<Self> {
+            let mut nanos = 0;
+            for task in fs::read_dir("/proc/self/task")? {
+                let text = fs::read_to_string(task?.path().join("schedstat"))?;
+                let first = text.split(' ').next().unwrap_or_default();
+                nanos += first.parse::<u64>().map_err(io::Error::other)?;
+            }
+            Ok(Self {
+                processor: Duration::from_nanos(nanos),
+                allocations: ALLOCATIONS.load(Relaxed),
+            })
+        }
 
-    /// Counts the bytes that are in use.
+        fn each(self, number: usize) -> Each {
+            Each {
+                micros: self.processor.as_secs_f64() * 1e6 / number as f64,
+                allocations: self.allocations as f64 / number as f64,
+            }
+        }
+    }
+
+    impl Sub for Cost {
+        type Output = Self;
+
+        fn sub(self, before: Self) -> Self {
+            Self {
+                processor: self.processor.saturating_sub(before.processor),
+                allocations: self.allocations - before.allocations,
+            }
+        }
+    }
+
+    static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
+    static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+    /// Counts allocations, and the bytes that are in use.
     struct Counting;
 
     #[global_allocator]
@@ -249,6 +445,7 @@ mod linux {
     unsafe impl GlobalAlloc for Counting {
         unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
             ALLOCATED.fetch_add(layout.size(), Relaxed);
+            ALLOCATIONS.fetch_add(1, Relaxed);
             // SAFETY: as above.
             unsafe { System.alloc(layout) }
         }

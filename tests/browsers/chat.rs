@@ -1,6 +1,6 @@
-//! `examples/chat` with real browsers, real bots and real terminals: who is
-//! killed, frozen or cut off leaves with its cause, the page finds out by itself
-//! when the server is dead, and nothing that a stranger sends harms anybody else.
+//! `examples/chat` with real browsers, real bots and real terminals: a member that is killed,
+//! frozen or cut off leaves with its cause, the page detects a dead server by itself, and
+//! nothing that a stranger sends harms other members.
 //!
 //! Real processes, real TCP, real time. What is measured may be late by `SLACK`;
 //! what must not happen is waited for much longer than it would take.
@@ -59,7 +59,7 @@ const DETECT_WITHIN: Duration = secs(4);
 /// How late processes may be on a machine under load.
 const SLACK: Duration = secs(8);
 
-/// What happens at once may take so long.
+/// The most time for anything that should happen at once.
 const SOON: Duration = secs(20);
 
 // ---- the page ---------------------------------------------------------------
@@ -72,7 +72,7 @@ async fn a_frozen_bot_turns_suspect_and_leaves_with_the_cause() {
     };
     page.until(&format!("{} && {}", alive("Bob"), alive("Carol")), SOON)
         .await;
-    // So that there is something to see.
+    // So that the page has something to show.
     let beats = |name| format!("{}.querySelector('polyline') !== null", row(name));
     page.until(&format!("{} && {}", beats("Bob"), beats("Carol")), SOON)
         .await;
@@ -112,7 +112,7 @@ async fn a_frozen_bot_turns_suspect_and_leaves_with_the_cause() {
     // Its process is still there, and comes back when it is thawed.
     page.press(&button("Bob", "Thaw")).await;
     page.until(&alive("Bob"), SOON).await;
-    page.until(&was_told("Bob has come"), SOON).await;
+    page.until(&was_told("Bob has joined"), SOON).await;
 
     // Frozen for less than it takes to die.
     page.press(&button("Carol", "Freeze")).await;
@@ -135,7 +135,7 @@ async fn check_connections_removes_a_killed_one() {
         page.until(&alive(name), SOON).await;
     }
 
-    // Who is killed while somebody reads leaves without being looked for.
+    // A bot that is killed while its connection is read leaves without a sweep.
     page.press(&button("Carol", "Kill")).await;
     page.until(&is_gone("Carol"), SOON).await;
     page.until(
@@ -147,7 +147,7 @@ async fn check_connections_removes_a_killed_one() {
     page.press(&button("Bob", "Hold")).await;
     page.until(&has_state("Bob", "held"), SOON).await;
     page.press(&button("Bob", "Kill")).await;
-    // Nobody reads, and so nobody learns of it: twice what a death takes.
+    // The connection isn't read, so its end isn't noticed: twice the detection time.
     sleep(2 * DETECT_WITHIN).await;
     assert_eq!(
         page.value(&has_state("Bob", "held")).await,
@@ -173,7 +173,7 @@ async fn check_connections_removes_a_killed_one() {
     assert!(said.ends_with(" 2 were asked for a beat."), "{said}");
     page.picture("checked").await;
 
-    // The living aren't touched, nor who is merely not read.
+    // Living members stay, and so do those that aren't read.
     page.press(&button("Dave", "Hold")).await;
     page.until(&has_state("Dave", "held"), SOON).await;
     page.press("#check").await;
@@ -229,8 +229,8 @@ async fn two_browsers_and_a_terminal_exchange_messages() {
     ] {
         assert!(counted.contains(line), "{line}\n{counted}");
     }
-    // A round trip is counted with the first beat, for which somebody has to be
-    // silent for an interval.
+    // A round trip is counted with the first beat, which needs a member that is silent for
+    // an interval.
     let began = Instant::now();
     while !counted.contains("# TYPE heartbeat_round_trip_seconds histogram") {
         assert!(began.elapsed() < SOON, "no beat\n{counted}");
@@ -238,7 +238,7 @@ async fn two_browsers_and_a_terminal_exchange_messages() {
         counted = server.metrics().await;
     }
 
-    // Whoever leaves a page says goodbye.
+    // A page that is left says goodbye.
     zoe.value("location = 'about:blank'").await;
     ann.until(&was_told("Zoë has left (said goodbye)"), SOON)
         .await;
@@ -290,7 +290,7 @@ async fn the_page_and_the_terminal_recover_when_the_server_restarts() {
     );
     page.picture("dead").await;
 
-    // Another one in its place. Everybody comes back without being asked to.
+    // Another server in its place. All members reconnect by themselves.
     let server = server.restart(&["--bots", "1"]).await;
     page.until(&format!("{} === ''", banner()), secs(60)).await;
     page.until(&format!("{} && {}", alive("Ann"), alive("Bob")), SOON)
@@ -377,7 +377,7 @@ async fn an_outage_is_seen_on_a_phone_and_takes_nothing_that_was_typed() {
     let enabled = "document.querySelectorAll('button:enabled').length";
     assert!(page.value(enabled).await.as_u64().unwrap() > 3);
 
-    // It takes the line, and dies before anybody hears it.
+    // It takes the line, and dies before any member receives it.
     server.0.process.stop().unwrap();
     page.value("document.getElementById('text').scrollIntoView({ block: 'end' })")
         .await;
@@ -489,7 +489,7 @@ async fn names_are_isolated_and_the_focus_stays_when_a_row_goes() {
     page.until(&is_gone("Bob"), SOON).await;
     let focused = "document.activeElement.getAttribute('aria-label')";
     assert_eq!(page.value(focused).await, "freeze: Carol");
-    // Nobody's is left.
+    // None is left.
     page.press(&button("Carol", "Kill")).await;
     page.until(&is_gone("Carol"), SOON).await;
     assert_eq!(
@@ -616,7 +616,7 @@ async fn heartbeat_js_finds_silence_and_excuses_its_own_stalls() {
         "{told}"
     );
 
-    // The page hangs for longer than a death takes: nobody is blamed.
+    // The page hangs for longer than the detection time: no side is blamed.
     let told = page
         .value(&lives("return await told(fake(answers), 4500, 2500)"))
         .await;
@@ -873,7 +873,7 @@ const LEAVING: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// What `LEAVING` is written with. Nobody is silent for long enough to be asked.
+/// What `LEAVING` is written with. No side is silent for long enough to be pinged.
 const LEAVES: &str = r"
     const sent = [];
     const events = [];
@@ -1056,7 +1056,7 @@ async fn a_page_from_elsewhere_may_not_open_a_socket() {
         (Some("http://example.org"), None, false),
         (Some("null"), None, false),
         (Some("https://127.0.0.1"), None, false),
-        // A name that somebody has pointed at this machine.
+        // A name that an attacker has pointed at this machine.
         (
             Some("http://evil.example:80"),
             Some("evil.example:80"),

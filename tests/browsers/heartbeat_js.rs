@@ -33,7 +33,7 @@ const GUARD: &str = env!("CARGO_BIN_EXE_heartbeat-test-guard");
 /// How late a process may be on a machine under load.
 const SLACK: Duration = ms(1500);
 
-/// What happens at once may take so long.
+/// The most time for anything that should happen at once.
 const SOON: Duration = secs(20);
 
 const MODULE: &str = include_str!("../../examples/heartbeat-js/heartbeat.js");
@@ -381,7 +381,7 @@ async fn serve_socket(
             Ok(()) = hangs.changed() => break,
         }
     }
-    // It hangs, and nobody closes the socket.
+    // It hangs, and the socket stays open.
     std::future::pending().await
 }
 

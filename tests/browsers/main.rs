@@ -1,7 +1,7 @@
-//! Real browsers. One that starts takes the processors for itself: they start one
-//! after another, and never while somebody [`measures`] what takes moments.
+//! Real browsers. A starting browser occupies the processors: they start one after another,
+//! and never while a test [`measures`] short times.
 
-#![cfg(target_os = "linux")] // a browser's processes, and who ends with whom
+#![cfg(target_os = "linux")] // a browser's processes and their ends
 
 mod chat;
 mod devtools;

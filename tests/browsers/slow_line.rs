@@ -222,7 +222,7 @@ async fn serve(listener: TcpListener, evidence: Evidence, at_once: bool, length:
         let arrived = next(&mut receiver).await;
         let arrived = arrived.unwrap();
         assert_eq!(arrived.len(), length);
-        // Not of all, which takes a moment in which nobody else has a turn.
+        // Not of all, which would block other tasks for a moment.
         let beginning = arrived.slice(..length.min(ANSWER));
         assert!(beginning == filler(0, beginning.len()), "another message");
         began.elapsed()

@@ -526,7 +526,7 @@ async fn hand_out(
         tokio::spawn(async move {
             let path = http::path(&stream).await.unwrap_or_default();
             match &*path {
-                // Nobody may want it any more.
+                // Its receiver may be gone.
                 "/socket" => drop(opened.send(stream)),
                 _ => {
                     let _ = asked.send(path);

@@ -1,5 +1,5 @@
-//! `docs/observability.md` lists what there is, and `docs/grafana.json` asks for
-//! nothing else.
+//! `docs/observability.md` lists all metrics and log lines, and `docs/grafana.json` uses no
+//! others.
 
 use std::collections::{BTreeMap, BTreeSet};
 

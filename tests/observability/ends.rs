@@ -64,7 +64,7 @@ ends! {
     the_runtime_ends => r#"heartbeat_deaths_total{cause="io",diagnosis="unknown"}"#,
 }
 
-// ---- somebody says goodbye ----------------------------------------------
+// ---- with a goodbye -----------------------------------------------------
 
 async fn the_peer_says_goodbye() {
     let (mut heartbeat, mut peer) = wrapped(quick());
@@ -101,7 +101,7 @@ async fn both_sides_finish() {
     all_events(&mut heartbeat).await;
 }
 
-// ---- nobody does --------------------------------------------------------
+// ---- without a goodbye --------------------------------------------------
 
 async fn silence() {
     let (mut heartbeat, _peer) = wrapped(quick());
@@ -213,7 +213,7 @@ async fn taken_apart_after_the_end() {
     peer.greet(quick()).await;
     peer.send_data(b"a message").await;
     drop(peer);
-    // A send that fails knows of the end, and nobody was told of it.
+    // A send that fails knows of the end, which wasn't reported before.
     heartbeat.send(vec![0; 2 << 20].into()).await.unwrap_err();
     let parts = heartbeat.into_parts();
     assert!(parts.events.back().is_some_and(PeerEvent::is_terminal));

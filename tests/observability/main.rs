@@ -248,7 +248,7 @@ fn the_gauges_follow_the_state() {
             now.get("heartbeat_pauses_total")
         );
 
-        // As much as nobody reads.
+        // More than the peer reads.
         driver.sender.send(vec![0; 2 << 20].into()).await.unwrap();
         let closing = driver.sender.close();
         let waited = timeout(ms(100), closing).await;
@@ -295,7 +295,7 @@ fn pongs_count_when_they_are_sent() {
     assert_eq!(metrics.get("heartbeat_pongs_sent_total"), 3.0);
 }
 
-/// Messages are nobody's business here, and cost nothing.
+/// Messages aren't observed, and cost nothing.
 #[test]
 fn of_messages_nothing_is_told() {
     watched(async |scraper| {
@@ -344,8 +344,7 @@ fn a_recorder_that_comes_late_never_counts_below_zero() {
 
 // ---- spans --------------------------------------------------------------
 
-/// The span is made within the application's, and is in nobody's way between
-/// two polls.
+/// The span is made within the application's, and isn't entered between two polls.
 #[test]
 fn the_span_lies_within_the_one_that_the_connection_was_made_in() {
     let Seen { log, .. } = watched(async |_| {

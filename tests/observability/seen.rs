@@ -108,7 +108,7 @@ impl Metrics {
         self.samples.get(series).copied().unwrap_or(0.0)
     }
 
-    /// Those who are in a state.
+    /// The connections in a state.
     pub fn connections(&self, state: &str) -> f64 {
         self.get(&format!("heartbeat_connections{{state=\"{state}\"}}"))
     }
@@ -152,7 +152,7 @@ pub struct Span {
     /// The name of the one around it.
     pub within: Option<&'static str>,
     pub closed: bool,
-    /// Somebody was inside.
+    /// The span was entered.
     pub entered: bool,
 }
 

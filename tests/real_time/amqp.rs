@@ -1,5 +1,5 @@
-//! AMQP 0-9-1, whose heartbeat is a frame that nobody answers: as much of it as it takes to
-//! send messages to a queue and to receive them. `brokers.rs` tries it with RabbitMQ.
+//! AMQP 0-9-1, whose heartbeat is a frame without an answer: the part that is needed to send
+//! messages to a queue and to receive them. `brokers.rs` tries it with RabbitMQ.
 #![cfg(unix)]
 
 use std::{io, time::Duration};
@@ -46,6 +46,10 @@ impl Dialect for Amqp {
     type Message = Part;
 
     fn may_ping(&self) -> bool {
+        self.beats_every.is_some()
+    }
+
+    fn answers(&self) -> bool {
         self.beats_every.is_some()
     }
 

@@ -72,7 +72,7 @@ async fn a_reader_joined_with_a_writer() {
     lives_and_leaves((ours, theirs)).await;
 }
 
-/// A box hides the socket, and says so; who knows better names it.
+/// A box hides the socket, and the status says so; `with_socket` names it.
 #[tokio::test]
 async fn a_boxed_socket_has_no_safety_net_unless_it_is_named() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,6 +1,6 @@
 //! Brokers that give up a client which says nothing: mosquitto with the codec of
 //! `examples/mqtt`, and RabbitMQ with that of `examples/stomp` and one for AMQP 0-9-1, where
-//! nobody answers beats.
+//! beats have no answers.
 //!
 //! Real processes, real TCP, real time. `HEARTBEAT_BROKERS` is for how many seconds the
 //! connections are held: 8 if nothing is said, 60 in CI, 600 before a release. RabbitMQ takes 7 s of processor time to start.
@@ -12,6 +12,7 @@ pub(crate) mod mqtt;
 mod stomp;
 
 use std::{
+    collections::VecDeque,
     fs,
     net::SocketAddr,
     process::Command,
@@ -116,7 +117,59 @@ async fn a_broker_that_sends_all_the_time_hears_us_too() {
     assert!(u64::from(pings) >= held().as_secs() / 2, "{pings} pings");
 }
 
-/// A broker hangs up on whoever says anything before CONNECT.
+/// Messages that are acknowledged, and the will of a client whose broker heard nothing of it.
+#[tokio::test]
+async fn acknowledged_messages_arrive_and_only_a_client_that_is_mute_has_its_will_done() {
+    let Some(server) = mosquitto().await else {
+        return;
+    };
+    let mut reader = mqtt(&server, "reader", config(secs(4), ms(500))).await;
+    for topic in ["acknowledged", "wills"] {
+        let Packet(kind, body) = subscribe(topic);
+        let once = [&body[..body.len() - 1], &[1]].concat();
+        reader.send(Packet(kind, once.into())).await.unwrap();
+        assert_eq!(next_message(&mut reader).await.0, 0x90);
+    }
+    let mute = config(secs(60), secs(30)).to_builder();
+    let mute = mute.interval(secs(30)).build().unwrap();
+    let mut drivers = VecDeque::new();
+    for (name, config) in [("mute", mute), ("speaks", config(secs(60), ms(500)))] {
+        let stream = server.connect().await;
+        let mut client = Heartbeat::with_codec(stream, Mqtt::default(), config);
+        client.send(with_a_will(name)).await.unwrap();
+        next_message(&mut client).await;
+        // The identifier is behind the topic.
+        let Packet(_, body) = publish("acknowledged", b"");
+        let body = [&body, &b"\0\x07"[..], name.as_bytes()].concat();
+        client.send(Packet(0x32, body.into())).await.unwrap();
+        let acknowledgement = Packet(0x40, (&b"\0\x07"[..]).into());
+        assert_eq!(next_message(&mut client).await, acknowledgement);
+        let Packet(kind, body) = next_message(&mut reader).await;
+        assert!(kind == 0x32 && body.ends_with(name.as_bytes()), "{body:?}");
+        let identifier = body.slice(14..16);
+        reader.send(Packet(0x40, identifier)).await.unwrap();
+        drivers.push_back(client.spawn());
+    }
+    // It looks every five seconds.
+    let will = timeout(secs(20), next_message(&mut reader)).await.unwrap();
+    assert!(will.1.ends_with(b"mute"), "{will:?}");
+    let mute = drivers.pop_front().unwrap();
+    timeout(secs(5), mute.task).await.unwrap().unwrap();
+    let speaks = drivers.pop_front().unwrap().sender.status();
+    assert_eq!(speaks.peer.state, State::Alive);
+}
+
+/// Its will says its name. It has to be heard within three seconds.
+fn with_a_will(name: &str) -> Packet {
+    let Packet(kind, body) = connect(name, 2);
+    let Packet(_, topic) = publish("wills", b"");
+    let length = u16::try_from(name.len()).unwrap().to_be_bytes();
+    let mut body = [&body, &topic, &length[..], name.as_bytes()].concat();
+    body[7] |= 4;
+    Packet(kind, body.into())
+}
+
+/// A broker hangs up on a client that sends anything before CONNECT.
 #[tokio::test]
 async fn no_ping_leaves_before_the_login() {
     let Some(server) = mosquitto().await else {
@@ -193,13 +246,18 @@ async fn rabbitmq() -> Option<Rabbit> {
     })
 }
 
-async fn stomp(rabbit: &Rabbit, detection: Duration) -> Heartbeat<TcpStream, Codec<Stomp>> {
+/// `beats` is how often we offer a beat, and how often we want one.
+async fn stomp(
+    rabbit: &Rabbit,
+    detection: Duration,
+    beats: &str,
+) -> Heartbeat<TcpStream, Codec<Stomp>> {
     let stream = TcpStream::connect(rabbit.stomp).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let config = config(detection, secs(1));
     let mut client = Heartbeat::with_codec(stream, Stomp::default(), config);
-    let login = "login:guest\npasscode:guest\nhost:/\naccept-version:1.2\nheart-beat:2000,2000";
-    let login = frame(&format!("CONNECT\n{login}"), "");
+    let login = "login:guest\npasscode:guest\nhost:/\naccept-version:1.2\nheart-beat";
+    let login = frame(&format!("CONNECT\n{login}:{beats}"), "");
     client.send(login).await.unwrap();
     let answer = next_message(&mut client).await;
     assert!(answer.starts_with("CONNECTED"), "{answer}");
@@ -283,7 +341,7 @@ async fn hold_amqp(rabbit: &Rabbit, detection: Duration, is_busy: bool) {
 }
 
 async fn hold_stomp(rabbit: &Rabbit, detection: Duration, is_busy: bool) {
-    let mut client = stomp(rabbit, detection).await;
+    let mut client = stomp(rabbit, detection, "2000,2000").await;
     let queue = format!("destination:/queue/{}", detection.as_secs());
     let mut message = None;
     if is_busy {
@@ -331,6 +389,27 @@ where
     received
 }
 
+/// One side sends no beats, or none does. A broker that sends none isn't judged.
+async fn hold_one_sided(rabbit: &Rabbit, detection: Duration, beats: &str) {
+    let client = stomp(rabbit, detection, beats).await;
+    let is_judged = client.status().peer.state != State::Occupied;
+    assert_eq!(is_judged, beats.ends_with(",2000"), "{beats}");
+    assert_eq!(hold(client, None).await, Vec::<String>::new());
+}
+
+/// The broker closes the channel, and beats go on.
+async fn hold_without_a_channel(rabbit: &Rabbit) {
+    let mut client = amqp(rabbit, secs(4), b"\x06closed").await;
+    let passive = &[1][..];
+    let unknown = Part::method(1, 50, 10, &[&[0, 0], b"\x04none", passive, &[0; 4]]);
+    client.send(unknown).await.unwrap();
+    let error = next_message(&mut client).await;
+    assert!(error.is_method(20, 40), "{error:?}");
+    let confirmed = Part::method(1, 20, 41, &[]);
+    client.send(confirmed).await.unwrap();
+    assert_eq!(hold(client, None).await, []);
+}
+
 /// Both sides agreed on a beat every two seconds, which nobody answers.
 #[tokio::test]
 async fn where_nobody_answers_beats_both_sides_live() {
@@ -343,15 +422,21 @@ async fn where_nobody_answers_beats_both_sides_live() {
     let detections = [2, 4].map(secs);
     let idle_amqp = detections.map(|detection| hold_amqp(&rabbit, detection, false));
     let busy_amqp = detections.map(|detection| hold_amqp(&rabbit, detection, true));
+    let one_sided = detections.map(|detection| {
+        let beats = ["0,2000", "2000,0", "0,0"];
+        join_all(beats.map(|beats| hold_one_sided(&rabbit, detection, beats)))
+    });
     tokio::join!(
         join_all(idle),
         join_all(busy),
         join_all(idle_amqp),
         join_all(busy_amqp),
+        join_all(one_sided),
+        hold_without_a_channel(&rabbit),
     );
 
     // D is 2 s, of which I is 0.7 s; the broker's 2 s take its place.
-    let stomp = stomp(&rabbit, secs(2)).await;
+    let stomp = stomp(&rabbit, secs(2), "2000,2000").await;
     let amqp = amqp(&rabbit, secs(2), b"\x01q").await;
     rabbit.server.process.stop().unwrap();
     tokio::join!(is_found_in_time(stomp), is_found_in_time(amqp));

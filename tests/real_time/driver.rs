@@ -20,7 +20,7 @@ async fn over_tcp(config: Config) -> (Heartbeat<TcpStream>, TcpStream) {
 }
 
 /// Fills our inbox and then ends the connection in some way; gives how we
-/// learn of it while nobody reads.
+/// learn of it while the receiver isn't read.
 async fn ends_while_paused(end: impl FnOnce(TcpStream)) -> (Death, Duration, usize) {
     let (ours, theirs) = over_tcp(quick()).await;
     let driver = ours.spawn();

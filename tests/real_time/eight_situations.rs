@@ -6,12 +6,12 @@
 //! |---|---|
 //! | a process is stopped while nothing is said | dead within 4 s |
 //! | a process is stopped while we send to it | dead within 4 s, and the `send` ends |
-//! | one message of 64 MiB (without `HEARTBEAT_FULL`: of 24) arrives at 2 MiB/s | nobody is dead, on neither side |
-//! | one such message leaves at 2 MiB/s | nobody is dead, on neither side |
-//! | our runtime is blocked for 5 s, round trip near 0 | `LocalStall`, nobody is dead |
-//! | our runtime is blocked for 5 s, round trip 800 ms | `LocalStall`, nobody is dead |
+//! | one message of 64 MiB (without `HEARTBEAT_FULL`: of 24) arrives at 2 MiB/s | both sides live |
+//! | one such message leaves at 2 MiB/s | both sides live |
+//! | our runtime is blocked for 5 s, round trip near 0 | `LocalStall`, both sides live |
+//! | our runtime is blocked for 5 s, round trip 800 ms | `LocalStall`, both sides live |
 //! | the peer doesn't read for 8 s, and says nothing | dead within 4 s |
-//! | the peer doesn't read for 8 s, and sends | nobody is dead |
+//! | the peer doesn't read for 8 s, and sends | both sides live |
 //!
 //! All of them run at once, each as often as chance asks for.
 #![cfg(unix)]
@@ -148,12 +148,12 @@ type Situation<D> = fn(D) -> Vec<Outcome>;
 /// What came of one trial. That it was what must come of it is asserted there.
 #[derive(Clone, Copy, Debug)]
 enum Outcome {
-    /// After so long from the fault.
+    /// The time from the fault.
     Found(Duration),
     Lived,
 }
 
-/// Who is to blame, where the kernel tells.
+/// The diagnosis, where the kernel tells.
 fn assert_diagnosis(death: &Death, expected: Diagnosis) {
     if cfg!(target_os = "linux") {
         assert_eq!(death.diagnosis, expected, "{death}");
@@ -220,8 +220,8 @@ fn a_large_message_leaves_slowly(drive: impl Drive) -> Vec<Outcome> {
         let mut receiver = Connection::open(Inline, slow, config());
         let began = Instant::now();
         sender.tell(Command::Send(vec![1; large()].into())).await;
-        // Not at once: the last megabytes wait in the kernel, and there is
-        // nobody else to say that the reader lives.
+        // Not at once: the last megabytes wait in the kernel, and only the reader can
+        // show that it lives.
         sleep(slowly() + secs(3)).await;
         sender.tell(Command::Close).await;
         one_large_message_and_goodbye(&mut receiver, &mut sender, began).await;
@@ -314,7 +314,7 @@ fn peers_far_away(delay: Duration) -> (Elsewhere, std::net::SocketAddr) {
     (elsewhere, told.recv().unwrap())
 }
 
-/// Carries bytes both ways, each of them so long after it came.
+/// Carries bytes both ways, each with this delay.
 async fn carry(mut near: TcpStream, mut far: TcpStream, delay: Duration) {
     let (mut ours, mut theirs, line) = Line::pair();
     line.delay(Side::BOTH, delay);
@@ -404,7 +404,7 @@ fn not_read_and_sending(drive: impl Drive) -> Vec<Outcome> {
 async fn read_and_answer_for(peer: &mut RawPeer<TcpStream>, duration: Duration) {
     let until = tokio::time::Instant::now() + duration;
     while tokio::time::Instant::now() < until {
-        // Somebody sends all the while, so this doesn't take long.
+        // A side sends all the time, so this doesn't take long.
         let frame = timeout(secs(20), peer.read_frame()).await.unwrap();
         if let Ok(Control::Ping(nonce)) = Control::decode(&frame.expect("it is open")) {
             peer.send_control(Control::Pong(nonce)).await;
@@ -445,7 +445,7 @@ impl Connection {
         self.commands.send(command).await.unwrap();
     }
 
-    /// Sends more than anybody takes, from now on.
+    /// Sends more than the peer reads, from now on.
     fn send_in_bulk(&mut self) {
         let commands = self.commands.clone();
         self.sending = Some(tokio::spawn(async move {
@@ -497,7 +497,7 @@ impl Drop for Connection {
 
 // ---- trials ----------------------------------------------------------------
 
-/// So many at once, in a task each, at as many phases of an interval.
+/// This many at once, each in a task, at as many phases of an interval.
 fn trials<F>(count: u32, trial: impl Fn(Duration) -> F) -> Vec<Outcome>
 where
     F: Future<Output = Outcome> + 'static,

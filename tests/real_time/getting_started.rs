@@ -98,8 +98,8 @@ fn blocks(language: &str) -> Vec<&'static str> {
     rest.map(|rest| rest.split_once("```").unwrap().0).collect()
 }
 
-/// What is the same each time that such a line is printed: no addresses, times
-/// and numbers, nor what follows from who pinged first.
+/// The constant part of a printed line: without addresses, times and numbers, and without
+/// anything that depends on the side that pinged first.
 fn kind(line: &str) -> String {
     let line = match line.split_once(", last round trip ") {
         None => line.to_owned(),

@@ -12,7 +12,7 @@ use heartbeat_tests::{
     Watched, ms, patient, secs,
     server::{Server, not_as_root},
 };
-use heartbeat_tokio::{Cause, Codec, Config, Dialect, Frame, Heartbeat};
+use heartbeat_tokio::{Cause, Codec, Config, Dialect, Frame, Heartbeat, PeerEvent};
 use tempfile::NamedTempFile;
 use tokio::net::TcpStream;
 use tokio_util::codec::{Decoder, Encoder, LinesCodec, LinesCodecError};
@@ -33,16 +33,32 @@ async fn both_sides_ping_and_none_of_ours_leaves_before_the_registration() {
     drop(eager);
 
     let mut ann = connect(&server, patient()).await;
-    // The server pings after five seconds, and gives up who doesn't answer within five more.
+    // The server pings after five seconds, and gives the client up after five more.
     let seldom = patient().to_builder().interval(secs(300)).build().unwrap();
     let mut bob = connect(&server, seldom).await;
     register(&mut ann, "ann").await;
     register(&mut bob, "bob").await;
-    tokio::join!(ann.go_on_for(secs(13)), bob.go_on_for(secs(13)));
+    // Its pings to bob are among what ann tells him.
+    let flood = async {
+        let until = Instant::now() + secs(13);
+        let mut sent = 0;
+        while Instant::now() < until {
+            let message = format!("PRIVMSG bob :PING {sent}");
+            ann.peer.send(message).await.unwrap();
+            sent += 1;
+            ann.go_on_for(ms(250)).await;
+        }
+        sent
+    };
+    let (sent, ()) = tokio::join!(flood, bob.go_on_for(secs(13)));
     assert!(ann.beats() > 10, "{:?}", ann.events);
     assert_eq!(bob.beats(), 0, "{:?}", bob.events);
-    ann.peer.send("PRIVMSG bob :hello".into()).await.unwrap();
-    while !bob.message().await.ends_with("PRIVMSG bob :hello") {}
+    let last = format!("PRIVMSG bob :PING {}", sent - 1);
+    let is_last = |event: &PeerEvent<String>| match event {
+        PeerEvent::Message(line) => line.ends_with(&last),
+        _ => false,
+    };
+    bob.until(|events| events.iter().any(is_last)).await;
     ann.assert_alive();
     bob.assert_alive();
 
@@ -92,6 +108,26 @@ async fn register(client: &mut Client, name: &str) {
     assert!(welcome.contains(" 001 "), "{welcome}");
 }
 
+/// A token may have colons and spaces within.
+#[test]
+fn a_ping_is_answered_with_its_whole_token() {
+    for (ping, pong) in [
+        (
+            "PING :irc.example.net:6667",
+            "PONG :irc.example.net:6667\r\n",
+        ),
+        (":irc.example.net PING :two words", "PONG :two words\r\n"),
+        ("PING 1A2B3C4D", "PONG 1A2B3C4D\r\n"),
+    ] {
+        let mut codec = Irc::new();
+        let mut arrived = BytesMut::from(format!("{ping}\r\n").as_bytes());
+        assert_eq!(codec.decode(&mut arrived).unwrap(), Some(Frame::Ping(None)));
+        let mut sent = BytesMut::new();
+        codec.encode(Frame::Pong(None), &mut sent).unwrap();
+        assert_eq!(&sent[..], pong.as_bytes());
+    }
+}
+
 // ---- the codec -------------------------------------------------------------
 
 /// A client's codec: lines.
@@ -99,8 +135,8 @@ struct Irc {
     lines: LinesCodec,
     /// The server has welcomed us.
     is_registered: bool,
-    /// What the server's last ping says, which its answer says again.
-    word: String,
+    /// What stands behind the server's last ping, and again behind its answer.
+    token: String,
 }
 
 impl Irc {
@@ -108,7 +144,7 @@ impl Irc {
         Self {
             lines: LinesCodec::new_with_max_length(1000),
             is_registered: false,
-            word: String::new(),
+            token: String::new(),
         }
     }
 }
@@ -129,15 +165,17 @@ impl Decoder for Irc {
         let Some(line) = self.lines.decode(bytes)? else {
             return Ok(None);
         };
-        let mut words = line.split(' ').skip_while(|word| word.starts_with(':'));
-        Ok(Some(match words.next() {
-            Some("PING") => {
-                self.word = line.rsplit([' ', ':']).next().unwrap_or_default().into();
+        let prefix = line.strip_prefix(':').and_then(|line| line.split_once(' '));
+        let rest = prefix.map_or(&*line, |(_, rest)| rest).trim_start();
+        let (command, arguments) = rest.split_once(' ').unwrap_or((rest, ""));
+        Ok(Some(match command {
+            "PING" => {
+                self.token = arguments.into();
                 Frame::Ping(None)
             }
-            Some("PONG") => Frame::Pong(None),
+            "PONG" => Frame::Pong(None),
             command => {
-                self.is_registered |= command == Some("001");
+                self.is_registered |= command == "001";
                 Frame::Data(line)
             }
         }))
@@ -151,7 +189,7 @@ impl Encoder<Frame<String>> for Irc {
         let line = match frame {
             Frame::Data(line) => line,
             Frame::Ping(_) => "PING :beat".into(),
-            Frame::Pong(_) => format!("PONG :{}", self.word),
+            Frame::Pong(_) => format!("PONG {}", self.token),
             _ => return Ok(()), // there are no others
         };
         to.extend_from_slice(line.as_bytes());

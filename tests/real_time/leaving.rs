@@ -1,5 +1,5 @@
-//! Leaving over real sockets: what a kernel does with a socket that is closed must not
-//! turn a confirmation into a reset. And a half-close, with somebody else's program.
+//! Leaving over real sockets: the kernel's handling of a closed socket must not turn a
+//! confirmation into a reset. And a half-close, with a foreign program.
 
 use std::{
     io::Write,
@@ -50,8 +50,8 @@ async fn take_in(mut receiver: Receiver<Bytes>) -> usize {
     received
 }
 
-/// Both send so many messages, ask, and leave: neither has heard of the other's goodbye
-/// when it says its own.
+/// Both send this many messages, ping, and leave: neither has received the other's goodbye
+/// when it sends its own.
 async fn both_leave(messages: usize) {
     let (ours, theirs) = connected().await;
     let [ours, theirs] = [ours, theirs].map(|stream| Heartbeat::new(stream, chatty()).spawn());

@@ -1,5 +1,5 @@
-//! When it is we who were asleep, the peer isn't blamed. Real time, because a
-//! blocked thread is what is tested.
+//! After a stall of our own the peer isn't blamed. Real time, because a blocked thread is
+//! under test.
 
 use std::thread;
 

@@ -2,6 +2,7 @@
 //! the processors, which would disturb what others measure.
 
 mod address_space;
+mod adversary;
 mod amqp;
 mod any_stream;
 mod axum;

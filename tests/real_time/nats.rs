@@ -18,6 +18,7 @@ use bytes::{Bytes, BytesMut};
 use futures::SinkExt;
 use heartbeat_tests::{Watched, is_cut_off, ms, needs, patient, quick, secs, server::Server};
 use heartbeat_tokio::{Cause, Codec, Config, Frame, Heartbeat, PeerEvent, SendError};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, copy_bidirectional},
@@ -95,7 +96,7 @@ async fn its_pings_are_answered() {
     let seldom = quick().to_builder().interval(secs(300)).build().unwrap();
     let mut nats = broker.client(seldom).await;
 
-    // Somebody who doesn't answer, for comparison.
+    // A peer that doesn't answer, for comparison.
     let mut mute = broker.server.connect().await;
     mute.write_all(b"CONNECT {\"verbose\":false}\r\n")
         .await
@@ -206,6 +207,94 @@ async fn what_it_complains_about_comes_before_the_end() {
     assert_eq!(nats.message().await, complaint);
     let death = nats.until_dead().await;
     assert!(is_cut_off(&death.cause), "{death}");
+}
+
+/// It waits for a login for half a second, and says so; or that the login is wrong.
+#[tokio::test]
+async fn a_login_that_is_late_or_wrong_is_complained_about_before_the_end() {
+    let options = "authorization: { user: a, password: b, timeout: 0.5 }";
+    let Some(broker) = Broker::start(options).await else {
+        return;
+    };
+    let wrong = r#"{"user":"a","pass":"c","verbose":false}"#;
+    for (login, complaint) in [
+        (None, "'Authentication Timeout'"),
+        (Some(wrong), "'Authorization Violation'"),
+    ] {
+        let stream = broker.server.connect().await;
+        let mut nats = Client::new(Heartbeat::with_codec(stream, Nats::default(), quick()));
+        let info = nats.message().await;
+        assert!(matches!(info, Message::Info(_)), "{info:?}");
+        if let Some(login) = login {
+            let login = Message::Connect(login.into());
+            nats.peer.send(login).await.unwrap();
+        }
+        assert_eq!(nats.message().await, Message::Error(complaint.into()));
+        let death = nats.until_dead().await;
+        assert!(is_cut_off(&death.cause), "{death}");
+    }
+}
+
+/// It announces that it leaves, sends what it is sent, and hangs up later.
+#[tokio::test]
+async fn a_server_that_is_a_lame_duck_is_told_and_beats_to_the_end() {
+    let options = "lame_duck_duration: \"30s\"\nlame_duck_grace_period: \"2s\"\n";
+    let Some(broker) = Broker::start(options).await else {
+        return;
+    };
+    let stream = broker.server.connect().await;
+    let mut nats = Client::new(Heartbeat::with_codec(stream, Nats::default(), patient()));
+    nats.message().await;
+    // With 1 it is told of changes.
+    let login = r#"{"verbose":false,"protocol":1}"#;
+    let login = Message::Connect(login.into());
+    nats.peer.send(login).await.unwrap();
+    nats.until_beat().await;
+    kill_process(broker.pid(), Signal::USR2).unwrap();
+    let info = nats.message().await;
+    assert!(
+        matches!(&info, Message::Info(info) if info.contains("\"ldm\":true")),
+        "{info:?}"
+    );
+    nats.peer.send(subscribe("news", 1)).await.unwrap();
+    nats.peer
+        .send(publish("news", &"last".into()))
+        .await
+        .unwrap();
+    nats.message().await;
+    nats.until_beat().await;
+    let death = nats.until_dead().await;
+    assert!(is_cut_off(&death.cause), "{death}");
+}
+
+/// A client that asked for headers is sent them.
+#[tokio::test]
+async fn headers_of_another_client_arrive() {
+    let Some(broker) = Broker::start("").await else {
+        return;
+    };
+    let stream = broker.server.connect().await;
+    let mut nats = Client::new(Heartbeat::with_codec(stream, Nats::default(), patient()));
+    nats.message().await;
+    let login = r#"{"verbose":true,"headers":true}"#;
+    nats.peer
+        .send(Message::Connect(login.into()))
+        .await
+        .unwrap();
+    nats.peer.send(subscribe("news", 1)).await.unwrap();
+    nats.until_beat().await;
+    let mut other = broker.server.connect().await;
+    let said = b"CONNECT {\"headers\":true,\"verbose\":false}\r\n\
+        HPUB news 21 25\r\nNATS/1.0\r\nA: PONG\r\n\r\nPING\r\n";
+    other.write_all(said).await.unwrap();
+    let delivered = Message::Delivered {
+        subject: "news".into(),
+        id: 1,
+        headers: Bytes::from_static(b"NATS/1.0\r\nA: PONG\r\n\r\n"),
+        payload: Bytes::from_static(b"PING"),
+    };
+    assert_eq!(nats.message().await, delivered);
+    nats.until_beat().await;
 }
 
 /// A server takes the first thing that it hears for a login. Its INFO comes in two pieces, or
@@ -380,7 +469,7 @@ fn what_is_not_nats_is_an_error() {
 struct Broker {
     server: Server,
     /// Its configuration lies there.
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 type Client = Watched<Heartbeat<TcpStream, Codec<Nats>>, Message>;
@@ -397,13 +486,17 @@ impl Broker {
             let mut command = Command::new("nats-server");
             command.args(["--addr", "127.0.0.1", "--port", &port.to_string()]);
             command.arg("--config").arg(&file);
+            command.arg("--pid").arg(folder.path().join("pid"));
             command
         })
         .await;
-        Some(Self {
-            server,
-            _folder: folder,
-        })
+        Some(Self { server, folder })
+    }
+
+    /// Its own, and not that of its guard.
+    fn pid(&self) -> Pid {
+        let pid = fs::read_to_string(self.folder.path().join("pid")).unwrap();
+        Pid::from_raw(pid.trim().parse().unwrap()).unwrap()
     }
 
     /// A connection to it, on which both have introduced themselves.

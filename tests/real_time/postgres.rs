@@ -42,8 +42,14 @@ async fn queries_and_copies_may_take_longer_than_the_detection_time() {
     let Some(database) = Database::start().await else {
         return;
     };
-    let ((), (), (mut busy, backend)) =
-        tokio::join!(sleeps(&database), copies(&database), hangs(&database));
+    let ((), (), (mut busy, backend), (), (), ()) = tokio::join!(
+        sleeps(&database),
+        copies(&database),
+        hangs(&database),
+        copies_with_an_extended_query(&database),
+        fails_in_a_transaction(&database),
+        is_notified(&database),
+    );
     // With one of its own the server ends everybody's.
     kill_process(backend, Signal::KILL).unwrap();
     let death = busy.until_dead().await;
@@ -87,6 +93,84 @@ async fn copies(database: &Database) {
     let rows = until_ready(&mut client).await;
     let row = rows.iter().find(|message| message.0 == b'D').unwrap();
     assert!(row.1.ends_with(b"one,two"), "{row:?}");
+    assert_unsuspected(&client);
+}
+
+/// The `Sync` ahead of the data is ignored, and the one behind it answered. Then rows are
+/// copied out, of which each is a message.
+async fn copies_with_an_extended_query(database: &Database) {
+    let mut client = database.client(secs(1)).await;
+    let table = "CREATE TEMP TABLE lines (line text)";
+    client.peer.send(query(table)).await.unwrap();
+    until_ready(&mut client).await;
+    let sync = || Message(b'S', Bytes::new());
+    for part in [
+        Message(b'P', (&b"\0COPY lines FROM STDIN\0\0\0"[..]).into()),
+        Message(b'B', (&[0; 8][..]).into()),
+        Message(b'E', (&[0; 5][..]).into()),
+        sync(),
+    ] {
+        client.peer.feed(part).await.unwrap();
+    }
+    client.peer.flush().await.unwrap();
+    while client.message().await.0 != b'G' {}
+    let data = Message(b'd', "one\n".into());
+    client.peer.send(data).await.unwrap();
+    client.go_on_for(secs(2)).await;
+    client.peer.feed(Message(b'c', Bytes::new())).await.unwrap();
+    client.peer.send(sync()).await.unwrap();
+    until_ready(&mut client).await;
+    client.until_beat().await;
+    assert_eq!(client.peer.status().peer.state, State::Alive);
+
+    let rows = "COPY (SELECT generate_series(1, 50000) FROM lines) TO STDOUT";
+    client.peer.send(query(rows)).await.unwrap();
+    let copied = until_ready(&mut client).await;
+    let rows = copied.iter().filter(|message| message.0 == b'd');
+    assert_eq!(rows.count(), 50_000);
+    client.until_beat().await;
+    assert_unsuspected(&client);
+}
+
+/// A `Sync` within a transaction neither ends it nor helps it.
+async fn fails_in_a_transaction(database: &Database) {
+    let mut client = database.client(secs(1)).await;
+    for (sql, state) in [
+        ("BEGIN", b"T"),
+        ("SELECT 1/0", b"E"),
+        ("SELECT 1", b"E"),
+        ("ROLLBACK", b"I"),
+    ] {
+        client.peer.send(query(sql)).await.unwrap();
+        let ready = loop {
+            let message = client.message().await;
+            if message.0 == b'Z' {
+                break message;
+            }
+            assert_eq!(message.0 == b'E', state == b"E", "{sql}: {message:?}");
+        };
+        assert_eq!(&ready.1[..], state, "{sql}");
+        client.until_beat().await;
+        client.until_beat().await;
+    }
+    assert_unsuspected(&client);
+}
+
+/// What another client says arrives between two beats.
+async fn is_notified(database: &Database) {
+    let mut client = database.client(secs(1)).await;
+    client.peer.send(query("LISTEN news")).await.unwrap();
+    until_ready(&mut client).await;
+    client.until_beat().await;
+    let mut other = database.client(secs(1)).await;
+    for _ in 0..3 {
+        let notify = "NOTIFY news, 'ReadyForQuery'";
+        other.peer.send(query(notify)).await.unwrap();
+        until_ready(&mut other).await;
+        let told = client.message().await;
+        assert_eq!(told.0, b'A', "{told:?}");
+        client.until_beat().await;
+    }
     assert_unsuspected(&client);
 }
 
@@ -150,6 +234,15 @@ fn a_sync_of_ours_leaves_only_between_two_questions() {
     codec.encode(message(b'P'), &mut sent).unwrap();
     assert_eq!(hear(&mut codec, 1), [false]);
     assert!(!codec.may_ping(), "within the next one");
+
+    // It copies, and so the server ignores the `Sync` ahead of the data.
+    for kind in *b"Sddc" {
+        codec.encode(message(kind), &mut sent).unwrap();
+        assert!(!codec.may_ping(), "{kind}");
+    }
+    codec.encode(message(b'S'), &mut sent).unwrap();
+    assert_eq!(hear(&mut codec, 1), [false]);
+    assert!(codec.may_ping(), "the copy is complete");
 }
 
 // ---- the two of them -------------------------------------------------------
@@ -230,7 +323,7 @@ impl Drop for Database {
     }
 }
 
-/// Where Debian has them is in nobody's path.
+/// Debian's folder for them isn't in the `PATH`.
 fn programs() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").ok();
     let folders = versions.into_iter().flatten().flatten();

@@ -1,5 +1,5 @@
 //! Presence across a fleet (`examples/presence`): every fault is tried with real gateways,
-//! clients and a real redis-server of its own, and nobody is a ghost, lost or announced
+//! clients and a real redis-server of its own, and no user is a ghost, lost or announced
 //! twice.
 //!
 //! It runs `presence faults`, which judges, and reads what it found. All faults are tried at

@@ -121,7 +121,7 @@ fn a_process_that_is_stopped_while_we_send_is_found_in_time() {
             process.stop().unwrap();
             stopped
         };
-        // Nobody else polls it: a `send` that waits has to keep the time.
+        // Only the `send` that waits polls it, so that has to keep the time.
         let flood = async {
             let message = Bytes::from(vec![0; 64 * 1024]);
             loop {

@@ -1,7 +1,7 @@
 //! What the peer's kernel takes counts while a ping waits behind our own data, and no
-//! longer: an application that hangs behind a large receive buffer is found within the
-//! bound of docs/timings.md, also if it reads a byte now and then, and also while no other
-//! ping may leave.
+//! longer: a slow reader lives, and an application that hangs behind a large receive buffer
+//! is found within the bound of docs/timings.md, also if it reads a byte now and then, if we
+//! send more all the time, and while no other ping may leave.
 //!
 //! Real kernels. What is measured may be late by `SLACK`.
 #![cfg(target_os = "linux")]
@@ -13,19 +13,23 @@ use std::{
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::{SinkExt, StreamExt};
-use heartbeat_tests::{ms, secs};
-use heartbeat_tokio::{Cause, Config, Dialect, Frame, Heartbeat, PeerEvent};
+use heartbeat_tests::{ms, secs, server::slow_line_to};
+use heartbeat_tokio::{Cause, Codec, Config, Dialect, Frame, Heartbeat, PeerEvent, SendError};
 use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     time::{sleep, timeout},
 };
-use tokio_util::codec::{Decoder, Encoder};
+use tokio_util::codec::{Decoder, Encoder, Framed};
 
-use crate::brokers::mqtt::{Mqtt, connect, publish};
+use crate::brokers::mqtt::{Mqtt, Packet, connect, publish};
 
 const SLACK: Duration = ms(1500);
+const PINGREQ: u8 = 0xC0;
+const PINGRESP: [u8; 2] = [0xD0, 0];
+
+type Client = Heartbeat<TcpStream, Codec<Mqtt>>;
 
 /// A peer whose kernel takes megabytes, and whose application reads a byte now and then, or
 /// nothing.
@@ -80,6 +84,88 @@ async fn an_application_that_hangs_behind_a_large_receive_buffer_is_found() {
 #[tokio::test]
 async fn an_application_that_reads_a_byte_now_and_then_is_found() {
     find_a_peer_that_hangs(true).await;
+}
+
+/// Bytes a second.
+const RATE: u32 = 1_000_000;
+
+/// Bytes. All that our kernel holds ahead of a ping is at most this: what it may hold unsent,
+/// and what the line's kernel takes.
+const AHEAD: u32 = 500_000;
+
+/// Behind a line of `RATE`. It takes all that we send, and answers pings or doesn't.
+async fn behind_the_line(answers: bool) -> Client {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let far = TcpStream::connect(listener.local_addr().unwrap());
+    let near = slow_line_to(far.await.unwrap(), RATE).await;
+    let (stream, _) = listener.accept().await.unwrap();
+    tokio::spawn(async move {
+        let mut peer = Framed::new(stream, Mqtt::default());
+        while let Some(Ok(frame)) = peer.next().await {
+            let is_ping = matches!(frame, Frame::Data(Packet(PINGREQ, _)));
+            if is_ping && answers {
+                peer.get_mut().write_all(&PINGRESP).await.unwrap();
+            }
+        }
+    });
+    let config = Config::detect_within(secs(1)).unwrap();
+    let mut client = Heartbeat::with_codec(near, Mqtt::default(), config);
+    client.send(connect("client", 0)).await.unwrap();
+    client
+}
+
+/// As fast as the line takes it.
+async fn send_small(client: &mut Client) -> Result<(), SendError> {
+    let sent = client.send(publish("small", &[0; 1000]));
+    timeout(secs(20), sent).await.expect("nobody judges it")
+}
+
+/// The ping waits behind the message for three times the detection time.
+#[tokio::test]
+async fn an_application_lives_that_reads_a_message_for_longer_than_the_detection_time() {
+    let mut client = behind_the_line(true).await;
+    let began = Instant::now();
+    for _ in 0..2 {
+        let message = publish("large", &vec![0; 1_500_000]);
+        client.send(message).await.unwrap();
+    }
+    let answered = client.status().peer.pongs;
+    while client.status().peer.pongs == answered {
+        let event = timeout(secs(20), client.next()).await.unwrap();
+        let event = event.expect("it goes on");
+        assert!(!event.is_terminal(), "{event}");
+    }
+    let took = began.elapsed();
+    assert!(took > ms(2500), "{took:?}: not slow enough");
+}
+
+/// Its kernel takes all the time what we said after the ping.
+#[tokio::test]
+async fn an_application_that_hangs_while_we_send_more_is_found_and_one_that_answers_lives() {
+    let (mut lives, mut hangs) = tokio::join!(behind_the_line(true), behind_the_line(false));
+    let began = Instant::now();
+    let living = async {
+        while began.elapsed() < secs(4) {
+            send_small(&mut lives).await.unwrap();
+        }
+        let status = lives.status();
+        assert!(status.peer.pongs > 1, "{status:?}");
+    };
+    let hanging = async {
+        loop {
+            match send_small(&mut hangs).await {
+                Ok(()) => assert!(began.elapsed() < secs(20), "nobody judges it"),
+                Err(SendError::Dead(death)) => break (death, began.elapsed()),
+                Err(other) => panic!("{other}"),
+            }
+        }
+    };
+    let ((), (death, took)) = tokio::join!(living, hanging);
+    assert_eq!(death.cause, Cause::Silent, "{death}");
+    // B/R + I + N·W, and what its kernel took is seen at most I later.
+    let behind = secs(1) * AHEAD / RATE;
+    let bound = behind + hangs.detection_time() + hangs.config().interval();
+    assert!(took < bound + SLACK, "{took:?}, at most {bound:?}: {death}");
 }
 
 /// Bytes. A ping is a byte among them, and may leave until the peer has said something.

@@ -135,7 +135,13 @@ async fn commands_that_change_the_order_are_refused() {
         return;
     };
     let number = BytesFrame::Integer(3);
-    for refused in [command(["subscribe", "news"]), command([]), number] {
+    for refused in [
+        command(["subscribe", "news"]),
+        command(["HELLO", "3"]),
+        command(["CLIENT", "PAUSE", "9000", "WRITE"]),
+        command([]),
+        number,
+    ] {
         let error = redis.peer.send(refused).await.unwrap_err();
         assert!(matches!(error, SendError::Unencodable(_)), "{error}");
     }
@@ -263,6 +269,153 @@ async fn a_beat_never_appears_in_a_transaction() {
     redis.until_beat().await;
 }
 
+/// Not with a ping in each place of it, however it ends.
+#[tokio::test]
+async fn a_beat_in_any_place_of_a_transaction_changes_no_reply() {
+    let Some((server, mut redis)) = visit(eager(), &[]).await else {
+        return;
+    };
+    let mut other = server.connect().await;
+    let status = |text: &'static str| BytesFrame::SimpleString(text.into());
+    let results = |value: &'static str| {
+        BytesFrame::Array(vec![status("OK"), BytesFrame::BulkString(value.into())])
+    };
+    for (end, is_overtaken) in [("EXEC", false), ("DISCARD", false), ("EXEC", true)] {
+        let expected = match (end, is_overtaken) {
+            (_, true) => BytesFrame::Null,
+            ("EXEC", _) => results("1"),
+            _ => status("OK"),
+        };
+        if is_overtaken {
+            redis.peer.feed(command(["WATCH", "a"])).await.unwrap();
+            redis.peer.send(command(["PING"])).await.unwrap();
+            assert_eq!(redis.message().await, status("OK"));
+            assert_eq!(redis.message().await, status("PONG"));
+            other.write_all(b"SET a 2\r\n").await.unwrap();
+            other.read_exact(&mut [0; 5]).await.unwrap();
+        }
+        for (words, reply) in [
+            (&["WATCH", "b"][..], status("OK")),
+            (&["MULTI"], status("OK")),
+            (&["SET", "a", "1"], status("QUEUED")),
+            (&["GET", "a"], status("QUEUED")),
+            (&[end], expected),
+        ] {
+            redis.peer.probe();
+            redis.peer.send(self::words(words)).await.unwrap();
+            redis.peer.probe();
+            assert_eq!(redis.message().await, reply, "{words:?}");
+            redis.go_on_for(ms(60)).await; // three intervals
+        }
+        redis.until_beat().await;
+    }
+    redis.assert_alive();
+}
+
+#[tokio::test]
+async fn replies_find_their_commands_in_a_thousand_transactions_at_once() {
+    let Some((_server, mut redis)) = visit(eager(), &[]).await else {
+        return;
+    };
+    redis.until_beat().await;
+    let status = |text: &'static str| BytesFrame::SimpleString(text.into());
+    for number in 0..1000 {
+        let value = format!("{number:08}");
+        for command in [
+            command(["MULTI"]),
+            set(&value),
+            command(["GET", "key"]),
+            command(["EXEC"]),
+        ] {
+            redis.peer.feed(command).await.unwrap();
+            redis.peer.probe();
+        }
+    }
+    redis.peer.flush().await.unwrap();
+    for number in 0..1000 {
+        let value = BytesFrame::BulkString(format!("{number:08}").into());
+        for reply in [
+            status("OK"),
+            status("QUEUED"),
+            status("QUEUED"),
+            BytesFrame::Array(vec![status("OK"), value]),
+        ] {
+            assert_eq!(redis.message().await, reply, "{number}");
+        }
+    }
+    redis.until_beat().await;
+    redis.assert_alive();
+}
+
+/// A transaction that the server refuses isn't one, and the server is judged on.
+#[tokio::test]
+async fn a_server_that_refuses_a_transaction_and_hangs_is_found() {
+    let Some((server, mut redis)) = visit(quick(), &["--requirepass", "secret"]).await else {
+        return;
+    };
+    redis.peer.send(command(["MULTI"])).await.unwrap();
+    let BytesFrame::Error(refusal) = redis.message().await else {
+        panic!("{:?}", redis.events);
+    };
+    assert!(refusal.starts_with("NOAUTH"), "{refusal}");
+    redis.until_beat().await;
+    // The first of these is refused, and the other not.
+    redis.peer.feed(command(["MULTI"])).await.unwrap();
+    redis.peer.feed(command(["AUTH", "secret"])).await.unwrap();
+    redis.peer.feed(command(["MULTI"])).await.unwrap();
+    redis.peer.send(command(["MULTI"])).await.unwrap();
+    for is_refused in [true, false, false, true] {
+        let reply = redis.message().await;
+        assert_eq!(
+            matches!(reply, BytesFrame::Error(_)),
+            is_refused,
+            "{reply:?}"
+        );
+    }
+    let beats = redis.beats();
+    redis.go_on_for(ms(500)).await;
+    assert_eq!(redis.beats(), beats, "within a transaction");
+    redis.peer.send(command(["DISCARD"])).await.unwrap();
+    redis.until_beat().await;
+
+    server.process.stop().unwrap();
+    assert_eq!(redis.until_dead().await.cause, Cause::Silent);
+}
+
+/// The server answers a command that blocks while our application takes no messages.
+#[tokio::test]
+async fn a_command_that_blocks_may_be_answered_while_we_read_nothing() {
+    let Some((server, redis)) = visit(quick(), &[]).await else {
+        return;
+    };
+    let Driver {
+        sender, receiver, ..
+    } = redis.peer.spawn();
+    sender.send(set("hello")).await.unwrap();
+    for _ in 0..5000 {
+        sender.send(command(["GET", "key"])).await.unwrap();
+    }
+    sender.send(command(["BLPOP", "list", "60"])).await.unwrap();
+    let mut other = server.connect().await;
+    tokio::time::sleep(secs(2)).await; // twice as long as a death takes
+    assert_eq!(sender.status().peer.state, State::Paused);
+    other.write_all(b"RPUSH list pushed\r\n").await.unwrap();
+    tokio::time::sleep(secs(1)).await;
+
+    let mut redis = Watched::new(receiver);
+    assert_eq!(redis.message().await, BytesFrame::SimpleString("OK".into()));
+    for _ in 0..5000 {
+        assert_eq!(
+            redis.message().await,
+            BytesFrame::BulkString("hello".into())
+        );
+    }
+    let popped = ["list", "pushed"].map(|word| BytesFrame::BulkString(word.into()));
+    assert_eq!(redis.message().await, BytesFrame::Array(popped.into()));
+    redis.until_beat().await;
+    assert_eq!(sender.status().peer.state, State::Alive);
+}
+
 /// While a command blocks, nothing behind it is answered, and nobody is blamed for that.
 #[tokio::test]
 async fn a_server_that_works_on_a_command_lives() {
@@ -292,7 +445,7 @@ async fn a_server_that_works_on_a_command_lives() {
     );
 }
 
-/// Nobody says so to us: it looks like a server that hangs.
+/// We aren't told: it looks like a server that hangs.
 #[tokio::test]
 async fn a_server_that_another_client_pauses_is_given_up() {
     let config = Config::detect_within(secs(2)).unwrap();
@@ -387,6 +540,12 @@ async fn visit(config: Config, options: &[&str]) -> Option<(Server, Redis)> {
     let stream = server.connect().await;
     let redis = Heartbeat::with_codec(stream, Resp::default(), config);
     Some((server, Watched::new(redis)))
+}
+
+/// Asks every 20 ms.
+fn eager() -> Config {
+    let often = patient().to_builder().interval(ms(20)).min_interval(ms(10));
+    often.build().unwrap()
 }
 
 /// Nothing is written that could fail.

@@ -1,5 +1,5 @@
-//! The timer is that of the runtime in which a connection was made or spawned, whoever
-//! polls it.
+//! The timer belongs to the runtime in which a connection was made or spawned, whichever
+//! runtime polls it.
 
 use std::{
     future::poll_fn,

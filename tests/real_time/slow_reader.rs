@@ -110,9 +110,9 @@ async fn that_reads_steadily_never_takes_us_for_a_flood() {
     assert!(messages.count() > 100);
 }
 
-/// Who says goodbye and drops the stream at once, while megabytes wait in the
-/// kernel, and the reader pings as every reader in bulk does: a kernel that got
-/// bytes for a closed socket would reset the connection, and lose the rest.
+/// A side says goodbye and drops the stream at once, while megabytes wait in its kernel, and
+/// the reader pings as every bulk reader does: a kernel that receives bytes for a closed
+/// socket would reset the connection, and lose the rest.
 #[tokio::test]
 async fn nothing_is_lost_behind_a_goodbye() {
     let config = Config::detect_within(secs(3)).unwrap();

@@ -8,27 +8,19 @@ use std::{collections::VecDeque, process::Command, time::Instant};
 
 use bytes::BytesMut;
 use futures::SinkExt;
-use heartbeat_tests::{Watched, needs_python_with, secs, server::Server};
-use heartbeat_tokio::{Config, Dialect, Frame, Heartbeat, PeerEvent, State};
+use heartbeat_tests::{Watched, is_cut_off, ms, needs_python_with, patient, secs, server::Server};
+use heartbeat_tokio::{Codec, Config, Dialect, Frame, Heartbeat, PeerEvent, State};
+use tokio::net::TcpStream;
 use tokio_util::codec::{Decoder, Encoder, LinesCodec, LinesCodecError};
 
 /// The client pauses within a mail for longer than the detection time, and then the server
 /// works on it for three times as long.
 #[tokio::test]
 async fn no_ping_is_in_a_mail_and_a_server_that_works_on_one_lives() {
-    let Some(python) = needs_python_with("aiosmtpd") else {
+    let Some((_server, mut client)) = visit(Config::detect_within(secs(2)).unwrap(), &[]).await
+    else {
         return;
     };
-    let server = Server::start(env!("CARGO_BIN_EXE_heartbeat-test-guard"), |port| {
-        let mut command = Command::new(python);
-        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/support/smtp.py"));
-        command.arg(port.to_string());
-        command
-    })
-    .await;
-    let stream = server.connect().await;
-    let config = Config::detect_within(secs(2)).unwrap();
-    let mut client = Watched::new(Heartbeat::with_codec(stream, Smtp::new(), config));
     assert!(client.message().await.starts_with("220 "));
     client.until_beat().await;
     for (command, answer) in [
@@ -55,6 +47,62 @@ async fn no_ping_is_in_a_mail_and_a_server_that_works_on_one_lives() {
     assert!(!client.events.iter().any(is_suspect), "{:?}", client.events);
     client.assert_alive();
 }
+
+/// Commands are sent together, and a server that allows three NOOPs says so before it hangs
+/// up.
+#[tokio::test]
+async fn commands_may_be_sent_at_once_and_a_server_that_leaves_is_heard() {
+    let often = patient().to_builder().interval(ms(20)).min_interval(ms(10));
+    let often = often.build().unwrap();
+    let Some((_server, mut client)) = visit(often, &["0"]).await else {
+        return;
+    };
+    let commands = [
+        "EHLO localhost",
+        "MAIL FROM:<a@localhost>",
+        "RCPT TO:<b@localhost>",
+        "DATA",
+    ];
+    for command in commands {
+        client.peer.feed(command.into()).await.unwrap();
+        client.peer.probe();
+    }
+    client.peer.flush().await.unwrap();
+    while !client.message().await.starts_with("354 ") {}
+    client.go_on_for(ms(200)).await;
+    client.peer.send("NOOP".into()).await.unwrap();
+    client.peer.send(".".into()).await.unwrap();
+    assert_eq!(client.message().await, r#"250 "NOOP\r\n""#);
+    client.until_beat().await;
+    client.assert_alive();
+
+    let Some((_server, mut client)) = visit(often, &["0", "3"]).await else {
+        return;
+    };
+    assert!(client.message().await.starts_with("220 "));
+    let farewell = client.message().await;
+    assert!(farewell.starts_with("421 "), "{farewell}");
+    assert_eq!(client.beats(), 3);
+    let death = client.until_dead().await;
+    assert!(is_cut_off(&death.cause), "{death}");
+}
+
+/// A server of our own, and a connection to it.
+async fn visit(config: Config, options: &[&str]) -> Option<(Server, Client)> {
+    let python = needs_python_with("aiosmtpd")?;
+    let server = Server::start(env!("CARGO_BIN_EXE_heartbeat-test-guard"), |port| {
+        let mut command = Command::new(python);
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/support/smtp.py"));
+        command.arg(port.to_string()).args(options);
+        command
+    })
+    .await;
+    let stream = server.connect().await;
+    let client = Watched::new(Heartbeat::with_codec(stream, Smtp::new(), config));
+    Some((server, client))
+}
+
+type Client = Watched<Heartbeat<TcpStream, Codec<Smtp>>, String>;
 
 // ---- the codec -------------------------------------------------------------
 
@@ -111,6 +159,9 @@ impl Decoder for Smtp {
         let Some(line) = self.lines.decode(bytes)? else {
             return Ok(None);
         };
+        if line.starts_with("421") {
+            return Ok(Some(Frame::Data(line))); // it may come unasked
+        }
         // More lines of the same reply follow.
         let is_last = line.as_bytes().get(3) != Some(&b'-');
         self.is_in_mail |= line.starts_with("354");

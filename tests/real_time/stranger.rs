@@ -91,7 +91,7 @@ async fn it_greets_us_talks_with_us_and_beats() {
         meeting.until(|seen| seen.events.contains(&event)).await;
     }
 
-    // Idle. Whoever is first asks, so only the sum is certain.
+    // Idle. Either side may ping first, so only the sum is certain.
     let before = meeting.beats();
     meeting.go_on_for(secs(4)).await;
     let beats = meeting.beats() - before;
@@ -506,7 +506,7 @@ async fn when_we_do_not_read_it_leaves_unconfirmed() {
     meeting.until_connected().await;
     let asked = Instant::now();
     meeting.stranger.tell("goodbye 0").await;
-    // Nobody polls our side, for less than it takes to be given up.
+    // Our side isn't polled, for less than it takes to be given up.
     assert_eq!(meeting.stranger.end().await, "unconfirmed");
     let measured = asked.elapsed();
     assert!(measured >= secs(1), "{measured:?}: too early");
@@ -519,7 +519,7 @@ async fn when_it_gave_us_up_we_know_why() {
         return;
     };
     meeting.until_connected().await;
-    // Nobody polls our side.
+    // Our side isn't polled.
     meeting.stranger.end().await;
     meeting.until_ended().await;
     match meeting.cause() {

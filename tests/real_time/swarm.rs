@@ -1,5 +1,5 @@
-//! Many connections at once: nobody is lost but those who freeze, and those in
-//! time; what the machine can't hold is refused; and no process is left behind.
+//! Many connections at once: only frozen peers are detected as dead, and in time; a swarm that
+//! the machine can't hold is refused; and no process is left behind.
 //!
 //! It runs `examples/swarm` with few connections, and reads its report.
 #![cfg(target_os = "linux")]
@@ -39,8 +39,8 @@ fn of_many_connections_only_the_frozen_are_lost_and_in_time() {
     // One end pings within 643 ms, and what it sends is heard by both.
     let beats = report["beats_a_second"].as_f64().unwrap();
     assert!((150.0..800.0).contains(&beats), "{beats} beats a second");
-    // Not `an_end`: it is of memory that is shared with whoever else runs the
-    // program, and shrinks if another test starts it.
+    // Not `an_end`: that memory is shared with other processes of the program, and shrinks if
+    // another test starts it.
     let memory = &report["user_memory"];
     let resident = |when: &str| memory[when]["rss"].as_f64().unwrap();
     let an_end = (resident("after_beats") - resident("before")) / 400.0;
@@ -162,7 +162,7 @@ fn said(output: &Output) -> String {
     format!("{}: {}", output.status, String::from_utf8_lossy(&text))
 }
 
-/// The program, which gets so many file descriptors and can't ask for more.
+/// The program, with a hard limit of file descriptors.
 fn swarm_with_descriptors(most: u64) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", r#"ulimit -n "$0" && exec "$@""#]);

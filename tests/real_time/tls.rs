@@ -63,7 +63,7 @@ async fn messages_beats_and_a_goodbye_pass_in_both_directions() {
     assert_eq!(last, Some(PeerEvent::Closed { reason }));
 }
 
-/// The peer's kernel goes on acknowledging; nobody polls the other end.
+/// The peer's kernel still acknowledges; the other end isn't polled.
 #[tokio::test]
 async fn a_peer_that_hangs_is_found_in_time() {
     let (client, server) = connected().await;
@@ -206,7 +206,7 @@ mod slow_records {
         assert!(began.elapsed() > secs(7), "{:?}", began.elapsed());
     }
 
-    /// Nobody blames the client's application: nobody can see what it does.
+    /// The client's application isn't blamed, because its state is unknown.
     #[tokio::test]
     async fn are_silence_without_a_diagnosis_where_it_is_not_named() {
         let (mut client, mut server) = greeted(secs(7), Heartbeat::new).await;
@@ -253,7 +253,7 @@ mod safety_net {
         let expected = SafetyNet::from(&config);
         assert!(on && time >= config.interval(), "{time:?}, of {expected:?}");
 
-        // Who doesn't name it has none, and is told so.
+        // Without a name there is none, and the status says so.
         let unnamed = Heartbeat::new(server, config);
         assert!(matches!(unnamed.status().safety_net, NetStatus::NoSocket));
         assert!(!options(&unnamed).0);

@@ -24,7 +24,7 @@ use tokio::{
 
 const RUNS: usize = 12;
 
-/// For longer than anybody waits.
+/// Longer than any side waits.
 const FROZEN: Duration = secs(10);
 
 #[test]
@@ -82,8 +82,8 @@ fn start(address: SocketAddr) -> PeerProcess {
 #[test]
 fn whoever_is_given_up_for_what_it_sends_is_told() {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    // A Hello of timings that are too short for anybody else, a flood, a frame
-    // of a later version.
+    // A Hello with timings that are too short for other peers, a flood, a frame of a later
+    // version.
     let hasty = Config::detect_within(ms(50)).unwrap();
     let flood = (0..20_000_u64).map(|ping| Control::Ping(Nonce(ping.to_be_bytes())));
     let flood = flood.flat_map(|ping| encoded(&ping)).collect();

@@ -57,7 +57,7 @@ async fn redis_goes_through_a_tunnel_unchanged() {
     let (entry, _exit) = tunnel_to(redis.address).await;
     let mut client = entry.connect().await;
 
-    // One large value there and back, among bytes that are nobody's text.
+    // One large value there and back, with bytes that aren't text.
     let value: Vec<u8> = (0..=255).cycle().take(3_000_000).collect();
     let (mut replies, mut commands) = client.split();
     let header = format!("*3\r\n$3\r\nSET\r\n$3\r\nkey\r\n${}\r\n", value.len());
@@ -98,7 +98,7 @@ async fn each_of_many_programs_is_reset_in_time_when_either_end_freezes() {
         while pairs.len() < 30 {
             let mut client = entry.connect().await;
             client.write_all(b"hello").await.unwrap();
-            // Whoever waited for the ends to listen has connected too.
+            // The wait for the ends to listen was a connection too.
             let (mut server, mut word) = (listener.accept().await.unwrap().0, [0; 5]);
             while server.read_exact(&mut word).await.is_err() {
                 server = listener.accept().await.unwrap().0;

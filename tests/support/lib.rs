@@ -27,6 +27,7 @@ use tokio::{
     time::Instant,
 };
 
+pub mod codecs;
 pub mod drive;
 mod examples;
 #[cfg(target_os = "linux")]
@@ -136,8 +137,7 @@ pub fn few_or_all<T>(few: T, all: T) -> T {
     }
 }
 
-/// Tries so many cases that are the same each time, or as many others as
-/// `HEARTBEAT_CASES` says.
+/// Tries this many cases that are the same each time, or `HEARTBEAT_CASES` others.
 ///
 /// # Panics
 ///
@@ -178,7 +178,7 @@ pub fn lateness(done: &AtomicBool) -> Duration {
     worst
 }
 
-/// Dead after 3.2 s, so that nobody is whom a busy machine delays.
+/// Dead after 3.2 s, so that a delay on a busy machine ends no connection.
 ///
 /// # Panics
 ///
@@ -189,9 +189,9 @@ pub fn patient() -> Config {
     quick.timeout(secs(1)).build().expect("valid timings")
 }
 
-/// A port on which nobody listens. It is bound and closed without listening: a
-/// process that another thread is about to start has all that is open here open
-/// too until it runs its program, and would listen in our place for so long.
+/// A port without a listener. It is bound and closed without listening: a process that
+/// another thread starts has our open files too until it runs its program, and would listen
+/// in our place until then.
 ///
 /// # Errors
 ///
@@ -281,7 +281,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawPeer<S> {
         }
     }
 
-    /// Answers pings for so long, then stops.
+    /// Answers pings for this time, then stops.
     pub async fn answer_for(&mut self, duration: Duration) {
         let until = Instant::now() + duration;
         while let Ok(control) = tokio::time::timeout_at(until, self.read_control()).await {
@@ -308,7 +308,7 @@ pub fn data_frame(payload: &[u8]) -> Vec<u8> {
     }
 }
 
-/// A message in parts of so many bytes.
+/// A message in parts of this many bytes.
 pub fn parts(payload: &[u8], size: usize) -> Vec<u8> {
     let mut parts = Vec::new();
     for (nth, part) in payload.chunks(size).enumerate() {
@@ -333,8 +333,8 @@ pub fn varint(mut number: usize) -> Vec<u8> {
     varint
 }
 
-/// Two streams with a line between them that lets so many bytes a second through in
-/// each direction, or as many as there is room for if that is zero.
+/// Two streams with a line between them, with this many bytes a second in each direction. Zero
+/// is no limit.
 #[must_use]
 pub fn slow_line(room: usize, bytes_per_second: u32) -> (LineEnd, LineEnd) {
     let (ours, theirs, line) = Line::with_room(room);

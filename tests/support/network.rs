@@ -102,8 +102,8 @@ impl Host {
 }
 
 impl Network {
-    /// Has the router hide the left host behind its own address. It forgets a connection
-    /// on which nothing passes for so many whole seconds, and tells nobody.
+    /// Has the router hide the left host behind its own address. It silently forgets a
+    /// connection that is idle for this many whole seconds.
     ///
     /// # Errors
     ///
@@ -118,8 +118,8 @@ impl Network {
         self.forget_after(forgets_after)
     }
 
-    /// Has a router that [masquerades](Self::masquerade) forget connections after so many
-    /// seconds from the next packet on.
+    /// Has a router that [masquerades](Self::masquerade) forget connections after this many
+    /// seconds, from the next packet on.
     ///
     /// # Errors
     ///

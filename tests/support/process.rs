@@ -20,8 +20,8 @@ pub struct PeerProcess {
 }
 
 impl PeerProcess {
-    /// Starts the program `peer`, which connects to `address`, and gives us up
-    /// after so long a silence.
+    /// Starts the program `peer`, which connects to `address`, and gives us up after this
+    /// silence.
     ///
     /// # Errors
     ///
@@ -166,7 +166,7 @@ impl PeerProcess {
 impl Drop for PeerProcess {
     fn drop(&mut self) {
         // Of a group some may live on. Otherwise, once it has been reaped its
-        // number may be somebody else's.
+        // number may belong to another process.
         if self.group || matches!(self.child.try_wait(), Ok(None)) {
             let _ = self.kill();
         }

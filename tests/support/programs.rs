@@ -11,8 +11,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// Whether `program` is installed. If not the test that asks returns at once,
-/// and whoever runs it is told so.
+/// Whether `program` is installed. If not, the test returns at once and prints so.
 ///
 /// # Panics
 ///
@@ -56,8 +55,8 @@ pub fn needs_netcat() -> bool {
     found
 }
 
-/// Chromium or Chrome, as [`needs`]: without a screen, without a word to anybody but
-/// us, and whatever it writes goes into the folder `profile`.
+/// Chromium or Chrome, as [`needs`]: without a screen and without network traffic but ours.
+/// All its files go into the folder `profile`.
 ///
 /// # Panics
 ///
@@ -95,8 +94,8 @@ pub fn needs_browser(profile: &Path) -> Option<Command> {
     Some(command)
 }
 
-/// A Python that can import `module`, as [`needs`]: the one in the path, or the
-/// operating system's, which is another where somebody has installed one.
+/// A Python that can import `module`, as [`needs`]: the one in the path, or the operating
+/// system's, if that is another one.
 ///
 /// # Panics
 ///

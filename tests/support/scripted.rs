@@ -18,7 +18,7 @@ use tokio::{
     runtime::{Builder, Runtime},
 };
 
-/// What there is to read.
+/// The bytes to read.
 #[derive(Clone, Debug)]
 pub enum Read {
     /// As many of these bytes as the reader has room for; nothing if none are
@@ -46,11 +46,10 @@ pub struct Script(Arc<Mutex<State>>);
 struct State {
     reads: VecDeque<Read>,
     reader: Option<Waker>,
-    /// So many bytes each write takes at most, in turn; at zero it is pending
-    /// once.
+    /// The most bytes that each write takes, in turn; at zero it is pending once.
     takes: Vec<usize>,
     turn: usize,
-    /// So many more bytes are taken.
+    /// The number of further bytes that are taken.
     room: usize,
     writer: Option<Waker>,
     vectored: bool,
@@ -59,7 +58,7 @@ struct State {
     flushing: bool,
     /// What the stream took.
     taken: Option<Vec<u8>>,
-    /// So much of it has left.
+    /// The number of bytes that have left.
     left: usize,
     calls: usize,
     written: usize,
@@ -92,7 +91,7 @@ impl Script {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts behind what there is to read already.
+    /// Appends to the bytes to read.
     pub fn give(&self, reads: impl IntoIterator<Item = Read>) {
         let mut state = self.state();
         state.reads.extend(reads);
@@ -106,12 +105,12 @@ impl Script {
         self.give([Read::Bytes(bytes.into())]);
     }
 
-    /// From here on writes take so many bytes each, in turn.
+    /// From here on writes take these numbers of bytes, in turn.
     pub fn take_each(&self, takes: impl Into<Vec<usize>>) {
         self.state().takes = takes.into();
     }
 
-    /// Takes so many more bytes, and no more until this is called again.
+    /// Takes this many more bytes, and no more until this is called again.
     pub fn take_only(&self, room: usize) {
         let mut state = self.state();
         state.room = room;
@@ -384,7 +383,7 @@ pub fn frames(mut wire: &[u8]) -> Vec<(usize, OnWire)> {
     frames
 }
 
-/// A part of a message of which so many bytes are missing.
+/// A part of a message that lacks this many bytes.
 fn part(mut body: &[u8], missing: &mut usize) -> OnWire {
     let mut announced = None;
     if *missing == 0 {

@@ -1,4 +1,4 @@
-//! Somebody else's server, in a process and on a port of its own.
+//! A foreign server, in a process and on a port of its own.
 
 use std::{ffi::OsStr, net::SocketAddr, process::Command, time::Duration};
 
@@ -34,13 +34,12 @@ impl Server {
             if let Some(server) = Self::start_at(address, guard, &command).await {
                 return server;
             }
-            // Somebody else was faster to take the port.
+            // Another process was faster to take the port.
         }
         panic!("the server doesn't listen");
     }
 
-    /// The same on a port of which it is known that nobody has it. `None` if
-    /// somebody does.
+    /// The same on a given port. `None` if another process has it.
     ///
     /// # Panics
     ///

@@ -118,7 +118,7 @@ where
         }
     }
 
-    /// So many pings were answered.
+    /// The number of answered pings.
     #[must_use]
     pub fn beats(&self) -> usize {
         let beats = self.events.iter();

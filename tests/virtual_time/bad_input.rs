@@ -62,7 +62,7 @@ async fn a_frame_of_exactly_max_frame_is_accepted_and_one_byte_more_is_not() {
     );
 }
 
-/// The length alone is enough: nobody waits for four gigabytes.
+/// The length alone is refused: we don't wait for four gigabytes.
 #[tokio::test(start_paused = true)]
 async fn a_length_beyond_all_bounds_is_refused_before_anything_is_reserved() {
     let cause = after_one_message(small(), &u32::MAX.to_be_bytes()).await;

@@ -34,17 +34,17 @@ fn also_if_the_runtime_was_stalled_on_the_way() {
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// So many bytes of message arrive, and so many microseconds pass.
+    /// A number of bytes of a message arrive, and a number of microseconds pass.
     Message(usize, u64),
-    /// A pong that nobody asked for.
+    /// A pong for no ping.
     Pong,
     /// A part of a frame, whose rest comes later.
     Part,
     /// We send.
     Send,
-    /// Nothing for so many milliseconds.
+    /// Nothing for this many milliseconds.
     Pause(u64),
-    /// Nothing runs for so many milliseconds.
+    /// Nothing runs for this many milliseconds.
     Stall(u64),
 }
 
@@ -54,8 +54,8 @@ fn step(stalls: bool) -> impl Strategy<Value = Step> {
         100 => (0..50_usize, 0..3_000_u64).prop_map(|(size, us)| Step::Message(size, us)),
         60 => (0..50_usize, Just(0_u64)).prop_map(|(size, us)| Step::Message(size, us)),
         1 => Just(Step::Pong),
-        // We ask a peer whose frames take long, and who asked times each read
-        // until the answer comes, which never does here.
+        // We ping a peer whose frames take long. Reads are timed until the answer comes,
+        // which never does here.
         1 => Just(Step::Part),
         1 => Just(Step::Send),
         1 => (0..300_u64).prop_map(Step::Pause),

@@ -43,7 +43,7 @@ fn dropping_and_making_anew_any_future_loses_repeats_and_reorders_nothing() {
             let [one, other] = case.scripts.clone();
             let leaving = tokio::spawn(Side::new(ours).play(one, Some(case.farewell.clone())));
             let staying = tokio::spawn(Side::new(theirs).play(other, None));
-            // Who waits for a wake-up that never comes waits for ever.
+            // A lost wake-up would leave a caller waiting for ever.
             let both = async { [leaving.await.unwrap(), staying.await.unwrap()] };
             timeout(secs(3600), both).await.expect("it got stuck")
         });
@@ -76,7 +76,7 @@ struct Case {
 #[derive(Clone, Copy, Debug)]
 struct Step {
     call: Call,
-    /// So often it is polled before it is dropped.
+    /// How often it is polled before it is dropped.
     polls: u32,
     /// Whether it is woken through a waker of its own, as in a task of its
     /// own, or through the one of the side.
@@ -86,13 +86,13 @@ struct Step {
 #[derive(Clone, Copy, Debug)]
 enum Call {
     Next,
-    /// A message with so many bytes of filler.
+    /// A message with this many bytes of filler.
     Send(usize),
     Feed(usize),
     Flush,
     Probe,
     Close,
-    /// Not a call: nothing is polled for so many milliseconds.
+    /// Not a call: nothing is polled for this many milliseconds.
     Wait(u64),
 }
 
@@ -151,7 +151,7 @@ const DONE: u32 = u32::MAX;
 
 impl Side {
     fn new(stream: DuplexStream) -> Self {
-        // Nobody is late here by more than a few milliseconds.
+        // No side is late here by more than a few milliseconds.
         let heartbeat = Heartbeat::new(stream, Config::default());
         Self {
             heartbeat,
@@ -168,7 +168,7 @@ impl Side {
         }
         match self.heartbeat.send(message(DONE, 0)).await {
             Ok(()) => {}
-            // Who has it may leave while a pong behind it is being written.
+            // Its receiver may leave while a pong behind it is being written.
             Err(SendError::Closed(CloseReason::Peer { .. })) if farewell.is_none() => {}
             Err(error) => panic!("{error}"),
         }
@@ -261,7 +261,7 @@ impl Side {
 }
 
 impl Step {
-    /// The future's output, or `None` if it was dropped after so many polls.
+    /// The future's output, or `None` if it was dropped after this many polls.
     async fn poll<F: Future>(self, future: F) -> Option<F::Output> {
         let mut left = self.polls;
         if self.own_waker {

@@ -72,7 +72,7 @@ fn whatever_the_end(drive: impl Drive) {
                         for sending in [false, true] {
                             let long =
                                 sizes.iter().sum::<usize>() > 10_000 || matches!(end, End::Flood);
-                            // Where a write fails, what there is to read is there.
+                            // Where a write fails, all bytes to read have arrived.
                             let broken = matches!(end, End::WriteError(..));
                             // Slower than the detection time, or slow to test.
                             let slow = long && (chunk == 7 || evidence == Evidence::Echo);
@@ -112,7 +112,7 @@ fn a_reset_behind_unread_data(drive: impl Drive) {
             .set_linger(Some(Duration::ZERO))
             .unwrap();
         drop(theirs);
-        // Both are there before anybody looks.
+        // Both have arrived before the first poll.
         sleep(ms(50)).await;
         let (_commands, inbox) = mpsc::channel(1);
         let (tell, told) = told::channel();
@@ -135,27 +135,6 @@ fn a_reset_behind_unread_data(drive: impl Drive) {
 /// error means what it means everywhere else.
 #[tokio::test(start_paused = true)]
 async fn a_broken_pipe_means_the_same_by_every_path() {
-    /// Takes nothing.
-    struct Broken;
-
-    impl AsyncWrite for Broken {
-        fn poll_write(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            _: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
-        }
-
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-    }
-
     let (silent, _peer) = tokio::io::duplex(64);
     let mut heartbeat = Heartbeat::new(tokio::io::join(silent, Broken), Config::default());
     let events = all_events(&mut heartbeat).await;
@@ -165,6 +144,39 @@ async fn a_broken_pipe_means_the_same_by_every_path() {
     assert_eq!(death.cause, Cause::Eof);
     let error = io::ErrorKind::BrokenPipe.into();
     assert_eq!(safety_net::end_of(&error), heartbeat_core::End::Eof);
+}
+
+/// As with a process that slept: a write fails before the reactor has had a turn, in which
+/// it tells of what had arrived.
+#[tokio::test(start_paused = true)]
+async fn what_the_reactor_tells_of_after_a_write_has_failed_is_delivered() {
+    let (silent, mut peer) = tokio::io::duplex(4096);
+    let mut heartbeat = Heartbeat::new(tokio::io::join(silent, Broken), quick());
+    // Its turn comes when ours is over.
+    let other = tokio::spawn(async move {
+        peer.write_all(&bytes_of(&[5], &[])).await.unwrap();
+        peer
+    });
+    let events = all_events(&mut heartbeat).await;
+    assert_eq!(messages_of(&events).len(), 1, "{events:?}");
+    drop(other);
+}
+
+/// Takes nothing.
+struct Broken;
+
+impl AsyncWrite for Broken {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
 }
 
 // ---- cases -----------------------------------------------------------------
@@ -300,7 +312,7 @@ impl Case {
             End::Rubbish => Cause::Protocol(ProtocolError::UnknownTag { tag: 0x33 }),
             End::Flood => Cause::PingFlood,
             End::Silence => Cause::Silent,
-            // Who doesn't send has room for its pings.
+            // A side that doesn't send has room for its pings.
             End::Stuck if self.sending => Cause::WriteStalled,
             End::Stuck => Cause::Silent,
         })

@@ -35,7 +35,7 @@ const STRANGER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/support/stranger.py
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/support/differ.mjs");
 const KNOWN: &str = include_str!("differential.txt");
 
-/// So many are with the other side at once.
+/// The number of streams that the other side has at once.
 const BATCH: usize = 500;
 
 #[test]
@@ -248,6 +248,7 @@ fn strangers_verdict(line: &str) -> Verdict {
     Verdict {
         goodbye: match last {
             "Refused" => Some(GoodbyeCode::REFUSED),
+            "ping flood" => Some(GoodbyeCode::PING_FLOOD),
             _ if is_error => Some(GoodbyeCode::PROTOCOL),
             _ => match last
                 .strip_prefix("goodbye code=")

@@ -282,6 +282,9 @@ async fn told() -> Vec<String> {
         death.diagnosis = diagnosis;
         said.push(PeerEvent::<()>::Dead(death.clone()).to_string());
     }
+    (death.diagnosis, death.was_heard) = (Diagnosis::AppHung, false);
+    said.push(PeerEvent::<()>::Dead(death.clone()).to_string());
+    (death.diagnosis, death.was_heard) = (Diagnosis::Unknown, true);
 
     let (mut left, mut peer) = wrapped(exact());
     peer.send_control(Control::Hello(exact().hello([7; 8])))
@@ -370,9 +373,14 @@ async fn told() -> Vec<String> {
 
     let (mut killed, peer) = wrapped(exact());
     drop(peer);
-    said.push(killed.next_terminal().await.to_string());
+    let PeerEvent::Dead(mut death) = killed.next_terminal().await else {
+        panic!("it isn't dead")
+    };
+    said.push(PeerEvent::<()>::Dead(death.clone()).to_string());
+    death.was_heard = false;
+    said.push(PeerEvent::<()>::Dead(death).to_string());
 
-    // Nobody reads at the other end.
+    // The other end doesn't read.
     let (ours, _theirs) = tokio::io::duplex(1 << 10);
     let mut stuck = Heartbeat::new(ours, exact());
     let _ = stuck.send(vec![0; 1 << 20].into()).await;

@@ -128,8 +128,8 @@ async fn a_ping_is_answered_at_once_while_the_application_works() {
     assert_eq!(asked.elapsed(), Duration::ZERO);
 }
 
-/// Whoever takes the last event out of a full inbox may work for long then. The
-/// task reads on at once, and not at the next beat.
+/// The application may work for long after it has taken the last event out of a full inbox.
+/// The task reads on at once, and not at the next beat.
 #[tokio::test(start_paused = true)]
 async fn when_the_inbox_is_empty_again_reading_goes_on_at_once() {
     let (ours, mut raw) = wrapped(quick());
@@ -281,7 +281,7 @@ async fn probes_from_many_threads_are_all_answered() {
                 while Instant::now() < until {
                     sender.send("between".into()).await.unwrap();
                     let answer = timeout(secs(10), sender.probe()).await;
-                    // While an inbox is full, nobody reads the answer.
+                    // While an inbox is full, the answer isn't read.
                     let answer = answer.expect("nobody waits for ever");
                     assert!(!matches!(answer, Err(ProbeError::Dead(_))), "{answer:?}");
                     assert_ne!(sender.status().peer.state, State::Dead);
@@ -409,7 +409,7 @@ async fn a_sink_that_is_closed_waits_and_does_not_ask_again_and_again() {
 async fn dropping_the_handles_closes_in_bounded_time_also_without_a_reader() {
     let (ours, raw) = wrapped(quick());
     let driver = ours.spawn();
-    // More than the stream holds, and nobody reads it.
+    // More than the stream holds, and the peer doesn't read.
     let mut sender = driver.sender;
     while timeout(ms(1), sender.feed(vec![0; 64 * 1024].into()))
         .await

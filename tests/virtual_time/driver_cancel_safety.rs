@@ -30,8 +30,7 @@ struct Script {
     /// The lengths of its messages.
     messages: Vec<usize>,
     drops: Vec<u8>,
-    /// Between two events its application does nothing for so many
-    /// milliseconds.
+    /// Between two events its application does nothing for this many milliseconds.
     works: u8,
 }
 
@@ -90,7 +89,7 @@ async fn impatiently<T, F: Future<Output = T>>(
             }
             yield_now().await;
         }
-        // Time doesn't pass while somebody is busy.
+        // Time doesn't pass while a task is busy.
         sleep(ms(1)).await;
     }
     // Patiently: a wake-up that is missing shows, and a probe that is always

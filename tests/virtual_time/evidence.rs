@@ -101,7 +101,7 @@ async fn where_only_echoes_count_answers_are_evidence() {
 #[tokio::test(start_paused = true)]
 async fn what_came_before_the_deadline_counts_also_if_it_is_read_after_it() {
     for evidence in [Evidence::AnyBytes, Evidence::Frame, Evidence::Echo] {
-        // Behind so many messages.
+        // Behind this many messages.
         for messages in [0, 1, 3] {
             let config = quick().to_builder().evidence(evidence).build().unwrap();
             let (mut heartbeat, mut peer) = wrapped(config);
@@ -123,7 +123,7 @@ async fn what_came_before_the_deadline_counts_also_if_it_is_read_after_it() {
                 peer.send_data(b"message").await;
             }
             peer.send_control(Control::Pong(nonce.unwrap())).await;
-            // The deadline is at 800 ms, and nobody polls until 850 ms.
+            // The deadline is at 800 ms, and the next poll at 850 ms.
             advance(ms(60)).await;
 
             let late: Vec<_> =

@@ -13,11 +13,10 @@ use heartbeat_tests::{
 use heartbeat_tokio::PeerEvent;
 use tokio::task::yield_now;
 
-/// So much is written in one turn, of which two may come before the other
-/// task's.
+/// The bytes that are written in one turn. Two turns may come before the other task's.
 const A_TURN: usize = 192 * 1024;
 
-/// So many reads are made in one turn.
+/// The number of reads in one turn.
 const READS: usize = 64;
 
 #[test]
@@ -112,7 +111,7 @@ where
     })
 }
 
-/// What isn't read after so long never is.
+/// After this time unread bytes count as never read.
 #[test]
 fn what_is_queued_leaves_while_a_peer_never_stops_sending() {
     let pongs = Bytes::from(control_frame(Control::Pong(Nonce([7; 8]))));

@@ -1,5 +1,4 @@
-//! Many connections as one stream: whose events they are, who belongs to it, and what is
-//! sent to all.
+//! Many connections as one stream: the keys of events, membership, and broadcasts.
 
 #![allow(
     clippy::unwrap_used,
@@ -29,7 +28,7 @@ struct Peer {
     line: Line,
 }
 
-/// A group of so many, and their peers.
+/// A group of this many members, and their peers.
 async fn group(size: u32) -> (Group<u32, Bytes>, Vec<Peer>) {
     let (mut group, mut peers) = (Group::new(), Vec::new());
     for key in 0..size {
@@ -68,7 +67,7 @@ fn is_message(event: &PeerEvent<Bytes>) -> bool {
     matches!(event, PeerEvent::Message(_))
 }
 
-/// Nobody's peer takes anything any more, and so much is queued that nobody has room.
+/// No peer reads any more, and every member's queue is full.
 async fn fill(group: &Group<u32, Bytes>, key: u32) {
     let sender = group.get(&key).unwrap();
     while sender
@@ -122,7 +121,8 @@ async fn members_are_judged_and_beats_go_on_while_nobody_takes_events() {
         peer.connection.sender.probe().await.unwrap();
     }
     peers[1].line.freeze(Side::Right);
-    sleep(quick().detection_time()).await;
+    // The last answer may have come at this very moment.
+    sleep(quick().detection_time() + ms(1)).await;
     let counts = group.counts();
     let expected = [(State::Alive, 2), (State::Dead, 1)];
     assert_eq!(counts, expected.into());
@@ -205,6 +205,49 @@ async fn a_member_that_is_removed_or_replaced_keeps_its_events_and_serves_on() {
     drop(group);
     let closed = newer.sender.closed().await.unwrap();
     assert!(matches!(closed, CloseReason::Peer { .. }));
+}
+
+/// A place that is free is given to the next one, and the former member's wake-ups aren't its.
+#[tokio::test(start_paused = true)]
+async fn whoever_comes_after_one_that_left_gets_its_own_events_only() {
+    let (mut group, mut peers) = group(3).await;
+    let mut former = group.remove(&1).unwrap();
+    let (ours, theirs, _line) = Line::pair();
+    group.insert(7, Heartbeat::new(ours, quick()).spawn());
+    let newer = Heartbeat::new(theirs, quick()).spawn();
+    next(&mut group, |event| {
+        matches!(event, PeerEvent::Connected { .. })
+    })
+    .await;
+    for (nth, sender) in [&peers[1].connection.sender, &newer.sender]
+        .into_iter()
+        .enumerate()
+    {
+        sender.send(format!("{nth}").into()).await.unwrap();
+    }
+    assert_eq!(
+        next(&mut group, is_message).await,
+        (7, PeerEvent::Message("1".into()))
+    );
+    let waits = timeout(ms(100), next(&mut group, is_message)).await;
+    assert!(waits.is_err(), "{waits:?}");
+    let kept = loop {
+        if let PeerEvent::Message(message) = former.receiver.recv().await.unwrap() {
+            break message;
+        }
+    };
+    assert_eq!(kept, "0");
+
+    // It may come back, also when it has ended and that was told.
+    drop(peers.remove(1));
+    while former.receiver.recv().await.is_some() {}
+    group.insert(1, former);
+    assert_eq!(group.len(), 4);
+    let waits = timeout(ms(100), next(&mut group, PeerEvent::is_terminal)).await;
+    assert!(waits.is_err(), "{waits:?}");
+    let mut keys: Vec<u32> = group.iter().map(|(key, _)| *key).collect();
+    keys.sort_unstable();
+    assert_eq!((group.len(), &*keys), (3, &[0, 2, 7][..]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -328,7 +371,7 @@ async fn a_sweep_finds_who_is_gone_behind_a_full_inbox_and_takes_nothing() {
     }
     let (line_end, _other, _line) = Line::pair();
     group.insert(9, Heartbeat::new(line_end, quick()).spawn());
-    // It sends until nobody reads any more, and is killed.
+    // It sends until its messages aren't read any more, and is killed.
     let mut killed = peers.swap_remove(1);
     while let Ok(sent) = timeout(ms(50), killed.send(Bytes::from_static(&[0; 60_000]))).await {
         sent.unwrap();

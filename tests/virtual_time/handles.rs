@@ -34,8 +34,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-/// Over a stream of so many bytes, with a peer that lives and takes a message now and
-/// then.
+/// Over a stream of this many bytes, with a living peer that takes a message now and then.
 fn slow_peer(room: usize, each: Duration) -> (Driver<Bytes>, JoinHandle<()>) {
     let (ours, theirs) = tokio::io::duplex(room);
     let mut peer = Heartbeat::new(theirs, quick()).spawn();
@@ -68,7 +67,7 @@ async fn try_send_gives_the_message_back_when_there_is_no_room() {
     assert_eq!(full, Err(TrySendError::Full(Bytes::from("this one"))));
     assert!(!sender.is_closed());
 
-    // Why none can be sent comes before that there is no room.
+    // The reason why none can be sent comes before a lack of room.
     let finishing = timeout(ms(1), sender.finish()).await;
     assert!(finishing.is_err(), "it waits behind what is queued");
     let finished = sender.try_send(message.clone());

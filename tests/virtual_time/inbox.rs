@@ -67,7 +67,7 @@ async fn a_connection_whose_receiver_nobody_reads_is_judged_for_a_year() {
     assert_eq!(told.last(), Some(&PeerEvent::Dead(death)));
 }
 
-/// The next ping is answered so much later.
+/// The next ping is answered this much later.
 async fn answer(raw: &mut RawPeer, rtt: Duration) {
     loop {
         if let Some(Control::Ping(nonce)) = raw.read_control().await {

@@ -239,6 +239,24 @@ async fn the_reason_arrives_unchanged_with_its_words() {
     }
 }
 
+/// The goodbye waits behind a message until then.
+#[tokio::test(start_paused = true)]
+async fn whoever_leaves_twice_has_said_why_the_first_time() {
+    let (mut ours, mut theirs) = pair(16);
+    ours.feed(vec![0; 1000].into()).await.unwrap();
+    for (code, detail) in [(64, "back at noon"), (65, "never")] {
+        let leaving = ours.close_with(GoodbyeCode(code), Detail::from(detail));
+        leaving.now_or_pending().await;
+    }
+    let (closed, events) = join(ours.close(), all_events(&mut theirs)).await;
+    assert_eq!(closed, Ok(()));
+    let reason = CloseReason::Peer {
+        code: GoodbyeCode(64),
+        detail: Detail::from("back at noon"),
+    };
+    assert_eq!(events.last(), Some(&PeerEvent::Closed { reason }));
+}
+
 // ---- both ----------------------------------------------------------------------
 
 #[tokio::test(start_paused = true)]
@@ -374,7 +392,7 @@ async fn fill(driver: &Driver<Bytes>) {
 async fn a_receiver_that_never_reads_is_an_error_after_linger_that_names_the_bytes() {
     for spawned in [false, true] {
         let (mut ours, theirs) = pair(16 * 1024);
-        let idle = theirs.spawn(); // nobody takes its messages
+        let idle = theirs.spawn(); // its messages aren't taken
         let began;
         let error = if spawned {
             let ours = ours.spawn();
@@ -721,7 +739,7 @@ async fn a_message_behind_a_fin_breaks_the_protocol() {
 /// What a receiver does.
 #[derive(Clone, Copy, Debug)]
 struct Reader {
-    /// After so many messages it does what is said.
+    /// After this many messages it acts.
     after: usize,
     then: Then,
     /// The time that it takes for each.

@@ -34,7 +34,7 @@ fn readable(end: &mut LineEnd) -> Vec<u8> {
 
 async fn read(end: &mut LineEnd) -> Result<Vec<u8>, io::ErrorKind> {
     let mut some = vec![0; 1024];
-    // In virtual time nothing else would end a read that nobody wakes.
+    // In virtual time a read that isn't woken would never end.
     let read = timeout(secs(3600), end.read(&mut some)).await.unwrap();
     some.truncate(read.map_err(|error| error.kind())?);
     Ok(some)
@@ -157,7 +157,7 @@ async fn a_frozen_side_does_nothing_and_its_kernel_goes_on() {
     waits(write(&mut right, b"frozen")).await;
     waits(right.shutdown()).await;
 
-    // Whoever waits is woken.
+    // A waiting task is woken.
     let (reading, writing) = (read(&mut right), read(&mut left));
     let thawing = async {
         sleep(secs(5)).await;

@@ -230,7 +230,7 @@ impl Fault {
             }
             Self::TimedOut => {
                 line.fail(Side::Left, std::io::ErrorKind::TimedOut);
-                // The other side isn't told by that kernel; its next ping meets nobody.
+                // That kernel doesn't tell the other side, whose next ping gets no answer.
                 [Some(timed_out), Some(|event| died(event, |_| true))]
             }
             Self::Goodbye => {

@@ -41,7 +41,7 @@ fn messages_that_came_all_at_once_share_what_they_were_read_into() {
     assert!(kept <= 600_000, "{kept} bytes");
 }
 
-/// So many messages arrive in each read, and nothing for a while after each.
+/// The number of messages in each read, with a pause after each.
 fn kept_by(at_once: usize) -> i64 {
     let runtime = runtime();
     let frames = Bytes::from(data_frame(&filler(0, 16)).repeat(at_once));
@@ -68,7 +68,7 @@ fn kept_by(at_once: usize) -> i64 {
 
 // ---- connections that are idle again --------------------------------------------
 
-/// So many, because a thread keeps a few buffers for those that are busy.
+/// Many, because a thread keeps a few buffers for busy connections.
 const CONNECTIONS: usize = 40;
 
 #[test]
@@ -142,7 +142,7 @@ fn an_idle_connection_keeps_nothing_of_what_it_was_busy_with() {
 enum Use {
     /// Reads of these bytes, one directly behind the other.
     Reads(Vec<Vec<u8>>),
-    /// The stream takes so much at a time from now on.
+    /// The stream takes this many bytes at a time from now on.
     Takes(Vec<usize>),
     /// Messages of a size, and how many.
     Sends(usize, usize),

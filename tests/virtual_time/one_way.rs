@@ -1,4 +1,4 @@
-//! Beats that nobody answers, and requests behind which nothing is answered: the codec of
+//! Beats without answers, and requests behind which nothing is answered: the codec of
 //! `examples/stomp` against a broker of a few lines, in virtual time.
 
 #[path = "../../examples/stomp/stomp.rs"]
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
 use heartbeat_tests::{ms, secs};
-use heartbeat_tokio::{Cause, Codec, Config, Heartbeat, PeerEvent};
+use heartbeat_tokio::{Cause, Codec, Config, Heartbeat, PeerEvent, State};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     time::{Instant, interval, sleep_until, timeout},
@@ -17,6 +17,17 @@ use tokio::{
 use stomp::{Stomp, frame};
 
 type Client = Heartbeat<DuplexStream, Codec<Stomp>>;
+
+/// Answers with these headers.
+async fn mute_broker(mut stream: DuplexStream, headers: &str) -> Vec<u8> {
+    let mut heard = vec![0; 1000];
+    let _ = stream.read(&mut heard).await.unwrap();
+    let answer = format!("CONNECTED\n{headers}\n\0");
+    stream.write_all(answer.as_bytes()).await.unwrap();
+    heard.clear();
+    stream.read_to_end(&mut heard).await.unwrap();
+    heard
+}
 
 /// A broker that beats every two seconds, gives up a client that says nothing for four, and
 /// falls silent at some time. It sends something every 0.2 s if it is busy.
@@ -87,6 +98,36 @@ async fn where_nobody_answers_beats_both_sides_live_and_a_silent_one_is_found() 
             let expected = client.config().interval().max(secs(2)) + budget;
             assert_eq!(client.detection_time(), expected, "{label}");
         }
+    }
+}
+
+/// It agreed to none of its own, so its silence proves nothing. It hears ours.
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_sends_no_beats_is_not_judged() {
+    for (wanted, headers) in [
+        ("2000,0", "heart-beat:0,2000\n"),
+        ("2000,2000", "heart-beat:0,2000\n"),
+        ("2000,0", "heart-beat:2000,2000\n"),
+        ("2000,2000", ""),
+    ] {
+        let (ours, theirs) = duplex(64 * 1024);
+        let broker = tokio::spawn(mute_broker(theirs, headers));
+        let config = Config::detect_within(secs(2)).unwrap().to_builder();
+        let config = config.speak_within(secs(1)).build().unwrap();
+        let mut client = Heartbeat::with_codec(ours, Stomp::default(), config);
+        let login = frame(&format!("CONNECT\nheart-beat:{wanted}"), "");
+        client.send(login).await.unwrap();
+        let hundred_seconds = async {
+            while let Some(event) = client.next().await {
+                assert!(!event.is_terminal(), "{wanted}, {headers}: {event}");
+            }
+        };
+        assert!(timeout(secs(100), hundred_seconds).await.is_err());
+        let status = client.status();
+        assert_eq!(status.peer.state, State::Occupied, "{wanted}, {headers}");
+        drop(client);
+        let beats = broker.await.unwrap().len();
+        assert!((95..=105).contains(&beats), "{beats} of ours");
     }
 }
 

@@ -59,7 +59,7 @@ fn a_control_frame_leaves_at_the_next_boundary_wherever_the_stream_is_stuck() {
     }
 }
 
-/// After so many bytes a ping is to be sent.
+/// After this many bytes a ping is sent.
 fn overtakes(queued: &[Bytes], stuck: usize, vectored: bool, buffered: bool) {
     thread_local! {
         static RUNTIME: tokio::runtime::Runtime = runtime();
@@ -79,7 +79,7 @@ fn overtakes(queued: &[Bytes], stuck: usize, vectored: bool, buffered: bool) {
             assert!(poll_immediate(heartbeat.flush()).await.is_none() || before + stuck > 0);
             let begun = script.taken();
             heartbeat.probe();
-            // Whoever polls sees to it.
+            // The next poll does it.
             match stuck % 3 {
                 0 => assert!(poll_immediate(heartbeat.next()).await.is_none()),
                 1 => {
@@ -111,7 +111,7 @@ fn overtakes(queued: &[Bytes], stuck: usize, vectored: bool, buffered: bool) {
 // ---- a frame that waits for another ----------------------------------------------
 
 /// The ping was stuck. When it leaves, so does what had to wait for it, and
-/// nobody has to call again for that.
+/// no further call is needed for that.
 #[test]
 fn a_pong_that_waits_for_a_ping_leaves_right_behind_it() {
     for buffered in [false, true] {
@@ -157,7 +157,7 @@ fn last(script: &Script) -> Control {
 
 // ---- a stream that is never done -------------------------------------------------
 
-/// Whoever feeds it is always ahead: buffers fill up, and are replaced.
+/// The feeder is always ahead: buffers fill up, and are replaced.
 #[test]
 fn a_stream_that_takes_less_than_there_is_gets_all_of_it() {
     for sizes in [
@@ -416,7 +416,7 @@ async fn play<H: Side>(case: &Case, wrap: impl Fn(Scripted) -> H, probe: fn(&mut
             Call::Send(size) => polled(polls, heartbeat.send(message(size))).await,
             Call::Flush => polled(polls, heartbeat.flush()).await,
             Call::Next => {
-                // There is an event only when somebody has sent something.
+                // There is an event only when a side has sent something.
                 let _ = polled(polls.min(1), heartbeat.next()).await;
                 continue;
             }

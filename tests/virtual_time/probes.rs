@@ -1,5 +1,5 @@
-//! Whoever asks is answered, with a round trip that was measured or with the
-//! verdict, also if we stop reading or sleep meanwhile. In virtual time.
+//! Each probe gets an answer, a measured round trip or the verdict, also if we stop reading or
+//! sleep meanwhile. In virtual time.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -53,7 +53,7 @@ async fn a_probe_while_the_inbox_is_full_is_answered_when_reading_goes_on() {
 async fn a_probe_of_an_application_that_sends_is_answered_when_it_reads() {
     for (pause, config) in pauses() {
         if !config.beat_events() {
-            continue; // nobody would be told
+            continue; // the end would be reported to no caller
         }
         for asked_before in [true, false] {
             let (ours, theirs) = tokio::io::duplex(1 << 16);
@@ -113,7 +113,7 @@ async fn a_probe_that_we_slept_through_is_asked_again() {
                 break;
             }
         }
-        // Before anybody else has a turn.
+        // Before any other task has a turn.
         advance(ms(700)).await; // and 200 ms are tolerated
         let peer = tokio::spawn(answer(peer));
         let answer = timeout(secs(1) + SOON, probe).await;

@@ -130,7 +130,7 @@ fn whatever_the_network_does(drive: impl Drive) {
 }
 
 /// While no outage leaves a gap of I·(1 − J) + N·W, however often it happens
-/// and whatever is sent meanwhile, nobody dies.
+/// and whatever is sent meanwhile, no side dies.
 fn a_short_outage_is_no_death(drive: impl Drive) {
     for_each(few_or_all(100, 400), healthy(), |mut scenario| {
         let round_trip = scenario.round_trip();
@@ -229,8 +229,8 @@ fn the_last_millisecond_of_an_outage_decides(drive: impl Drive) {
     }
 }
 
-/// Power fails: nobody says anything. The host comes back before the verdict,
-/// and knows nothing of the connection.
+/// Power fails silently. The host is back before the verdict, and knows nothing of the
+/// connection.
 fn a_host_that_comes_back_after_a_reboot_resets(drive: impl Drive) {
     let mut scenario = Scenario::quiet(ms(5));
     scenario.end = End::PowerFails {
@@ -270,7 +270,7 @@ impl Session {
     }
 
     /// One terminal event and then nothing; `Recovered` after `Suspect` and
-    /// before anything else that shows life; nobody here was ever late.
+    /// before anything else that shows life; no side here was ever late.
     fn assert_events_in_order(&self) {
         let mut suspect = false;
         let mut ended = false;
@@ -310,7 +310,7 @@ impl Session {
                 let limit = self.detection_time(peer);
                 assert!(gap <= limit, "{gap:?} survived, not {limit:?}: {self:#?}");
                 heard = *at;
-                // `Connected` is told when nobody waits to send.
+                // `Connected` is reported while no caller waits to send.
                 peer = self.peer();
             }
         }
@@ -387,7 +387,7 @@ impl Session {
         });
         let read: Vec<_> = read.collect();
         let told: Vec<_> = self.messages().collect();
-        // While a `send` waits, what is read is kept for whoever reads.
+        // While a `send` waits, received messages are kept for the reader.
         assert!(told.len() <= read.len(), "{self:#?}");
         if self.finished {
             // After our own goodbye not everything can be kept.
@@ -411,8 +411,8 @@ impl Session {
         }
     }
 
-    /// Nothing gets through a cable that was cut for good: who had nobody to
-    /// blame yet knows one detection time later.
+    /// Nothing gets through a cable that was cut for good: a side that hadn't detected it yet
+    /// does one detection time later.
     fn assert_found_after(&self, cut_at: Option<Duration>, scenario: &Scenario) {
         let Some(cut_at) = cut_at else { return };
         let judged = !self.crashed && !self.was_full();
@@ -424,7 +424,7 @@ impl Session {
             .unwrap_or_else(|| panic!("never found: {self:#?}"));
         let mut limit = cut_at + self.detection_time(self.peer());
         if !scenario.end.silences(self.side) {
-            // Whoever hears the other is told by it, if not sooner by nobody.
+            // A side that hears the other is told by it, unless it detected the fault first.
             let peer = scenario.configs[1 - self.side];
             let interval = peer.interval().max(self.config.min_interval());
             limit = limit.max(cut_at + interval + budget(&peer) + scenario.round_trip() + ms(2));
@@ -594,9 +594,9 @@ struct Scenario {
     traffic: [Option<(u64, usize)>; 2],
     /// Writes that a direction holds until they are read.
     segments: usize,
-    /// So long after the one before, for so long.
+    /// The time after the one before, and the duration.
     holds: Vec<(Duration, Duration)>,
-    /// So long after the last outage.
+    /// The time after the last outage.
     end_after: Duration,
     end: End,
 }
@@ -856,7 +856,7 @@ struct Session {
 /// Something that the stream gave or that the application was told.
 #[derive(Clone, Debug)]
 enum Record {
-    /// So many bytes.
+    /// The size in bytes.
     Read(usize),
     /// Some of them were a sign of life.
     Arrival,
@@ -942,8 +942,8 @@ impl Session {
         }
     }
 
-    /// A `send` waited for so long that 256 KiB came meanwhile: from then on nothing
-    /// is read, and nobody judged.
+    /// A `send` waited until 256 KiB had arrived: from then on nothing is read, and no peer is
+    /// judged.
     fn was_full(&self) -> bool {
         let mut waiting = 0_usize;
         self.records.iter().any(|(_, record)| {

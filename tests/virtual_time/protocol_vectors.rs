@@ -36,7 +36,7 @@ fn what_a_receiver_understands_is_what_the_page_says() {
 #[test]
 fn what_only_a_receiver_understands_is_written_in_another_way() {
     for vector in vectors("vectors-read") {
-        // Nobody writes a reserved frame.
+        // No side writes a reserved frame.
         if vector.meaning != "reserved" {
             assert_ne!(
                 hex(&written(vector.meaning)),
@@ -261,7 +261,7 @@ impl<'a> Receiver<'a> {
     }
 }
 
-/// A number of 32 bits in front of so many bytes, and how many of them it takes.
+/// A number of 32 bits at the start of the bytes, and the number of bytes that it takes.
 fn varint(body: &[u8], bytes: u32) -> Result<Option<(u32, u32)>, ProtocolError> {
     let malformed = ProtocolError::Malformed { tag: 7 };
     let mut number = 0_u64;

@@ -31,7 +31,7 @@ fn backoff() -> Backoff {
 
 // ---- how long it waits --------------------------------------------------------
 
-/// The waits before so many attempts of which each fails.
+/// The waits before this many attempts, which all fail.
 async fn waits(attempts: usize) -> Vec<Duration> {
     let called = RefCell::new(Vec::new());
     let mut reconnect = Reconnect::new(backoff(), || {
@@ -73,8 +73,8 @@ async fn the_first_attempt_is_at_once_and_the_width_of_the_next_doubles() {
     }
 }
 
-/// The shortest and the longest wait for another connection, after one that was
-/// in use for so long, and whose end is told if it is given.
+/// The shortest and the longest wait for another connection, after one that was in use for
+/// this time. Its end is noted if it is given.
 async fn waits_after(in_use: Duration, end: Option<PeerEvent<()>>) -> [Duration; 2] {
     let mut range = [Duration::MAX, Duration::ZERO];
     for _ in 0..500 {
@@ -183,7 +183,7 @@ async fn connect_while_ends_with_the_error_that_is_final() {
     let retry = |error: &&str| *error != "login refused";
     assert_eq!(reconnect.connect_while(retry).await, Err("login refused"));
     assert_eq!(reconnect.failures(), 4);
-    // Whoever tries all the same waits as long as is due.
+    // A caller that tries all the same waits as long as is due.
     let before = Instant::now();
     assert_eq!(reconnect.connect_while(retry).await, Ok(6));
     assert!(before.elapsed() >= ms(200));

@@ -282,7 +282,7 @@ async fn messages_that_arrive_while_a_send_waits_are_kept_and_bounded() {
     });
     let sending = heartbeat.send(vec![1; 1 << 20].into());
     assert!(tokio::time::timeout(secs(600), sending).await.is_err());
-    // The peer is stuck: we took no more than the limit, and judged nobody.
+    // The peer is stuck: we took no more than the limit, and gave no verdict.
     assert!(!talking.is_finished());
     assert_eq!(heartbeat.status().peer.state, State::Paused);
 
@@ -299,8 +299,8 @@ async fn messages_that_arrive_while_a_send_waits_are_kept_and_bounded() {
     talking.await.unwrap();
 }
 
-/// Whoever sends in another task goes on when there is room, and not only when
-/// everything was written.
+/// A sender in another task goes on when there is room, and not only when everything was
+/// written.
 #[tokio::test(start_paused = true)]
 async fn a_sender_that_waits_for_room_goes_on_as_soon_as_there_is_some() {
     let (ours, mut theirs) = tokio::io::duplex(4096);

@@ -38,7 +38,7 @@ const EACH: [By; 3] = [By::Wire, By::Codec, By::Frames];
 
 type Events = Box<dyn Stream<Item = PeerEvent<Bytes>> + Unpin>;
 
-/// One side that nobody drives but by taking events, and its peer.
+/// A side that is driven only by taking its events, and its peer.
 fn sides(by: By, config: Config) -> (Events, Driver<Bytes>) {
     let (ours, theirs) = tokio::io::duplex(1 << 20);
     let frames = |stream: DuplexStream| OwnFrames(Framed::new(stream, OwnCodec));
@@ -58,8 +58,8 @@ fn sides(by: By, config: Config) -> (Events, Driver<Bytes>) {
     }
 }
 
-/// Takes messages, each for so long, until `enough` or the end. Says how many there
-/// were.
+/// Takes messages, and works on each for this time, until `enough` or the end. Returns their
+/// number.
 async fn handle(mut events: Events, each: impl Fn(usize) -> Duration, enough: usize) -> usize {
     let mut handled = 0;
     while handled < enough {
@@ -85,7 +85,7 @@ fn watch(peer: &mut Driver<Bytes>, by: By) -> impl Future<Output = ()> {
     }
 }
 
-/// Sends so many messages, each after `every`, and expects all to be handled.
+/// Sends this many messages, one each `every`, and expects all to be handled.
 async fn assert_handled(
     by: By,
     config: Config,

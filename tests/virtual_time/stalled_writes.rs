@@ -145,8 +145,8 @@ async fn the_limit_for_stalled_writes_counts_from_the_last_written_byte() {
     }
 }
 
-/// A long message is written in bursts, with a turn for everybody else in
-/// between. However long that takes, the stream isn't to blame.
+/// A long message is written in bursts, with a turn for other tasks in between. However long
+/// that takes, it is no stalled write.
 #[tokio::test(start_paused = true)]
 async fn a_turn_for_others_is_no_stalled_write() {
     let config = quick().to_builder().write_stall(ms(5)).max_frame(16 << 20);

@@ -1,5 +1,5 @@
-//! Peers that nobody trusts, and an application that takes nothing: promise 18,
-//! refusals, loops, and `max_pause`. In virtual time.
+//! Untrusted peers, and an application that takes nothing: promise 18, refusals, loops, and
+//! `max_pause`. In virtual time.
 
 #![allow(
     clippy::unwrap_used,
@@ -261,7 +261,7 @@ async fn a_frame_at_50_bytes_a_second_is_silence_and_at_150_it_is_life() {
     }
 }
 
-/// Also so many that reads aren't timed.
+/// Also with so frequent reads that they aren't timed.
 #[tokio::test(start_paused = true)]
 async fn the_rate_is_the_configured_one() {
     let rate = |bytes| Config::builder().min_rate(bytes).build().unwrap();
@@ -440,7 +440,7 @@ fn limited() -> Config {
     quick().to_builder().max_pause(secs(2)).build().unwrap()
 }
 
-/// Sends a message of so many bytes each `every`, and says how it ended and when.
+/// Sends a message of this size each `every`, and returns how it ended and when.
 fn talks(stream: DuplexStream, bytes: usize, every: Duration) -> JoinHandle<(Death, Instant)> {
     let driver = Heartbeat::new(stream, quick()).spawn();
     tokio::spawn(async move {
@@ -623,7 +623,7 @@ async fn a_backlog_that_moves_on_is_no_pause() {
     sending.abort();
 }
 
-/// Nor does one whose inbox is full, and who takes that much in time.
+/// Nor does one whose inbox is full, if it takes messages in time.
 #[tokio::test(start_paused = true)]
 async fn a_handler_that_empties_a_full_inbox_in_time_lives() {
     let (ours, theirs) = tokio::io::duplex(1 << 16);
@@ -654,7 +654,7 @@ async fn an_application_that_hangs_while_no_message_waits_is_not_noticed() {
     drop(peer);
 }
 
-/// Whoever isn't spawned is its own handler.
+/// A connection that isn't spawned has no inbox.
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_is_not_spawned_is_never_judged_by_it() {
     let (ours, theirs) = tokio::io::duplex(1 << 10);

@@ -1,5 +1,5 @@
-//! A machine that sleeps while tokio's clock stands still: the peer is asked when it
-//! wakes up, and nobody is blamed for its sleep.
+//! A machine that sleeps while tokio's clock stands still: the peer is pinged when it wakes
+//! up, and isn't blamed for the sleep.
 
 #![allow(
     clippy::unwrap_used,
@@ -47,7 +47,7 @@ impl Laptop {
         }
     }
 
-    /// All events in so long a time.
+    /// All events in this time.
     async fn goes_on_for(&mut self, time: Duration) -> Vec<PeerEvent<Bytes>> {
         let mut events = Vec::new();
         let all = async {

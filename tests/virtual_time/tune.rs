@@ -35,7 +35,7 @@ fn what_it_prints_is_a_configuration_that_keeps_its_promise() {
     assert_eq!(config.detection_time(), secs(6));
     assert_eq!(found.value["bound"], 6.0);
     for words in [
-        "# A death is known within 6s: promised.",
+        "# A death is detected within 6s: promised.",
         "simulated deaths, half within",
         "a day for 50000.",
         "bytes with their headers",

@@ -1,6 +1,6 @@
-//! How much one task takes in from a peer that sends without end, in one poll: before
-//! everybody else has a turn. Counted, and compared with a plain `Framed` over the same
-//! stream, which charges the runtime's budget as tokio's sockets do.
+//! How much one task reads in one poll from a peer that sends without end, before other tasks
+//! have a turn. Counted, and compared with a plain `Framed` over the same stream, which
+//! charges the runtime's budget as tokio's sockets do.
 
 use std::{
     collections::HashMap,

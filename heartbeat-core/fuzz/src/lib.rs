@@ -66,9 +66,8 @@ fn goodbye(bytes: &[u8]) {
 
 // ---- the monitor ---------------------------------------------------------
 
-/// What each byte of an input to [`monitor`] asks for. Some take one more
-/// byte, or a number: one byte that says how wide it is, and so many bytes,
-/// the lowest first.
+/// The meaning of each byte of an input to [`monitor`]. Some take one more byte, or a number:
+/// one byte for its width, and then its bytes, the lowest first.
 pub mod op {
     /// Time goes on by a number.
     pub const LATER: u8 = 0;
@@ -92,8 +91,7 @@ pub mod op {
     pub const MESSAGE: u8 = 9;
     /// A ping; the next byte is its nonce.
     pub const PING: u8 = 10;
-    /// A pong for the ping that was handed out so many (one byte) before the
-    /// last.
+    /// A pong for the ping that was handed out this many (one byte) before the last.
     pub const PONG: u8 = 11;
     /// A pong for no ping of ours.
     pub const WRONG_PONG: u8 = 12;

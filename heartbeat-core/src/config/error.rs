@@ -90,6 +90,8 @@ pub(crate) enum Rule {
     UpToLargest(Duration),
     #[error("one with which the peer isn't refused for {0}")]
     FitForPeer(Refusal),
+    #[error("one with which the peer doesn't refuse us for {0}")]
+    FitForUs(Refusal),
     /// Used for files, in which both keys can occur.
     #[cfg(feature = "serde")]
     #[error("without {0}, because both set the timings")]

@@ -355,12 +355,6 @@ impl Config {
         limit(self.speak_within)
     }
 
-    /// Whether there is a [`speak_within`](Self::speak_within).
-    #[inline]
-    pub(crate) fn speaks(&self) -> bool {
-        self.speak_within != PackedMicros::new(0)
-    }
-
     /// See [`ConfigBuilder::linger`].
     #[must_use]
     pub const fn linger(&self) -> Duration {

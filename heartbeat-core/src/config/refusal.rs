@@ -43,13 +43,28 @@ impl Config {
     #[must_use]
     pub fn refusal(&self, hello: &Hello) -> Option<Refusal> {
         let announced = hello.detection_time.max(hello.interval);
-        if announced < SHORTEST_DETECTION && self.detection_time() >= SHORTEST_DETECTION {
-            let least = SHORTEST_DETECTION;
-            return Some(Refusal::DetectionTime { announced, least });
+        if let Some(refusal) = is_hasty(announced, self.detection_time()) {
+            return Some(refusal);
         }
         let longest = micros(self.detection_time()) * u64::from(self.max_stretch);
         let most = Duration::from_micros(longest - self.probe_budget());
         let announced = hello.min_interval;
         (announced > most).then_some(Refusal::MinInterval { announced, most })
     }
+
+    /// Why a peer that announced `hello` refuses a side with this configuration, as far as
+    /// that Hello tells.
+    pub(crate) fn refusal_by(&self, hello: &Hello) -> Option<Refusal> {
+        is_hasty(
+            self.detection_time(),
+            hello.detection_time.max(hello.interval),
+        )
+    }
+}
+
+/// Refuses a detection time that is too short for a side whose own is `own`.
+fn is_hasty(announced: Duration, own: Duration) -> Option<Refusal> {
+    let least = SHORTEST_DETECTION;
+    let is_hasty = announced < least && own >= least;
+    is_hasty.then_some(Refusal::DetectionTime { announced, least })
 }

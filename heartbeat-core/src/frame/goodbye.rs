@@ -49,6 +49,14 @@ impl GoodbyeCode {
     pub const fn is_verdict(self) -> bool {
         matches!(self.0, 2..=7)
     }
+
+    /// The same if a side may leave with it: 0, 1 and 64 to 127. Any other becomes 0.
+    pub(crate) const fn for_leaving(self) -> Self {
+        match self.0 {
+            0 | 1 | 64..=127 => self,
+            _ => Self::LEAVING,
+        }
+    }
 }
 
 impl fmt::Display for GoodbyeCode {

@@ -32,7 +32,8 @@ impl Monitor {
         }
     }
 
-    /// Leaves: says goodbye with a reason.
+    /// Leaves: says goodbye with a reason. 0, 1 and 64 to 127 are the codes with which a
+    /// side leaves; any other counts as 0.
     ///
     /// The goodbye is sent behind everything that the application has queued: see
     /// [`poll_transmit`](Self::poll_transmit). The peer is judged as before until
@@ -54,13 +55,20 @@ impl Monitor {
         self.forgive(at);
         if !self.has_ended() {
             let linger = micros(self.timing.config().linger());
-            self.leaving.leave(reason, at.now.plus(linger));
+            self.leaving
+                .leave(reason.for_leaving(), at.now.plus(linger));
         }
     }
 
     /// The peer ended its direction of the stream, in a protocol in which that means what a
     /// Fin means. Nothing more can arrive, so the peer isn't pinged or judged any more.
+    ///
+    /// In our own protocol only a Fin means that, and this is an end like any other:
+    /// [`End::Eof`].
     pub fn handle_half_close(&mut self, now: Instant) {
+        if self.has_alive() {
+            return self.handle_end(End::Eof, now);
+        }
         self.observe(now);
         if !self.has_ended() {
             self.stop_asking();

@@ -33,10 +33,7 @@ impl Monitor {
     /// methods report what they become. With an application's codec the kind of a frame is
     /// unknown, so any bytes count.
     pub fn handle_bytes(&mut self, now: Instant) {
-        let at = self.observe(now);
-        if self.handle_evidence(Evidence::AnyBytes, at) {
-            self.speak(at.now);
-        }
+        self.hear(Evidence::AnyBytes, now);
     }
 
     /// The peer's kernel acknowledged something of ours at `at`.
@@ -112,10 +109,7 @@ impl Monitor {
     ///
     /// Evidence of life, except with [`Evidence::Echo`].
     pub fn handle_message(&mut self, now: Instant) {
-        let at = self.observe(now);
-        if self.handle_evidence(Evidence::Frame, at) {
-            self.speak(at.now);
-        }
+        self.hear(Evidence::Frame, now);
     }
 
     /// A whole control frame arrived.
@@ -138,7 +132,10 @@ impl Monitor {
             }
             _ => self.handle_evidence(Evidence::Frame, at),
         };
-        self.take(control, at.now);
+        // A pong has no other effect.
+        if !matches!(control, Control::Pong(_)) {
+            self.take(control, at.now);
+        }
         if may_speak {
             self.speak(at.now);
         }
@@ -155,7 +152,7 @@ impl Monitor {
         }
     }
 
-    /// A frame while the peer is judged.
+    /// A frame other than a pong while the peer is judged.
     fn take(&mut self, control: Control, now: Instant) {
         debug_assert!(!self.has_ended(), "evidence ends nothing");
         match control {
@@ -199,6 +196,7 @@ impl Monitor {
     }
 
     /// Whether a pong answers a ping of ours that is unanswered so far.
+    #[inline]
     fn match_pong(&mut self, nonce: Nonce, at: Moment) -> bool {
         let window = self.window();
         let Some(answer) = self.ledger.answer(nonce, self.random, window, at.now) else {

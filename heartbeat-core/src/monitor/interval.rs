@@ -23,8 +23,9 @@ impl Monitor {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] if the interval is invalid, or if the peer would be
-    /// [refused](crate::Config::refusal) with it. Nothing has changed then.
+    /// [`ConfigError`] if the interval is invalid, or if with it the peer would be
+    /// [refused](crate::Config::refusal) or would refuse us, as far as its Hello tells.
+    /// Nothing has changed then.
     pub fn set_interval(&mut self, interval: Duration, now: Instant) -> Result<(), ConfigError> {
         let config = self.timing.with_interval(interval)?;
         let at = self.observe(now);

@@ -184,7 +184,7 @@ impl Leaving {
     /// arrives, the peer has everything that we sent.
     pub(super) fn take(&mut self) -> Option<Control> {
         let ours = match &mut self.ours {
-            Ours::Open => None,
+            Ours::Open => return None,
             Ours::Finished(step) => step.take(Control::Fin),
             Ours::Leaving { code, goodbye, .. } => goodbye.take(Control::Goodbye(*code)),
         };

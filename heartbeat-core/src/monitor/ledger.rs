@@ -114,22 +114,20 @@ impl Ledger {
         debug_assert!(self.in_flight, "no ping leaves twice");
         self.in_flight = false;
         let last_left = PackedInstant::from_instant(now);
-        self.left = match self.left {
-            Left::Last {
-                last_left: first_left,
-            } if !is_first_of_round => Left::FirstAndLast {
-                first_left,
-                last_left,
-                back: Packed::new(1),
-            },
+        let (first_left, back) = match self.left {
+            Left::Last { last_left } if !is_first_of_round => (last_left, 1),
             Left::FirstAndLast {
                 first_left, back, ..
-            } if !is_first_of_round => Left::FirstAndLast {
-                first_left,
-                last_left,
-                back: Packed::new(back.get() + 1),
-            },
-            _ => Left::Last { last_left },
+            } if !is_first_of_round => (first_left, back.get() + 1),
+            _ => {
+                self.left = Left::Last { last_left };
+                return;
+            }
+        };
+        self.left = Left::FirstAndLast {
+            first_left,
+            last_left,
+            back: Packed::new(back),
         };
     }
 
@@ -148,6 +146,7 @@ impl Ledger {
 
     /// Matches a pong with the unanswered pings, of which the latest `window` are remembered.
     /// It answers earlier pings too.
+    #[inline]
     pub(super) fn answer(
         &mut self,
         nonce: Nonce,

@@ -70,32 +70,21 @@ impl Life {
 
     /// The deadline of this state; `MAX` for never. The peer accepts another ping at
     /// `next_accepted`, if it is judged at all.
-    #[inline(always)]
     pub(super) fn deadline(
         &self,
         last_heard: Instant,
-        is_judged: bool,
+        is_judged: impl FnOnce() -> bool,
         next_accepted: impl FnOnce() -> Instant,
     ) -> Instant {
         match self {
-            Self::Idle(_) if !is_judged => Instant::MAX,
+            Self::Idle(_) if !is_judged() => Instant::MAX,
             Self::Idle(idle) if idle.probe_waits => {
                 idle.interval_end(last_heard).min(next_accepted())
             }
             Self::Idle(idle) => idle.interval_end(last_heard),
-            other => other.own_deadline(),
-        }
-    }
-
-    /// The deadline of a state other than `Idle`.
-    #[inline(never)] // keeps the path of an idle connection short
-    const fn own_deadline(&self) -> Instant {
-        match self {
             Self::Round(round) => round.deadline(),
             Self::Paused(paused) => paused.sign_at,
-            Self::Idle(_) | Self::HalfClosed | Self::Closed { .. } | Self::Dead { .. } => {
-                Instant::MAX
-            }
+            Self::HalfClosed | Self::Closed { .. } | Self::Dead { .. } => Instant::MAX,
         }
     }
 
@@ -158,11 +147,6 @@ impl Idle {
         self.silence.end(last_heard)
     }
 
-    /// The earliest time from which a round may be counted.
-    pub(super) const fn earliest_base(&self, last_heard: Instant) -> Instant {
-        self.silence.earliest_base(last_heard)
-    }
-
     /// Timings changed: the same random part of another interval.
     pub(super) fn draw_again(&mut self, timing: &Timing, random: Random) {
         self.silence = timing.draw(self.draw, random);
@@ -171,12 +155,17 @@ impl Idle {
     /// A ping left. The first interval may be too short to keep a distance from
     /// it, so it becomes a later one. Says whether it was the first.
     pub(super) fn replace_first(&mut self, draw: Draw, timing: &Timing, random: Random) -> bool {
-        let is_first = { self.draw } == Draw::First;
+        let is_first = self.is_first();
         if is_first {
             self.draw = draw;
             self.draw_again(timing, random);
         }
         is_first
+    }
+
+    /// Whether no ping has left since the start, so that it may be of any length.
+    pub(super) fn is_first(&self) -> bool {
+        matches!(self.draw, Draw::First)
     }
 
     pub(super) const fn probe_waits(&self) -> bool {

@@ -31,6 +31,8 @@ mod dialogue;
 mod ends;
 mod health;
 mod inputs;
+#[cfg(feature = "testkit")]
+mod inspect;
 mod interval;
 mod leaving;
 mod ledger;
@@ -147,7 +149,7 @@ impl Monitor {
             writes: Writes::Moving,
             leaving: Leaving::new(),
             health: Health::new(),
-            speech: Speech::new(now),
+            speech: Speech::new(&config, now),
             protocol: Protocol::Ours(Limiter::new(now)),
             random,
             clock: now,
@@ -269,7 +271,10 @@ impl Monitor {
     /// A Fin and a goodbye come last: no message may follow them. While messages wait, a driver
     /// calls [`poll_transmit_ahead`](Self::poll_transmit_ahead) instead.
     pub fn poll_transmit(&mut self) -> Option<Control> {
-        self.poll_transmit_ahead().or_else(|| self.leaving.take())
+        match self.has_transmit_ahead() {
+            true => self.poll_transmit_ahead(),
+            false => self.leaving.take(),
+        }
     }
 
     /// The next frame that may go ahead of waiting messages: any frame but a Fin and the
@@ -282,8 +287,7 @@ impl Monitor {
             return None;
         }
         if self.outbox.take_hello() {
-            let instance = self.random.instance();
-            return Some(Control::Hello(self.timing.config().hello(instance)));
+            return Some(self.hello());
         }
         if self.has_ended() {
             return self.life.take_last_word().map(Control::Goodbye);
@@ -298,6 +302,13 @@ impl Monitor {
         self.outbox.take_alive().then_some(Control::Alive)
     }
 
+    /// What we announce.
+    #[cold]
+    fn hello(&self) -> Control {
+        let instance = self.random.instance();
+        Control::Hello(self.timing.config().hello(instance))
+    }
+
     /// Whether [`poll_event`](Self::poll_event) has an event.
     #[must_use]
     pub const fn has_event(&self) -> bool {
@@ -306,13 +317,22 @@ impl Monitor {
 
     /// The next event; `None` if there is none.
     pub fn poll_event(&mut self) -> Option<Event> {
-        let event = self
-            .notices
-            .poll(|| self.timing.peer(), || self.ledger.rtt().last());
+        if self.notices.take_connected() {
+            return self.connected();
+        }
+        let event = self.notices.poll(|| self.ledger.rtt().last());
         if event.is_some_and(|event| event.is_terminal()) {
             self.life.take_last_word();
         }
         event
+    }
+
+    /// What the peer announced.
+    #[cold]
+    fn connected(&self) -> Option<Event> {
+        let peer = self.timing.peer();
+        debug_assert!(peer.is_some(), "only its Hello connects us");
+        peer.map(|peer| Event::Connected { peer })
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called; `None`
@@ -333,23 +353,42 @@ impl Monitor {
         Some(self.next_backlog_sign().max(soon)).filter(|&deadline| deadline < Instant::MAX)
     }
 
-    #[inline(always)] // each input begins with it
+    #[inline]
     fn deadline(&self) -> Instant {
+        match self.quiet_until() {
+            Some(end) => end,
+            None => self.deadline_in_any_state(),
+        }
+    }
+
+    /// The end of the interval, if nothing else has a deadline: the ordinary case, with
+    /// which each input begins.
+    #[inline(always)]
+    fn quiet_until(&self) -> Option<Instant> {
+        match &self.life {
+            Life::Idle(idle) if !idle.probe_waits() && !self.has_limits() && self.can_judge() => {
+                Some(idle.interval_end(self.last_heard))
+            }
+            _ => None,
+        }
+    }
+
+    /// The deadline, whatever it is for.
+    #[inline(never)] // so that the code above stays small where it is inlined
+    fn deadline_in_any_state(&self) -> Instant {
+        let is_judged = || self.can_judge();
         let probe_at = || self.next_accepted();
-        let own = self
-            .life
-            .deadline(self.last_heard, self.can_judge(), probe_at);
+        let own = self.life.deadline(self.last_heard, is_judged, probe_at);
         match self.has_limits() {
             true => own.min(self.next_limit()),
             false => own,
         }
     }
 
-    /// Whether speech, blocked writes or leaving may have a deadline. They rarely do, and one
-    /// check for all three is the fastest.
+    /// Whether speech, blocked writes or leaving may have a deadline.
     #[inline]
     fn has_limits(&self) -> bool {
-        self.timing.config().speaks() | self.writes.are_limited() | self.leaving.is_leaving()
+        self.speech.is_limited() || self.writes.are_limited() || self.leaving.is_leaving()
     }
 
     /// Of these, the earliest.
@@ -358,58 +397,6 @@ impl Monitor {
         self.next_speech()
             .min(self.writes.limit_at())
             .min(self.leaving.until())
-    }
-
-    /// As if this number of pings had been sent and answered: their count wraps at
-    /// 2³².
-    #[cfg(feature = "testkit")]
-    #[doc(hidden)]
-    pub fn set_pings_sent(&mut self, pings: u32) {
-        self.ledger.set_sent(pings);
-    }
-
-    /// What the future depends on from `now` on, if no later input is earlier.
-    /// What is longer ago than `oldest` counts as that old.
-    #[cfg(feature = "testkit")]
-    #[doc(hidden)]
-    #[must_use]
-    pub fn snapshot(&self, now: Instant, oldest: Duration) -> crate::testkit::Snapshot {
-        let Self {
-            timing,
-            life,
-            outbox,
-            ledger,
-            notices,
-            writes,
-            leaving,
-            health,
-            speech,
-            protocol,
-            random: _,
-            clock,
-            last_heard,
-        } = self;
-        let mut taken = crate::testkit::Facts::new(*timing.config(), now.max(*clock), oldest);
-        let facts = &mut taken;
-        timing.describe(facts);
-        life.describe(facts);
-        outbox.describe(facts);
-        ledger.describe(self.window(), timing.config().adaptive(), facts);
-        notices.describe(facts);
-        writes.describe(facts);
-        leaving.describe(facts);
-        if timing.config().adaptive() {
-            health.describe(facts);
-        }
-        if timing.config().speak_within().is_some() {
-            speech.describe(facts);
-        }
-        match protocol {
-            Protocol::Ours(limiter) => limiter.describe(facts),
-            Protocol::Foreign { answers } => facts.number(*answers),
-        }
-        facts.instant(*last_heard);
-        taken.into_snapshot()
     }
 }
 

@@ -4,14 +4,11 @@
 //! until they are taken. Each of them has values of its own. It doesn't decide
 //! what is worth an event.
 
-use core::{
-    num::{NonZeroU32, NonZeroU64},
-    time::Duration,
-};
+use core::{num::NonZeroU32, time::Duration};
 
 use crate::{
     event::{Cause, CloseReason, Death, Diagnosis, Event},
-    frame::Hello,
+    packed::Span,
 };
 
 /// At most one pending event of each kind.
@@ -48,20 +45,6 @@ enum Standing {
         silence: Span,
         missed: u8,
     },
-}
-
-/// A number of microseconds whose `Option` has the same size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Span(NonZeroU64);
-
-impl Span {
-    const fn from_micros(micros: u64) -> Self {
-        Self(NonZeroU64::MIN.saturating_add(micros))
-    }
-
-    const fn to_duration(self) -> Duration {
-        Duration::from_micros(self.0.get() - 1)
-    }
 }
 
 /// A round trip in microseconds, at most 71 minutes.
@@ -184,18 +167,15 @@ impl Notices {
             || !matches!(self.standing, Standing::Good | Standing::Suspect)
     }
 
-    /// The next event. `peer` is what was announced last, and `last_rtt` the
-    /// last round trip; both are what they were when the event became pending.
-    pub(super) fn poll(
-        &mut self,
-        peer: impl FnOnce() -> Option<Hello>,
-        last_rtt: impl FnOnce() -> Option<Duration>,
-    ) -> Option<Event> {
-        if core::mem::take(&mut self.connected) {
-            if let Some(peer) = peer() {
-                return Some(Event::Connected { peer });
-            }
-        }
+    /// Whether `Connected` is to be given, once. It comes before all other events.
+    pub(super) const fn take_connected(&mut self) -> bool {
+        core::mem::replace(&mut self.connected, false)
+    }
+
+    /// The next other event. `last_rtt` is the last round trip; it is what it was when the
+    /// event became pending.
+    #[inline]
+    pub(super) fn poll(&mut self, last_rtt: impl FnOnce() -> Option<Duration>) -> Option<Event> {
         if let Some(late) = self.stall.take() {
             let late = late.to_duration();
             return Some(Event::LocalStall { late });
@@ -236,6 +216,7 @@ impl Notices {
                     missed: missed.into(),
                     last_rtt: last_rtt(),
                     diagnosis: Diagnosis::Unknown,
+                    was_heard: true,
                 };
                 (Event::Dead(death), Standing::Good)
             }
@@ -258,7 +239,7 @@ impl Notices {
         } = *self;
         facts.number(connected);
         for span in [stall, recovered] {
-            facts.span(span.map_or(0, |span| span.0.get()));
+            facts.span(span.map_or(0, |span| span.get().saturating_add(1)));
         }
         facts.number(beat.map_or(0, |beat| beat.0.get()));
         facts.number(finished);
@@ -278,7 +259,7 @@ impl Standing {
                 given_before,
             } => {
                 facts.number(2);
-                facts.span(silence.0.get());
+                facts.span(silence.get());
                 facts.number(missed);
                 facts.number(given_before);
             }
@@ -298,7 +279,7 @@ impl Standing {
             } => {
                 facts.number(4);
                 facts.cause(cause);
-                facts.span(silence.0.get());
+                facts.span(silence.get());
                 facts.number(missed);
             }
         }

@@ -55,29 +55,40 @@ impl Monitor {
 
     // ---- evidence ------------------------------------------------------
 
+    /// Evidence of this grade arrived at `now`.
+    #[inline(always)]
+    pub(super) fn hear(&mut self, grade: Evidence, now: Instant) {
+        let latest = self.clock.max(now);
+        let is_expected = self.quiet_until().is_some_and(|end| latest <= end);
+        if is_expected && self.timing.accepts(grade) && !self.notices.is_suspect() {
+            // It ends nothing but a silence: the ordinary case.
+            self.clock = latest;
+            self.last_heard = latest;
+        } else {
+            self.hear_in_any_state(grade, now);
+        }
+    }
+
+    /// The same, whatever it ends.
+    #[inline(never)] // see `deadline_in_any_state`
+    fn hear_in_any_state(&mut self, grade: Evidence, now: Instant) {
+        let at = self.observe(now);
+        if self.handle_evidence(grade, at) {
+            self.speak(at.now);
+        }
+    }
+
     /// Returns whether a due ping may have been cancelled or a stall reported: then speech may
     /// be due.
-    #[inline(always)]
     pub(super) fn handle_evidence(&mut self, grade: Evidence, at: Moment) -> bool {
         if !self.timing.accepts(grade) {
             self.forgive(at);
             return false;
         }
-        // Usually evidence ends a silence and nothing else.
-        let is_idle = matches!(self.life, Life::Idle(_)) && !self.notices.is_suspect();
-        if is_idle && at.late.is_none() {
-            debug_assert!(self.last_heard <= at.now);
-            self.last_heard = at.now;
-            return false;
-        }
-        self.end_silence(at.late, at.now)
-    }
-
-    /// Evidence came that may end more than a silence. Returns what `handle_evidence` returns.
-    #[inline(never)]
-    fn end_silence(&mut self, late: Option<u64>, now: Instant) -> bool {
-        let ends_round = self.heard(now);
-        let told = late.is_some_and(|late| self.ask_after_stall(late, now));
+        let ends_round = self.heard(at.now);
+        let told = at
+            .late
+            .is_some_and(|late| self.ask_after_stall(late, at.now));
         ends_round || told
     }
 
@@ -112,9 +123,8 @@ impl Monitor {
     pub(super) fn serve(&mut self, now: Instant) {
         match self.life {
             Life::Idle(_) => {
-                let end = self.interval_end();
-                if end.is_due(now) {
-                    self.begin_overdue_round(end, now);
+                if self.interval_end().is_due(now) {
+                    self.begin_overdue_round(self.interval_base(), now);
                 } else if self.is_probe_due(now) {
                     self.begin_round(now, Purpose::Probe, now);
                 }
@@ -143,13 +153,20 @@ impl Monitor {
     /// The start of the budget of a round that begins with the end of the interval: no earlier
     /// than the promised accuracy allows.
     fn interval_base(&self) -> Instant {
-        self.interval_end().max(self.earliest_base())
+        let end = self.interval_end();
+        match &self.life {
+            Life::Idle(idle) if idle.is_first() => end.max(self.earliest_base()),
+            _ => {
+                debug_assert!(end >= self.earliest_base(), "only the first is so short");
+                end
+            }
+        }
     }
 
     /// The earliest start of the budget of a round that begins now; in `Idle`.
     fn earliest_base(&self) -> Instant {
         match &self.life {
-            Life::Idle(idle) => idle.earliest_base(self.last_heard),
+            Life::Idle(_) => self.timing.earliest_base(self.last_heard),
             _ => Instant::ORIGIN,
         }
     }
@@ -158,14 +175,14 @@ impl Monitor {
     /// from no earlier than the promised accuracy allows.
     pub(super) fn begin_round_if_over(&mut self, base: Instant, now: Instant) {
         if self.interval_end().is_due(now) {
-            self.begin_overdue_round(base, now);
+            self.begin_overdue_round(base.max(self.earliest_base()), now);
         }
     }
 
     /// The interval is over. See `begin_round_if_over`.
     fn begin_overdue_round(&mut self, base: Instant, now: Instant) {
         debug_assert!(self.interval_end().is_due(now));
-        let base = base.max(self.earliest_base());
+        debug_assert!(base >= self.earliest_base());
         if self.is_probe_due(now) {
             // A probe makes the round no later.
             self.begin_round(base.min(now), Purpose::Probe, now);

@@ -3,52 +3,55 @@
 //! This module decides since when nothing of ours has left, and that an Alive or a ping
 //! then leaves. It doesn't decide which other frames are due.
 
-use core::time::Duration;
-
 use super::{Monitor, life::Life, outbox::Purpose};
-use crate::{packed::PackedInstant, time::Instant};
+use crate::{config::Config, packed::Span, time::Instant};
 
 /// Our own side's silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Speech {
-    /// When something of ours last left, or the start.
-    last: PackedInstant,
+pub(super) enum Speech {
+    /// It may last, for there is no `speak_within`.
+    Unlimited,
+    /// When something of ours last left, or the start: so long after the origin.
+    Since(Span),
 }
 
 impl Speech {
-    pub(super) const fn new(now: Instant) -> Self {
-        Self {
-            last: PackedInstant::from_instant(now),
+    pub(super) const fn new(config: &Config, now: Instant) -> Self {
+        match config.speak_within() {
+            Some(_) => Self::Since(Span::from_micros(now.as_micros())),
+            None => Self::Unlimited,
         }
+    }
+
+    #[inline]
+    pub(super) const fn is_limited(self) -> bool {
+        matches!(self, Self::Since(_))
     }
 
     /// Something of ours left at `now`.
     #[inline]
     pub(super) const fn spoke(&mut self, now: Instant) {
-        self.last = PackedInstant::from_instant(now);
+        if let Self::Since(last) = self {
+            *last = Span::from_micros(now.as_micros());
+        }
     }
 
-    /// When something of ours last left, or the start.
-    pub(super) const fn last(self) -> Instant {
-        self.last.instant()
+    /// When it has lasted as long as it may.
+    fn limit_at(self, config: &Config) -> Instant {
+        match (self, config.speak_within()) {
+            (Self::Since(last), Some(within)) => Instant::from_micros(last.get()) + within,
+            (Self::Since(_), None) | (Self::Unlimited, _) => Instant::MAX,
+        }
     }
 }
 
 impl Monitor {
     /// When something of ours must leave; never while a sign of life or a ping is on its
     /// way.
-    #[inline]
     pub(super) fn next_speech(&self) -> Instant {
-        match self.timing.config().speak_within() {
-            None => Instant::MAX,
-            Some(within) => self.speech_after(within),
-        }
-    }
-
-    fn speech_after(&self, within: Duration) -> Instant {
         let is_on_its_way = !self.outbox.has_no_ping() || !self.outbox.has_no_alive();
         let speaks = matches!(self.life, Life::Idle(_) | Life::Round(_) | Life::Paused(_));
-        let due = self.speech.last() + within;
+        let due = self.speech.limit_at(self.timing.config());
         match speaks && !is_on_its_way {
             true if self.has_alive() => due,
             true => due.max(self.next_accepted()),
@@ -59,9 +62,13 @@ impl Monitor {
     /// Sends a sign of life if nothing of ours has left for too long.
     #[inline]
     pub(super) fn speak(&mut self, now: Instant) {
-        if self.timing.config().speak_within().is_none() || !self.next_speech().is_due(now) {
-            return;
+        if self.speech.is_limited() && self.next_speech().is_due(now) {
+            self.want_speech();
         }
+    }
+
+    #[cold]
+    fn want_speech(&mut self) {
         match self.has_alive() {
             true => self.outbox.want_alive(),
             false => self.outbox.want(Purpose::Speech),
@@ -76,7 +83,8 @@ impl Monitor {
 #[cfg(feature = "testkit")]
 impl Speech {
     pub(super) fn describe(self, facts: &mut crate::testkit::Facts) {
-        let Self { last } = self;
-        facts.instant(last.instant());
+        if let Self::Since(last) = self {
+            facts.instant(Instant::from_micros(last.get()));
+        }
     }
 }

@@ -67,36 +67,24 @@ pub(super) enum Draw {
 pub(super) struct Silence {
     /// Until a ping is due.
     ping_after: u64,
-    /// Until a round's probe budget may be counted: I*·(1 − J), and as much as the last
-    /// evidence may have been reported too early.
-    counted: u64,
-    /// The logarithm of the grid to which the end of `ping_after` is rounded down.
-    grid: u8,
+    /// Rounds the end of `ping_after` down to a grid.
+    mask: u64,
 }
 
 impl Silence {
     /// When a ping is due.
     #[inline]
     pub(super) const fn end(self, since: Instant) -> Instant {
-        since.plus(self.ping_after).rounded_down(self.grid)
-    }
-
-    /// When a round's probe budget may begin.
-    pub(super) const fn earliest_base(self, since: Instant) -> Instant {
-        since.plus(self.counted)
+        since.plus(self.ping_after).masked(self.mask)
     }
 }
 
 #[cfg(feature = "testkit")]
 impl Silence {
     pub(super) fn describe(self, facts: &mut crate::testkit::Facts) {
-        let Self {
-            ping_after,
-            counted: _, // follows from the timings
-            grid,
-        } = self;
+        let Self { ping_after, mask } = self;
         facts.large(ping_after);
-        facts.number(grid);
+        facts.number(mask.trailing_zeros());
     }
 }
 
@@ -166,16 +154,20 @@ impl Timing {
         Some(within.max(Duration::from_micros(slowest)))
     }
 
-    /// Our configuration with another interval, if the peer accepts it.
+    /// Our configuration with another interval, if both sides accept it.
     pub(super) fn with_interval(&self, interval: Duration) -> Result<Config, ConfigError> {
         let config = self.config.with_interval(interval)?;
-        match self.peer().and_then(|hello| config.refusal(&hello)) {
-            Some(refusal) => Err(ConfigError::new(
-                "interval",
-                interval,
-                Rule::FitForPeer(refusal),
-            )),
-            None => Ok(config),
+        let error = |rule| Err(ConfigError::new("interval", interval, rule));
+        let Some(hello) = self.peer() else {
+            return Ok(config);
+        };
+        match (config.refusal(&hello), config.refusal_by(&hello)) {
+            (Some(refusal), _) => error(Rule::FitForPeer(refusal)),
+            // A peer that takes us as we are takes others like that.
+            (None, Some(refusal)) if self.config.refusal_by(&hello).is_none() => {
+                error(Rule::FitForUs(refusal))
+            }
+            (None, _) => Ok(config),
         }
     }
 
@@ -193,9 +185,12 @@ impl Timing {
 
     /// The bytes of an incomplete message that show life after `silence` microseconds.
     pub(super) fn bytes_wanted(&self, silence: u64) -> u64 {
-        let wanted = u128::from(silence) * u128::from(self.config.min_rate());
-        let wanted = wanted.div_ceil(1_000_000).max(1);
-        u64::try_from(wanted).unwrap_or(u64::MAX)
+        let rate = u64::from(self.config.min_rate());
+        let (seconds, rest) = (silence / 1_000_000, silence % 1_000_000);
+        let wanted = seconds.saturating_mul(rate);
+        wanted
+            .saturating_add((rest * rate).div_ceil(1_000_000))
+            .max(1)
     }
 
     /// The interval I*: ours, or the peer's minimum or the time between its beats if that
@@ -250,11 +245,9 @@ impl Timing {
     /// Draws how long a silence lasts until a ping is due.
     pub(super) fn draw(&self, draw: Draw, random: Random) -> Silence {
         let interval = self.interval();
-        let slack = micros(self.config.arrival_slack());
         let exactly = |ping_after| Silence {
             ping_after,
-            counted: self.config.shortest(interval).saturating_add(slack),
-            grid: 0,
+            mask: u64::MAX,
         };
         match draw {
             _ if self.is_passive() || !self.config.is_jittered() => exactly(interval),
@@ -265,12 +258,17 @@ impl Timing {
                 let ping_after = shortened.max(least);
                 // No ping comes before the peer accepts it.
                 let has_room = (ping_after - least) >> grid > 0;
-                Silence {
-                    grid: if has_room { grid } else { 0 },
-                    ..exactly(ping_after)
-                }
+                let mask = if has_room { u64::MAX << grid } else { u64::MAX };
+                Silence { ping_after, mask }
             }
         }
+    }
+
+    /// The earliest time from which a round may be counted, if the last evidence came at
+    /// `last_heard` and may have been reported too early: after I*·(1 − J).
+    pub(super) fn earliest_base(&self, last_heard: Instant) -> Instant {
+        let shortest = self.config.shortest(self.interval());
+        last_heard + self.config.arrival_slack() + Duration::from_micros(shortest)
     }
 
     /// A passive side lets the peer ping first.

@@ -292,8 +292,8 @@ impl IntervalSearch {
         }
         if self.phase == Phase::Rechecking {
             self.rest = (self.rest * 2).min(LONGEST_REST);
-            self.phase = Phase::Searching;
         }
+        self.phase = Phase::Searching;
     }
 
     /// The network has changed.

@@ -155,13 +155,14 @@ arbitrary! {
         }),
     ];
     NoDetail => Just(Self);
-    Death => (any::<Cause>(), duration(), missed(), option::of(round_trip()), any::<Diagnosis>())
-        .prop_map(|(cause, silent_for, missed, last_rtt, diagnosis)| Self {
+    Death => (any::<Cause>(), duration(), missed(), option::of(round_trip()), any::<Diagnosis>(), any::<bool>())
+        .prop_map(|(cause, silent_for, missed, last_rtt, diagnosis, was_heard)| Self {
             cause,
             silent_for,
             missed,
             last_rtt,
             diagnosis,
+            was_heard,
         });
     Diagnosis => prop_oneof![
         Just(Self::Unknown), Just(Self::AppHung), Just(Self::PathDead),
@@ -232,58 +233,63 @@ impl Arbitrary for Link {
 
 /// Any builder whose knobs are durations like these.
 fn builder(times: BoxedStrategy<Duration>) -> impl Strategy<Value = ConfigBuilder> {
+    let part = || option::of(0.0..=1.0);
+    let derived = (part(), part(), option::of(times.clone()));
+    (independent_knobs(times), derived).prop_map(|(knobs, derived)| {
+        let (mut builder, longest_gap, highest_floor) = knobs;
+        let (min_interval, floor, stall_tolerance) = derived;
+        if let Some(part) = min_interval {
+            builder = builder.min_interval(part_of(longest_gap, part));
+        }
+        if let Some(part) = floor {
+            builder = builder.adaptive_floor(part_of(highest_floor, part));
+        }
+        if let Some(tolerance) = stall_tolerance {
+            builder = builder.stall_tolerance(tolerance);
+        }
+        builder
+    })
+}
+
+/// A builder without the knobs that are derived from others, and what `min_interval` and
+/// `adaptive_floor` are at most: above that they contradict the others.
+fn independent_knobs(
+    times: BoxedStrategy<Duration>,
+) -> impl Strategy<Value = (ConfigBuilder, Duration, Duration)> {
     let time = || times.clone();
     let jitter = prop_oneof![2 => 0.0..=1.0, 1 => Just(0.0), 1 => Just(1.0)];
     let max_frame = magnitudes(1..=u64::from(u32::MAX - 1))
         .prop_map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     let required = (time(), time(), missed(), jitter, max_frame);
-    let derived = (
-        option::of(0.0..=1.0),
-        option::of(time()),
-        option::of(time()),
-        option::of(0.0..=1.0),
-    );
+    let limits = (option::of(time()), option::of(time()), time());
     let strangers = (
         prop_oneof![1 => Just(100), 1 => Just(0), 1 => any::<u32>()],
         prop_oneof![1 => Just(4), 2 => 1..=255_u32],
-        option::of(time()),
-        time(),
     );
     let chosen = any::<(bool, bool, Evidence, Role)>();
-    let all = (required, derived, strangers, chosen);
-    all.prop_map(|(required, derived, strangers, chosen)| {
+    let all = (required, limits, strangers, chosen);
+    all.prop_map(|(required, limits, strangers, chosen)| {
         let (interval, timeout, max_missed, jitter, max_frame) = required;
-        let (min_interval, stall_tolerance, write_stall, floor) = derived;
-        let (min_rate, max_stretch, max_pause, linger) = strangers;
+        let (write_stall, max_pause, linger) = limits;
+        let (min_rate, max_stretch) = strangers;
         let (adaptive, beat_events, evidence, role) = chosen;
-        let mut builder = Config::builder()
+        let builder = Config::builder()
             .interval(interval)
             .timeout(timeout)
-            .max_missed(max_missed.max(1))
+            .max_missed(max_missed)
             .jitter(jitter)
             .max_frame(max_frame)
             .write_stall(write_stall)
-            .min_rate(min_rate)
-            .max_stretch(max_stretch)
             .max_pause(max_pause)
             .linger(linger)
+            .min_rate(min_rate)
+            .max_stretch(max_stretch)
             .adaptive(adaptive)
             .beat_events(beat_events)
             .evidence(evidence)
             .role(role);
-        if let Some(part) = min_interval {
-            // Above the interval or the probe budget it is contradictory.
-            let budget = timeout.saturating_mul(max_missed.max(1));
-            builder = builder.min_interval(part_of(interval.min(budget), part));
-        }
-        if let Some(tolerance) = stall_tolerance {
-            builder = builder.stall_tolerance(tolerance);
-        }
-        if let Some(part) = floor {
-            // A floor above the timeout is contradictory.
-            builder = builder.adaptive_floor(part_of(timeout, part));
-        }
-        builder
+        let longest_gap = interval.min(timeout.saturating_mul(max_missed));
+        (builder, longest_gap, timeout)
     })
 }
 

@@ -13,8 +13,7 @@ use crate::time::micros;
 pub(super) struct Cuts {
     /// What the simulation's user asked for.
     planned: Vec<Cut>,
-    /// What befalls the link by itself, in the order of time, as far as
-    /// anybody has looked.
+    /// The random outages of the link, in the order of time, as far as they were drawn.
     random: Vec<Cut>,
     drawn_until: u64,
     outage: u64,

@@ -61,8 +61,7 @@ enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Timer {
     Retransmission,
-    /// Of the last segment, in case that there is nothing after it which would
-    /// tell of its loss.
+    /// Of the last segment, whose loss no later segment would reveal.
     Probe,
     /// Something was sent before what has arrived, by so little that it may
     /// still be on its way.

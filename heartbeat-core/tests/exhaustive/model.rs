@@ -48,13 +48,13 @@ pub(super) struct Rules {
     pub(super) greetings: u8,
     /// More is always coming than was read.
     pub(super) backlog: bool,
-    /// The second side begins up to so many ticks after the first.
+    /// The most ticks by which the second side begins after the first.
     pub(super) phases: u64,
     /// The only fault is that one direction fails, whichever.
     pub(super) cuts: bool,
     /// There are no faults, but either side leaves or finishes.
     pub(super) partings: bool,
-    /// Delays are so short that nobody may die.
+    /// Delays are short enough that no side may die.
     pub(super) calm: bool,
     pub(super) sightings: Sightings,
 }
@@ -85,7 +85,7 @@ pub(super) struct Side {
     /// Something was written, and the monitor wasn't told.
     pub(super) unreported: Option<u64>,
     pub(super) asleep_since: Option<u64>,
-    /// Will never do anything again, and nobody is told.
+    /// Hangs forever, silently.
     pub(super) hung: bool,
     /// Can't write any more.
     pub(super) jammed: bool,

@@ -26,7 +26,7 @@ pub(super) struct Timings {
 }
 
 impl Timings {
-    /// With a tick of so many microseconds.
+    /// With a tick of this many microseconds.
     pub(super) fn new(config: &Config, tick: u64) -> Self {
         let ticks = |time| in_ticks(time, tick);
         Self {
@@ -344,7 +344,7 @@ impl Record {
         if self.met { peer.min_interval } else { 0 }
     }
 
-    /// Whether a ping that left so long ago is too recent for another: less than
+    /// Whether a ping that left this long ago is too recent for another: less than
     /// max(m′, I*·¾) ago.
     pub(super) fn is_recent(&self, ago: u64, own: &Timings, peer: &Timings) -> bool {
         ago < self.min_gap(peer) || 4 * ago < 3 * self.interval(own, peer)
@@ -671,7 +671,7 @@ impl Step<'_> {
 // ---- rounds --------------------------------------------------------------
 
 impl Step<'_> {
-    /// The earliest base of a round that nobody asked for.
+    /// The earliest base of a round that no probe began.
     fn earliest_base(&self) -> u64 {
         self.record.heard_at + self.record.interval(self.own, self.peer)
     }

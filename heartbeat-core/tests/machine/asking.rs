@@ -48,7 +48,7 @@ fn our_ping_leaves_with_the_answer() {
         let pong = Control::Pong(Nonce([7; 8]));
         assert!(matches!(sent[..], [first, Control::Ping(_)] if first == pong));
         assert_eq!(run.monitor.status().last_heard, at(secs(0)));
-        // No sooner than if nobody had asked.
+        // No sooner than without the peer's ping.
         let death = run.assert_dies_at(secs(16));
         assert_eq!(death.silent_for, secs(16));
         assert_eq!(run.pings(), [secs(3), secs(12), secs(14)]);

@@ -1,5 +1,4 @@
-//! Who receives in bulk shows that it lives: the peer's pings wait behind what
-//! it sends.
+//! A side that receives in bulk shows life: the peer's pings wait behind its data.
 
 #![allow(
     clippy::unwrap_used,
@@ -72,7 +71,7 @@ fn an_impatient_peer_is_shown_life_as_often_as_it_would_ping() {
     assert_eq!(run.signs().len(), 60);
 }
 
-/// It is no ping, so nobody has to answer it.
+/// It is no ping, so it needs no answer.
 #[test]
 fn a_peer_that_accepts_only_slow_pings_is_shown_life_no_less_often() {
     let mut run = Run::new(timings().build().unwrap());
@@ -115,7 +114,7 @@ fn a_foreign_protocol_has_pings_for_that() {
     a_minute(&mut run, bulk);
     assert_eq!(run.pings().len(), 6);
     assert_eq!(run.signs(), []);
-    // That they stay unanswered is held against nobody.
+    // That they stay unanswered counts against neither side.
     assert_eq!(run.told, []);
 }
 

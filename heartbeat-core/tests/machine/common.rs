@@ -129,7 +129,7 @@ impl Run {
         self.wake();
     }
 
-    /// Time passes, and nobody serves a deadline.
+    /// Time passes, and no deadline is served.
     pub(crate) fn asleep_until(&mut self, end: Duration) {
         self.now = end;
     }

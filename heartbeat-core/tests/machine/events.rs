@@ -240,3 +240,20 @@ fn a_diagnosis_is_told_behind_the_death_it_explains() {
     }
     assert_eq!(Diagnosis::Unknown.to_string(), "no diagnosis");
 }
+
+#[test]
+fn a_peer_that_was_never_heard_is_told_as_that() {
+    let mut death = death(End::Io);
+    assert!(death.was_heard, "a monitor can't tell");
+    death.was_heard = false;
+    let lines = [
+        (Diagnosis::Unknown, ""),
+        (Diagnosis::AppHung, ": only its kernel answers"),
+        (Diagnosis::PathDead, ": the path to the peer is dead"),
+    ];
+    for (diagnosis, words) in lines {
+        death.diagnosis = diagnosis;
+        let line = format!("transport failed, silent for 1s, nothing ever arrived{words}");
+        assert_eq!(death.to_string(), line);
+    }
+}

@@ -375,7 +375,7 @@ fn a_transport_that_ends_before_the_confirmation_is_a_death() {
             run.at(secs(2), ends(end));
             let (when, death) = run.death().unwrap();
             assert_eq!((when, death.cause), (secs(2), end.into()));
-            // Nobody is there to be told.
+            // The peer is gone, so no goodbye is sent.
             assert_eq!(goodbyes(&run), [0]);
         }
     }
@@ -915,6 +915,23 @@ fn a_peer_that_has_half_closed_is_asked_no_more() {
         assert_eq!(run.monitor.status().state, State::HalfClosed);
         assert_eq!(run.sent.iter().filter(|sent| is_ping(sent)).count(), asked);
         assert_told(&run, &[(halfway, Event::Finished)]);
+    }
+}
+
+/// Otherwise it would never be judged again.
+#[test]
+fn in_our_own_protocol_a_direction_that_ends_is_an_end() {
+    for finishes in [false, true] {
+        let mut run = Run::new(timings().build().unwrap());
+        if finishes {
+            run.at(secs(1), arrives(Control::Fin));
+        }
+        run.at(secs(2), Monitor::handle_half_close);
+        let death = run.told.last().and_then(|(_, event)| match event {
+            Event::Dead(death) => Some(death.cause),
+            _ => None,
+        });
+        assert_eq!(death, Some(Cause::Eof), "finishes: {finishes}");
     }
 }
 

@@ -111,7 +111,7 @@ fn unnumbered_pongs_answer_in_order() {
             Event::Beat { rtt: secs(5) },
         ]
     );
-    // Of the one in the middle nobody knows any more when it left.
+    // The time at which the one in the middle left isn't kept.
     monitor.handle_unnumbered_pong(at(15));
     assert_eq!(events(&mut monitor), []);
     monitor.handle_unnumbered_pong(at(15));

@@ -62,7 +62,7 @@ fn a_ping_that_was_answered_before_its_flush_serves_no_probe() {
     assert_eq!(pings(&mut monitor).len(), 1);
 }
 
-/// Nobody was to read the answer: it is asked again.
+/// We didn't read when the answer came: the peer is pinged again.
 #[test]
 fn a_probe_whose_ping_left_in_a_pause_waits_for_its_end() {
     let mut monitor = start(timings());

@@ -33,7 +33,7 @@ proptest! {
 
     #[test]
     fn the_longest_buffer_that_is_ever_needed_is_known(hello in any_hello()) {
-        // Also for times that nobody would accept.
+        // Also for times that no side would accept.
         prop_assert!(encoded(Control::Hello(hello)).len() <= Control::MAX_ENCODED);
     }
 

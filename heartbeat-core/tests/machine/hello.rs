@@ -19,7 +19,7 @@ fn timings() -> ConfigBuilder {
         .jitter(0.0)
 }
 
-/// The Hello of a peer that accepts a ping in so many seconds.
+/// The Hello of a peer that accepts a ping each this many seconds.
 fn accepts(min_interval: u64) -> Control {
     let accepted = secs(min_interval);
     let peer = timings()
@@ -81,14 +81,14 @@ fn a_probe_that_waited_is_sent_when_it_need_not_wait_any_longer() {
         monitor.handle_frame(accepts(1), now);
     });
     assert_eq!(run.pings(), [secs(0), secs(40)]);
-    // Nobody was late: all that is told is what the Hello says.
+    // No side was late: only the Hello is reported.
     assert_eq!(run.told.len(), 1, "{:?}", run.told);
     run.just_before(secs(42));
     assert_eq!(run.pings().len(), 2);
     run.assert_dies_at(secs(46));
 }
 
-/// So that who hears its own knows that it talks to itself.
+/// A side that receives its own Hello knows that it is connected to itself.
 #[test]
 fn each_end_of_a_connection_has_an_instance_of_its_own() {
     let instance = |seed| {

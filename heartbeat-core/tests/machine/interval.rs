@@ -11,7 +11,7 @@ use core::time::Duration;
 use heartbeat_core::{Config, ConfigBuilder, Control, Hello, Monitor};
 use proptest::prelude::*;
 
-use crate::common::{INSTANCE, Run, at, converse, ms, secs};
+use crate::common::{INSTANCE, Run, at, converse, ms, secs, us};
 
 /// Dead 6 s after the interval.
 fn timings(interval: Duration) -> ConfigBuilder {
@@ -116,6 +116,30 @@ fn an_interval_with_which_the_peer_would_be_refused_changes_nothing() {
     assert_eq!(error.unwrap_err().field(), "interval");
     run.until(secs(3));
     assert_eq!(hellos(&run).len(), 1);
+}
+
+#[test]
+fn an_interval_for_which_the_peer_would_refuse_us_changes_nothing() {
+    let ours = timings(secs(10)).timeout(ms(20)).max_missed(3);
+    let mut run = Run::new(ours.build().unwrap());
+    let peer = timings(secs(10)).min_interval(ms(20));
+    let hello = peer.build().unwrap().hello(INSTANCE);
+    let greet = |monitor: &mut Monitor, now| monitor.handle_frame(Control::Hello(hello), now);
+    run.at(secs(1), greet);
+    // With a probe budget of 60 ms.
+    run.monitor.set_interval(ms(40), at(secs(2))).unwrap();
+    let error = run.monitor.set_interval(us(39_999), at(secs(2)));
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "interval = 39.999ms: must be one with which the peer doesn't refuse us for a \
+         detection time of 99.999ms, at least 100ms is accepted"
+    );
+    assert_eq!(run.monitor.config().interval(), ms(40));
+    // A peer that has gone along with such a detection time goes along with another.
+    let hasty = timings(ms(39)).timeout(ms(20)).max_missed(3);
+    let mut run = Run::new(hasty.build().unwrap());
+    run.at(ms(10), greet);
+    run.monitor.set_interval(ms(30), at(ms(20))).unwrap();
 }
 
 #[test]

@@ -123,7 +123,7 @@ fn assert_gaps(run: &Run, least: Duration) {
 
 // ---- 1: writes that are blocked --------------------------------------------
 
-/// Evidence that overtook a ping which nobody had fetched ended the limit: alive
+/// Evidence that overtook a ping that wasn't fetched yet ended the limit: alive
 /// at 1,100 s.
 #[test]
 fn writes_that_are_blocked_for_the_limit_are_deadly_although_the_peer_sends() {
@@ -496,7 +496,7 @@ fn an_interval_that_a_hello_shortens_counts_from_the_last_evidence() {
     assert_eq!(run.pings(), [secs(50), secs(55), secs(58), secs(61)]);
 }
 
-/// By then it may be over, and nobody is late for that.
+/// By then it may be over, and no side is late for that.
 #[test]
 fn an_interval_that_a_hello_shortens_into_the_past_is_over_at_once() {
     let config = Config::default().to_builder().jitter(0.0).max_stretch(5);
@@ -1339,7 +1339,7 @@ fn a_hello_with_intervals_of_a_microsecond_is_refused() {
     }
 }
 
-/// So we did for whoever stays just above that limit.
+/// The same holds for a peer that stays just above that limit.
 #[test]
 fn we_never_show_life_more_often_than_each_20_ms() {
     let short = Config::builder()
@@ -1417,7 +1417,7 @@ fn the_default_min_interval_is_the_least_of_half_the_interval_a_second_and_the_p
     }
 }
 
-/// The longest that is accepted: whoever slows down to it is found alive.
+/// The longest that is accepted: a peer that slows down to it stays alive.
 #[test]
 fn a_peer_that_keeps_to_our_min_interval_in_a_pause_is_heard_in_time() {
     for (interval, timeout) in [(secs(4), secs(2)), (secs(10), secs(1)), (secs(1), secs(5))] {

@@ -438,7 +438,7 @@ fn lesson_31_pongs_are_matched_by_nonce_and_not_counted() {
     let mut run = start_with(|timings| timings.evidence(Evidence::Echo));
     let pong = |nonce| frame(Control::Pong(Nonce(nonce)));
 
-    // Nobody asked for these.
+    // These answer no ping.
     for _ in 0..100 {
         run.at(secs(1), pong([0; 8]));
     }
@@ -544,7 +544,7 @@ fn lesson_34_replies_count_and_probes_keep_their_distance() {
 /// lightway PR #276: a new ping rearmed the old timer for ever.
 #[test]
 fn lesson_35_a_pending_deadline_is_not_pushed_out() {
-    // By whoever asks again and again,
+    // By repeated probes,
     let mut run = start();
     for half in 1..=12 {
         run.at(ms(500) * half, Monitor::probe);
@@ -622,7 +622,7 @@ fn lesson_37_no_duration_overflows_on_the_wire_or_in_the_timer() {
 /// yamux #12: a ping waited for ever.
 #[test]
 fn lesson_38_a_probe_always_has_a_deadline() {
-    // Nobody fetches it; it is fetched and never leaves; it leaves.
+    // It isn't fetched; it is fetched and never leaves; it leaves.
     let fates: [fn(&mut Monitor); 3] = [
         |_| {},
         |monitor| while monitor.poll_transmit().is_some() {},

@@ -1,5 +1,5 @@
-//! A ping that somebody asked for is sent whatever comes; one that silence
-//! asked for isn't needed once there is a sign of life.
+//! The ping of a probe is sent whatever comes; one for a silence isn't needed once there is a
+//! sign of life.
 
 #![allow(
     clippy::unwrap_used,
@@ -39,7 +39,7 @@ fn a_probe_is_sent_although_the_peer_is_heard_first() {
     let ping = run.monitor.poll_transmit();
     assert!(matches!(ping, Some(Control::Ping(_))), "{ping:?}");
 
-    // Who asked learns within N·W whether there is an answer.
+    // The caller learns within N·W whether there is an answer.
     run.monitor.handle_flushed(at(secs(5)));
     run.assert_dies_at(secs(11));
 }
@@ -60,7 +60,7 @@ fn a_probe_of_a_round_that_is_overdue_sends_no_ping_sooner_than_the_peer_accepts
     run.at(secs(19), |_, _| {});
     assert_eq!(run.pings(), [secs(10)]);
 
-    // The timer fires late, and not before somebody asks.
+    // The timer fires late, after the probe.
     run.asleep_until(secs(21));
     run.at(secs(21), Monitor::probe);
     assert_eq!(run.pings(), [secs(10)]);

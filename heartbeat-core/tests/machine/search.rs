@@ -29,7 +29,7 @@ fn search() -> IntervalSearch {
     IntervalSearch::new(secs(30)..=hours(2)).unwrap()
 }
 
-/// What a network that forgets a connection after so long does to one that is idle.
+/// The effect of a network that forgets a connection after this time on an idle one.
 fn on_network(timeout: Duration, idle: Duration) -> SearchOutcome {
     match idle < timeout {
         true => SearchOutcome::Answered { idle },
@@ -70,7 +70,7 @@ fn a_loss_at_the_largest_interval_counts_though_it_comes_a_little_later() {
     }
 }
 
-/// Uses the safe interval for so many beats and tries what there is to try.
+/// Uses the safe interval for this many beats, and tries intervals when one is due.
 fn live(search: &mut IntervalSearch, timeout: Duration, beats: u32) {
     for _ in 0..beats {
         search.learn(on_network(timeout, search.safe()));
@@ -165,14 +165,80 @@ fn what_is_lost_again_is_tried_less_and_less_often() {
     let mut search = search();
     settle(&mut search, minutes(10));
     let mut tried_after = Vec::new();
-    for beat in 1..2_100 {
+    for beat in 1..3_100 {
         search.learn(on_network(minutes(10), search.safe()));
         if let Some(idle) = search.next() {
             tried_after.push(beat);
             search.learn(on_network(minutes(10), idle));
         }
     }
-    assert_eq!(tried_after, [16, 48, 112, 240, 496, 1008, 2032]);
+    assert_eq!(tried_after, [16, 48, 112, 240, 496, 1008, 2032, 3056]);
+}
+
+#[test]
+fn a_shorter_timeout_is_retried_as_soon_as_the_first() {
+    let mut search = search();
+    settle(&mut search, minutes(10));
+    live(&mut search, minutes(10), 100);
+    settle_again(&mut search, minutes(5));
+    let beats = (1..100).find(|_| {
+        search.learn(on_network(minutes(5), search.safe()));
+        search.next().is_some()
+    });
+    assert_eq!(beats, Some(16));
+}
+
+/// Loses the safe interval first.
+fn settle_again(search: &mut IntervalSearch, timeout: Duration) {
+    search.learn(on_network(timeout, search.safe()));
+    settle(search, timeout);
+}
+
+#[test]
+fn what_is_lost_while_nothing_is_tried_is_retried_after_16_answers() {
+    let mut search = search().method(SearchMethod::Binary);
+    settle(&mut search, YEAR);
+    live(&mut search, YEAR, 100);
+    let idle = hours(2);
+    search.learn(SearchOutcome::Lost { idle });
+    assert_eq!(search.next(), None);
+    let beats = (1..100).find(|_| {
+        search.learn(on_network(idle, search.safe()));
+        search.next().is_some()
+    });
+    assert_eq!((beats, search.next()), (Some(16), Some(idle)));
+}
+
+#[test]
+fn the_shortest_loss_counts_and_none_beyond_the_range() {
+    let mut search = search();
+    for idle in [hours(3), minutes(10), minutes(20)] {
+        search.learn(SearchOutcome::Lost { idle });
+    }
+    assert_eq!(search.lost(), Some(minutes(10)));
+    search = self::search();
+    search.learn(SearchOutcome::Lost { idle: hours(3) });
+    assert_eq!(search, self::search());
+}
+
+#[test]
+fn composite_never_waits_longer_than_twice_what_was_answered() {
+    let mut search = search();
+    search.learn(SearchOutcome::Lost { idle: minutes(10) });
+    assert_eq!(search.next(), Some(minutes(1)));
+}
+
+#[test]
+fn a_step_of_nothing_is_the_shortest_step_that_there_is() {
+    let search = search().method(SearchMethod::Step(Duration::ZERO));
+    assert_eq!(search.next(), Some(secs(30) + us(1)));
+}
+
+#[test]
+fn a_range_of_one_interval_is_that_interval() {
+    let minute = minutes(1);
+    let search = IntervalSearch::new(minute..=minute).unwrap();
+    assert_eq!((search.safe(), search.next()), (minute, None));
 }
 
 #[test]
@@ -267,8 +333,16 @@ fn an_idle_time_ends_with_what_leaves_and_is_survived_with_what_arrives() {
     gauge.handle_received(at(secs(104)));
     assert_eq!(gauge.take_survived(), Some(secs(60)));
     assert_eq!(gauge.take_survived(), None);
+    // Of two, the longer one is told.
+    gauge.handle_sent(at(secs(134)));
+    gauge.handle_received(at(secs(134)));
+    gauge.handle_sent(at(secs(144)));
+    gauge.handle_received(at(secs(144)));
+    assert_eq!(gauge.take_survived(), Some(secs(30)));
+    gauge.handle_received(at(secs(164)));
+    gauge.handle_sent(at(secs(224)));
     // A proxy closes it while nothing passes.
-    assert_eq!(gauge.unanswered(at(secs(164))), secs(60));
+    assert_eq!(gauge.unanswered(at(secs(230))), secs(60));
 }
 
 #[test]
@@ -277,6 +351,12 @@ fn a_clock_that_runs_backwards_makes_no_idle_time() {
     gauge.handle_sent(Instant::ORIGIN);
     gauge.handle_received(Instant::ORIGIN);
     assert_eq!(gauge.take_survived(), None);
+    let at = |time: Duration| Instant::ORIGIN + time;
+    gauge.handle_received(at(secs(10)));
+    gauge.handle_received(at(secs(5)));
+    assert_eq!(gauge.unanswered(at(secs(10))), Duration::ZERO);
+    gauge.handle_sent(at(secs(5)));
+    assert_eq!(gauge.unanswered(at(secs(10))), Duration::ZERO);
     gauge.handle_sent(Instant::MAX);
     gauge.handle_received(Instant::ORIGIN);
     assert!(gauge.take_survived() > Some(YEAR));

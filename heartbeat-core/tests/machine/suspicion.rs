@@ -46,7 +46,7 @@ fn a_ping_that_can_not_leave_is_no_late_beat() {
     assert_eq!((death.cause, death.missed), (Cause::WriteStalled, 0));
 }
 
-/// One that left was late; the one behind it waits, and is late for nobody.
+/// One that left was late; the one behind it still waits, and isn't late.
 #[test]
 fn a_suspicion_stays_while_the_next_ping_can_not_leave() {
     let mut run = start();
@@ -137,7 +137,7 @@ fn a_driver_that_is_punctual_again_becomes_impatient_again() {
     assert_eq!(patience.len(), 45);
 }
 
-/// A ping was answered at once, and the next one is so much too late.
+/// A ping was answered at once, and the next one is this much too late.
 fn late_by(lateness: Duration) -> Run {
     let config = Config::builder()
         .interval(secs(10))
@@ -157,7 +157,7 @@ fn answer_at_once(run: &mut Run) {
 }
 
 /// Two programs that others keep from the processor, each for up to 1.8 s and for a third
-/// of the time. Beats are late, and nobody is dead.
+/// of the time. Beats are late, and no side is dead.
 #[test]
 fn on_a_starved_machine_a_tenth_of_the_late_beats_is_suspicious() {
     let (mut suspicions, mut by_round_trips_alone) = (0, 0);

@@ -469,7 +469,7 @@ fn the_first_mistake_is_the_one_that_counts() {
 
 #[test]
 fn a_fault_of_its_own_excuses_nobody() {
-    // A ping an hour is a fault, though one that nobody minds.
+    // A ping an hour is a fault, but a harmless one.
     let simulation = Simulation::between(Config::wan(), Config::lan(), Link::new(), 1).partition(
         Direction::Both,
         secs(60),

@@ -329,7 +329,11 @@ impl Facts {
         let config = builder.min_interval(shortened).build().ok()?;
         let terms = Terms::new(&config, self.terms.foreign);
         let refuses = self.terms.peer.is_some_and(|peer| terms.refuses(&peer));
-        (!refuses).then_some(config)
+        let becomes_hasty = self.terms.peer.is_some_and(|peer| {
+            let hasty = |terms: &Terms| terms.is_hasty_for(&peer);
+            hasty(&terms) && !hasty(&self.terms)
+        });
+        (!refuses && !becomes_hasty).then_some(config)
     }
 
     fn set_interval(&mut self, interval: u64, world: &mut World) {

@@ -79,7 +79,11 @@ impl Candidate {
             Op::Finish => self.parting.finish(),
             Op::Close(code) => {
                 let until = world.now.saturating_add(world.terms.linger);
-                self.parting.close(GoodbyeCode(code), until.min(LAST));
+                let code = GoodbyeCode(match code {
+                    2..64 | 128.. => 0,
+                    code => code,
+                });
+                self.parting.close(code, until.min(LAST));
             }
             Op::Discarded => self.parting.discard(),
             Op::Sent => {}
@@ -481,7 +485,7 @@ impl Candidate {
             missed,
             silence: world.now - world.last,
         };
-        // What isn't our verdict is told to nobody.
+        // An end that isn't our verdict isn't told to the peer.
         let goodbye = match cause {
             None => Some(6),
             Some(Cause::Silent) => Some(2),

@@ -268,7 +268,7 @@ fn pong(dice: &mut Dice, judge: &Judge) -> Op {
 /// What either side may say of its leaving.
 fn parting(dice: &mut Dice, judge: &Judge) -> Op {
     match dice.below(10) {
-        0..3 => Op::Close(dice.one(&[0, 0, 1, 64])),
+        0..3 => Op::Close(dice.one(&[0, 0, 1, 64, 3, 8, 63, 128])),
         3 => Op::Finish,
         4 if judge.facts.terms.foreign => Op::HalfClose,
         4 => Op::Fin,
@@ -281,7 +281,7 @@ fn parting(dice: &mut Dice, judge: &Judge) -> Op {
 
 fn ending(dice: &mut Dice, ours: Option<Hello>) -> Op {
     match dice.below(10) {
-        0..2 => Op::Close(dice.one(&[0, 0, 1, 64])),
+        0..2 => Op::Close(dice.one(&[0, 0, 1, 64, 3, 8, 63, 128])),
         2..4 => Op::Goodbye(dice.one(&[0, 1, 2, 7, 8, 64, 255])),
         4 => Op::End(End::Reset),
         6 => Op::NotReading,

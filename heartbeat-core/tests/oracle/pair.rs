@@ -3,7 +3,7 @@
 //!
 //! Besides the judge's rules: two monitors never flood each other, whatever
 //! the link does, and don't find each other dead, nor suspect, over a link
-//! that is fast enough; and there who leaves is confirmed.
+//! that is fast enough; and there each goodbye is confirmed.
 
 use std::{collections::VecDeque, time::Duration};
 

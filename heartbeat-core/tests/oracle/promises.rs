@@ -190,7 +190,7 @@ impl Promises {
         }
     }
 
-    /// 17: who leaves doesn't wait for ever.
+    /// 17: a side that leaves doesn't wait for ever.
     fn linger(&self, op: Op, world: &World, seen: &Seen) -> Result<(), Violation> {
         let Some(until) = self.until else {
             return Ok(());

@@ -1,5 +1,5 @@
-//! Rounds and stalls: how a round begins, its steps, its verdict, and what
-//! happens when it is we who were late.
+//! Rounds and stalls: how a round begins, its steps, its verdict, and the effect of our own
+//! lateness.
 
 use heartbeat_core::Cause;
 

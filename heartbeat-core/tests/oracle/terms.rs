@@ -178,6 +178,14 @@ impl Terms {
         hasty || stretched > ours * self.max_stretch
     }
 
+    /// Whether a peer with this Hello refuses us, because we want to know within less than
+    /// 100 ms and it doesn't.
+    pub(crate) fn is_hasty_for(&self, hello: &Hello) -> bool {
+        let limit = 100_000;
+        let theirs = micros(hello.detection_time.max(hello.interval));
+        self.interval + self.budget() < limit && theirs >= limit
+    }
+
     /// The longest m′ that isn't refused.
     pub(crate) fn slowest(&self) -> u64 {
         (self.interval + self.budget()) * self.max_stretch - self.budget()

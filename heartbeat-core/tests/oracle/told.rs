@@ -1,4 +1,4 @@
-//! The events that nobody took yet, as docs/state-machine.md merges them.
+//! The pending events, merged as docs/state-machine.md specifies.
 
 use std::time::Duration;
 

@@ -3,6 +3,9 @@
 //! A server with two workers serves 100 honest peers and 200 that send small frames as
 //! fast as it takes them. Each honest peer sends a message each 100 ms and waits for its
 //! echo; the lag is how late that comes. The same bytes go to a plain `Framed`.
+//!
+//! Each flood is measured by itself. Attacks that cost little are measured together, and
+//! by themselves with `--only`, which takes the name of any attack.
 
 use std::{
     fs,
@@ -23,7 +26,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
 use crate::{
-    attack::{self, attack},
+    attack::{ENDED, FLOODS, HOLDS, Target, attack},
     process::{Arguments, Child, runtime, tell_parent},
     table::{Limit, Row},
 };
@@ -35,19 +38,23 @@ const EACH: Duration = Duration::from_millis(100);
 /// What plain `Framed` takes, too.
 const MOST_LAG: f64 = 1.5;
 
+/// Shorter than a measurement: who is given up by mistake is so within it.
+const DETECTION: Duration = Duration::from_secs(5);
+
 pub(crate) fn rows(arguments: &Arguments, found: &mut dyn FnMut(Row)) -> io::Result<()> {
-    let kinds: &[&str] = arguments.quick_or_full(&["pongs"], attack::ALL);
     let subjects: &[&str] = arguments.quick_or_full(&["inline"], &["inline", "spawned"]);
-    let lasts = Duration::from_secs(arguments.quick_or_full(4, 25));
-    for kind in kinds {
-        if !arguments.wants(&format!("flood {kind}")) {
-            continue;
-        }
-        let plain = measure("framed", kind, lasts)?;
+    let lasts = Duration::from_secs(arguments.quick_or_full(4, 7));
+    for kinds in rounds(arguments) {
+        let name = match kinds.as_slice() {
+            [kind] => kind,
+            kinds if kinds == HOLDS => "all that hold",
+            _ => "all that end",
+        };
+        let plain = measure("framed", &kinds, lasts)?;
         for subject in subjects {
-            let ours = measure(subject, kind, lasts)?;
+            let ours = measure(subject, &kinds, lasts)?;
             let row = |what, unit, plain, ours, at_most| Row {
-                input: format!("flood {kind}, {subject}: {what}"),
+                input: format!("flood {name}, {subject}: {what}"),
                 unit,
                 plain: Some(plain),
                 ours,
@@ -61,9 +68,28 @@ pub(crate) fn rows(arguments: &Arguments, found: &mut dyn FnMut(Row)) -> io::Res
             let most = Limit::Figure(f64::INFINITY);
             found(row("processor", "s", plain.processor, ours.processor, most));
             found(row("memory", "MB", plain.memory, ours.memory, most));
+            found(row("opened", "", plain.opened, ours.opened, most));
         }
     }
     Ok(())
+}
+
+/// Attacks that are measured at the same time.
+fn rounds(arguments: &Arguments) -> Vec<Vec<&'static str>> {
+    let each = |kinds: &[&'static str]| kinds.iter().map(|&kind| vec![kind]).collect::<Vec<_>>();
+    match arguments.value("--only") {
+        None if arguments.has("--quick") => each(&["pongs"]),
+        None => [each(FLOODS), vec![HOLDS.to_vec(), ENDED.to_vec()]].concat(),
+        Some(_) => {
+            let mut all = each(&[FLOODS, HOLDS, ENDED].concat());
+            all.retain(|kinds| arguments.wants(&format!("flood {}", kinds.concat())));
+            all
+        }
+    }
+}
+
+fn config() -> Config {
+    Config::detect_within(DETECTION).expect("valid timings")
 }
 
 /// Milliseconds, how many were given up on either side, and what it cost the server.
@@ -75,9 +101,11 @@ struct Figures {
     processor: f64,
     /// The most that was resident, in MB.
     memory: f64,
+    /// Hostile connections, one after the other.
+    opened: f64,
 }
 
-fn measure(subject: &str, kind: &str, lasts: Duration) -> io::Result<Figures> {
+fn measure(subject: &str, kinds: &[&str], lasts: Duration) -> io::Result<Figures> {
     let mut server = Child::start("flooded", &[("--subject", subject.to_owned())])?;
     let ports = server.numbers::<u16>()?;
     let &[honest, flooded] = ports.as_slice() else {
@@ -92,11 +120,11 @@ fn measure(subject: &str, kind: &str, lasts: Duration) -> io::Result<Figures> {
         let peer = be_honest(subject == "framed", stream, delay, seen.clone());
         drop(runtime.spawn(peer));
     }
-    let flood = Child::start(
+    let mut flood = Child::start(
         "flooding",
         &[
             ("--to", address(flooded).to_string()),
-            ("--kind", kind.to_owned()),
+            ("--kinds", kinds.join(",")),
         ],
     )?;
     thread::sleep(Duration::from_secs(1));
@@ -107,6 +135,7 @@ fn measure(subject: &str, kind: &str, lasts: Duration) -> io::Result<Figures> {
     let &[theirs, processor, memory] = found.as_slice() else {
         return Err(io::Error::other("three figures"));
     };
+    let opened = flood.found::<f64>()?.into_iter().sum();
     drop((flood, server, runtime));
     lags.sort_by(f64::total_cmp);
     let figure = |part: f64| {
@@ -121,6 +150,7 @@ fn measure(subject: &str, kind: &str, lasts: Duration) -> io::Result<Figures> {
         dead: dead + theirs as usize,
         processor,
         memory,
+        opened,
     })
 }
 
@@ -165,7 +195,7 @@ async fn be_honest(plain: bool, stream: TcpStream, delay: Duration, seen: Arc<Se
         let echoes = framed.filter_map(async |frame| frame.ok().map(|_| Echo::Came));
         ask(std::pin::pin!(echoes), &seen).await;
     } else {
-        let events = Heartbeat::new(stream, Config::default());
+        let events = Heartbeat::new(stream, config());
         let echoes = events.filter_map(async |event| match event {
             PeerEvent::Message(_) => Some(Echo::Came),
             PeerEvent::Dead(_) => Some(Echo::Never),
@@ -272,7 +302,7 @@ async fn serve(subject: &str, stream: TcpStream) -> bool {
             false
         }
         "inline" => {
-            let mut peer = Heartbeat::new(stream, Config::default());
+            let mut peer = Heartbeat::new(stream, config());
             while let Some(event) = peer.next().await {
                 match event {
                     PeerEvent::Message(message) if !message.is_empty() => {
@@ -289,7 +319,7 @@ async fn serve(subject: &str, stream: TcpStream) -> bool {
                 sender,
                 mut receiver,
                 ..
-            } = Heartbeat::new(stream, Config::default()).spawn();
+            } = Heartbeat::new(stream, config()).spawn();
             while let Some(event) = receiver.next().await {
                 match event {
                     PeerEvent::Message(message) if !message.is_empty() => {
@@ -309,14 +339,25 @@ async fn serve(subject: &str, stream: TcpStream) -> bool {
 /// Attacks from many connections.
 pub(crate) fn be_the_flood(arguments: &Arguments) -> io::Result<()> {
     let to: SocketAddr = arguments.get("--to");
-    let kind: String = arguments.get("--kind");
+    let kinds: String = arguments.get("--kinds");
+    static OPENED: AtomicUsize = AtomicUsize::new(0);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    for _ in 0..FLOODING {
-        let kind = kind.clone();
-        drop(runtime.spawn(async move { attack(&kind, to).await }));
+    let target = Target {
+        to,
+        config: config(),
+        pause: Duration::ZERO,
+    };
+    for kind in kinds.split(',').cycle().take(FLOODING) {
+        let kind = kind.to_owned();
+        drop(runtime.spawn(async move {
+            let opened = || {
+                OPENED.fetch_add(1, Relaxed);
+            };
+            attack(&kind, target, opened).await
+        }));
     }
-    thread::spawn(|| tell_parent(String::new));
+    thread::spawn(|| tell_parent(|| OPENED.load(Relaxed).to_string()));
     runtime.block_on(std::future::pending())
 }

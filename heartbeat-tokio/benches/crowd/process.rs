@@ -98,7 +98,7 @@ impl Drop for Child {
 pub(crate) fn tell_parent(found: impl FnOnce() -> String) -> ! {
     let _ = io::stdin().read_to_end(&mut Vec::new());
     println!("{}", found());
-    // It asks others too before it lets us go. If it is gone, nobody reads this.
+    // It waits for others too before it lets us go. If it is gone, this is lost.
     thread::sleep(Duration::from_secs(10));
     std::process::exit(0)
 }

@@ -34,7 +34,7 @@ pub(crate) fn rows(arguments: &Arguments, found: &mut dyn FnMut(Row)) -> io::Res
         given.unwrap_or(usual)
     };
     let connections = count("--connections", 4_000);
-    let lasts = Duration::from_secs(count("--seconds", 120) as u64);
+    let lasts = Duration::from_secs(count("--seconds", 40) as u64);
     let threads = count("--hogs", 14);
     let low = count("--nice", 19).to_string();
     let mut starved = Child::start(

@@ -1,9 +1,9 @@
 //! Many idle connections in one task.
 //!
 //! One `FuturesUnordered` on one thread holds all of a side's ends of 10,000 connections
-//! that begin together, D = 3 s; or it holds both ends of 9,500. Nobody dies, so each
-//! death is a false one. What it is compared with is the loop that people write: `select!`
-//! over a `Framed` and a timer, with the same interval and the same patience.
+//! that begin together, D = 3 s; or it holds both ends of 9,500. All peers live, so each death
+//! is a false one. It is compared with the usual hand-written loop: `select!` over a `Framed`
+//! and a timer, with the same interval and timeout.
 //!
 //! The connections share what tokio lets a task do in one poll.
 
@@ -33,7 +33,7 @@ use crate::{
 const DETECTION: Duration = Duration::from_secs(3);
 
 pub(crate) fn rows(arguments: &Arguments, found: &mut dyn FnMut(Row)) -> io::Result<()> {
-    let lasts = Duration::from_secs(arguments.quick_or_full(4, 12));
+    let lasts = Duration::from_secs(arguments.quick_or_full(4, 8));
     let of_all = arguments.quick_or_full(4_000, 10_000);
     let of_both = arguments.quick_or_full(3_000, 9_500);
     let layouts: [(_, _, Measure); 2] = [
@@ -88,7 +88,7 @@ pub(crate) fn be_the_peers(arguments: &Arguments) -> io::Result<()> {
     let to: SocketAddr = arguments.get("--to");
     let subject: String = arguments.get("--subject");
     let runtime = one_thread()?;
-    // Nobody is judged before all are there.
+    // The measurement starts when all are connected.
     let connected = (0..arguments.get("--count")).map(|_| runtime.block_on(TcpStream::connect(to)));
     let connected = connected.collect::<io::Result<Vec<_>>>()?;
     thread::spawn(|| tell_parent(|| DEAD.load(Relaxed).to_string()));

@@ -1,8 +1,8 @@
 //! Times two ways of carrying the same messages, in turns.
 //!
-//! This module decides what a row of a table is: which work, over which kind
-//! of stream, how often, and that payloads are compared with what was sent. Who
-//! is compared with whom is the benchmark's to say.
+//! This module decides what a row of a table is: which work, over which kind of stream, how
+//! often, and that received payloads are compared with the sent ones. The benchmark decides
+//! which sides are compared.
 
 #![allow(
     clippy::cast_possible_truncation,
@@ -85,7 +85,7 @@ pub enum Workers {
     Two,
 }
 
-/// Which end of a connection: who asks, and who answers.
+/// The end of a connection: the one that asks, or the one that answers.
 #[derive(Clone, Copy, PartialEq)]
 pub enum End {
     Asking,
@@ -124,7 +124,7 @@ macro_rules! subject {
     };
 }
 
-/// So many messages, to be carried.
+/// The number of messages to carry.
 #[derive(Clone)]
 pub struct Job {
     pub work: Work,
@@ -162,7 +162,7 @@ impl Job {
                 tokio::spawn(answer_all(theirs, payload, count)),
             ),
         };
-        // Whoever has ended first stays: what is flushed may still be with its driver.
+        // The side that ended first stays: flushed bytes may still be with its driver.
         let theirs = theirs.await.expect("it doesn't panic");
         let ours = ours.await.expect("it doesn't panic");
         let took = start.elapsed();
@@ -421,13 +421,13 @@ enum Effort {
 }
 
 /// Has the C library copy with a loop, whatever the size. For more than 4 KiB it takes an
-/// instruction (`rep movsb`) that is thirty times as slow on some processors where the
-/// destination is 1 to 31 bytes behind the source, whole pages not counted. Where a
-/// stream's buffer and a message begin is the allocator's choice, so whoever carries
-/// large messages in memory was fast or slow by chance. `docs/performance.md` has more.
+/// instruction (`rep movsb`) that is thirty times as slow on some processors if the
+/// destination is 1 to 31 bytes behind the source, modulo the page size. The allocator
+/// decides where buffers begin, so a side that carries large messages in memory was fast or
+/// slow by chance. `docs/performance.md` has more.
 ///
-/// The library reads this once, so the program begins anew. With a `GLIBC_TUNABLES` of
-/// somebody's, be it empty, nothing is done.
+/// The library reads this once, so the program starts itself again. If `GLIBC_TUNABLES` is
+/// set, even to nothing, it is left alone.
 #[cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
 fn copy_steadily() -> io::Result<()> {
     use std::{os::unix::process::CommandExt as _, process::Command};

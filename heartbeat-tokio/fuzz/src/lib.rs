@@ -17,26 +17,14 @@ use std::fmt::Debug;
 use bytes::{Bytes, BytesMut};
 use futures::{SinkExt, StreamExt, future::poll_immediate};
 use heartbeat_core::{Control, Nonce};
-use heartbeat_tests::scripted::{
-    OnWire, Read, control_frame, filler, frames, messages, runtime, scripted,
+use heartbeat_tests::{
+    codecs::{mqtt::Mqtt, nats::Nats, redis::Resp, stomp::Stomp},
+    scripted::{OnWire, Read, control_frame, filler, frames, messages, runtime, scripted},
 };
 use heartbeat_tokio::{
     Config, ConfigLayer, Frame, Heartbeat, SafetyNet, safety_net::SafetyNetOverrides,
 };
 use tokio_util::codec::{Decoder, Encoder};
-
-#[allow(dead_code, reason = "the programs use more of it")]
-#[path = "../../../examples/mqtt/mqtt.rs"]
-mod mqtt;
-#[allow(dead_code, reason = "likewise")]
-#[path = "../../../examples/nats/protocol.rs"]
-mod nats;
-#[allow(dead_code, reason = "likewise")]
-#[path = "../../../examples/redis/resp.rs"]
-mod resp;
-#[allow(dead_code, clippy::duplicate_mod, reason = "another test has it too")]
-#[path = "../../../examples/stomp/stomp.rs"]
-mod stomp;
 
 /// An input: what is missing counts as zero.
 struct Input<'b>(&'b [u8]);
@@ -183,10 +171,10 @@ pub fn codecs(bytes: &[u8]) {
     let asked = input.byte() % 2 == 1;
     let pieces = input.pieces();
     match codec % 4 {
-        0 => decodes::<resp::Resp, _>(asked, &pieces),
-        1 => decodes::<nats::Nats, _>(asked, &pieces),
-        2 => decodes::<mqtt::Mqtt, _>(asked, &pieces),
-        _ => decodes::<stomp::Stomp, _>(asked, &pieces),
+        0 => decodes::<Resp, _>(asked, &pieces),
+        1 => decodes::<Nats, _>(asked, &pieces),
+        2 => decodes::<Mqtt, _>(asked, &pieces),
+        _ => decodes::<Stomp, _>(asked, &pieces),
     }
 }
 

@@ -26,10 +26,8 @@ pub(super) trait Connection<M>: Send + Sync {
     fn poll_event(&self, more: &mut bool, cx: &mut Context<'_>) -> Poll<Option<PeerEvent<M>>>;
     /// The next event of those that the task took in, and whether there may be more.
     fn poll_taken_in(&self, more: &mut bool, cx: &Context<'_>) -> Poll<Option<PeerEvent<M>>>;
-    /// The stream and the timer call the task only, from now on.
-    fn leave_serving_to_the_task(&self);
-    /// Waits for a condition. The task of `cx` is woken when it holds, until `ticket` is given
-    /// back.
+    /// Waits for something. Until it is so, or `ticket` is given back, the task of `cx`
+    /// is woken when it is.
     fn poll_until(
         &self,
         wanted: Wanted,

@@ -1,10 +1,10 @@
 //! Serves a connection while its application works.
 //!
-//! A waiting receiver serves the connection, as without a driver; otherwise a task does.
-//! So beats continue while the application is busy, and a message for a waiting receiver
-//! takes no detour through another task. This module decides what `spawn` makes. The
-//! handles are in `sender` and `receiver`, the choice between task and receiver in
-//! `turns`, and serving in `state`. The connection itself judges the peer.
+//! A task serves the connection whenever something happens on it, so that beats continue
+//! while the application is busy, and wakes the receiver. A sender that flushes writes
+//! itself, and a receiver that finds nothing waiting reads itself. This module decides what
+//! `spawn` makes. The handles are in `sender` and `receiver`, wake-ups in `turns`, and
+//! serving in `state`. The connection itself judges the peer.
 
 mod connection;
 #[cfg(test)]
@@ -24,7 +24,7 @@ use crate::{Heartbeat, transport::Transport};
 
 /// The primitives of `turns`; `model` uses loom's.
 mod atomics {
-    pub(super) use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+    pub(super) use std::sync::atomic::{AtomicU8, Ordering};
 
     pub(super) use atomic_waker::AtomicWaker;
 }
@@ -99,6 +99,19 @@ where
 }
 
 /// The handles and the task of a connection: what [`Heartbeat::spawn`] returns.
+///
+/// ```
+/// # async fn example(
+/// #     peer: heartbeat_tokio::Heartbeat<tokio::net::TcpStream>,
+/// # ) -> Result<(), Box<dyn std::error::Error>> {
+/// use heartbeat_tokio::Driver;
+///
+/// let Driver { sender, receiver, task, .. } = peer.spawn();
+/// sender.send("hello".into()).await?;
+/// drop((sender, receiver)); // a goodbye follows what was sent
+/// task.await?; // it has left
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 #[must_use = "without its handles the connection is closed"]
 #[non_exhaustive] // later versions may give more

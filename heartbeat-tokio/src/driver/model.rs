@@ -9,6 +9,7 @@
 
 use std::{
     future::poll_fn,
+    mem,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
@@ -27,7 +28,7 @@ use self::turns::Turns;
 mod turns;
 
 mod atomics {
-    pub(super) use loom::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+    pub(super) use loom::sync::atomic::{AtomicU8, Ordering};
 
     /// What the crate `atomic-waker` does, with a lock.
     #[derive(Debug, Default)]
@@ -72,6 +73,8 @@ struct State {
     /// The part that senders queued, and the part of it that was written.
     posted: usize,
     written: usize,
+    /// The receiver found nothing, and nothing was put there for it since.
+    receiver_waits: bool,
     /// The task is to end.
     stopped: bool,
 }
@@ -90,12 +93,14 @@ impl Connection {
         self.turns.call_task();
     }
 
-    fn serve(&self, state: &mut State) {
-        let arrived = self.arrived.load(Relaxed);
-        state.inbox += arrived - state.read;
-        let is_news = arrived > state.read || state.written < state.posted;
-        state.read = arrived;
-        self.write(state, is_news);
+    /// Reads `most` of what is there. Says whether there was more.
+    fn serve(&self, state: &mut State, most: usize) -> bool {
+        let waits = self.arrived.load(Relaxed) - state.read;
+        let read = waits.min(most);
+        state.inbox += read;
+        state.read += read;
+        self.write(state, read > 0);
+        read < waits
     }
 
     fn write(&self, state: &mut State, is_news: bool) {
@@ -128,11 +133,19 @@ impl Connection {
         }
         let mut state = self.state.lock().unwrap();
         self.turns.serve();
-        self.serve(&mut state);
+        let most = match state.receiver_waits {
+            true => 1,
+            false => usize::MAX,
+        };
+        let has_more = self.serve(&mut state, most);
         let (has_events, stopped) = (state.inbox > 0, state.stopped);
+        state.receiver_waits &= !has_events;
         self.give_back(state);
         if has_events {
             self.turns.call_receiver();
+        }
+        if has_more {
+            self.turns.call_task();
         }
         match stopped {
             true => Poll::Ready(()),
@@ -144,10 +157,14 @@ impl Connection {
     fn poll_event(&self, cx: &Context<'_>) -> Poll<()> {
         self.turns.await_events(cx);
         let mut state = self.state.lock().unwrap();
+        if state.inbox > 0 {
+            state.inbox -= 1;
+            return Poll::Ready(());
+        }
         self.turns.serve();
-        self.serve(&mut state);
-        let is_event = state.inbox > 0;
-        state.inbox = state.inbox.saturating_sub(1);
+        self.serve(&mut state, 1);
+        let is_event = mem::take(&mut state.inbox) > 0;
+        state.receiver_waits = !is_event;
         self.give_back(state);
         if !is_event {
             return Poll::Pending;
@@ -158,7 +175,7 @@ impl Connection {
 }
 
 impl Connection {
-    /// As `state.rs` does it, but that reading on never needs the task.
+    /// As `take` in `handles.rs` does it, but that reading on never needs the task.
     fn poll_taken_in(&self, cx: &Context<'_>) -> Poll<()> {
         self.turns.await_events(cx);
         let mut state = self.state.lock().unwrap();
@@ -211,6 +228,11 @@ fn both(connection: &Connection) {
     connection.arrive();
 }
 
+fn twice(connection: &Connection) {
+    connection.arrive();
+    connection.arrive();
+}
+
 fn takes<const EVENTS: usize>(connection: &Connection) {
     for _ in 0..EVENTS {
         block_on(poll_fn(|cx| connection.poll_event(cx)));
@@ -245,17 +267,25 @@ fn what_arrives_reaches_a_receiver_that_waits() {
 #[test]
 fn what_arrives_reaches_a_receiver_that_leaves_serving_to_the_task() {
     in_every_order(1, Connection::arrive, |connection| {
-        connection.turns.leave_serving_to_the_task();
         block_on(poll_fn(|cx| connection.poll_taken_in(cx)));
     });
     // One that begins with that when it has served before.
     in_every_order(2, both, |connection| {
         let first = connection.poll_event(&Context::from_waker(Waker::noop()));
-        connection.turns.leave_serving_to_the_task();
         if first.is_pending() {
             block_on(poll_fn(|cx| connection.poll_taken_in(cx)));
         }
     });
+}
+
+#[test]
+fn what_is_left_behind_the_first_message_reaches_a_waiting_receiver() {
+    in_every_order(2, twice, takes::<2>);
+}
+
+#[test]
+fn what_is_left_behind_the_first_message_is_read_without_the_receiver() {
+    in_every_order(2, twice, polls_once);
 }
 
 #[test]

@@ -29,6 +29,21 @@ use crate::{PeerEvent, Status};
 ///
 /// It can be polled in any runtime, or in none: the connection's timer belongs to the
 /// runtime in which it was [spawned](crate::Heartbeat::spawn).
+///
+/// ```
+/// # async fn example(mut receiver: heartbeat_tokio::Receiver<bytes::Bytes>) {
+/// use heartbeat_tokio::PeerEvent;
+///
+/// while let Some(event) = receiver.recv().await {
+///     match event {
+///         PeerEvent::Message(bytes) => println!("{} bytes", bytes.len()),
+///         PeerEvent::Suspect { silent_for, .. } => println!("silent for {silent_for:?}"),
+///         end if end.is_terminal() => println!("{end}"), // the last event
+///         _ => {}
+///     }
+/// }
+/// # }
+/// ```
 #[must_use = "nothing is received unless it is polled"]
 pub struct Receiver<M> {
     connection: Arc<dyn Connection<M>>,
@@ -51,9 +66,8 @@ impl<M> Receiver<M> {
         poll_fn(|cx| self.connection.poll_event(&mut self.more, cx)).await
     }
 
-    /// The next event of those that the task took in, for a receiver that
-    /// [leaves serving to it](Self::leave_serving_to_the_task). Without `more` behind it
-    /// there is nothing until this is woken.
+    /// The next event of those that the task took in, for a receiver that leaves serving to
+    /// it. Without `more` behind it there is nothing until this is woken.
     pub(crate) fn poll_taken_in(
         &mut self,
         more: &mut bool,
@@ -61,12 +75,6 @@ impl<M> Receiver<M> {
     ) -> Poll<Option<PeerEvent<M>>> {
         self.more = false;
         self.connection.poll_taken_in(more, cx)
-    }
-
-    /// From now on the task serves the connection. This handle is woken for events that the
-    /// task took in, and not for each byte.
-    pub(crate) fn leave_serving_to_the_task(&self) {
-        self.connection.leave_serving_to_the_task();
     }
 
     /// A snapshot of the connection.

@@ -42,6 +42,8 @@ struct State<S, C: Protocol> {
     stage: Stage<S, C>,
     senders: usize,
     has_receiver: bool,
+    /// It found nothing when it was polled last, and nothing was put there for it since.
+    receiver_waits: bool,
     waiting: Waiting,
     watched: Option<Watched>,
 }
@@ -100,6 +102,7 @@ impl<S, C: Transport<S>> Shared<S, C> {
                 stage: Stage::Served(heartbeat),
                 senders: 1,
                 has_receiver: true,
+                receiver_waits: false,
                 waiting: Waiting::default(),
             }),
             waker: turns.waker(),
@@ -134,26 +137,52 @@ impl<S, C: Transport<S>> Shared<S, C> {
         if has_events {
             self.turns.call_receiver();
         }
-        served
+        if let Served::Partly = served {
+            // Behind the receiver, which may do the rest itself.
+            self.turns.call_task();
+        }
+        match served {
+            Served::Over => Poll::Ready(()),
+            Served::Partly | Served::Fully => Poll::Pending,
+        }
     }
 }
 
+/// How far the task got in one turn.
+enum Served {
+    /// Until the connection had to wait.
+    Fully,
+    /// Until there was something for the receiver, and more behind it.
+    Partly,
+    /// To its end.
+    Over,
+}
+
 impl<S, C: Transport<S>> State<S, C> {
-    /// Serves the connection until it has to wait.
-    fn serve(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Serves the connection until it has to wait. What a waiting receiver can take from
+    /// the connection itself is left to it, once.
+    fn serve(&mut self, cx: &mut Context<'_>) -> Served {
         let is_held = self.is_held();
         let Stage::Served(heartbeat) = &mut self.stage else {
-            return Poll::Ready(());
+            return Served::Over;
         };
         if !is_held {
             heartbeat.leave(GoodbyeCode::LEAVING, Detail::default());
         }
-        heartbeat.take_in(cx, |_| true);
-        if !heartbeat.has_finished() {
-            return Poll::Pending;
+        let leaves_rest = self.receiver_waits;
+        let is_enough = |heartbeat: &Heartbeat<S, C>| {
+            leaves_rest && heartbeat.has_events() && heartbeat.has_unread()
+        };
+        heartbeat.take_in(cx, |heartbeat| !is_enough(heartbeat));
+        self.receiver_waits &= !heartbeat.has_events();
+        if heartbeat.has_finished() {
+            self.finish();
+            return Served::Over;
         }
-        self.finish();
-        Poll::Ready(())
+        match is_enough(heartbeat) {
+            true => Served::Partly,
+            false => Served::Fully,
+        }
     }
 
     /// Whether a handle is left that keeps the connection alive.

@@ -1,9 +1,10 @@
 //! The turns: which side serves a connection.
 //!
-//! This module decides which side is woken to serve the connection: the receiver if it
-//! waits, otherwise the task. It touches nothing but its own atomics, so that loom can
-//! try every interleaving of them (`model.rs`). What serving means, and the lock that it
-//! takes, is `state.rs`.
+//! This module decides which side is woken: the task by the stream, the timer and senders,
+//! the receiver by the task. One task only is woken for what arrives: with two the runtime
+//! would wake another thread for the second. It touches nothing but its own atomics, so
+//! that loom can try every interleaving of them (`model.rs`). What serving means, and the
+//! lock that it takes, is `state.rs`.
 
 use std::{
     sync::Arc,
@@ -11,18 +12,15 @@ use std::{
 };
 
 use super::atomics::{
-    AtomicBool, AtomicU8, AtomicWaker,
-    Ordering::{AcqRel, Acquire, Relaxed},
+    AtomicU8, AtomicWaker,
+    Ordering::{AcqRel, Acquire},
 };
 
 /// The task serves, unless the receiver does it first.
 const DUE: u8 = 1;
-/// The stream or the timer called. The task lets the receiver go first, once: events that
-/// the receiver takes in itself need no inbox.
-const CALLED: u8 = 2;
 /// The lock is held, and the stream may be touched. Calls that come meanwhile, perhaps
 /// from within, are noted until the lock is free: a waker may ask for it.
-const HELD: u8 = 4;
+const HELD: u8 = 2;
 
 /// The sides that the connection wakes, and the work that is left.
 #[derive(Debug)]
@@ -31,8 +29,6 @@ pub(super) struct Turns {
     task: AtomicWaker,
     /// The bits above that are set.
     next: AtomicU8,
-    /// The stream and the timer don't call the receiver.
-    by_task: AtomicBool,
 }
 
 impl Turns {
@@ -42,7 +38,6 @@ impl Turns {
             receiver: AtomicWaker::new(),
             task: AtomicWaker::new(),
             next: AtomicU8::new(DUE),
-            by_task: AtomicBool::new(false),
         })
     }
 
@@ -50,18 +45,9 @@ impl Turns {
     /// visible to it.
     pub(super) fn poll_task(&self, cx: &Context<'_>) -> Poll<()> {
         self.task.register(cx.waker());
-        let turn = |next: u8| match next & (CALLED | DUE) {
-            0 => None,
-            DUE => Some(next & HELD),
-            _ => Some(next & HELD | DUE),
-        };
-        match self.next.fetch_update(AcqRel, Acquire, turn) {
-            Ok(next) if next & CALLED == 0 => Poll::Ready(()),
-            Ok(_) => {
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-            Err(_) => Poll::Pending,
+        match self.next.load(Acquire) & DUE {
+            0 => Poll::Pending,
+            _ => Poll::Ready(()),
         }
     }
 
@@ -87,12 +73,9 @@ impl Turns {
         self.next.fetch_and(!HELD, AcqRel)
     }
 
-    /// The lock is free again: wakes the sides that were called meanwhile.
+    /// The lock is free again: wakes the task if it was called meanwhile.
     pub(super) fn pass_on(&self, called: u8) {
-        if called & HELD != 0 && called & CALLED != 0 {
-            self.receiver.wake();
-        }
-        if called & HELD != 0 && called != HELD {
+        if called == HELD | DUE {
             self.task.wake();
         }
     }
@@ -100,8 +83,8 @@ impl Turns {
     /// The task has work, unless the receiver does it first. Call this after the lock was
     /// released under which the work was queued.
     pub(super) fn call_task(&self) {
-        // If it was called before, it is about to take the lock, and will see the work.
-        if self.next.load(Acquire) & (CALLED | DUE) == 0 {
+        // If it was called before, it is about to take the lock, and sees it then.
+        if self.next.load(Acquire) & DUE == 0 {
             self.call_task_now();
         }
     }
@@ -117,13 +100,7 @@ impl Turns {
         self.receiver.wake();
     }
 
-    /// The stream and the timer call the task only, from now on. An earlier call isn't
-    /// lost: the task serves it unless the receiver does.
-    pub(super) fn leave_serving_to_the_task(&self) {
-        self.by_task.store(true, Relaxed);
-    }
-
-    /// The waker that the stream and the timer get.
+    /// What the stream and the timer wake.
     pub(super) fn waker(self: &Arc<Self>) -> Waker {
         self.clone().into()
     }
@@ -131,15 +108,10 @@ impl Turns {
 
 impl Wake for Turns {
     fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
+        self.call_task_now();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if self.by_task.load(Relaxed) {
-            self.call_task_now();
-        } else if self.next.fetch_or(CALLED, AcqRel) & HELD == 0 {
-            self.receiver.wake();
-            self.task.wake();
-        }
+        self.call_task_now();
     }
 }

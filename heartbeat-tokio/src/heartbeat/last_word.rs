@@ -1,4 +1,4 @@
-//! The last frame that the peer gets.
+//! The last word: the last frame that the peer gets.
 //!
 //! This module decides which queued messages are discarded for the answer to a goodbye and
 //! for a verdict, and the text of a verdict. It has no state.
@@ -14,7 +14,7 @@ use crate::{
 };
 
 impl<S, C: Transport<S>> Heartbeat<S, C> {
-    /// The connection has ended. Sends the last frame, if the peer is owed one.
+    /// The connection has ended. Sends the last word, if the peer is owed one.
     pub(super) fn write_last_word(&mut self, cx: &mut Context<'_>) {
         while let Some(control) = self.judge.next_control(false) {
             match control {
@@ -40,7 +40,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
-    /// The last frame replaces the messages that weren't begun.
+    /// The last word replaces the messages that weren't begun.
     fn push_last_word(&mut self, code: GoodbyeCode, detail: Detail) {
         let queued = self.transport.unwritten();
         self.transport.give_up();

@@ -212,7 +212,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     }
 
     fn queue_control(&mut self) {
-        // The last frame has an order of its own.
+        // The last word has an order of its own.
         if self.judge.monitor().has_ended() {
             return;
         }

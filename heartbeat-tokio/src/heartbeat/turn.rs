@@ -40,6 +40,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             return None;
         }
         let message = self.transport.next_message()?;
+        self.note_dialogue();
         self.note_message(message)
     }
 
@@ -258,7 +259,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// Messages wait that were read, and the timer has fired: due work is done before the next
     /// message is handed out.
     #[inline]
-    fn is_overdue(&self) -> bool {
+    pub(crate) fn is_overdue(&self) -> bool {
         self.judge.has_fired()
             && !self.has_ended()
             && (self.has_events() || self.receiving.has_unseen())

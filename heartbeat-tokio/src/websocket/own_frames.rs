@@ -178,7 +178,7 @@ impl<M: Payload> Beats for OwnFrames<M> {
         Ok(())
     }
 
-    /// Checks in the order of `docs/protocol.md`.
+    /// Checks in the order that the specification lists.
     fn decode(&mut self, packet: Packet, max_frame: usize) -> Result<Option<Frame<M>>, BoxError> {
         let bytes = match packet {
             Packet::Message(Message::Binary(bytes)) => bytes,

@@ -99,7 +99,7 @@ async fn a_look_leaves_the_sockets_readiness_alone() {
     // the looks before it must not have.
     assert_eq!(check(&ours).unwrap(), Liveness::DataPending);
     assert_eq!(ours.try_read(&mut [0; 1]).unwrap(), 1);
-    // Stale from here: tokio still believes that there is something to read.
+    // Stale from here: tokio still has the socket as readable.
     assert_eq!(check(&ours).unwrap(), Liveness::Idle);
 
     peer.write_all(b"b").await.unwrap();
@@ -724,7 +724,7 @@ async fn the_user_timeout_is_set_only_when_asked_for() {
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(timeout));
     }
 
-    // What somebody else has set stays.
+    // An option that other code has set stays.
     let applied = SafetyNet::from(&Config::default()).apply(&ours);
     assert_eq!(applied.user_timeout, Outcome::NotAsked);
     assert_eq!(socket.tcp_user_timeout().unwrap(), Some(most));
@@ -792,7 +792,7 @@ fn what_was_asked_and_acknowledged_is_a_hung_application() {
     assert_eq!(noted(|info| info.send_window = None), Diagnosis::AppHung);
     assert_eq!(noted(|info| info.unsent = None), Diagnosis::Unknown);
     assert_eq!(noted(|info| info.out_of_order = None), Diagnosis::Unknown);
-    // Of several pings nobody knows which are acknowledged.
+    // Of several pings it is unknown which are acknowledged.
     assert_eq!(noted(|info| info.unacknowledged = 1), Diagnosis::Unknown);
 }
 
@@ -876,7 +876,7 @@ fn what_was_repeated_in_vain_is_a_dead_path() {
     };
     assert_eq!(noted(lost), Diagnosis::PathDead);
     // An acknowledgement is newer: by a path that is cut in one direction, or
-    // that loses packets. After so many repetitions it is the former.
+    // that loses packets. After this many repetitions it is the former.
     let one_way = |info: &mut TcpInfo| {
         lost(info);
         info.last_ack_received = ms(10);
@@ -902,7 +902,7 @@ fn what_was_repeated_in_vain_is_a_dead_path() {
         }),
         Diagnosis::PathDead
     );
-    // Before there was time to repeat it, nobody knows.
+    // Before there was time to repeat it, the cause is unknown.
     assert_eq!(
         noted(|info| {
             info.unacknowledged = 1;

@@ -1,4 +1,4 @@
-//! The loop that everybody writes: one task, which selects among the peer's
+//! The usual hand-written loop: one task, which selects among the peer's
 //! frames, what the application sends, and a timer.
 //!
 //! It finds a dead peer, as long as it isn't stuck in a `send`.

@@ -44,7 +44,7 @@ pub(crate) struct Bodies {
     /// What flow control hasn't let through yet.
     waiting: VecDeque<Bytes>,
     arrived: Arrived,
-    /// The connection's driver, and who pings.
+    /// The connection's driver, and the task that pings.
     _tasks: [AbortOnDropHandle<()>; 2],
 }
 
@@ -128,7 +128,7 @@ impl Bodies {
         }
     }
 
-    /// Hands all that there is to the connection, as flow control lets it.
+    /// Hands all messages to the connection, as flow control allows.
     fn poll_hand_over(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         if !self.gathered.is_empty() {
             self.waiting.push_back(self.gathered.split().freeze());

@@ -1,9 +1,8 @@
-//! A WebSocket, and pings as they are written by hand around one: asked when a
-//! timer says so, and whoever hasn't been heard since the last time is dead.
+//! A WebSocket with the usual hand-written pings: a timer sends them, and a peer that wasn't
+//! heard since the last tick is dead.
 //!
-//! Answers are the library's. Who asks is the server, whose frames aren't
-//! masked, because that is the faster direction. An end that only sends doesn't
-//! look after its peer, for nobody reads there.
+//! The library answers pings. The server pings, because its frames aren't masked: that is the
+//! faster direction. An end that only sends doesn't check its peer, because it doesn't read.
 
 use std::{
     pin::Pin,

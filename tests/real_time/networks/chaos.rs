@@ -3,9 +3,9 @@
 //!
 //! Every end of a connection is judged by what the documents promise of sockets:
 //!
-//! - nobody is given up who was heard within I·(1 − J) + N·W, nor while nothing is wrong;
+//! - no peer is given up that was heard within I·(1 − J) + N·W, nor while nothing is wrong;
 //! - while a direction is cut, or a host stands still, for longer than the detection time,
-//!   nobody stays who was connected before;
+//!   none of its connections survives;
 //! - a peer that gives us up says why, in words that fit;
 //! - messages arrive in order, each once;
 //! - once all is well, `close` is confirmed.
@@ -47,7 +47,7 @@ const DETECTION: Duration = secs(3);
 /// How late a verdict may be; a machine that is under load adds to it.
 const SCHEDULING: Duration = ms(150);
 
-/// For so long after a fault TCP may still wait to repeat what was lost.
+/// The time after a fault in which TCP may still wait to retransmit.
 const AFTERMATH: Duration = secs(9);
 
 const PORT: u16 = 7000;
@@ -147,11 +147,11 @@ enum Fault {
     Cut(Option<IpAddr>),
     /// A percentage of the packets that vanish on the way to the left, and to the right.
     Loss(u32, u32),
-    /// So many kilobits a second, with a deep queue.
+    /// Kilobits a second, with a deep queue.
     Slow(u32),
     /// Large packets vanish.
     Hole,
-    /// One in so many packets is answered with a reset.
+    /// One in this many packets is answered with a reset.
     Resets(u32),
     /// A percentage of the packets that wait for a line of some kilobits a second, and
     /// the others overtake them.
@@ -182,7 +182,7 @@ impl Fault {
         }
     }
 
-    /// Of which side nobody may be left after the detection time.
+    /// The side without any connection after the detection time.
     const fn ends(self) -> Option<[bool; 2]> {
         match self {
             Self::Cut(_) | Self::Forget => Some([true, true]),
@@ -287,7 +287,7 @@ fn torment(network: &Network, world: &World, mut dice: SmallRng) {
     thread::sleep(secs(2));
     while Instant::now() < end {
         let fault = Fault::random(&mut dice);
-        // Either short, or long enough for everybody to notice.
+        // Either short, or long enough for all sides to detect it.
         let long = dice.random_ratio(1, 2);
         let length = match long {
             true => DETECTION + secs(1) + ms(dice.random_range(0..1_000)),
@@ -315,7 +315,7 @@ fn torment(network: &Network, world: &World, mut dice: SmallRng) {
 }
 
 impl World {
-    /// Nobody of these sides may be connected who was before the fault.
+    /// No connection of these sides may survive the fault.
     fn expect_none(&self, fault: Fault, [left, right]: [bool; 2], begun: Instant, since: Instant) {
         let stays = || {
             let open = lock(&self.open);

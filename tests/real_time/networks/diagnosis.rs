@@ -1,5 +1,5 @@
-//! Who is to blame for a silence: the kernel's notes at the moment of the
-//! verdict. That a stopped process is `AppHung` is shown in `real_time/processes.rs`.
+//! The diagnosis of a silence from the kernel's counters at the verdict.
+//! `real_time/processes.rs` shows that a stopped process is `AppHung`.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "how a test fails")]
 
@@ -35,7 +35,8 @@ fn a_peer_that_sends_nothing_and_whose_kernel_answers_is_hung() {
         let death = dead(&mut heartbeat).await;
         assert_eq!(death.cause, Cause::Silent);
         assert_eq!(death.diagnosis, Diagnosis::AppHung, "{death}");
-        let words = ": the peer's application hangs";
+        assert!(!death.was_heard, "{death}");
+        let words = ", nothing ever arrived: only its kernel answers";
         assert!(death.to_string().ends_with(words), "{death}");
     });
 }
@@ -97,7 +98,7 @@ fn an_acknowledgement_of_the_kernel_is_seen() {
         };
         let after = timeout(secs(10), acknowledged).await.unwrap();
         assert!(after.last_ack_received < before.last_ack_received);
-        // Whatever the peer's application does: nobody reads there.
+        // Whatever the peer's application does: it doesn't read.
         assert!(after.last_data_sent < before.last_ack_received);
         assert!(after.last_data_received >= before.last_data_received);
         assert_eq!(after.unsent, Some(0));
@@ -496,7 +497,7 @@ enum Peer {
     Beats,
     Hangs,
     OnlySends,
-    /// Sends a message of so many bytes when it hears one, and beats.
+    /// Sends a message of this size when it receives one, and beats.
     Sends(usize),
 }
 

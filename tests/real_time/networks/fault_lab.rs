@@ -108,7 +108,7 @@ fn on_a_network_the_heartbeat_sees_everything() {
     }
 }
 
-/// Most of a minute: whoever was fooled has said so by then.
+/// Most of a minute: a detector that is fooled has raised its alarm by then.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_host_that_sleeps_survives_where_the_budget_allows() {

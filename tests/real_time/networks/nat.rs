@@ -34,7 +34,7 @@ fn timeouts() -> Vec<u64> {
     asked.split(',').map(|text| text.parse().unwrap()).collect()
 }
 
-/// Timings for a router that forgets connections after so long.
+/// Timings for a router that forgets connections after this time.
 fn config(nat: Duration) -> Config {
     Config::builder()
         .interval(nat / 5)
@@ -229,7 +229,7 @@ fn relearns(test: &str, before: u64, after: u64) {
     let idle = nat * 97 / 100;
     search.learn(SearchOutcome::Answered { idle });
     search.learn(SearchOutcome::Lost { idle: nat });
-    // It has been used for so long that what was lost is tried again.
+    // It has been used for long enough that the lost interval is tried again.
     while search.next().is_none() {
         search.learn(SearchOutcome::Answered { idle });
     }

@@ -1,13 +1,13 @@
 //! A line of 64 kbit/s with half a minute in its queue. What we send isn't acknowledged
 //! for all that time, and bytes of the peer arrive all the time: nothing is lost, and
-//! nobody is to be given up.
+//! no peer may be given up.
 //!
 //! ```text
 //! left   data, pings ──▶ │ 30 s of other traffic │ ──▶ right
 //!        ◀──────────────── data, all the time ─────────
 //! ```
 //!
-//! Acknowledgements overtake the queue, or the right side couldn't send for so long.
+//! Acknowledgements overtake the queue; otherwise the right side couldn't send for long.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "how a test fails")]
 

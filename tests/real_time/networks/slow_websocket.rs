@@ -43,7 +43,7 @@ const SLACK: Duration = ms(1500);
 /// Bytes a second.
 const RATE: u64 = 200_000;
 
-/// What the client's kernel takes while nobody reads, at most.
+/// The most that the client's kernel takes while the client doesn't read.
 const RECEIVE_BUFFER: u64 = 256 * 1024;
 
 type Client = Connection<WebSocketStream<TcpStream>>;

@@ -170,7 +170,7 @@ proptest! {
             .partition(direction, ms(at), outage)
             .stall(stalled, stall_at, patience.saturating_sub(rtt * 4 + MICROSECOND))
             .lateness(stalled, config.stall_tolerance().min(rtt));
-        // Whoever wants echoes gives up those who don't read.
+        // With `Echo` a peer that doesn't read is given up.
         if config.evidence() != Evidence::Echo {
             simulation = simulation.pause_reading(stalled, pause_at, ms(10_000));
         }
@@ -189,7 +189,7 @@ proptest! {
         rig.meet(hello);
         rig.prelude(&history);
         rig.forget_events();
-        // Until it was suspected so often, or nearly dead.
+        // Until it was suspected this often, or nearly dead.
         while suspected(&rig) < suspicions.min(config.max_missed() as usize - 1) {
             rig.wake_on_time();
             prop_assert!(!rig.monitor.has_ended());
@@ -332,7 +332,7 @@ proptest! {
             let before = rig.monitor.status();
             rig.forget_events();
             let matches = match (kind, answered) {
-                // Somebody guesses, sends an old answer again, or our ping back.
+                // A guess, an old answer again, or our own ping.
                 (0, _) => {
                     rig.monitor.handle_frame(Control::Pong(nonce), rig.now);
                     false
@@ -449,8 +449,8 @@ fn timings_for_links() -> impl Strategy<Value = Config> {
                 .timeout(ms(timeout))
                 .max_missed(max_missed)
                 .min_interval(ms(1))
-                // Whoever pauses doesn't know the jitter of the peer, and
-                // beats twice an interval at most.
+                // A side that pauses doesn't know the jitter of the peer, and beats at
+                // most twice an interval.
                 .jitter(config.jitter() / 2.0)
                 .adaptive_floor(ms(100))
                 .stall_tolerance(ms(timeout))

@@ -116,8 +116,8 @@ proptest! {
     }
 }
 
-/// Takes what there is once it has ended: our verdict or our answer for the peer,
-/// the terminal event, and nothing afterwards.
+/// Takes the outputs after the end: our verdict or our answer for the peer, the terminal
+/// event, and nothing afterwards.
 fn drain_the_end(script: &mut Script, ended: &mut bool) -> Result<(), TestCaseError> {
     if !script.monitor.has_ended() {
         prop_assert!(!*ended, "rose from the dead");

@@ -1,4 +1,4 @@
-//! Peers that nobody trusts: promise 18.
+//! Untrusted peers: promise 18.
 
 use heartbeat_core::{Cause, Config, Evidence, Instant};
 use proptest::{collection::vec, prelude::*};

@@ -79,7 +79,7 @@ pub(crate) fn part() -> BoxedStrategy<f64> {
     prop_oneof![4 => 0.0..1.0, 1 => Just(0.0), 1 => Just(1.0)].boxed()
 }
 
-/// So much of a duration, in whole microseconds.
+/// A fraction of a duration, in whole microseconds.
 pub(crate) fn share(whole: Duration, part: f64) -> Duration {
     #[expect(
         clippy::cast_possible_truncation,
@@ -284,8 +284,8 @@ impl Rig {
         self.settle();
     }
 
-    /// The peer lives on: for each part, so much of the silence that is
-    /// harmless passes, and then there is evidence.
+    /// The peer lives on: for each part, this fraction of the harmless silence passes, and then
+    /// there is evidence.
     pub(crate) fn prelude(&mut self, parts: &[f64]) {
         let config = self.config();
         let harmless = shortest(config.interval(), &config) + budget(&config) - MICROSECOND;
@@ -332,9 +332,9 @@ pub(crate) enum When {
     Same,
     Later(Duration),
     Earlier(Duration),
-    /// At the deadline, or so many microseconds beside it.
+    /// At the deadline, or this many microseconds beside it.
     Deadline(i8),
-    /// So long after the deadline.
+    /// This long after the deadline.
     Late(Duration),
     /// The clock shows anything.
     Shows(Instant),
@@ -346,7 +346,7 @@ pub(crate) enum What {
     Backlog,
     Message,
     Frame(Control),
-    /// The pong of the ping so many before the latest.
+    /// The pong of the ping this many before the latest.
     Answer(u8),
     Flushed,
     Progress,
@@ -359,7 +359,7 @@ pub(crate) enum What {
     Finish,
     Close,
     Discarded,
-    /// So many frames are taken.
+    /// This many frames are taken.
     Transmit(u8),
     Events,
 }
@@ -530,7 +530,7 @@ impl Script {
         Some(event)
     }
 
-    /// Takes everything that there is.
+    /// Takes all outputs.
     pub(crate) fn drain(&mut self) {
         while self.transmit().is_some() {}
         while self.event().is_some() {}

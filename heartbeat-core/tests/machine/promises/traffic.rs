@@ -354,7 +354,7 @@ proptest! {
         judge.meet(Some(hello));
         let mut credit = Credit::new(config.min_interval());
         credit.announce(hello.max_missed);
-        // So many times faster than it may in the long run.
+        // The factor by which it exceeds the long-run rate.
         let every = us(micros(config.min_interval()) / (2 * u64::from(hello.max_missed) * times));
         let mut sent = 0;
         while !judge.monitor.has_ended() {

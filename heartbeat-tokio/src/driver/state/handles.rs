@@ -6,6 +6,7 @@
 use std::{
     io, mem,
     pin::Pin,
+    sync::MutexGuard,
     task::{Context, Poll},
     time::Duration,
 };
@@ -14,7 +15,7 @@ use futures_core::Stream;
 use heartbeat_core::{ConfigError, GoodbyeCode};
 use tokio::sync::watch;
 
-use super::{Shared, Stage, Watched};
+use super::{Shared, Stage, State, Watched};
 use crate::{
     Detail, PeerEvent, SendError, Status,
     driver::{
@@ -24,6 +25,32 @@ use crate::{
     safety_net::Liveness,
     transport::Transport,
 };
+
+impl<S, C: Transport<S>> Shared<S, C> {
+    /// The next event of those that the task took in, and whether there may be more.
+    fn take(
+        &self,
+        mut state: MutexGuard<'_, State<S, C>>,
+        more: &mut bool,
+    ) -> Poll<Option<PeerEvent<C::Message>>> {
+        let heartbeat = match &mut state.stage {
+            Stage::Served(heartbeat) => heartbeat,
+            Stage::Over(remains) => {
+                *more = true; // if only to learn that there isn't
+                return Poll::Ready(remains.inbox.pop());
+            }
+        };
+        let was_full = heartbeat.is_paused();
+        let event = heartbeat.take_from_inbox();
+        let reads_on = was_full && !heartbeat.is_paused();
+        *more = heartbeat.has_events();
+        drop(state);
+        if reads_on {
+            self.turns.call_task();
+        }
+        event.map_or(Poll::Pending, |event| Poll::Ready(Some(event)))
+    }
+}
 
 impl<S, C> Connection<C::Message> for Shared<S, C>
 where
@@ -54,15 +81,18 @@ where
         self.turns.await_events(cx);
         let mut state = self.lock();
         let heartbeat = match &mut state.stage {
-            Stage::Served(heartbeat) => heartbeat,
-            Stage::Over(remains) => return Poll::Ready(remains.inbox.pop()),
+            Stage::Served(heartbeat) if !heartbeat.has_events() || heartbeat.is_overdue() => {
+                heartbeat
+            }
+            _ => return self.take(state, &mut false),
         };
         self.turns.serve();
         let event = Pin::new(&mut *heartbeat).poll_next(&mut Context::from_waker(&self.waker));
         *more = event.is_ready() && heartbeat.has_unread();
+        state.receiver_waits = event.is_pending();
         self.settle(state);
         if event.is_ready() {
-            // The inbox is empty again, so reading resumes.
+            // There may be more to read.
             self.turns.call_task();
         }
         event
@@ -74,27 +104,7 @@ where
         cx: &Context<'_>,
     ) -> Poll<Option<PeerEvent<C::Message>>> {
         self.turns.await_events(cx);
-        let mut state = self.lock();
-        let heartbeat = match &mut state.stage {
-            Stage::Served(heartbeat) => heartbeat,
-            Stage::Over(remains) => {
-                *more = true; // the next call finds out
-                return Poll::Ready(remains.inbox.pop());
-            }
-        };
-        let was_full = heartbeat.is_paused();
-        let event = heartbeat.take_from_inbox();
-        let reads_on = was_full && !heartbeat.is_paused();
-        *more = heartbeat.has_events();
-        drop(state);
-        if reads_on {
-            self.turns.call_task();
-        }
-        event.map_or(Poll::Pending, |event| Poll::Ready(Some(event)))
-    }
-
-    fn leave_serving_to_the_task(&self) {
-        self.turns.leave_serving_to_the_task();
+        self.take(self.lock(), more)
     }
 
     fn poll_until(

@@ -25,7 +25,11 @@ use crate::{
 
 /// The bytes of messages that a sink may hold before another message is handed over. Control
 /// frames can only overtake messages that weren't handed over.
-const HELD: usize = 64 * 1024;
+const HELD: usize = 32 * 1024;
+
+/// The bytes of messages that are queued before a sender waits: two messages of 64 KiB.
+/// With less, each would be flushed to its last byte before the next is queued.
+const ROOM: usize = 128 * 1024;
 
 /// The transport of [`Heartbeat::with_frames`](crate::Heartbeat::with_frames).
 ///
@@ -76,6 +80,13 @@ impl<T: Dialect> Frames<T> {
     /// The memory that a message takes.
     fn cost(message: &T::Message) -> usize {
         size_of::<T::Message>() + T::weight(message)
+    }
+
+    /// A frame of this weight was taken out.
+    fn note_taken(&mut self, weight: usize, in_message: bool) {
+        self.unread -= weight;
+        self.weight = weight;
+        self.in_message = in_message;
     }
 
     /// The next frame that is in scope.
@@ -168,11 +179,22 @@ where
         Poll::Ready(Ok(read))
     }
 
+    #[inline]
+    fn next_message(&mut self) -> Option<T::Message> {
+        let is_message = matches!(self.received.front(), Some((Frame::Data(_), _)));
+        if !is_message || self.doorman != Doorman::Open {
+            return None;
+        }
+        let Some((Frame::Data(message), weight)) = self.received.pop_front() else {
+            return None;
+        };
+        self.note_taken(weight, false);
+        Some(message)
+    }
+
     fn next_frame(&mut self) -> Result<Option<Frame<T::Message>>, Failure> {
         while let Some((frame, weight)) = self.received.pop_front() {
-            self.unread -= weight;
-            self.weight = weight;
-            self.in_message = matches!(frame, Frame::Other);
+            self.note_taken(weight, matches!(frame, Frame::Other));
             if self.doorman.admits(&frame)? {
                 if let Frame::Hello(hello) = &frame {
                     self.limit.greet(hello.max_frame);
@@ -227,6 +249,10 @@ where
 
     fn has_messages(&self) -> bool {
         !self.queue.is_empty() || self.held > 0
+    }
+
+    fn has_room(&self) -> bool {
+        self.unwritten() < ROOM
     }
 
     fn give_up(&mut self) {

@@ -47,6 +47,21 @@ const AT_ONCE: usize = 64 * 1024;
 /// go on while the application does neither.
 ///
 /// To split it, use [`tokio::io::split`].
+///
+/// ```
+/// # async fn example(mut peer: heartbeat_tokio::Io) -> std::io::Result<()> {
+/// use std::error::Error;
+///
+/// use heartbeat_tokio::Death;
+/// use tokio::io::AsyncReadExt;
+///
+/// let mut answer = Vec::new();
+/// if let Err(error) = peer.read_to_end(&mut answer).await {
+///     let death = error.source().and_then(|source| source.downcast_ref::<Death>());
+///     println!("{:?} behind {} bytes: {death:?}", error.kind(), answer.len());
+/// }
+/// # Ok(()) }
+/// ```
 pub struct Io {
     sender: Sender<Bytes>,
     receiver: Receiver<Bytes>,

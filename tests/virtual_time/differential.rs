@@ -248,6 +248,7 @@ fn strangers_verdict(line: &str) -> Verdict {
     Verdict {
         goodbye: match last {
             "Refused" => Some(GoodbyeCode::REFUSED),
+            "ping flood" => Some(GoodbyeCode::PING_FLOOD),
             _ if is_error => Some(GoodbyeCode::PROTOCOL),
             _ => match last
                 .strip_prefix("goodbye code=")

@@ -207,6 +207,49 @@ async fn a_member_that_is_removed_or_replaced_keeps_its_events_and_serves_on() {
     assert!(matches!(closed, CloseReason::Peer { .. }));
 }
 
+/// A place that is free is given to the next one, and the former member's wake-ups aren't its.
+#[tokio::test(start_paused = true)]
+async fn whoever_comes_after_one_that_left_gets_its_own_events_only() {
+    let (mut group, mut peers) = group(3).await;
+    let mut former = group.remove(&1).unwrap();
+    let (ours, theirs, _line) = Line::pair();
+    group.insert(7, Heartbeat::new(ours, quick()).spawn());
+    let newer = Heartbeat::new(theirs, quick()).spawn();
+    next(&mut group, |event| {
+        matches!(event, PeerEvent::Connected { .. })
+    })
+    .await;
+    for (nth, sender) in [&peers[1].connection.sender, &newer.sender]
+        .into_iter()
+        .enumerate()
+    {
+        sender.send(format!("{nth}").into()).await.unwrap();
+    }
+    assert_eq!(
+        next(&mut group, is_message).await,
+        (7, PeerEvent::Message("1".into()))
+    );
+    let waits = timeout(ms(100), next(&mut group, is_message)).await;
+    assert!(waits.is_err(), "{waits:?}");
+    let kept = loop {
+        if let PeerEvent::Message(message) = former.receiver.recv().await.unwrap() {
+            break message;
+        }
+    };
+    assert_eq!(kept, "0");
+
+    // It may come back, also when it has ended and that was told.
+    drop(peers.remove(1));
+    while former.receiver.recv().await.is_some() {}
+    group.insert(1, former);
+    assert_eq!(group.len(), 4);
+    let waits = timeout(ms(100), next(&mut group, PeerEvent::is_terminal)).await;
+    assert!(waits.is_err(), "{waits:?}");
+    let mut keys: Vec<u32> = group.iter().map(|(key, _)| *key).collect();
+    keys.sort_unstable();
+    assert_eq!((group.len(), &*keys), (3, &[0, 2, 7][..]));
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_empty_group_ends_and_goes_on_after_an_insert() {
     let mut group = Group::<u32, Bytes>::default();

@@ -23,7 +23,7 @@ use heartbeat_tokio::{
     },
 };
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, sleep, timeout},
 };
 use tokio_tungstenite::{
@@ -376,6 +376,34 @@ async fn own_frames_confirm_that_everything_was_taken_in() {
     let (closed, end) = tokio::join!(client.close(), reading);
     closed.unwrap();
     assert!(matches!(end, PeerEvent::Closed { .. }), "{end:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_pass_through_own_frames_and_each_direction_ends_by_itself() {
+    let (ours, theirs, line) = Line::pair();
+    line.delay(Side::BOTH, ms(20));
+    let ours = WebSocketStream::from_raw_socket(ours, Role::Server, None).await;
+    let theirs = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
+    let ours = Heartbeat::websocket_with(ours, OwnFrames::new(), quick()).into_io();
+    let theirs = Heartbeat::websocket_with(theirs, OwnFrames::new(), quick()).into_io();
+    let echo = tokio::spawn(async move {
+        let (mut reading, mut writing) = tokio::io::split(theirs);
+        tokio::io::copy(&mut reading, &mut writing).await.unwrap();
+        sleep(secs(5)).await; // while our direction has ended
+        writing.write_all(b"!").await.unwrap();
+        writing.shutdown().await.unwrap();
+    });
+    let sent = filler(5, 1_000_000);
+    let (mut reading, mut writing) = tokio::io::split(ours);
+    let asking = async {
+        writing.write_all(&sent).await.unwrap();
+        writing.shutdown().await.unwrap();
+    };
+    let mut answer = Vec::new();
+    let (read, ()) = tokio::join!(reading.read_to_end(&mut answer), asking);
+    read.unwrap();
+    assert!(answer.strip_suffix(b"!") == Some(&sent));
+    echo.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

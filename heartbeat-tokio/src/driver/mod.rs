@@ -99,6 +99,19 @@ where
 }
 
 /// The handles and the task of a connection: what [`Heartbeat::spawn`] returns.
+///
+/// ```
+/// # async fn example(
+/// #     peer: heartbeat_tokio::Heartbeat<tokio::net::TcpStream>,
+/// # ) -> Result<(), Box<dyn std::error::Error>> {
+/// use heartbeat_tokio::Driver;
+///
+/// let Driver { sender, receiver, task, .. } = peer.spawn();
+/// sender.send("hello".into()).await?;
+/// drop((sender, receiver)); // a goodbye follows what was sent
+/// task.await?; // it has left
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 #[must_use = "without its handles the connection is closed"]
 #[non_exhaustive] // later versions may give more

@@ -29,6 +29,21 @@ use crate::{PeerEvent, Status};
 ///
 /// It can be polled in any runtime, or in none: the connection's timer belongs to the
 /// runtime in which it was [spawned](crate::Heartbeat::spawn).
+///
+/// ```
+/// # async fn example(mut receiver: heartbeat_tokio::Receiver<bytes::Bytes>) {
+/// use heartbeat_tokio::PeerEvent;
+///
+/// while let Some(event) = receiver.recv().await {
+///     match event {
+///         PeerEvent::Message(bytes) => println!("{} bytes", bytes.len()),
+///         PeerEvent::Suspect { silent_for, .. } => println!("silent for {silent_for:?}"),
+///         end if end.is_terminal() => println!("{end}"), // the last event
+///         _ => {}
+///     }
+/// }
+/// # }
+/// ```
 #[must_use = "nothing is received unless it is polled"]
 pub struct Receiver<M> {
     connection: Arc<dyn Connection<M>>,

@@ -29,8 +29,8 @@ use crate::{
 /// The sending side of a connection that a [`Driver`](crate::Driver) serves.
 ///
 /// Messages that are sent in a row leave together, as soon as the driver runs. A sender
-/// waits while 48 KiB of small messages or 192 KiB in all are queued (8 KiB with a codec or
-/// frames of your own).
+/// waits while 48 KiB of small messages or 192 KiB in all are queued (8 KiB with a codec of
+/// your own, 128 KiB with frames).
 ///
 /// It is a [`Sink`] too. The connection lives as long as a `Sender` or the
 /// [`Receiver`](crate::Receiver) does; a [`WeakSender`] doesn't count.

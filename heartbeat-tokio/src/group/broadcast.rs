@@ -2,7 +2,7 @@
 //!
 //! This module decides what happens to a member that has no room for it.
 
-use std::{future::poll_fn, hash::Hash, pin::Pin, sync::Arc, task::Context, task::Poll};
+use std::{future::poll_fn, hash::Hash, pin::Pin, task::Context, task::Poll};
 
 use futures_sink::Sink;
 use heartbeat_core::GoodbyeCode;
@@ -72,8 +72,7 @@ where
             failed: Vec::new(),
         };
         let mut waiting = Vec::new();
-        for (key, member) in &self.members {
-            let sender = &member.sender;
+        for (key, sender) in self.iter() {
             match (sender.try_send(message.clone()), slow) {
                 (Ok(()), _) => result.sent += 1,
                 (Err(TrySendError::Failed(error)), _) => result.failed.push((key.clone(), error)),
@@ -99,17 +98,17 @@ async fn wait<K, M: Clone>(
     result: &mut Broadcast<K>,
 ) {
     let ready = Ready::new();
-    (0..waiting.len()).for_each(|place| ready.add(place));
+    (0..waiting.len()).for_each(|place| drop(ready.add(place)));
     let mut left = waiting.len();
     poll_fn(|cx| {
         while left > 0 {
             let turn = std::task::ready!(ready.poll_next(cx));
-            let Some(slot) = waiting.get_mut(turn.key) else {
+            let Some(slot) = waiting.get_mut(turn.place) else {
                 continue;
             };
             let Some((_, sender)) = slot else { continue };
             let mut sender = Pin::new(sender);
-            let waker = Arc::clone(&turn).into();
+            let waker = turn.into();
             let has_room = sender.as_mut().poll_ready(&mut Context::from_waker(&waker));
             let Poll::Ready(has_room) = has_room else {
                 continue;

@@ -23,7 +23,7 @@ use heartbeat_core::GoodbyeCode;
 use tokio::task::consume_budget;
 
 pub use self::broadcast::{Broadcast, Slow};
-use self::ready::Ready;
+use self::ready::{Ready, Turn};
 use crate::{Detail, Driver, PeerEvent, Sender, State, safety_net::Liveness};
 
 /// Many connections as one [`Stream`] of `(key, event)`.
@@ -82,8 +82,19 @@ use crate::{Detail, Driver, PeerEvent, Sender, State, safety_net::Liveness};
 /// [`max_pause`](heartbeat_core::ConfigBuilder::max_pause) it is given up in the end.
 #[must_use = "nothing is received unless it is polled"]
 pub struct Group<K, M> {
-    members: HashMap<K, Driver<M>>,
-    ready: Arc<Ready<K>>,
+    /// The place of each member. An event doesn't need it.
+    places: HashMap<K, usize>,
+    members: Vec<Option<Member<K, M>>>,
+    /// The places that are free.
+    free: Vec<usize>,
+    ready: Arc<Ready>,
+}
+
+struct Member<K, M> {
+    key: K,
+    connection: Driver<M>,
+    /// An earlier member's may still be due: it is another one.
+    turn: Arc<Turn>,
 }
 
 impl<K, M> Group<K, M>
@@ -93,7 +104,9 @@ where
     /// Without members.
     pub fn new() -> Self {
         Self {
-            members: HashMap::new(),
+            places: HashMap::new(),
+            members: Vec::new(),
+            free: Vec::new(),
             ready: Ready::new(),
         }
     }
@@ -101,13 +114,28 @@ where
     /// Adds a connection. Returns the one that had this key, with the events that weren't
     /// taken; dropping it says goodbye.
     pub fn insert(&mut self, key: K, connection: Driver<M>) -> Option<Driver<M>> {
-        self.ready.add(key.clone());
-        self.members.insert(key, connection)
+        let former = self.remove(&key);
+        let place = self.free.pop().unwrap_or(self.members.len());
+        self.places.insert(key.clone(), place);
+        let member = Some(Member {
+            key,
+            connection,
+            turn: self.ready.add(place),
+        });
+        match self.members.get_mut(place) {
+            Some(free) => *free = member,
+            None => self.members.push(member),
+        }
+        former
     }
 
     /// Takes a member out, with the events that weren't taken. Dropping it says goodbye.
     pub fn remove(&mut self, key: &K) -> Option<Driver<M>> {
-        self.members.remove(key)
+        let place = self.places.remove(key)?;
+        self.free.push(place);
+        let member = self.members.get_mut(place)?.take()?;
+        debug_assert!(member.key == *key, "each is in its place");
+        Some(member.connection)
     }
 
     /// The next event of any member; `None` if there is no member.
@@ -120,25 +148,26 @@ where
     /// A member's sender.
     #[must_use]
     pub fn get(&self, key: &K) -> Option<&Sender<M>> {
-        self.members.get(key).map(|member| &member.sender)
+        let member = self.members.get(*self.places.get(key)?)?.as_ref()?;
+        Some(&member.connection.sender)
     }
 
     /// All members, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &Sender<M>)> {
-        let members = self.members.iter();
-        members.map(|(key, member)| (key, &member.sender))
+        let members = self.members.iter().flatten();
+        members.map(|member| (&member.key, &member.connection.sender))
     }
 
     /// How many members there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.members.len()
+        self.places.len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.members.is_empty()
+        self.places.is_empty()
     }
 
     /// The number of members in each state. A state without members is left out.
@@ -195,25 +224,28 @@ where
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<(K, PeerEvent<M>)>> {
-        while !self.members.is_empty() {
+        while !self.is_empty() {
             // There may always be more to take.
             ready!(pin!(consume_budget()).poll(cx));
             let turn = ready!(self.ready.poll_next(cx));
-            let Some(member) = self.members.get_mut(&turn.key) else {
+            let member = self.members.get_mut(turn.place).and_then(Option::as_mut);
+            let Some(member) = member.filter(|member| Arc::ptr_eq(&member.turn, &turn)) else {
                 continue; // it was removed
             };
-            let (waker, mut more) = (turn.clone().into(), false);
+            let (waker, mut more) = (turn.into(), false);
             let cx = Context::from_waker(&waker);
-            let Poll::Ready(event) = member.receiver.poll_taken_in(&mut more, &cx) else {
+            let receiver = &mut member.connection.receiver;
+            let Poll::Ready(event) = receiver.poll_taken_in(&mut more, &cx) else {
                 continue;
             };
+            let key = member.key.clone();
             if event.as_ref().is_none_or(PeerEvent::is_terminal) {
-                self.members.remove(&turn.key);
+                self.remove(&key);
             } else if more {
                 waker.wake_by_ref();
             }
             if let Some(event) = event {
-                return Poll::Ready(Some((turn.key.clone(), event)));
+                return Poll::Ready(Some((key, event)));
             }
         }
         Poll::Ready(None)
@@ -246,7 +278,7 @@ where
 impl<K, M> fmt::Debug for Group<K, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Group")
-            .field("members", &self.members.len())
+            .field("members", &self.places.len())
             .finish_non_exhaustive()
     }
 }

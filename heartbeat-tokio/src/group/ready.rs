@@ -19,21 +19,22 @@ use atomic_waker::AtomicWaker;
 ///
 /// Invariant: the owner is registered only while the queue is empty, or has been woken since.
 #[derive(Debug)]
-pub(super) struct Ready<K> {
-    queue: Mutex<VecDeque<Arc<Turn<K>>>>,
+pub(super) struct Ready {
+    queue: Mutex<VecDeque<Arc<Turn>>>,
     owner: AtomicWaker,
 }
 
 /// One thing to poll, and the waker that it is polled with.
 #[derive(Debug)]
-pub(super) struct Turn<K> {
-    pub(super) key: K,
+pub(super) struct Turn {
+    /// Where the thing is, for whoever polls it.
+    pub(super) place: usize,
     is_queued: AtomicBool,
     /// Weak: a turn in the queue must not keep the queue alive.
-    ready: Weak<Ready<K>>,
+    ready: Weak<Ready>,
 }
 
-impl<K> Ready<K> {
+impl Ready {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             queue: Mutex::default(),
@@ -42,20 +43,18 @@ impl<K> Ready<K> {
     }
 
     /// Adds one, which is due at once.
-    pub(super) fn add(self: &Arc<Self>, key: K)
-    where
-        K: Send + Sync,
-    {
+    pub(super) fn add(self: &Arc<Self>, place: usize) -> Arc<Turn> {
         let turn = Arc::new(Turn {
-            key,
+            place,
             is_queued: AtomicBool::new(false),
             ready: Arc::downgrade(self),
         });
-        turn.wake();
+        turn.wake_by_ref();
+        turn
     }
 
     /// The next one to poll. If there may be more behind what it gives, wake it again.
-    pub(super) fn poll_next(&self, cx: &Context<'_>) -> Poll<Arc<Turn<K>>> {
+    pub(super) fn poll_next(&self, cx: &Context<'_>) -> Poll<Arc<Turn>> {
         let turn = self.pop().or_else(|| {
             self.owner.register(cx.waker());
             self.pop() // calls that came meanwhile woke no task
@@ -68,12 +67,12 @@ impl<K> Ready<K> {
         Poll::Ready(turn)
     }
 
-    fn pop(&self) -> Option<Arc<Turn<K>>> {
+    fn pop(&self) -> Option<Arc<Turn>> {
         self.lock().pop_front()
     }
 
     /// Behind the others. The first one wakes the owner, which takes all.
-    fn push(&self, turn: Arc<Turn<K>>) {
+    fn push(&self, turn: Arc<Turn>) {
         let mut queue = self.lock();
         let is_first = queue.is_empty();
         queue.push_back(turn);
@@ -83,21 +82,28 @@ impl<K> Ready<K> {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Turn<K>>>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Turn>>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<K: Send + Sync> Wake for Turn<K> {
+impl Turn {
+    /// The queue, if this one has to be put into it.
+    fn enter(&self) -> Option<Arc<Ready>> {
+        let was_queued = self.is_queued.swap(true, AcqRel);
+        (!was_queued).then(|| self.ready.upgrade())?
+    }
+}
+
+impl Wake for Turn {
     fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
+        if let Some(ready) = self.enter() {
+            ready.push(self);
+        }
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if self.is_queued.swap(true, AcqRel) {
-            return;
-        }
-        if let Some(ready) = self.ready.upgrade() {
+        if let Some(ready) = self.enter() {
             ready.push(self.clone());
         }
     }

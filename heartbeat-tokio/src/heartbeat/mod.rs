@@ -359,9 +359,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 /// Nothing in it is pinned: everything that is polled is `Unpin`.
 impl<S, C: Protocol> Unpin for Heartbeat<S, C> {}
 
-/// Sending waits while 48 KiB of small messages or 192 KiB in all are queued (8
-/// KiB with a codec or frames of your own), and ends with an error as soon as
-/// the connection does.
+/// Sending waits while 48 KiB of small messages or 192 KiB in all are queued (8 KiB with a
+/// codec of your own, 128 KiB with frames), and ends with an error as soon as the connection
+/// does.
 impl<S, C> Sink<C::Message> for Heartbeat<S, C>
 where
     C: Transport<S>,

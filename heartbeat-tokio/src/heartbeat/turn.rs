@@ -40,6 +40,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             return None;
         }
         let message = self.transport.next_message()?;
+        self.note_dialogue();
         self.note_message(message)
     }
 

@@ -105,6 +105,27 @@ impl IntoIterator for Side {
 /// | [`reset`](Self::reset) | a host that rebooted, a proxy that gave up |
 /// | [`fail`](Self::fail) | a verdict of one side's kernel |
 /// | dropping a stream | a process that ends or is killed |
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// use std::time::Duration;
+///
+/// use heartbeat_tokio::testkit::{Line, Side};
+/// use tokio::{io::{AsyncReadExt, AsyncWriteExt}, time::timeout};
+///
+/// let (mut left, mut right, line) = Line::pair();
+/// line.cut(Side::Left); // what the left side sends doesn't arrive
+/// left.write_all(b"hello").await?;
+/// let mut heard = [0; 5];
+/// let reading = timeout(Duration::from_millis(5), right.read_exact(&mut heard)).await;
+/// assert!(reading.is_err());
+///
+/// line.mend(Side::Left);
+/// right.read_exact(&mut heard).await?;
+/// assert_eq!(&heard, b"hello");
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct Line(Arc<Mutex<State>>);
 

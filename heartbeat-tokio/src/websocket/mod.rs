@@ -272,6 +272,15 @@ impl<W: Library, B: Beats> WebSocket<W, B> {
             .map_err(Into::into)
     }
 
+    /// Hands over the first packet that waits. The library has room.
+    fn hand_over_next(&mut self) -> Result<(), BoxError> {
+        let Some(packet) = self.waiting.pop_front() else {
+            return Ok(());
+        };
+        self.held += packet.len();
+        self.send(Sent::Packet(packet))
+    }
+
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         let ready = Pin::new(self.library.io()).poll_ready(cx);
         ready.map_err(Into::into)
@@ -342,7 +351,13 @@ impl<W: Library, B: Beats> Sink<Frame<B::Message>> for WebSocket<W, B> {
                     this.closing = Some(Close::of_goodbye(code, detail));
                 }
             }
-            Frame::Data(_) => this.beats.encode(frame, &mut this.waiting)?,
+            Frame::Data(_) => {
+                this.beats.encode(frame, &mut this.waiting)?;
+                // The library has room for one.
+                if this.waiting.len() == 1 {
+                    this.hand_over_next()?;
+                }
+            }
             _ => {
                 let mut ahead = VecDeque::new();
                 this.beats.encode(frame, &mut ahead)?;
@@ -361,10 +376,7 @@ impl<W: Library, B: Beats> Sink<Frame<B::Message>> for WebSocket<W, B> {
                 ready!(this.poll_out(cx))?;
             }
             ready!(this.poll_room(cx))?;
-            if let Some(packet) = this.waiting.pop_front() {
-                this.held += packet.len();
-                this.send(Sent::Packet(packet))?;
-            }
+            this.hand_over_next()?;
         }
         if this.closing.is_some() {
             ready!(this.poll_room(cx))?;

@@ -79,8 +79,7 @@ enum Hurry {
 pub(crate) struct Net<S> {
     socket: SocketOf<S>,
     report: Report,
-    /// What was chosen by hand instead of what is derived from the timings.
-    /// Few have one, and it is larger than all the rest.
+    /// A net chosen by hand instead of the derived one. Boxed, because it is large and rare.
     by_hand: Option<Box<SafetyNet>>,
     /// The socket's former values.
     switches: Switches,

@@ -8,7 +8,7 @@
 
 use core::time::Duration;
 
-use heartbeat_core::{Config, ConfigBuilder, Control, Hello, Instant, Monitor};
+use heartbeat_core::{Config, ConfigBuilder, Control, Hello, Monitor};
 use proptest::prelude::*;
 
 use crate::common::{INSTANCE, Run, at, converse, ms, secs, us};

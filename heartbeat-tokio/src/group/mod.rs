@@ -114,7 +114,6 @@ where
     /// Adds a connection. Returns the one that had this key, with the events that weren't
     /// taken; dropping it says goodbye.
     pub fn insert(&mut self, key: K, connection: Driver<M>) -> Option<Driver<M>> {
-        connection.receiver.leave_serving_to_the_task();
         let former = self.remove(&key);
         let place = self.free.pop().unwrap_or(self.members.len());
         self.places.insert(key.clone(), place);

@@ -35,9 +35,9 @@ pub(super) struct Ending {
 enum Stage {
     /// The connection lives.
     Open,
-    /// Writing has failed so. What can still be read is read first.
+    /// Writing has failed like this. Everything that has arrived is read first.
     WriteFailed(Box<WriteFailed>),
-    /// The monitor has said how it ended.
+    /// The monitor has reported the end.
     Ended(Box<Epilogue>),
 }
 
@@ -48,7 +48,7 @@ struct WriteFailed {
     has_waited: bool,
 }
 
-/// What matters once a connection has ended.
+/// The facts about a connection that has ended.
 #[derive(Debug)]
 struct Epilogue {
     how: Ended,
@@ -100,7 +100,7 @@ impl Ending {
         }
     }
 
-    /// How writing has failed, unless the connection has ended.
+    /// How writing failed, unless the connection has ended.
     pub(super) fn write_failed(&self) -> Option<End> {
         match &self.stage {
             Stage::WriteFailed(failed) => Some(failed.end),
@@ -247,8 +247,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         match &mut self.ending.stage {
             Stage::WriteFailed(failed) if !failed.has_waited => {
                 failed.has_waited = true;
-                // A process that slept learns of its timers first, and then of what
-                // arrived.
+                // A process that slept serves its timers first, and then reads.
                 let _ = pin!(yield_now()).poll(cx);
             }
             _ => self.end(end),

@@ -29,8 +29,8 @@ pub struct Options {
     /// Entries that a gateway tells in a turn
     #[arg(long, value_name = "NUMBER", default_value_t = 10_000)]
     entries: usize,
-    /// Gateways that refresh their leases, each 10 times a second
-    #[arg(long, value_name = "NUMBER", default_value_t = 100)]
+    /// Gateways that refresh their leases, each 4 times a second
+    #[arg(long, value_name = "NUMBER", default_value_t = 200)]
     gateways: usize,
     /// Turns of each side
     #[arg(long, value_name = "NUMBER", default_value_t = 7)]
@@ -105,9 +105,9 @@ async fn entries_by_hand(store: &Client, number: usize) -> Result<f64, Box<dyn E
 
 // ---- refreshes: of many gateways, for a second --------------------------------------
 
-/// Each refreshes its lease 10 times a second.
+/// Each refreshes its lease 4 times a second.
 fn short_terms() -> Terms {
-    Terms::new(Duration::from_millis(200), Duration::ZERO)
+    Terms::new(Duration::from_millis(500), Duration::ZERO)
 }
 
 async fn refreshes(store: &Client, gateways: usize) -> Result<f64, Box<dyn Error>> {

@@ -6,13 +6,13 @@
 
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 use std::net::SocketAddr;
-use std::{any::Any, io, time::Duration};
+use std::{any::Any, io, sync::OnceLock, time::Duration};
 
 use heartbeat_core::{Cause, Config, Death, Diagnosis, Instant};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-use crate::safety_net::{self, Liveness, Pace, SafetyNet, Switches, TcpInfo};
+use crate::safety_net::{self, Applied, Liveness, Pace, SafetyNet, Switches, TcpInfo};
 
 mod progress;
 
@@ -39,7 +39,28 @@ pub enum NetStatus {
     /// [`with_socket`](crate::Heartbeat::with_socket) didn't name its socket.
     NoSocket,
     /// The options were set, or not, as the report says.
-    Applied(safety_net::Applied),
+    Applied(Applied),
+}
+
+/// What became of the options. It is the same for most connections of a process, and
+/// larger than all the rest.
+#[derive(Debug)]
+enum Report {
+    NoSocket,
+    /// As for the first connection.
+    Usual(&'static Applied),
+    Other(Box<Applied>),
+}
+
+impl Report {
+    fn of(applied: Applied) -> Self {
+        static FIRST: OnceLock<Applied> = OnceLock::new();
+        let first = FIRST.get_or_init(|| applied);
+        match *first == applied {
+            true => Self::Usual(first),
+            false => Self::Other(Box::new(applied)),
+        }
+    }
 }
 
 /// The reason for a shorter retransmission limit.
@@ -57,7 +78,7 @@ enum Hurry {
 #[derive(Debug)]
 pub(crate) struct Net<S> {
     socket: SocketOf<S>,
-    status: NetStatus,
+    report: Report,
     /// A net chosen by hand instead of the derived one. Boxed, because it is large and rare.
     by_hand: Option<Box<SafetyNet>>,
     /// The socket's former values.
@@ -74,8 +95,7 @@ pub(crate) struct Net<S> {
     at_end: Option<Box<TcpInfo>>,
     /// The progress of the kernels' counters. Boxed, because it is large and rare.
     progress: Option<Box<Progress>>,
-    /// How often to look at the socket during a pause.
-    peek_interval: Duration,
+    /// When to look at the socket during a pause.
     look_at: Instant,
 }
 
@@ -84,7 +104,7 @@ impl<S> Net<S> {
     pub(crate) fn derived(socket: SocketOf<S>, stream: &S, config: &Config) -> Self {
         let mut net = Self {
             socket,
-            status: NetStatus::NoSocket,
+            report: Report::NoSocket,
             by_hand: None,
             switches: Switches::default(),
             pace: Pace::of(config),
@@ -93,7 +113,6 @@ impl<S> Net<S> {
             suspected: None,
             at_end: None,
             progress: None,
-            peek_interval: Duration::MAX,
             look_at: Instant::MAX,
         };
         net.spread(stream, config);
@@ -118,13 +137,12 @@ impl<S> Net<S> {
     fn spread(&mut self, stream: &S, config: &Config) {
         let derived = SafetyNet::from(config);
         let chosen = self.by_hand.as_deref().unwrap_or(&derived);
-        self.peek_interval = chosen.peek_interval();
         self.pace = Pace::of(config);
         self.hurry = Hurry::No;
         self.suspected = None;
-        self.status = match (self.socket)(stream) {
-            Some(socket) => NetStatus::Applied(chosen.apply_over(&mut self.switches, socket)),
-            None => NetStatus::NoSocket,
+        self.report = match (self.socket)(stream) {
+            Some(socket) => Report::of(chosen.apply_over(&mut self.switches, socket)),
+            None => Report::NoSocket,
         };
     }
 
@@ -157,7 +175,11 @@ impl<S> Net<S> {
     }
 
     pub(crate) fn status(&self) -> NetStatus {
-        self.status
+        match &self.report {
+            Report::NoSocket => NetStatus::NoSocket,
+            Report::Usual(applied) => NetStatus::Applied(**applied),
+            Report::Other(applied) => NetStatus::Applied(**applied),
+        }
     }
 
     /// Checks the socket, if there is one.
@@ -165,10 +187,16 @@ impl<S> Net<S> {
         (self.socket)(stream).map(safety_net::check).transpose()
     }
 
+    /// How often to look at the socket during a pause.
+    fn peek_interval(&self) -> Duration {
+        let by_hand = self.by_hand.as_deref();
+        by_hand.map_or(self.interval, SafetyNet::peek_interval)
+    }
+
     /// Reading stops at `now`.
     pub(crate) fn begin_looking(&mut self, stream: &S, now: Instant) {
         if (self.socket)(stream).is_some() {
-            self.look_at = now + self.peek_interval;
+            self.look_at = now + self.peek_interval();
         }
         // The peer isn't judged from here on.
         self.suspected = None;
@@ -191,7 +219,7 @@ impl<S> Net<S> {
         let Some(socket) = (self.socket)(stream).filter(|_| self.look_at <= now) else {
             return false;
         };
-        self.look_at = now + self.peek_interval;
+        self.look_at = now + self.peek_interval();
         safety_net::check(socket).is_ok_and(|liveness| liveness.is_gone())
     }
 

@@ -5,7 +5,7 @@
 
 use std::{cell::RefCell, collections::VecDeque};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 /// The size of every pooled buffer, in bytes: 64 KiB of data and the framing around it.
 pub(crate) const CHUNK: usize = 66 * 1024;
@@ -29,8 +29,8 @@ const PART: usize = 8 * 1024;
 const LARGE: usize = 4 * 1024 * 1024;
 
 thread_local! {
-    /// The buffers and their sizes. Messages may still hold them.
-    static LARGES: RefCell<VecDeque<(usize, BytesMut)>> = const { RefCell::new(VecDeque::new()) };
+    /// All initialised. Messages may still hold them.
+    static LARGES: RefCell<VecDeque<Bytes>> = const { RefCell::new(VecDeque::new()) };
     static PARTS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
     static POOL: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
 }
@@ -50,11 +50,16 @@ pub(crate) fn take() -> BytesMut {
 /// behind it.
 fn place(buffer: &mut BytesMut, size: usize) {
     debug_assert!(buffer.is_empty(), "what is in it would move");
-    let skipped = (PAGE / 2).wrapping_sub(buffer.as_ptr() as usize) % PAGE;
+    let skipped = to_place(buffer);
     if skipped > 0 && buffer.capacity() >= skipped + size {
         buffer.resize(skipped, 0);
         buffer.advance(skipped);
     }
+}
+
+/// The bytes before the middle of a page.
+fn to_place(buffer: &BytesMut) -> usize {
+    (PAGE / 2).wrapping_sub(buffer.as_ptr() as usize) % PAGE
 }
 
 /// An empty buffer of [`PART`] bytes or more.
@@ -66,44 +71,35 @@ pub(crate) fn take_part() -> BytesMut {
         .unwrap_or_else(take)
 }
 
-/// An empty buffer for a message larger than a chunk: one that is kept, if it has `size`
-/// bytes or up to twice as many, and otherwise a new one of `beginning` bytes, of which up
-/// to [`PAGE`] aren't used.
+/// Initialised memory for a message larger than a chunk: memory that is kept, if that has
+/// `size` bytes or up to twice as many, and otherwise new memory of `beginning` bytes, less up
+/// to [`PAGE`].
 pub(crate) fn take_large(size: usize, beginning: usize) -> BytesMut {
-    let fits = |&mut (kept, ref mut buffer): &mut (usize, BytesMut)| {
-        (size..=2 * size).contains(&kept) && buffer.try_reclaim(size)
-    };
+    let fits = |kept: &Bytes| (size..=2 * size).contains(&kept.len()) && kept.is_unique();
     let kept = LARGES.try_with(|larges| {
         let mut larges = larges.borrow_mut();
-        let at = larges.iter_mut().position(fits)?;
-        larges.remove(at).map(|(_, buffer)| buffer)
+        let at = larges.iter().position(fits)?;
+        larges.remove(at)?.try_into_mut().ok()
     });
-    let (mut buffer, size) = match kept.ok().flatten() {
-        Some(buffer) => (buffer, size),
-        None => (
-            BytesMut::with_capacity(beginning),
-            beginning.saturating_sub(PAGE),
-        ),
-    };
-    place(&mut buffer, size);
-    buffer
+    kept.ok().flatten().unwrap_or_else(|| {
+        let mut memory = BytesMut::zeroed(beginning);
+        memory.advance(to_place(&memory).min(beginning));
+        memory
+    })
 }
 
-/// Keeps such a buffer for another message, after the one that it was for, and
-/// leaves one without memory behind.
-pub(crate) fn give_back_large(buffer: &mut BytesMut, size: usize) {
-    let mut buffer = std::mem::take(buffer);
-    buffer.clear();
+/// Keeps such memory for another message, after the one that it was for.
+pub(crate) fn give_back_large(memory: Bytes) {
     let _ = LARGES.try_with(|larges| {
         let mut larges = larges.borrow_mut();
-        let mut kept: usize = larges.iter().map(|(size, _)| size).sum();
-        while kept + size > LARGE {
+        let mut kept: usize = larges.iter().map(Bytes::len).sum();
+        while kept + memory.len() > LARGE {
             match larges.pop_front() {
-                Some((oldest, _)) => kept -= oldest,
+                Some(oldest) => kept -= oldest.len(),
                 None => return,
             }
         }
-        larges.push_back((size, buffer));
+        larges.push_back(memory);
     });
 }
 

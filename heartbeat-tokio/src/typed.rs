@@ -48,7 +48,7 @@ impl<T: Serialize + DeserializeOwned> Protocol for Postcard<T> {
 
 impl<S, T> Transport<S> for Postcard<T>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
     T: Serialize + DeserializeOwned,
 {
     fn poll_read(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {

@@ -97,7 +97,7 @@ impl Seen {
     fn missing(&self) -> Vec<&'static str> {
         let mut all = [FLOODS, HOLDS, ENDED].concat();
         let ended = |kind: &str| self.0.get(kind).is_some_and(|&count| count >= 2);
-        all.retain(|kind| !may_live(kind) && !ended(kind));
+        all.retain(|kind| !LIVING.contains(kind) && !ended(kind));
         all
     }
 
@@ -107,14 +107,19 @@ impl Seen {
 }
 
 /// They send what a living peer may send.
-fn may_live(kind: &str) -> bool {
-    match kind {
-        "pongs" | "hellos" | "empty" | "alives" | "reserved" | "fins" => true,
-        "parts of a byte" | "changing hellos" => true,
-        "dripped frame" | "reads slowly" | "pings at the limit" => true,
-        _ => false,
-    }
-}
+const LIVING: [&str; 11] = [
+    "pongs",
+    "hellos",
+    "empty",
+    "alives",
+    "reserved",
+    "fins",
+    "parts of a byte",
+    "changing hellos",
+    "dripped frame",
+    "reads slowly",
+    "pings at the limit",
+];
 
 fn is_right(kind: &str, end: &PeerEvent<Bytes>) -> bool {
     let cause = match end {

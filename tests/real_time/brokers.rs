@@ -159,9 +159,9 @@ async fn acknowledged_messages_arrive_and_only_a_client_that_is_mute_has_its_wil
     assert_eq!(speaks.peer.state, State::Alive);
 }
 
-/// Its will says its name. It has to be heard within one and a half seconds.
+/// Its will says its name. It has to be heard within three seconds.
 fn with_a_will(name: &str) -> Packet {
-    let Packet(kind, body) = connect(name, 1);
+    let Packet(kind, body) = connect(name, 2);
     let Packet(_, topic) = publish("wills", b"");
     let length = u16::try_from(name.len()).unwrap().to_be_bytes();
     let mut body = [&body, &topic, &length[..], name.as_bytes()].concat();

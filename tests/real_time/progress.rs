@@ -154,7 +154,7 @@ async fn an_application_that_hangs_while_we_send_more_is_found_and_one_that_answ
     let hanging = async {
         loop {
             match send_small(&mut hangs).await {
-                Ok(()) => {}
+                Ok(()) => assert!(began.elapsed() < secs(20), "nobody judges it"),
                 Err(SendError::Dead(death)) => break (death, began.elapsed()),
                 Err(other) => panic!("{other}"),
             }

@@ -20,6 +20,7 @@ for await (const line of createInterface({ input: process.stdin })) {
 
 function judge(stream, maxFrame, told) {
   let [greeted, finished, missing, parts] = [false, false, 0, []];
+  let [pings, missed] = [0, 0];
   for (let at = 0; at < stream.length; ) {
     const begin = at + 4;
     at = begin <= stream.length ? begin + stream.readUInt32BE(at) : Infinity;
@@ -28,6 +29,11 @@ function judge(stream, maxFrame, told) {
     switch (frame.type) {
       case "hello":
         if (refuses(frame)) return told.push("Refused");
+        missed = Math.max(missed, frame.maxMissed);
+        break;
+      // A page has no such limit: it trusts the server that it came from.
+      case "ping":
+        if (++pings > 2 * missed * 2) return told.push("ping flood");
         break;
       case "data":
         told.push(words(frame.body));

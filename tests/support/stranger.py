@@ -844,22 +844,37 @@ def differ():
         max_frame, *pieces = line.split(" ")
         told, pings = [], []
         try:
-            reader = Reader(int(max_frame))
+            reader, limit = Reader(int(max_frame)), Limit()
             for piece in pieces:
                 pings.append([])
-                if read_piece(reader, bytes.fromhex(piece), told, pings[-1]):
+                if read_piece(reader, limit, bytes.fromhex(piece), told, pings[-1]):
                     break
         except Refused as error:
             told.append(str(error))
         print("; ".join(told), "|", " ".join(",".join(piece) or "-" for piece in pings))
 
 
-def read_piece(reader, piece, told, pings):
+class Limit:
+    """How many pings are accepted of a peer at once, when the connection has begun."""
+
+    def __init__(self):
+        self.pings = self.missed = 0
+
+    def admit(self):
+        self.pings += 1
+        if self.pings > 2 * self.missed * 2:
+            raise Refused("ping flood")
+
+
+def read_piece(reader, limit, piece, told, pings):
     """Whether the connection has ended."""
     for tag, what in reader.frames(piece):
-        if tag == HELLO and refuses(what):
-            raise Refused("Refused")
+        if tag == HELLO:
+            if refuses(what):
+                raise Refused("Refused")
+            limit.missed = max(limit.missed, what.missed)
         if tag == PING:
+            limit.admit()
             pings.append(what.hex())
         if tag in (DATA, GOODBYE) or tag == FIN and "fin" not in told:
             told.append(describe(tag, what))

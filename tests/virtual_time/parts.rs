@@ -345,7 +345,7 @@ fn a_message_that_the_peer_would_refuse_is_refused_here() {
 
 async fn longest<S>(heartbeat: &mut Heartbeat<S>) -> usize
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     match heartbeat.send(vec![0; 9 << 20].into()).await {
         Err(SendError::TooLong { max, .. }) => max,

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{StreamExt, stream::FuturesUnordered};
+use futures::{SinkExt, StreamExt, stream::FuturesUnordered};
 use heartbeat_tests::{ms, secs};
 use heartbeat_tokio::{Config, Driver, Heartbeat, PeerEvent, Sender};
 use tokio::{
@@ -116,7 +116,8 @@ fn ask_when_woken() {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let (ours, _theirs) = tokio::io::duplex(1024);
+        let (ours, theirs) = tokio::io::duplex(1024);
+        let mut other = Heartbeat::new(theirs, Config::default());
         let peer = Heartbeat::new(ours, Config::default());
         let Driver {
             sender,
@@ -135,6 +136,9 @@ fn ask_when_woken() {
             Poll::Ready(())
         })
         .await;
-        assert!(asks.woken.load(Relaxed) > 0, "it says that it was refused");
+        // The task goes on where that was refused, and wakes the receiver.
+        other.send("here".into()).await.unwrap();
+        sleep(ms(1)).await;
+        assert!(asks.woken.load(Relaxed) > 0, "there is something to take");
     });
 }

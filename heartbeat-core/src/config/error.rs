@@ -92,7 +92,7 @@ pub(crate) enum Rule {
     FitForPeer(Refusal),
     #[error("one with which the peer doesn't refuse us for {0}")]
     FitForUs(Refusal),
-    /// In a file, where both can be said.
+    /// Used for files, in which both keys can occur.
     #[cfg(feature = "serde")]
     #[error("without {0}, because both set the timings")]
     Alone(&'static str),

@@ -60,11 +60,10 @@ impl Monitor {
         }
     }
 
-    /// The peer ended its direction of the stream, in a protocol in which that says that
-    /// it has finished: like a Fin. Nothing can come of it any more, so it isn't judged
-    /// or asked from now on.
+    /// The peer ended its direction of the stream, in a protocol in which that means what a
+    /// Fin means. Nothing more can arrive, so the peer isn't pinged or judged any more.
     ///
-    /// In our own protocol a peer says so with a Fin, and this is an end like any other:
+    /// In our own protocol only a Fin means that, and this is an end like any other:
     /// [`End::Eof`].
     pub fn handle_half_close(&mut self, now: Instant) {
         if self.has_alive() {

@@ -152,7 +152,7 @@ impl Monitor {
         }
     }
 
-    /// A frame while the peer is watched, other than a pong.
+    /// A frame other than a pong while the peer is judged.
     fn take(&mut self, control: Control, now: Instant) {
         debug_assert!(!self.has_ended(), "evidence ends nothing");
         match control {

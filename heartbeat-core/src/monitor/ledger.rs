@@ -144,8 +144,8 @@ impl Ledger {
         self.sent.wrapping_sub(self.in_flight as u32)
     }
 
-    /// Matches a pong with the pings that are unanswered, of which the latest
-    /// `window` are remembered. It answers those before it too.
+    /// Matches a pong with the unanswered pings, of which the latest `window` are remembered.
+    /// It answers earlier pings too.
     #[inline]
     pub(super) fn answer(
         &mut self,

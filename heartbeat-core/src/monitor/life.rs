@@ -68,8 +68,8 @@ impl Life {
         Self::Idle(Idle::new(timing, draw, random))
     }
 
-    /// When this state wants to be woken; `MAX` for never. The peer accepts
-    /// another ping at `next_accepted`, if it is judged at all.
+    /// The deadline of this state; `MAX` for never. The peer accepts another ping at
+    /// `next_accepted`, if it is judged at all.
     pub(super) fn deadline(
         &self,
         last_heard: Instant,

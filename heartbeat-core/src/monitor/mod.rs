@@ -309,7 +309,7 @@ impl Monitor {
         Control::Hello(self.timing.config().hello(instance))
     }
 
-    /// Whether [`poll_event`](Self::poll_event) has something.
+    /// Whether [`poll_event`](Self::poll_event) has an event.
     #[must_use]
     pub const fn has_event(&self) -> bool {
         self.notices.has_event()

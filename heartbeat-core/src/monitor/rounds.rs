@@ -78,8 +78,8 @@ impl Monitor {
         }
     }
 
-    /// Says whether a ping that was to leave may have been taken back, or a stall was told:
-    /// then speech may be due.
+    /// Returns whether a due ping may have been cancelled or a stall reported: then speech may
+    /// be due.
     pub(super) fn handle_evidence(&mut self, grade: Evidence, at: Moment) -> bool {
         if !self.timing.accepts(grade) {
             self.forgive(at);

@@ -154,7 +154,7 @@ impl Timing {
         Some(within.max(Duration::from_micros(slowest)))
     }
 
-    /// Our configuration with another interval, if both sides go along with it.
+    /// Our configuration with another interval, if both sides accept it.
     pub(super) fn with_interval(&self, interval: Duration) -> Result<Config, ConfigError> {
         let config = self.config.with_interval(interval)?;
         let error = |rule| Err(ConfigError::new("interval", interval, rule));
@@ -264,14 +264,14 @@ impl Timing {
         }
     }
 
-    /// From when on the probe budget of a round may be counted, if the last evidence came
-    /// at `last_heard` and may have been reported too early: after I*·(1 − J).
+    /// The earliest time from which a round may be counted, if the last evidence came at
+    /// `last_heard` and may have been reported too early: after I*·(1 − J).
     pub(super) fn earliest_base(&self, last_heard: Instant) -> Instant {
         let shortest = self.config.shortest(self.interval());
         last_heard + self.config.arrival_slack() + Duration::from_micros(shortest)
     }
 
-    /// A passive side lets the peer ask first.
+    /// A passive side lets the peer ping first.
     fn is_passive(&self) -> bool {
         self.config.role() == Role::Passive
     }

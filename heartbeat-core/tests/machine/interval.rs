@@ -8,7 +8,7 @@
 
 use core::time::Duration;
 
-use heartbeat_core::{Config, ConfigBuilder, Control, Hello, Instant, Monitor};
+use heartbeat_core::{Config, ConfigBuilder, Control, Hello, Monitor};
 use proptest::prelude::*;
 
 use crate::common::{INSTANCE, Run, at, converse, ms, secs, us};
@@ -122,14 +122,11 @@ fn an_interval_with_which_the_peer_would_be_refused_changes_nothing() {
 fn an_interval_for_which_the_peer_would_refuse_us_changes_nothing() {
     let ours = timings(secs(10)).timeout(ms(20)).max_missed(3);
     let mut run = Run::new(ours.build().unwrap());
-    let announces = |timings: ConfigBuilder, instance| {
-        let hello = timings.build().unwrap().hello(instance);
-        move |monitor: &mut Monitor, now: Instant| monitor.handle_frame(Control::Hello(hello), now)
-    };
-    let patient = timings(ms(40)).timeout(ms(60)).max_missed(1);
-    let patient_again = patient.clone();
-    run.at(secs(1), announces(patient, *b"the peer"));
-    // 60 ms are its probe budget.
+    let peer = timings(secs(10)).min_interval(ms(20));
+    let hello = peer.build().unwrap().hello(INSTANCE);
+    let greet = |monitor: &mut Monitor, now| monitor.handle_frame(Control::Hello(hello), now);
+    run.at(secs(1), greet);
+    // With a probe budget of 60 ms.
     run.monitor.set_interval(ms(40), at(secs(2))).unwrap();
     let error = run.monitor.set_interval(us(39_999), at(secs(2)));
     assert_eq!(
@@ -141,7 +138,7 @@ fn an_interval_for_which_the_peer_would_refuse_us_changes_nothing() {
     // A peer that has gone along with such a detection time goes along with another.
     let hasty = timings(ms(39)).timeout(ms(20)).max_missed(3);
     let mut run = Run::new(hasty.build().unwrap());
-    run.at(ms(10), announces(patient_again, *b"the peer"));
+    run.at(ms(10), greet);
     run.monitor.set_interval(ms(30), at(ms(20))).unwrap();
 }
 

@@ -200,7 +200,7 @@ fn our_own_goodbye_says_neither_a_verdict_nor_an_answer_nor_what_is_reserved() {
     for code in (0..=u8::MAX).filter(|code| !matches!(code, 0 | 1 | 64..=127)) {
         let mut run = Run::new(timings().build().unwrap());
         run.at(secs(1), |monitor, now| {
-            monitor.close(GoodbyeCode(code), now)
+            monitor.close(GoodbyeCode(code), now);
         });
         let goodbye = Control::Goodbye(GoodbyeCode::LEAVING);
         assert_eq!(run.sent.last(), Some(&(secs(1), goodbye)), "{code}");

@@ -36,13 +36,16 @@ enum Stage {
     /// The connection lives.
     Open,
     /// Writing has failed like this. Everything that has arrived is read first.
-    WriteFailed {
-        end: End,
-        /// The reactor had a turn since, so readiness is up to date.
-        has_waited: bool,
-    },
+    WriteFailed(Box<WriteFailed>),
     /// The monitor has reported the end.
     Ended(Box<Epilogue>),
+}
+
+#[derive(Debug)]
+struct WriteFailed {
+    end: End,
+    /// The reactor had a turn since, so readiness is up to date.
+    has_waited: bool,
 }
 
 /// The facts about a connection that has ended.
@@ -93,24 +96,24 @@ impl Ending {
     pub(super) fn ended(&self) -> Option<&Ended> {
         match &self.stage {
             Stage::Ended(epilogue) => Some(&epilogue.how),
-            Stage::Open | Stage::WriteFailed { .. } => None,
+            Stage::Open | Stage::WriteFailed(_) => None,
         }
     }
 
     /// How writing failed, unless the connection has ended.
-    pub(super) const fn write_failed(&self) -> Option<End> {
-        match self.stage {
-            Stage::WriteFailed { end, .. } => Some(end),
+    pub(super) fn write_failed(&self) -> Option<End> {
+        match &self.stage {
+            Stage::WriteFailed(failed) => Some(failed.end),
             Stage::Open | Stage::Ended(_) => None,
         }
     }
 
     pub(super) fn fail_writing(&mut self, error: io::Error) {
         debug_assert!(self.is_open(), "nothing is written afterwards");
-        self.stage = Stage::WriteFailed {
+        self.stage = Stage::WriteFailed(Box::new(WriteFailed {
             end: safety_net::end_of(&error),
             has_waited: false,
-        };
+        }));
         self.note_error(error);
     }
 
@@ -118,7 +121,7 @@ impl Ending {
     pub(super) fn is_told(&self) -> bool {
         match &self.stage {
             Stage::Ended(epilogue) => epilogue.is_told,
-            Stage::Open | Stage::WriteFailed { .. } => false,
+            Stage::Open | Stage::WriteFailed(_) => false,
         }
     }
 
@@ -137,7 +140,7 @@ impl Ending {
     pub(super) fn parting(&mut self) -> Option<&mut Parting> {
         match &mut self.stage {
             Stage::Ended(epilogue) => Some(&mut epilogue.parting),
-            Stage::Open | Stage::WriteFailed { .. } => None,
+            Stage::Open | Stage::WriteFailed(_) => None,
         }
     }
 
@@ -242,8 +245,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             return;
         }
         match &mut self.ending.stage {
-            Stage::WriteFailed { has_waited, .. } if !*has_waited => {
-                *has_waited = true;
+            Stage::WriteFailed(failed) if !failed.has_waited => {
+                failed.has_waited = true;
                 // A process that slept serves its timers first, and then reads.
                 let _ = pin!(yield_now()).poll(cx);
             }
@@ -305,7 +308,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                     return Err(CloseError::Dead { death, unwritten });
                 }
             },
-            Stage::Open | Stage::WriteFailed { .. } => (CloseReason::Unconfirmed, Parting::Done),
+            Stage::Open | Stage::WriteFailed(_) => (CloseReason::Unconfirmed, Parting::Done),
         };
         let is_confirmed = match reason {
             CloseReason::Local => C::HELLO || parting != Parting::GivenUp,

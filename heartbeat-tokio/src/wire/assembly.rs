@@ -1,39 +1,42 @@
 //! Assembles a message from its parts.
 //!
-//! This module decides how much memory a message takes while it arrives: at most twice the
-//! bytes that have arrived plus 64 KiB, unless a larger buffer exists already. Bytes are read
-//! into their final place. Parts are checked here too; the reader handles frames between
-//! parts.
+//! This module decides how much memory a message takes while it arrives: at
+//! most twice what has arrived and 64 KiB, unless a buffer of that size is
+//! there already. Bytes are read into their final place: from a socket several parts at
+//! once, with the headers between them beside it. Parts are checked here too; the reader
+//! handles frames between parts.
 
 use std::{
-    io, mem,
+    array,
+    io::{self, IoSliceMut},
+    mem,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use heartbeat_core::{PART, ProtocolError, Tag};
-use tokio::io::AsyncRead;
-use tokio_util::io::poll_read_buf;
+use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{HEADER, VARINT, put_part_header};
-use crate::pool;
+use crate::{net::itself, pool};
 
 /// A buffer that will grow begins with at least half of this size.
 const BEGINNING: usize = 64 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Assembly {
-    /// The bytes so far. Invariant: never more than `length`.
-    buffer: BytesMut,
-    /// The length that the first part announced.
+    /// What arrived, and behind it memory that is initialised.
+    memory: BytesMut,
+    /// The bytes that arrived. Invariant: no more than `length`, nor than `memory` has.
+    arrived: usize,
+    /// What the first part announced.
     length: usize,
     part: Part,
     /// A part is whole and wasn't reported yet.
     untold: bool,
-    /// Several parts can probably be read at once: the last read gave more than one, or filled its
-    /// room.
-    plenty: bool,
+    /// The peer's parts are as long as ours, as far as they came.
+    is_regular: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,36 +47,57 @@ enum Part {
     None,
 }
 
-/// The number of bytes that are read behind a part: the header of the next frame.
+/// So much is read behind the last part: the header of another message.
 const NEXT: usize = HEADER + VARINT as usize;
 
-/// The number of further parts that are read at once if available. They are then moved over
-/// the headers between them. Fewer reads cost the kernel fewer acknowledgements.
+/// The number of further parts that are read at once if available.
 const FURTHER: usize = 7;
 
-/// Bytes after which the next read waits for another turn.
-const AT_ONCE: usize = 192 * 1024;
+/// A part that may follow in the same read.
+#[derive(Clone, Copy, Default)]
+struct Further {
+    /// What was read in the place of its header.
+    header: [u8; NEXT],
+    /// Its bytes. None for the last place, which is behind all parts that are read along.
+    bytes: usize,
+}
+
+impl Further {
+    /// The bytes that are read in the place of its header.
+    fn header_size(&self) -> usize {
+        match self.bytes {
+            0 => NEXT,
+            _ => HEADER,
+        }
+    }
+
+    /// Whether these bytes are its whole header.
+    fn is_begun_by(&self, header: &[u8]) -> bool {
+        let length = u32::try_from(1 + self.bytes).unwrap_or(u32::MAX);
+        let [a, b, c, d] = length.to_be_bytes();
+        self.bytes > 0 && header == [a, b, c, d, Tag::Part.to_byte()]
+    }
+}
 
 impl Assembly {
     /// A message of `length` bytes. Its first part has `missing` bytes, of which
     /// `arrived` are there.
     pub(super) fn begin(length: u32, missing: usize, arrived: usize) -> Box<Self> {
         let length = length as usize;
-        // Headers lie between the parts until they are moved.
-        let room = length + HEADER * FURTHER + NEXT;
         Box::new(Self {
-            buffer: pool::take_large(room, beginning(room + pool::PAGE, arrived)),
+            memory: pool::take_large(length, beginning(length + pool::PAGE, arrived)),
+            arrived: 0,
             length,
             part: Part::Begun { missing },
             untold: false,
-            plenty: false,
+            is_regular: missing == PART,
         })
     }
 
     /// Another part of `bytes` bytes begins.
     pub(super) fn begin_part(&mut self, bytes: usize) -> Result<(), ProtocolError> {
         debug_assert_eq!(self.part, Part::None);
-        if bytes == 0 || bytes > self.length - self.buffer.len() {
+        if bytes == 0 || bytes > self.length - self.arrived {
             return Err(ProtocolError::BrokenParts);
         }
         self.part = Part::Begun { missing: bytes };
@@ -84,10 +108,21 @@ impl Assembly {
     pub(super) fn take_from(&mut self, read: &mut BytesMut) {
         if let Part::Begun { missing } = self.part {
             let bytes = missing.min(read.len());
-            self.buffer
-                .extend_from_slice(read.get(..bytes).unwrap_or_default());
+            self.grow_to(self.arrived + bytes);
+            let place = self.memory.get_mut(self.arrived..self.arrived + bytes);
+            if let (Some(place), Some(bytes)) = (place, read.get(..bytes)) {
+                place.copy_from_slice(bytes);
+            }
             read.advance(bytes);
-            self.took(bytes, missing);
+            self.took(bytes);
+        }
+    }
+
+    /// Makes the memory at least that large, to twice as much and no more than the message.
+    fn grow_to(&mut self, bytes: usize) {
+        if bytes > self.memory.len() {
+            let doubled = (2 * self.memory.len()).min(self.length);
+            self.memory.resize(bytes.max(doubled), 0);
         }
     }
 
@@ -96,76 +131,84 @@ impl Assembly {
         matches!(self.part, Part::Begun { .. })
     }
 
-    /// Reads the available bytes of the message, and little more than a header behind it. Bytes
-    /// behind the message, or in place of a part's header, go to the usual buffer.
-    pub(super) fn poll_fill(
+    /// Reads once: the rest of the part, and from a socket further parts that are there.
+    /// Bytes behind the message, or in place of a part's header, go to the usual buffer.
+    pub(super) fn poll_fill<S: AsyncRead + Unpin + 'static>(
         &mut self,
-        mut stream: Pin<&mut impl AsyncRead>,
+        stream: &mut S,
         cx: &mut Context<'_>,
         behind: &mut BytesMut,
     ) -> Poll<io::Result<usize>> {
-        let mut read = 0;
-        while let Part::Begun { missing } = self.part {
-            let before = self.buffer.len();
-            if before == self.buffer.capacity() {
-                // To twice as much.
-                self.buffer.reserve(1);
-            }
-            // If the peer's parts are as long as ours.
-            let most = if self.plenty { FURTHER * PART } else { 0 };
-            let further = (self.length - before - missing).min(most);
-            let headers = HEADER * further.div_ceil(PART) + NEXT;
-            let wanted = missing + further + headers;
-            let room = wanted.min(self.buffer.capacity() - before);
-            let mut buffer = (&mut self.buffer).limit(room);
-            let some = match poll_read_buf(stream.as_mut(), cx, &mut buffer)? {
-                Poll::Pending if read > 0 => break,
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(0) => return Poll::Ready(Ok(0)),
-                Poll::Ready(some) => some,
-            };
-            read += some;
-            let of_part = some.min(missing);
-            self.took(of_part, missing);
-            let (end, rest) = self.join_parts(before + of_part);
-            behind.extend_from_slice(self.buffer.get(rest..).unwrap_or_default());
-            self.buffer.truncate(end);
-            self.plenty = match some == room {
-                true => self.plenty || some > PART / 2,
-                false => some > PART,
-            };
-            if some < room || !behind.is_empty() || read > AT_ONCE {
-                break;
-            }
+        let Part::Begun { missing } = self.part else {
+            debug_assert!(false, "the reader reads between parts");
+            return Poll::Pending;
+        };
+        self.grow_to(self.arrived + 1);
+        let part = missing.min(self.memory.len() - self.arrived);
+        let mut further = [Further::default(); FURTHER + 1];
+        let count = match part == missing {
+            true => self.expect_further(missing, &mut further),
+            false => 0,
+        };
+        let further = further.get_mut(..count).unwrap_or_default();
+        let free = self.memory.get_mut(self.arrived..).unwrap_or_default();
+        let read = ready!(poll_read_parts(stream, cx, free, part, further))?;
+        self.took(read.min(part));
+        if read > part {
+            self.join(further, read - part, behind);
         }
         Poll::Ready(Ok(read))
     }
 
-    /// Moves the bytes of further parts to the end of the message, which is at `end` so far.
-    /// Returns the new end, and the start of the remaining bytes.
-    fn join_parts(&mut self, mut end: usize) -> (usize, usize) {
-        let mut rest = end;
-        while self.part == Part::None {
-            let Some(&[a, b, c, d, tag]) = self.buffer.get(rest..).and_then(<[u8]>::first_chunk)
-            else {
+    /// What may follow the part that lacks `missing` bytes, as far as there is room for
+    /// it. Says how many of these are to be read: the last is a header only.
+    fn expect_further(&self, missing: usize, further: &mut [Further; FURTHER + 1]) -> usize {
+        let mut end = self.arrived + missing;
+        let mut count = 1;
+        for next in further.iter_mut().take(FURTHER) {
+            let bytes = PART.min(self.length - end);
+            if bytes == 0 || !self.is_regular || end + bytes > self.memory.len() {
                 break;
-            };
-            let bytes = (u32::from_be_bytes([a, b, c, d]) as usize).saturating_sub(1);
-            let is_next = (1..=PART.min(self.length - end)).contains(&bytes);
-            if tag != Tag::Part.to_byte() || !is_next {
-                break; // the reader checks it
             }
-            let from = rest + HEADER;
-            let there = bytes.min(self.buffer.len() - from);
-            self.buffer.copy_within(from..from + there, end);
-            self.took(there, bytes);
-            end += there;
-            rest = from + there;
+            next.bytes = bytes;
+            end += bytes;
+            count += 1;
         }
-        (end, rest)
+        count
     }
 
-    fn took(&mut self, bytes: usize, missing: usize) {
+    /// Counts the `read` bytes behind the first part. As soon as something else comes than
+    /// was expected, that and all behind it isn't the message's.
+    fn join(&mut self, further: &[Further], mut read: usize, behind: &mut BytesMut) {
+        let mut at = self.arrived;
+        for next in further {
+            let header = next.header.get(..next.header_size().min(read));
+            let header = header.unwrap_or_default();
+            read -= header.len();
+            let bytes = next.bytes.min(read);
+            read -= bytes;
+            let is_expected = self.part == Part::None && behind.is_empty();
+            if is_expected && next.is_begun_by(header) {
+                let missing = next.bytes;
+                self.part = Part::Begun { missing };
+                self.took(bytes);
+            } else {
+                self.is_regular &= header.len() < HEADER || next.bytes == 0;
+                behind.extend_from_slice(header);
+                let bytes = self.memory.get(at..at + bytes);
+                behind.extend_from_slice(bytes.unwrap_or_default());
+            }
+            at += next.bytes;
+        }
+        debug_assert_eq!(read, 0, "all of it is somewhere");
+    }
+
+    /// These bytes of the part that was begun are in their place.
+    fn took(&mut self, bytes: usize) {
+        let Part::Begun { missing } = self.part else {
+            return;
+        };
+        self.arrived += bytes;
         self.part = match missing - bytes {
             0 => Part::None,
             missing => Part::Begun { missing },
@@ -180,19 +223,19 @@ impl Assembly {
 
     /// The number of bytes of the message that have arrived.
     pub(super) fn arrived(&self) -> usize {
-        self.buffer.len()
+        self.arrived
     }
 
     /// The bytes of the message, if it is whole.
     pub(super) fn whole(&self) -> Option<usize> {
-        (self.buffer.len() == self.length).then_some(self.length)
+        (self.arrived == self.length).then_some(self.length)
     }
 
     /// The message, which is whole.
-    pub(super) fn into_message(mut self) -> Bytes {
-        let size = self.buffer.capacity();
-        let message = self.buffer.split().freeze();
-        pool::give_back_large(&mut self.buffer, size);
+    pub(super) fn into_message(self) -> Bytes {
+        let memory = self.memory.freeze();
+        let message = memory.slice(..self.length);
+        pool::give_back_large(memory);
         message
     }
 
@@ -203,12 +246,12 @@ impl Assembly {
             Part::Begun { missing } => missing,
             Part::None => 0,
         };
-        let arrived = self.buffer.len();
-        // The last part takes as much as it has room for; the others take the rest.
-        let last = arrived.min(PART - missing);
-        let (before, last) = self.buffer.split_at(arrived - last);
+        let (arrived, _) = self.memory.split_at(self.arrived);
+        // As much as the last part has room for; the others have what is before.
+        let last = arrived.len().min(PART - missing);
+        let (before, last) = arrived.split_at(arrived.len() - last);
         let mut announced = Some(self.length);
-        let mut parts = BytesMut::with_capacity(arrived + arrived / 1024 + 64);
+        let mut parts = BytesMut::with_capacity(arrived.len() + arrived.len() / 1024 + 64);
         for part in before.chunks(PART) {
             put_part_header(&mut parts, part.len(), announced.take());
             parts.extend_from_slice(part);
@@ -219,7 +262,43 @@ impl Assembly {
     }
 }
 
-/// The initial size of a buffer that grows to `length` by doubling, after `arrived` bytes.
+/// Reads into the first `part` bytes of `free`. A socket goes on with `further` parts behind
+/// them, with each header beside its place, in the same call.
+fn poll_read_parts<S: AsyncRead + Unpin + 'static>(
+    stream: &mut S,
+    cx: &mut Context<'_>,
+    free: &mut [u8],
+    part: usize,
+    further: &mut [Further],
+) -> Poll<io::Result<usize>> {
+    let (first, mut free) = free.split_at_mut(part);
+    let Some(socket) = itself(stream) else {
+        let mut first = ReadBuf::new(first);
+        ready!(Pin::new(stream).poll_read(cx, &mut first))?;
+        return Poll::Ready(Ok(first.filled().len()));
+    };
+    let mut slices: [_; 2 * FURTHER + 3] = array::from_fn(|_| IoSliceMut::new(&mut []));
+    let mut places = slices.iter_mut();
+    let mut add = |bytes| places.next().map(|place| *place = IoSliceMut::new(bytes));
+    add(first);
+    for next in further {
+        let (bytes, rest) = mem::take(&mut free).split_at_mut(next.bytes);
+        let size = next.header_size();
+        add(next.header.get_mut(..size).unwrap_or_default());
+        add(bytes);
+        free = rest;
+    }
+    loop {
+        ready!(socket.poll_read_ready(cx))?;
+        match socket.try_read_vectored(&mut slices) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            read => return Poll::Ready(read),
+        }
+    }
+}
+
+/// With how many bytes a buffer begins that grows to `length` by doubling, if so
+/// many have `arrived`.
 fn beginning(length: usize, arrived: usize) -> usize {
     let least = arrived.max(BEGINNING / 2);
     let mut capacity = length;
@@ -228,3 +307,11 @@ fn beginning(length: usize, arrived: usize) -> usize {
     }
     capacity
 }
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "how a test fails, and its bytes"
+)]
+mod tests;

@@ -126,10 +126,10 @@ impl Protocol for Wire {
     const HALF_CLOSE: bool = false;
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> for Wire {
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Transport<S> for Wire {
     #[inline]
     fn poll_read(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let read = self.reader.poll_fill(Pin::new(stream), cx);
+        let read = self.reader.poll_fill(stream, cx);
         if read.is_ready() {
             self.writer.end_burst();
         }

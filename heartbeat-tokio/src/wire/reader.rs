@@ -107,13 +107,13 @@ impl Reader {
 
     /// Reads once.
     #[inline]
-    pub(super) fn poll_fill(
+    pub(super) fn poll_fill<S: AsyncRead + Unpin + 'static>(
         &mut self,
-        stream: Pin<&mut impl AsyncRead>,
+        stream: &mut S,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         if !self.buffer.is_empty() {
-            return self.poll_fill_chunk(stream, cx);
+            return self.poll_fill_chunk(Pin::new(stream), cx);
         }
         match &mut self.assembly {
             Some(message) if message.is_in_part() => {
@@ -121,11 +121,11 @@ impl Reader {
                 self.memory = Memory::Exact;
                 message.poll_fill(stream, cx, &mut self.buffer)
             }
-            None if self.memory == Memory::Much => self.poll_fill_chunk(stream, cx),
+            None if self.memory == Memory::Much => self.poll_fill_chunk(Pin::new(stream), cx),
             _ => {
                 // The connection may be idle for long.
                 pool::give_back(&mut self.buffer);
-                self.poll_fill_small(stream, cx)
+                self.poll_fill_small(Pin::new(stream), cx)
             }
         }
     }

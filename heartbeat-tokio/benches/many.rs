@@ -129,7 +129,8 @@ mod linux {
         let (Some(ours), Some(theirs)) = (found.get("group"), found.get("mpsc")) else {
             return;
         };
-        let rows: [(_, fn(&Found) -> f64); 2] = [
+        type Figure = fn(&Found) -> f64;
+        let rows: [(_, Figure); 2] = [
             ("a beat", |found| found.beat.micros),
             ("a message there and back", |found| found.message.micros),
         ];

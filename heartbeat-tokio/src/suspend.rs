@@ -271,7 +271,8 @@ mod tests {
 
     #[test]
     fn every_alarm_wakes_its_task_each_time_and_a_place_is_used_again() {
-        let machine: &'static Machine = Box::leak(Box::new(Machine::new()));
+        static MACHINE: Machine = Machine::new();
+        let machine = &MACHINE;
         let counts: [Arc<Count>; 3] = Default::default();
         let woken = || counts.each_ref().map(|count| count.0.load(Relaxed));
         let [a, b, c] = counts.clone().map(Waker::from);

@@ -180,7 +180,7 @@ impl Kinds {
             .filter(|words| words.starts_with("data"));
         self.messages += messages.count() as u64;
         match verdict.goodbye {
-            Some(GoodbyeCode::PROTOCOL) => self.protocol += 1,
+            Some(GoodbyeCode::PROTOCOL | GoodbyeCode::PING_FLOOD) => self.protocol += 1,
             Some(GoodbyeCode::REFUSED) => self.refused += 1,
             _ if verdict.told.last().is_some_and(|words| is_goodbye(words)) => self.goodbye += 1,
             _ => self.eof += 1,

@@ -128,6 +128,28 @@ async fn a_probe_that_we_slept_through_is_asked_again() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn whoever_wants_no_beats_is_told_of_none() {
+    for config in [patient(), quiet(patient())] {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let mut heartbeat = Heartbeat::new(ours, config);
+        let mut peer = RawPeer::new(theirs);
+        peer.greet(patient()).await;
+        let peer = tokio::spawn(answer(peer));
+        heartbeat.probe();
+        let mut beats = 0;
+        let telling = async {
+            while let Some(event) = heartbeat.next().await {
+                check(&event);
+                beats += u32::from(matches!(event, PeerEvent::Beat { .. }));
+            }
+        };
+        assert!(timeout(secs(1), telling).await.is_err());
+        assert_eq!(beats, u32::from(config.beat_events()));
+        peer.abort();
+    }
+}
+
 /// Nothing asks by itself, not for seconds.
 fn patient() -> Config {
     let patient = quick().to_builder().interval(secs(10));

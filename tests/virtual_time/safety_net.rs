@@ -21,6 +21,60 @@ async fn a_plain_tcp_stream_has_its_safety_net_and_others_say_that_they_have_non
     assert!(matches!(heartbeat.status().safety_net, NetStatus::NoSocket));
 }
 
+/// Only a failure is a warning. Under Wine two options are missing.
+#[cfg(feature = "observability")]
+#[test]
+fn options_that_the_system_lacks_are_neither_counted_nor_logged() {
+    use std::sync::{Arc, Mutex};
+
+    use futures::StreamExt;
+    use metrics_exporter_prometheus::PrometheusBuilder;
+    use tokio::runtime::Builder;
+    use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+    /// The number of warnings.
+    #[derive(Clone, Default)]
+    struct Warnings(Arc<Mutex<u32>>);
+
+    impl<S: tracing::Subscriber> Layer<S> for Warnings {
+        fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+            if *event.metadata().level() <= tracing::Level::WARN {
+                *self.0.lock().unwrap() += 1;
+            }
+        }
+    }
+
+    let warnings = Warnings::default();
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let recording = metrics::set_default_local_recorder(&recorder);
+    let logging = tracing_subscriber::registry().with(warnings.clone());
+    let logging = tracing::subscriber::set_default(logging);
+    heartbeat_tokio::describe_metrics();
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let mut a = Heartbeat::new(ours.unwrap(), Config::default());
+        let mut b = Heartbeat::new(theirs.unwrap().0, Config::default());
+        let NetStatus::Applied(applied) = a.status().safety_net else {
+            panic!("{:?}", a.status())
+        };
+        let has_all = cfg!(any(target_os = "linux", target_os = "android"));
+        assert_eq!(applied.missing().count() == 0, has_all, "{applied}");
+        tokio::join!(a.next(), b.next());
+    });
+    drop((recording, logging));
+
+    let page = recorder.handle().render();
+    assert!(page.contains("heartbeat_opened_total 2"), "{page}");
+    let unset = |line: &&str| line.starts_with("heartbeat_unset_options_total");
+    let counts: Vec<_> = page.lines().filter(unset).collect();
+    assert_eq!(counts.len(), 7, "{page}");
+    assert!(counts.iter().all(|line| line.ends_with(" 0")), "{page}");
+    assert_eq!(*warnings.0.lock().unwrap(), 0);
+}
+
 // On Windows socket2 reads no keepalive back.
 #[cfg(not(windows))]
 mod read_back {

@@ -189,6 +189,9 @@ fn describe_ourselves() {
         Unit::Count,
         "Safety net options that failed."
     );
+    for option in Applied::OPTIONS {
+        counter!("heartbeat_unset_options_total", "option" => option).increment(0);
+    }
 }
 
 /// One connection. It counts in one gauge at a time, and holds that one: what

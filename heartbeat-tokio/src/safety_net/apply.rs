@@ -176,7 +176,7 @@ struct Probing {
 /// `user_timeout: not supported on this system`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive] // later versions may set more
-#[must_use = "options can fail, and nobody else is told"]
+#[must_use = "options can fail, and only this value says so"]
 pub struct Applied {
     /// Keepalive itself (`SO_KEEPALIVE`).
     pub keepalive: Outcome,
@@ -195,6 +195,17 @@ pub struct Applied {
 }
 
 impl Applied {
+    /// The names of the options, in the order of the fields.
+    pub(crate) const OPTIONS: [&'static str; 7] = [
+        "keepalive",
+        "idle",
+        "interval",
+        "retries",
+        "user_timeout",
+        "max_retransmit_timeout",
+        "max_unsent",
+    ];
+
     /// Whether no option failed. An option that this system doesn't have is no failure:
     /// [`missing`](Self::missing) lists it.
     #[must_use]
@@ -211,17 +222,19 @@ impl Applied {
     /// The names of the requested options that aren't set, with the outcome: they failed, or
     /// this system doesn't have them.
     pub fn missing(&self) -> impl Iterator<Item = (&'static str, Outcome)> + use<> {
-        [
-            ("keepalive", self.keepalive),
-            ("idle", self.idle),
-            ("interval", self.interval),
-            ("retries", self.retries),
-            ("user_timeout", self.user_timeout),
-            ("max_retransmit_timeout", self.max_retransmit_timeout),
-            ("max_unsent", self.max_unsent),
-        ]
-        .into_iter()
-        .filter(|(_, outcome)| !matches!(outcome, Outcome::Set | Outcome::NotAsked))
+        let outcomes = [
+            self.keepalive,
+            self.idle,
+            self.interval,
+            self.retries,
+            self.user_timeout,
+            self.max_retransmit_timeout,
+            self.max_unsent,
+        ];
+        Self::OPTIONS
+            .into_iter()
+            .zip(outcomes)
+            .filter(|(_, outcome)| !matches!(outcome, Outcome::Set | Outcome::NotAsked))
     }
 }
 

@@ -83,7 +83,8 @@ pub trait Dialect {
     }
 
     /// The time between the peer's own beats, in a protocol whose beats aren't answered; `None`
-    /// before it is negotiated. Default: none, because beats have answers.
+    /// before it is negotiated. Default: none, because beats have answers. Where the peer
+    /// agreed to send none, [`answers`](Self::answers) is false.
     ///
     /// The interval, and so the detection time, becomes at least as long, up to
     /// [`max_stretch`](heartbeat_core::ConfigBuilder::max_stretch). Our own beats are the

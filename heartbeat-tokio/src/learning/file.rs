@@ -171,7 +171,8 @@ impl IntervalFile {
     ///
     /// # Errors
     ///
-    /// [`IntervalFileError::Io`]. The file is unchanged.
+    /// [`IntervalFileError::Io`]. The file is unchanged. Before Windows 10, that is also the
+    /// result while another program has the file open.
     pub fn write(&self) -> Result<(), IntervalFileError> {
         let networks = self.networks.iter();
         let networks: Vec<Value> = networks

@@ -30,7 +30,7 @@ use tokio::{
 /// How soon a death has to be known.
 const DETECT_WITHIN: Duration = Duration::from_secs(1);
 
-/// So many servers are there, one after the other.
+/// The number of servers, started one after the other.
 const SERVERS: usize = 3;
 
 /// It takes about 5 s.

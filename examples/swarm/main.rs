@@ -15,7 +15,7 @@
 //!
 //! It exits with 0 if there was no false alarm and each frozen peer was found
 //! in time, and not too early; with 1 if not so, and with 2 if this machine
-//! can't hold so many, or something else failed.
+//! can't hold that many, or something else failed.
 //!
 //! | file | what it decides |
 //! |---|---|

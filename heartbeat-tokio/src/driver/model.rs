@@ -193,7 +193,7 @@ fn in_every_order(expected: usize, outside: fn(&Connection), receiver: fn(&Conne
     in_orders(2, expected, outside, receiver);
 }
 
-/// The same in the orders with so many preemptions of a thread.
+/// The same in the orders with `preemptions` of a thread.
 fn in_orders(
     preemptions: usize,
     expected: usize,

@@ -27,7 +27,7 @@ pub(super) struct Ready {
 /// One thing to poll, and the waker that it is polled with.
 #[derive(Debug)]
 pub(super) struct Turn {
-    /// Where the thing is, for whoever polls it.
+    /// The place of the member that is polled.
     pub(super) place: usize,
     is_queued: AtomicBool,
     /// Weak: a turn in the queue must not keep the queue alive.

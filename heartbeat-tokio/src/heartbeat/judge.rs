@@ -289,7 +289,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             }
         } else {
             let found = self.read_regardless(cx).is_ready();
-            if found || self.has_events() {
+            if found || self.inbox.has_messages() {
                 // The message may have waited for long, and so may the peer's pings behind it.
                 self.judge.tell(Monitor::handle_backlog);
             }

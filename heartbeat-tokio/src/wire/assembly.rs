@@ -47,7 +47,7 @@ enum Part {
     None,
 }
 
-/// So much is read behind the last part: the header of another message.
+/// The bytes read behind the last part: the header of another message.
 const NEXT: usize = HEADER + VARINT as usize;
 
 /// The number of further parts that are read at once if available.
@@ -297,7 +297,7 @@ fn poll_read_parts<S: AsyncRead + Unpin + 'static>(
     }
 }
 
-/// With how many bytes a buffer begins that grows to `length` by doubling, if so
+/// The size with which a buffer begins that grows to `length` by doubling, if this
 /// many have `arrived`.
 fn beginning(length: usize, arrived: usize) -> usize {
     let least = arrived.max(BEGINNING / 2);

@@ -326,7 +326,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     fn next_deadline(&self) -> Option<Instant> {
         let monitor = &self.judge.monitor;
         let last = self.arrivals.last();
-        let backlog = match self.has_events() {
+        let backlog = match self.inbox.has_messages() {
             true => monitor.backlog_deadline(last),
             false => None,
         };

@@ -147,7 +147,7 @@ const TARGETS: [Target; 25] = [
     ),
     spawned(row("feed-spawned", Feed, Tcp, [0.85; 5])),
     reaching(
-        [0.40, 0.40, 0.40, 0.85, 0.85],
+        [0.40, 0.40, 0.40, 0.70, 0.80],
         spawned(row(
             "echo-spawned",
             Echo,

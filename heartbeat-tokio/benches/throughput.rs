@@ -128,7 +128,7 @@ const TARGETS: [Target; 25] = [
     ),
     row("send", Send, Tcp, [1.05; 5]),
     reaching(
-        [1.05, 1.05, 1.05, 1.35, 1.25],
+        [0.95, 0.95, 0.98, 1.25, 1.20],
         row("echo", Echo, Duplex, [1.05, 1.05, 1.12, 1.35, 1.65]),
     ),
     row("echo", Echo, Tcp, [1.00; 5]),

@@ -58,7 +58,7 @@ pub(crate) const ENDED: &[&str] = &[
 
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Who is attacked.
+/// The server under attack.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Target {
     pub(crate) to: SocketAddr,

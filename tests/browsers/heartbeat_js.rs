@@ -193,7 +193,8 @@ async fn forty_pages_come_back_to_a_server_that_restarts_once_each_and_spread() 
     sleep(secs(3)).await;
     assert_eq!(page.value("alive()").await, PAGES);
     let (opened, living) = site.counts();
-    assert_eq!((opened, living), (2 * PAGES, PAGES), "one each");
+    let sockets = site.sockets();
+    assert_eq!((opened, living), (2 * PAGES, PAGES), "one each: {sockets}");
     for (id, most) in site.most_at_once() {
         assert_eq!(most, 1, "{id} had {most} sockets at once");
     }
@@ -298,6 +299,13 @@ impl Site {
     fn ends(&self) -> Vec<String> {
         let seen = lock(&self.seen);
         seen.iter().filter_map(|seen| seen.end.clone()).collect()
+    }
+
+    /// The page and the end of each.
+    fn sockets(&self) -> String {
+        let seen = lock(&self.seen);
+        let lines = seen.iter().map(|Seen { id, end, others }| format!("\n{id} {others} {end:?}"));
+        lines.collect()
     }
 
     fn most_at_once(&self) -> BTreeMap<String, usize> {

@@ -304,7 +304,9 @@ impl Site {
     /// The page and the end of each.
     fn sockets(&self) -> String {
         let seen = lock(&self.seen);
-        let lines = seen.iter().map(|Seen { id, end, others }| format!("\n{id} {others} {end:?}"));
+        let lines = seen
+            .iter()
+            .map(|Seen { id, end, others }| format!("\n{id} {others} {end:?}"));
         lines.collect()
     }
 

@@ -55,11 +55,9 @@ impl Monitor {
                 self.outbox.want(Purpose::Round);
             }
             Life::Idle(_) if self.can_judge() => {
+                // Otherwise we are late for something else, and the peer has missed nothing.
                 if self.interval_end().is_due(now) || self.is_probe_due(now) {
                     self.begin_round_after_stall(now, now);
-                } else {
-                    // We are late for something else, and the peer has missed nothing.
-                    self.keepalive_if_accepted(now);
                 }
             }
             _ => return false,

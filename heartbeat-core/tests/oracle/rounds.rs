@@ -234,9 +234,6 @@ impl Candidate {
                 self.want(Ping::Round);
             } else if self.waiting_probe_is_due(world) || self.is_over(world, fork) {
                 self.begin(world, Why::Stall(Span::exactly(world.now)), fork);
-            } else if due(soonest(&world.terms, world.left), world.now) && world.allowed[1].asking()
-            {
-                self.want(Ping::Keepalive);
             }
         }
         forgives

@@ -127,9 +127,9 @@ impl Promises {
             self.beats_left = false;
         }
         if !former.asking() && allowed.asking() {
-            // The round that forgave ended as in a pause, and the next one counts anew.
+            // The round that forgave may have ended as in a pause; the next one counts anew.
             self.asking_since = Some(world.now);
-            self.forgiven = (0, 0);
+            self.forgiven.1 = 0;
         }
         self.longest = self.longest.max(world.terms.star());
         self.shortest = self.shortest.min(world.terms.shortest());

@@ -54,7 +54,7 @@ pub(crate) struct Promises {
     /// The peer left.
     left: bool,
     told_finished: bool,
-    /// When we could ask again, since the last arrival.
+    /// When we could ask again, since the last arrival that was told in time.
     asking_since: Option<u64>,
 }
 
@@ -109,8 +109,8 @@ impl Promises {
         // A late report of old evidence says nothing about what came after it.
         let is_old = world.heard.is_some_and(|heard| heard.at < world.now);
         if world.heard.is_some() || world.afresh {
-            self.asking_since = None;
             if !is_old {
+                self.asking_since = None;
                 self.arrivals.clear();
                 self.longest = world.terms.star();
                 self.shortest = world.terms.shortest();

@@ -54,7 +54,7 @@ pub(crate) struct Promises {
     /// The peer left.
     left: bool,
     told_finished: bool,
-    /// When we could ask again, since the last arrival.
+    /// When we could ask again, since the last arrival that was told in time.
     asking_since: Option<u64>,
 }
 
@@ -109,8 +109,8 @@ impl Promises {
         // A late report of old evidence says nothing about what came after it.
         let is_old = world.heard.is_some_and(|heard| heard.at < world.now);
         if world.heard.is_some() || world.afresh {
-            self.asking_since = None;
             if !is_old {
+                self.asking_since = None;
                 self.arrivals.clear();
                 self.longest = world.terms.star();
                 self.shortest = world.terms.shortest();
@@ -127,9 +127,9 @@ impl Promises {
             self.beats_left = false;
         }
         if !former.asking() && allowed.asking() {
-            // The round that forgave ended as in a pause, and the next one counts anew.
+            // The round that forgave may have ended as in a pause; the next one counts anew.
             self.asking_since = Some(world.now);
-            self.forgiven = (0, 0);
+            self.forgiven.1 = 0;
         }
         self.longest = self.longest.max(world.terms.star());
         self.shortest = self.shortest.min(world.terms.shortest());

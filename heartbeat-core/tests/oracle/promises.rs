@@ -138,7 +138,7 @@ impl Promises {
             let forgives = (world.heard.is_none() || is_old) && op != Op::Paused;
             // Before that it may be late for something else, and nothing is missed.
             let since = self.arrivals.last().copied().unwrap_or(0);
-            let is_over = world.now >= since.saturating_add(world.terms.star());
+            let is_over = world.now >= since.saturating_add(world.former.star());
             // Old evidence may begin a round, in which it counts as forgiven.
             if forgives && self.forgiven.1 < world.terms.misses {
                 let asks = is_over && former.asking();

@@ -153,6 +153,12 @@ impl Promises {
                 });
             }
         }
+        if former.asking() && !allowed.asking() {
+            // A ping that may not leave any more ends it too.
+            for stall in self.stalls.iter_mut().filter(|stall| stall.left.is_none()) {
+                stall.sure = false;
+            }
+        }
         match op {
             Op::Probe => {
                 self.probed = self.probed.or(Some(world.now));

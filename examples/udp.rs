@@ -104,12 +104,14 @@ impl Peer {
     /// The next message or event; `None` after the last one.
     async fn next(&mut self) -> io::Result<Option<Told>> {
         loop {
-            let mut buffer = [0; Control::MAX_ENCODED];
-            while let Some(control) = self.monitor.poll_transmit() {
-                let frame = control.encode(&mut buffer).map_err(io::Error::other)?;
-                self.lose_some(frame).await?;
+            if self.monitor.has_transmit() {
+                let mut buffer = [0; Control::MAX_ENCODED];
+                while let Some(control) = self.monitor.poll_transmit() {
+                    let frame = control.encode(&mut buffer).map_err(io::Error::other)?;
+                    self.lose_some(frame).await?;
+                }
+                self.monitor.handle_flushed(self.now());
             }
-            self.monitor.handle_flushed(self.now());
             if let Some(event) = self.monitor.poll_event() {
                 return Ok(Some(Told::Event(event)));
             }

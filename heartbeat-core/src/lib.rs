@@ -49,11 +49,13 @@
 //!
 //!     // 3. Write, and report when everything has left.
 //!     let mut buffer = [0; Control::MAX_ENCODED];
-//!     while let Some(control) = monitor.poll_transmit() {
-//!         let frame = control.encode(&mut buffer).expect("the buffer is long enough");
-//!         outbox.push_back(frame.to_vec());
+//!     if monitor.has_transmit() {
+//!         while let Some(control) = monitor.poll_transmit() {
+//!             let frame = control.encode(&mut buffer).expect("the buffer is long enough");
+//!             outbox.push_back(frame.to_vec());
+//!         }
+//!         monitor.handle_flushed(now);
 //!     }
-//!     monitor.handle_flushed(now);
 //!
 //!     // 4. Hand out the events.
 //!     std::iter::from_fn(|| monitor.poll_event()).collect()

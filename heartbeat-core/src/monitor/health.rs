@@ -37,7 +37,7 @@ impl Health {
 
     /// The longest time of an answer, in microseconds. The peer may be as late as we are, and
     /// next time both may be later.
-    pub(super) const fn patience(self) -> u64 {
+    pub(super) const fn longest_answer(self) -> u64 {
         self.late.get().saturating_mul(8)
     }
 }

@@ -237,6 +237,9 @@ impl Monitor {
 
     /// Everything that [`poll_transmit`](Self::poll_transmit) returned has left for the kernel.
     /// The timeout of a ping among it starts now.
+    ///
+    /// Call it only if something has left since the last call: each call also counts as
+    /// speech for [`speak_within`](crate::ConfigBuilder::speak_within).
     pub fn handle_flushed(&mut self, now: Instant) {
         let at = self.observe(now);
         self.forgive(at);

@@ -65,8 +65,8 @@ use writes::Writes;
 /// or several), drain the outputs in this order:
 ///
 /// 1. [`poll_transmit`](Self::poll_transmit) until `None`: frames to send, in
-///    this order. When all of them have left for the kernel, call
-///    [`handle_flushed`](Self::handle_flushed).
+///    this order. If there were any, call [`handle_flushed`](Self::handle_flushed) when all of
+///    them have left for the kernel.
 /// 2. [`poll_event`](Self::poll_event) until `None`. Undrained events are
 ///    merged: a suspicion that ended before it was drained is never reported.
 /// 3. [`poll_timeout`](Self::poll_timeout): when to call

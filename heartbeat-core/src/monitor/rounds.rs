@@ -280,7 +280,7 @@ impl Monitor {
         let is_first = !matches!(&self.life, Life::Round(round) if round.was_asked());
         self.ledger.left(is_first, now);
         let expected = self.ledger.rtt().timeout().and_then(|measured| {
-            let expected = measured.max(self.health.patience());
+            let expected = measured.max(self.health.longest_answer());
             self.timing.suspect_after(expected)
         });
         match self.life {

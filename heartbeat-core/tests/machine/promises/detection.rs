@@ -163,12 +163,12 @@ proptest! {
         let rtt = share(config.timeout() / 4, rtt);
         let link = Link::new().rtt(rtt).jitter(rtt / 2);
         let slack = ms(400) + rtt * 10;
-        let patience = budget(&config);
-        let outage = share(patience.saturating_sub(slack) / 2, outage);
+        let budget = budget(&config);
+        let outage = share(budget.saturating_sub(slack) / 2, outage);
         let (stall_at, pause_at) = (ms(at) + ms(15_000), ms(at) + ms(40_000));
         let mut simulation = Simulation::new(config, link, seed)
             .partition(direction, ms(at), outage)
-            .stall(stalled, stall_at, patience.saturating_sub(rtt * 4 + MICROSECOND))
+            .stall(stalled, stall_at, budget.saturating_sub(rtt * 4 + MICROSECOND))
             .lateness(stalled, config.stall_tolerance().min(rtt));
         // With `Echo` a peer that doesn't read is given up.
         if config.evidence() != Evidence::Echo {

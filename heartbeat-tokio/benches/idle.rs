@@ -17,7 +17,8 @@
 //! A beat proves both directions to both sides, because pings are piggybacked on
 //! pongs. What that costs both ends together is compared with beats of which
 //! one side only answers, and with two of those: what both ends would cost if each
-//! asked for itself.
+//! asked for itself. `same-calls` is the same by hand on the same grid: a ping, an answer that
+//! asks too, and its answer.
 
 #![allow(
     clippy::cast_possible_truncation,
@@ -43,6 +44,7 @@ mod linux {
         future::Future,
         io,
         net::SocketAddr,
+        os::fd::AsRawFd,
         process::{Child, Command, Stdio},
         sync::{
             Mutex, OnceLock, PoisonError,
@@ -131,10 +133,12 @@ mod linux {
                 self.connections, INTERVAL, self.turns
             );
             let (mut theirs, mut ours, mut one_sided) = (Vec::new(), Vec::new(), Vec::new());
+            let mut same_calls = Vec::new();
             for _ in 0..self.turns {
                 theirs.push(self.watch("plain")?);
                 ours.push(self.watch("heartbeat")?);
                 one_sided.push(self.watch("one-sided")?);
+                same_calls.push(self.watch("same-calls")?);
             }
             let figure =
                 |runs: &[Cost], of: fn(&Cost) -> f64| median(runs.iter().map(of).collect());
@@ -150,7 +154,7 @@ mod linux {
                 }
             };
             let mut rows = vec![
-                compared("memory", "B", |cost| cost.memory, Some(1300.0), 1.0),
+                compared("memory", "B", |cost| cost.memory, Some(1400.0), 1.0),
                 compared("beat-prober", "µs", |cost| cost.prober, None, 0.33),
                 compared("beat-answerer", "µs", |cost| cost.answerer, None, 0.5),
             ];
@@ -159,6 +163,7 @@ mod linux {
             for (work, theirs, at_most) in [
                 ("beat-over-one-sided", answers, 1.4),
                 ("beat-over-two", 2.0 * answers, 0.75),
+                ("beat-over-same-calls", figure(&same_calls, both), 1.25),
             ] {
                 rows.push(Row {
                     work,
@@ -253,7 +258,7 @@ mod linux {
             for nth in 0..self.connections {
                 let (stream, _) = runtime.block_on(listener.accept())?;
                 match kind {
-                    "plain" => spawn(runtime, probe_plain(stream, nth)),
+                    "plain" | "same-calls" => spawn(runtime, probe_plain(stream, nth, kind)),
                     _ => {
                         let _runtime = runtime.enter();
                         spawn(runtime, probe(Heartbeat::new(stream, config)));
@@ -349,7 +354,9 @@ mod linux {
     }
 
     /// The same by hand, with the same intervals.
-    async fn probe_plain(stream: TcpStream, nth: usize) {
+    async fn probe_plain(stream: TcpStream, nth: usize, kind: &str) {
+        let is_asked = kind == "same-calls";
+        let is_aligned = is_asked || ALIGNED.load(Relaxed);
         let mut framed = Framed::new(stream, LengthDelimitedCodec::new());
         // Connections are spread over the interval, and each is shortened by
         // up to a quarter: multiples of the golden ratio look random enough.
@@ -359,31 +366,56 @@ mod linux {
         loop {
             tokio::select! {
                 frame = framed.next() => match frame {
-                    Some(Ok(_)) => BEATS.fetch_add(1, Relaxed),
+                    Some(Ok(_)) => {
+                        BEATS.fetch_add(1, Relaxed);
+                        if is_asked {
+                            acknowledge(framed.get_ref());
+                            if framed.send(PONG).await.is_err() {
+                                return;
+                            }
+                        }
+                    }
                     _ => return,
                 },
                 () = &mut sleep => {
-                    if framed.send(Bytes::from_static(b"ping12345")).await.is_err() {
+                    if framed.send(PING).await.is_err() {
                         return;
                     }
                     dice = (dice + 0.618_034) % 1.0;
                     let next = TokioInstant::now() + INTERVAL.mul_f64(1.0 - dice / 4.0);
-                    sleep.as_mut().reset(next - beyond_the_grid(next));
-                    0
+                    let early = if is_aligned { beyond_the_grid(next) } else { Duration::ZERO };
+                    sleep.as_mut().reset(next - early);
                 }
             };
         }
     }
 
-    /// By how much a moment is after one on a grid of 131 ms, if such a grid is
-    /// asked for.
+    const PING: Bytes = Bytes::from_static(b"ping12345");
+    const PONG: Bytes = Bytes::from_static(b"pong12345");
+
+    /// The option that a heartbeat sets after a pong: see `acknowledge` in
+    /// `safety_net/apply.rs`.
+    fn acknowledge(stream: &TcpStream) {
+        let now: libc::c_int = 2;
+        // SAFETY: the value is an `int`, and the descriptor is open.
+        #[allow(unsafe_code, reason = "no library has this value")]
+        let failed = unsafe {
+            libc::setsockopt(
+                stream.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_QUICKACK,
+                (&raw const now).cast(),
+                size_of_val(&now) as libc::socklen_t,
+            )
+        };
+        assert_eq!(failed, 0, "the kernel has the option");
+    }
+
+    /// By how much a moment is after one on a grid of 131 ms.
     fn beyond_the_grid(at: TokioInstant) -> Duration {
         static ORIGIN: OnceLock<TokioInstant> = OnceLock::new();
         let origin = *ORIGIN.get_or_init(TokioInstant::now);
-        match ALIGNED.load(Relaxed) {
-            true => Duration::from_micros((at - origin).as_micros() as u64 % (1 << 17)),
-            false => Duration::ZERO,
-        }
+        Duration::from_micros((at - origin).as_micros() as u64 % (1 << 17))
     }
 
     // ---- the child ------------------------------------------------------
@@ -394,7 +426,7 @@ mod linux {
         for _ in 0..connections {
             let stream = runtime.block_on(TcpStream::connect(address))?;
             match kind {
-                "plain" => spawn(&runtime, answer_plain(stream)),
+                "plain" | "same-calls" => spawn(&runtime, answer_plain(stream)),
                 // It has no reason to ask.
                 "one-sided" => spawn(&runtime, answer(stream, Duration::from_secs(86_400))),
                 _ => spawn(&runtime, answer(stream, INTERVAL)),
@@ -426,9 +458,9 @@ mod linux {
         loop {
             tokio::select! {
                 frame = framed.next() => match frame {
-                    Some(Ok(ping)) => {
+                    Some(Ok(frame)) => {
                         sleep.as_mut().reset(TokioInstant::now() + patience);
-                        if framed.send(ping.freeze()).await.is_err() {
+                        if frame == PING && framed.send(frame.freeze()).await.is_err() {
                             return;
                         }
                     }

@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use heartbeat_examples::process;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -79,41 +78,13 @@ impl Member {
         Ok(Self { child, news })
     }
 
-    pub fn news(&self) -> &Log {
-        &self.news
-    }
-
     pub fn id(&self) -> u32 {
         self.child.id().unwrap_or_default()
-    }
-
-    /// SIGSTOP.
-    pub fn stop(&self) -> io::Result<()> {
-        process::stop(&self.child)
-    }
-
-    /// SIGCONT.
-    pub fn go_on(&self) -> io::Result<()> {
-        process::go_on(&self.child)
     }
 
     /// SIGKILL, and waits for the end.
     pub async fn kill(&mut self) -> io::Result<()> {
         self.child.kill().await
-    }
-
-    /// Another signal, by its name.
-    pub async fn signal(&self, name: &str) -> io::Result<()> {
-        let mut kill = Command::new("kill");
-        kill.args(["-s", name, &self.id().to_string()]);
-        kill.status().await.map(drop)
-    }
-
-    /// SIGTERM, and waits for the end.
-    pub async fn terminate(&mut self) -> io::Result<()> {
-        self.signal("TERM").await?;
-        timeout(STARTS_WITHIN, self.child.wait()).await??;
-        Ok(())
     }
 
     /// Where a gateway listens: for clients, and for pages. And its wall clock.
@@ -139,6 +110,11 @@ impl Member {
 pub struct Redis {
     child: Child,
     address: SocketAddr,
+    /// Its working directory, which is removed with it.
+    #[cfg_attr(
+        not(target_os = "linux"),
+        expect(dead_code, reason = "only dropped there")
+    )]
     folder: TempDir,
 }
 
@@ -167,25 +143,6 @@ impl Redis {
 
     pub fn id(&self) -> u32 {
         self.child.id().unwrap_or_default()
-    }
-
-    /// SIGKILL, and waits for the end.
-    pub async fn kill(&mut self) -> io::Result<()> {
-        self.child.kill().await
-    }
-
-    /// Starts it again, empty, at the same address.
-    pub async fn start_again(&mut self) -> io::Result<()> {
-        self.child = Self::run(self.address, &self.folder)?;
-        self.answers().await
-    }
-
-    pub fn stop(&self) -> io::Result<()> {
-        process::stop(&self.child)
-    }
-
-    pub fn go_on(&self) -> io::Result<()> {
-        process::go_on(&self.child)
     }
 
     fn run(address: SocketAddr, folder: &TempDir) -> io::Result<Child> {
@@ -218,5 +175,64 @@ impl Redis {
             Ok(())
         };
         timeout(STARTS_WITHIN, answers).await?
+    }
+}
+
+/// Stops, kills and restarts these processes. Only the program's faults need this.
+#[cfg(target_os = "linux")]
+mod faults {
+    use heartbeat_examples::process;
+
+    use super::*;
+
+    impl Member {
+        pub fn news(&self) -> &Log {
+            &self.news
+        }
+
+        /// SIGSTOP.
+        pub fn stop(&self) -> io::Result<()> {
+            process::stop(&self.child)
+        }
+
+        /// SIGCONT.
+        pub fn go_on(&self) -> io::Result<()> {
+            process::go_on(&self.child)
+        }
+
+        /// Another signal, by its name.
+        pub async fn signal(&self, name: &str) -> io::Result<()> {
+            let mut kill = Command::new("kill");
+            kill.args(["-s", name, &self.id().to_string()]);
+            kill.status().await.map(drop)
+        }
+
+        /// SIGTERM, and waits for the end.
+        pub async fn terminate(&mut self) -> io::Result<()> {
+            self.signal("TERM").await?;
+            timeout(STARTS_WITHIN, self.child.wait()).await??;
+            Ok(())
+        }
+    }
+
+    impl Redis {
+        /// SIGKILL, and waits for the end.
+        pub async fn kill(&mut self) -> io::Result<()> {
+            self.child.kill().await
+        }
+
+        /// Starts it again, empty, at the same address.
+        pub async fn start_again(&mut self) -> io::Result<()> {
+            self.child = Self::run(self.address, &self.folder)?;
+            self.answers().await
+        }
+
+        pub fn stop(&self) -> io::Result<()> {
+            process::stop(&self.child)
+        }
+
+        pub fn go_on(&self) -> io::Result<()> {
+            process::go_on(&self.child)
+        }
     }
 }

@@ -115,7 +115,7 @@ impl Terms {
     /// From a client's death to the announcement, at most: D + grace + look.
     #[must_use]
     pub fn client_offline(&self) -> Duration {
-        self.detection_time + self.grace + self.look()
+        self.detection_time + self.grace() + self.look()
     }
 
     /// From a gateway's death to its announcement, at most: lease + look.
@@ -128,7 +128,7 @@ impl Terms {
     /// most: lease + grace + 2 · look.
     #[must_use]
     pub fn gateway_offline(&self) -> Duration {
-        self.gateway_lost() + self.grace + self.look()
+        self.gateway_lost() + self.grace() + self.look()
     }
 }
 

@@ -53,7 +53,7 @@ async fn a_user_who_opens_another_connection_while_an_emptied_store_is_told_join
 
 /// What it confirmed before is of no use then: it hadn't announced anybody.
 #[tokio::test]
-async fn who_joins_a_store_that_loses_its_data_twice_within_a_lease_is_announced() {
+async fn a_user_who_joins_a_store_that_loses_its_data_twice_within_a_lease_is_announced() {
     let Some(redis) = Redis::start() else { return };
     let mut ear = Ear::of(&redis).await;
     let a = Presence::start(redis.client.clone(), "a", terms());

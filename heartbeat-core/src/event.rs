@@ -291,7 +291,7 @@ pub enum Cause<D = NoDetail> {
     },
     /// The stream ended without a goodbye, as after the peer's process was killed.
     Eof,
-    /// The peer's kernel refused the connection (`ECONNRESET`, `ECONNABORTED`).
+    /// The peer's kernel reset the connection (`ECONNRESET`, `ECONNABORTED`).
     Reset,
     /// Our kernel gave up waiting for the peer's (`ETIMEDOUT`).
     TimedOut,

@@ -1015,7 +1015,7 @@ async fn rubbish_ends_only_the_connection_that_it_came_on() {
 }
 
 #[tokio::test]
-async fn who_has_no_name_is_no_member_and_is_not_waited_for() {
+async fn a_stranger_without_a_name_is_no_member_and_is_not_waited_for() {
     let server = Chat::start(&["--bots", "0"]).await;
     let mut witness = Stranger::join(&server, "Witness").await;
     // Not one of them speaks as it should.

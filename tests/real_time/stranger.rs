@@ -118,7 +118,7 @@ async fn long_messages_travel_in_parts_both_ways() {
 }
 
 #[tokio::test]
-async fn whoever_is_asked_asks_along() {
+async fn a_side_that_is_pinged_piggybacks_a_ping() {
     // It wouldn't ask for long by itself.
     let Some(mut meeting) = Meeting::start(patient(), &ONLY_ASKED).await else {
         return;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use futures::{SinkExt, StreamExt};
-use heartbeat_tests::{by_peer, ms, notable, quick, secs};
+use heartbeat_tests::{by_peer, ms, notable, quick};
 use heartbeat_tokio::{Cause, CloseReason, Config, Heartbeat, PeerEvent, SendError};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -153,7 +153,7 @@ async fn broken(client: &mut Heartbeat<Tls>) -> String {
 mod slow_records {
     use std::time::Duration;
 
-    use heartbeat_tests::server::slow_line_to;
+    use heartbeat_tests::{secs, server::slow_line_to};
     use heartbeat_tokio::Diagnosis;
 
     use super::*;

@@ -80,7 +80,7 @@ fn start(address: SocketAddr) -> PeerProcess {
 }
 
 #[test]
-fn whoever_is_given_up_for_what_it_sends_is_told() {
+fn a_peer_that_is_given_up_for_what_it_sends_is_told() {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     // A Hello with timings that are too short for other peers, a flood, a frame of a later
     // version.

@@ -546,7 +546,7 @@ class Peer:
         self.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def wait(self):
-        """Sleeps until there is something to do. Whoever is heard isn't judged."""
+        """Sleeps until there is something to do. A peer that is heard isn't judged."""
         if self.holds:
             wake_up = (self.monitor.alive_at or 0.0) + self.monitor.sign_interval
         else:
@@ -726,7 +726,7 @@ class Peer:
     def leave(self, goodbye):
         self.leaves_until = time.monotonic() + self.linger
         self.queue.append((GOODBYE, goodbye.encode()))
-        # Whoever leaves reads.
+        # A side that leaves still reads.
         if self.holds:
             self.read_on()
 

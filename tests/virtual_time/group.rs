@@ -209,7 +209,7 @@ async fn a_member_that_is_removed_or_replaced_keeps_its_events_and_serves_on() {
 
 /// A place that is free is given to the next one, and the former member's wake-ups aren't its.
 #[tokio::test(start_paused = true)]
-async fn whoever_comes_after_one_that_left_gets_its_own_events_only() {
+async fn a_member_that_comes_after_one_that_left_gets_its_own_events_only() {
     let (mut group, mut peers) = group(3).await;
     let mut former = group.remove(&1).unwrap();
     let (ours, theirs, _line) = Line::pair();

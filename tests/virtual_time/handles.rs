@@ -226,7 +226,7 @@ async fn a_sink_waits_in_one_place_and_a_future_that_is_dropped_in_none() {
 
 /// Each that waits is woken for what it waits for, and not for anything else.
 #[tokio::test(start_paused = true)]
-async fn whoever_waits_for_everything_to_be_written_is_not_woken_by_room() {
+async fn a_sender_that_waits_for_everything_to_be_written_is_not_woken_by_room() {
     let (ours, mut raw) = wrapped(quick());
     let driver = ours.spawn();
     raw.greet(quick()).await;

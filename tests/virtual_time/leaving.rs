@@ -241,7 +241,7 @@ async fn the_reason_arrives_unchanged_with_its_words() {
 
 /// The goodbye waits behind a message until then.
 #[tokio::test(start_paused = true)]
-async fn whoever_leaves_twice_has_said_why_the_first_time() {
+async fn a_side_that_leaves_twice_has_given_its_reason_the_first_time() {
     let (mut ours, mut theirs) = pair(16);
     ours.feed(vec![0; 1000].into()).await.unwrap();
     for (code, detail) in [(64, "back at noon"), (65, "never")] {
@@ -895,7 +895,7 @@ async fn a_finish_that_waits_is_no_reason_to_serve() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_paused_and_took_some_messages_still_hears_the_confirmation() {
+async fn a_side_that_paused_and_took_some_messages_still_hears_the_confirmation() {
     let (mut ours, theirs) = pair(1024);
     let theirs = theirs.spawn();
     let sender = theirs.sender.clone();

@@ -634,7 +634,7 @@ impl Encoder<Frame<String>> for HalfLines {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_ended_its_direction_can_wait_for_long_for_the_answer() {
+async fn a_side_that_has_finished_can_wait_long_for_the_answer() {
     let (ours, mut peer) = tokio::io::duplex(256);
     let mut ours = Heartbeat::with_codec(ours, HalfLines(Lines::default()), quick());
     ours.send("question".into()).await.unwrap();

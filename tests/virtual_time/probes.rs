@@ -129,7 +129,7 @@ async fn a_probe_that_we_slept_through_is_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_wants_no_beats_is_told_of_none() {
+async fn a_side_that_wants_no_beats_is_told_of_none() {
     for config in [patient(), quiet(patient())] {
         let (ours, theirs) = tokio::io::duplex(1 << 16);
         let mut heartbeat = Heartbeat::new(ours, config);

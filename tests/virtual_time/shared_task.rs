@@ -88,7 +88,7 @@ async fn first_beat(stream: DuplexStream, polls: Arc<AtomicUsize>) -> bool {
 
 /// No waker is called while the driver holds its lock, so it may ask the connection.
 #[test]
-fn whoever_is_woken_may_ask_the_connection() {
+fn a_waker_may_ask_the_connection() {
     let (done, is_done) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         ask_when_woken();

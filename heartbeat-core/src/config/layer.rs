@@ -77,7 +77,7 @@ pub struct ConfigLayer {
 }
 
 impl ConfigLayer {
-    /// This layer, and where it leaves a key out the one `below`.
+    /// Combines two layers: a key that this one leaves out has the value of `below`.
     ///
     /// `preset` and `detect_within` set all timings. So a layer with either of them
     /// replaces both, and `interval`, `timeout` and `max_missed`, of the layers

@@ -190,7 +190,7 @@ impl Config {
     }
 
     /// For phones: interval 30 s, timeout 10 s, 3 misses, dead within 60 s.
-    /// Few wake-ups of the radio, and outages of half a minute survive.
+    /// Few wake-ups of the radio, and a silence of half a minute ends no connection.
     #[must_use]
     pub fn mobile() -> Self {
         Self::timings(30_000_000, 10_000_000, 3)

@@ -42,7 +42,7 @@ pub struct IdleGauge {
 }
 
 impl IdleGauge {
-    /// For a connection that was made at `now`.
+    /// Measures a connection that was made at `now`.
     #[must_use]
     pub const fn new(now: Instant) -> Self {
         Self {

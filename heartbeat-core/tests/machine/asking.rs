@@ -211,7 +211,7 @@ fn a_probe_that_waits_is_served_by_it() {
 }
 
 #[test]
-fn who_does_not_read_and_who_leaves_asks_nobody() {
+fn a_side_that_does_not_read_or_leaves_pings_nobody() {
     let mut run = start(timings());
     run.at(secs(1), Monitor::handle_paused);
     run.at(secs(2), asks);

@@ -675,7 +675,7 @@ impl Two {
 }
 
 #[test]
-fn whoever_leaves_first_everything_is_confirmed() {
+fn everything_is_confirmed_whichever_side_leaves_first() {
     let mut two = Two::new();
     // The Hellos are over.
     for who in 0..2 {

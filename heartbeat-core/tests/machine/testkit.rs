@@ -160,7 +160,7 @@ fn a_side_that_is_killed_or_hangs_at_the_start_says_nothing() {
 }
 
 #[test]
-fn who_stalls_does_nothing_until_it_is_over_and_then_all_of_it() {
+fn a_side_that_stalls_does_nothing_until_it_is_over_and_then_all_of_it() {
     let report = Simulation::new(steady(), Link::new().rtt(ms(10)), 1)
         .stall(Side::A, secs(0), secs(3))
         .probe(Side::A, secs(1))
@@ -181,7 +181,7 @@ fn who_stalls_does_nothing_until_it_is_over_and_then_all_of_it() {
 }
 
 #[test]
-fn who_pauses_hears_nothing_until_it_reads_again() {
+fn a_side_that_pauses_hears_nothing_until_it_reads_again() {
     let run = |end| {
         Simulation::new(steady(), Link::new().rtt(ms(10)), 1)
             .messages(Side::A, ms(100), 10)
@@ -411,7 +411,7 @@ fn a_bound_is_kept_to_the_microsecond() {
 }
 
 #[test]
-fn who_is_faulty_itself_need_not_know_of_the_other() {
+fn a_faulty_side_need_not_detect_the_others_fault() {
     let report = Simulation::new(steady(), Link::new(), 1)
         .hang(Side::B, secs(30))
         .hang(Side::A, secs(60))
@@ -422,7 +422,7 @@ fn who_is_faulty_itself_need_not_know_of_the_other() {
 }
 
 #[test]
-fn who_has_ended_need_not_know_of_a_fault() {
+fn a_side_that_has_ended_need_not_detect_a_fault() {
     let report = Simulation::new(steady(), Link::new(), 1)
         .close(Side::A, secs(30))
         .cut(Direction::Both, secs(60))

@@ -54,7 +54,7 @@ pub(crate) struct Promises {
     /// The peer left.
     left: bool,
     told_finished: bool,
-    /// When we could ask again, since the last arrival.
+    /// When we could ask again, since the last arrival that was told in time.
     asking_since: Option<u64>,
 }
 
@@ -109,8 +109,8 @@ impl Promises {
         // A late report of old evidence says nothing about what came after it.
         let is_old = world.heard.is_some_and(|heard| heard.at < world.now);
         if world.heard.is_some() || world.afresh {
-            self.asking_since = None;
             if !is_old {
+                self.asking_since = None;
                 self.arrivals.clear();
                 self.longest = world.terms.star();
                 self.shortest = world.terms.shortest();
@@ -138,7 +138,7 @@ impl Promises {
             let forgives = (world.heard.is_none() || is_old) && op != Op::Paused;
             // Before that it may be late for something else, and nothing is missed.
             let since = self.arrivals.last().copied().unwrap_or(0);
-            let is_over = world.now >= since.saturating_add(world.terms.star());
+            let is_over = world.now >= since.saturating_add(world.former.star());
             // Old evidence may begin a round, in which it counts as forgiven.
             if forgives && self.forgiven.1 < world.terms.misses {
                 let asks = is_over && former.asking();

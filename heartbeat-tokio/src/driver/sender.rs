@@ -169,7 +169,7 @@ impl<M> Sender<M> {
         self.connection.set_interval(interval)
     }
 
-    /// Looks at the socket below the connection, as
+    /// Checks the socket below the connection, as
     /// [`safety_net::check`](crate::safety_net::check) does. `None` if it isn't known
     /// ([`NetStatus::NoSocket`](crate::NetStatus::NoSocket)), or the stream is closed.
     ///
@@ -186,9 +186,8 @@ impl<M> Sender<M> {
         self.connection.snapshot().status
     }
 
-    /// The status, each time that it changes: with each event but messages,
-    /// and when reading pauses or resumes. Its
-    /// [`silent_for`](Status::silent_for) is that of the change.
+    /// Follows the status, which changes with each event but messages, and when reading
+    /// pauses or resumes. Its [`silent_for`](Status::silent_for) is that of the change.
     ///
     /// Hold what `borrow` gives only briefly, and call nothing of this handle
     /// meanwhile: the connection waits for it.
@@ -227,7 +226,7 @@ impl<M> Sender<M> {
             .poll_until(Wanted::Finished, &mut self.ticket, cx)
     }
 
-    /// Leaves: says goodbye behind everything that was queued, and waits until the peer
+    /// Says goodbye behind everything that was queued, and waits until the peer
     /// confirms that it received everything. See
     /// [`Heartbeat::close`](crate::Heartbeat::close).
     ///

@@ -99,7 +99,7 @@ impl<K, M> Group<K, M>
 where
     K: Clone + Eq + Hash + Send + Sync + 'static,
 {
-    /// Without members.
+    /// Creates a group without members.
     pub fn new() -> Self {
         Self {
             places: HashMap::new(),
@@ -124,7 +124,8 @@ where
         former
     }
 
-    /// Takes a member out, with the events that weren't taken. Dropping it says goodbye.
+    /// Removes a member and returns its connection, unread events included. Dropping that
+    /// says goodbye.
     pub fn remove(&mut self, key: &K) -> Option<Driver<M>> {
         let place = self.places.remove(key)?;
         self.free.push(place);
@@ -153,13 +154,13 @@ where
         members.map(|member| (&member.key, &member.connection.sender))
     }
 
-    /// How many members there are.
+    /// The number of members.
     #[must_use]
     pub fn len(&self) -> usize {
         self.places.len()
     }
 
-    /// Whether there is none.
+    /// Whether the group has no members.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
@@ -177,7 +178,7 @@ where
         counts
     }
 
-    /// Looks at all sockets: the members whose peers are [gone](Liveness::is_gone), and
+    /// Checks all sockets: returns the members whose peers are [gone](Liveness::is_gone), and
     /// why.
     ///
     /// Never waits, and takes nothing: the terminal events follow by themselves. It finds

@@ -225,7 +225,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         poll_fn(|cx| self.poll_finish(cx)).await
     }
 
-    /// Leaves: says goodbye behind everything that was queued, and waits until the peer
+    /// Says goodbye behind everything that was queued, and waits until the peer
     /// confirms that it received everything.
     ///
     /// The peer is judged as before meanwhile, so this ends within

@@ -97,7 +97,7 @@ pub enum IntervalFileError {
 }
 
 impl IntervalFile {
-    /// An empty one for this path. Nothing is written.
+    /// Creates an empty one for this path. Nothing is written.
     #[must_use]
     pub fn empty(path: impl Into<PathBuf>) -> Self {
         Self {

@@ -191,7 +191,7 @@ impl Learner {
     }
 
     /// The network has changed, and this is what is known of the new one. The connection in
-    /// use is no longer measured, and a [`Prober`] gives its attempt up.
+    /// use is no longer measured, and a [`Prober`] abandons its attempt.
     pub fn change_network(&self, search: IntervalSearch) {
         self.state.send_modify(|state| {
             state.leave_network();

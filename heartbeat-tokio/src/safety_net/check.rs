@@ -26,7 +26,7 @@ use kernel as system;
 #[cfg(not(any(target_os = "android", target_os = "linux")))]
 use poller as system;
 
-/// Looks at a socket without taking anything from it.
+/// Checks a socket without taking anything from it.
 ///
 /// It never waits. It takes neither data nor an error: both can still be read afterwards, and
 /// tasks that wait for the socket are still woken. In another task, the halves of a

@@ -42,7 +42,7 @@ struct Assembly {
 }
 
 impl OwnFrames {
-    /// With messages of bytes.
+    /// Creates the protocol with messages of bytes.
     #[must_use]
     pub const fn new() -> Self {
         Self::typed()
@@ -56,7 +56,7 @@ impl Default for OwnFrames {
 }
 
 impl<M> OwnFrames<M> {
-    /// With messages of another type.
+    /// Creates the protocol with messages of another type.
     #[must_use]
     pub const fn typed() -> Self {
         Self {

@@ -56,8 +56,8 @@ struct Seen {
 }
 
 #[test]
-fn whoever_is_heard_lives_behind_a_deep_queue() {
-    let test = "whoever_is_heard_lives_behind_a_deep_queue";
+fn a_peer_that_is_heard_lives_behind_a_deep_queue() {
+    let test = "a_peer_that_is_heard_lives_behind_a_deep_queue";
     let networks: Option<Vec<_>> = (0..LINES).map(|_| Network::or_skip(test)).collect();
     let Some(networks) = networks else {
         return;

@@ -25,6 +25,10 @@ use crate::{
     table::{Limit, Row},
 };
 
+/// In a minute, of 4,000 connections: a tenth of what an estimate without our own lateness
+/// gave (12,000 in 20 minutes).
+const SUSPICIONS: f64 = 60.0;
+
 pub(crate) fn rows(arguments: &Arguments, found: &mut dyn FnMut(Row)) -> io::Result<()> {
     if !arguments.wants("starved") || arguments.has("--quick") {
         return Ok(());
@@ -77,10 +81,16 @@ pub(crate) fn rows(arguments: &Arguments, found: &mut dyn FnMut(Row)) -> io::Res
         at_most,
     };
     let suspected = (suspected + theirs) as f64 / minutes;
-    let most = Limit::Figure(f64::INFINITY);
-    found(row("suspicions", "a minute", suspected, most));
+    found(row(
+        "suspicions",
+        "a minute",
+        suspected,
+        Limit::Figure(SUSPICIONS),
+    ));
     found(row("dead", "", (dead + died) as f64, Limit::Figure(0.0)));
-    found(row("a wake-up late", "ms", late.max(later) as f64, most));
+    // How starved they were.
+    let any = Limit::Figure(f64::INFINITY);
+    found(row("a wake-up late", "ms", late.max(later) as f64, any));
     Ok(())
 }
 

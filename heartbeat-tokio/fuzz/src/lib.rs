@@ -117,6 +117,8 @@ pub fn writer(bytes: &[u8]) {
     let (stream, script) = scripted();
     script.set_vectored(kind & 1 != 0);
     script.set_buffered(kind & 2 != 0);
+    // More would be a flood.
+    let mut pings_left = 8;
     let (mut accepted, mut asked) = (Vec::new(), None);
     block_on(async {
         let mut heartbeat = Heartbeat::new(stream, config);
@@ -134,7 +136,8 @@ pub fn writer(bytes: &[u8]) {
                     }
                 }
                 2 => heartbeat.probe(),
-                3 => {
+                3 if pings_left > 0 => {
+                    pings_left -= 1;
                     let nonce = Nonce([input.byte(); 8]);
                     script.give_bytes(control_frame(Control::Ping(nonce)));
                     asked = Some(nonce);

@@ -12,7 +12,7 @@
 )]
 
 use std::{
-    env, fs,
+    fs,
     path::PathBuf,
     process::{Command, ExitStatus},
     sync::OnceLock,
@@ -86,7 +86,7 @@ fn on_a_network_the_heartbeat_sees_everything() {
         "host_asleep",
     ];
     let faults = [&cuts[..], &["host_reboot", "delay", "loss"]].concat();
-    let required = env::var("HEARTBEAT_NAMESPACES").is_ok_and(|word| word == "required");
+    let required = std::env::var("HEARTBEAT_NAMESPACES").is_ok_and(|word| word == "required");
     let network = if required { "namespaces" } else { "auto" };
     let report = Report::of(&["--network", network, "--only", &faults.join(",")]);
     // The last two take a TUN device, too.

@@ -7,7 +7,7 @@
 //! serving in `state`. The connection itself judges the peer.
 
 mod connection;
-#[cfg(test)]
+#[cfg(all(test, target_pointer_width = "64"))]
 mod model;
 mod receiver;
 mod sender;

@@ -85,7 +85,10 @@ impl Assembly {
     pub(super) fn begin(length: u32, missing: usize, arrived: usize) -> Box<Self> {
         let length = length as usize;
         Box::new(Self {
-            memory: pool::take_large(length, beginning(length + pool::PAGE, arrived)),
+            memory: pool::take_large(
+                length,
+                beginning(length.saturating_add(pool::PAGE), arrived),
+            ),
             arrived: 0,
             length,
             part: Part::Begun { missing },

@@ -75,7 +75,8 @@ pub(crate) fn take_part() -> BytesMut {
 /// `size` bytes or up to twice as many, and otherwise new memory of `beginning` bytes, less up
 /// to [`PAGE`].
 pub(crate) fn take_large(size: usize, beginning: usize) -> BytesMut {
-    let fits = |kept: &Bytes| (size..=2 * size).contains(&kept.len()) && kept.is_unique();
+    let fits =
+        |kept: &Bytes| (size..=size.saturating_mul(2)).contains(&kept.len()) && kept.is_unique();
     let kept = LARGES.try_with(|larges| {
         let mut larges = larges.borrow_mut();
         let at = larges.iter().position(fits)?;

@@ -179,7 +179,8 @@ async fn half_a_ping_is_no_evidence() {
     }
 }
 
-/// A line loses our direction from some time on. The peer's data still arrives; the peer hears nothing, gives us up, and says so.
+/// A line loses our direction from some time on. The peer's data still arrives; the peer
+/// hears nothing, gives us up, and says so.
 #[tokio::test(start_paused = true)]
 async fn where_only_what_we_send_is_lost_we_are_told() {
     let (ours, theirs, line) = Line::pair();

@@ -27,6 +27,16 @@ const LARGE: usize = 16 * 1024;
 /// at once.
 const UNIT: usize = 8 * 1024;
 
+/// The work for one unit, in messages: a plain `Framed` decodes four to ten times as many in the
+/// time. Frames of a few bytes cost more than their bytes.
+const MESSAGES: u32 = 128;
+
+/// What a control frame costs, in messages: the monitor gets each of them.
+const CONTROL: u32 = 16;
+
+/// What new timings of the peer cost, in messages: the socket's options follow them.
+const TIMINGS: u32 = 64;
+
 /// The state of the peer's direction.
 #[derive(Debug, Default)]
 pub(super) struct Receiving {
@@ -37,6 +47,8 @@ pub(super) struct Receiving {
     is_spent: bool,
     /// The number of reads that gave bytes; wraps.
     reads: u32,
+    /// The frames that were taken out and not paid for, in messages.
+    work: u32,
 }
 
 /// The progress of decoding the bytes that were read.
@@ -131,9 +143,28 @@ impl Receiving {
         !coop::has_budget_remaining() && !self.is_spent
     }
 
-    /// This task's turn is over.
+    /// This task's turn is over. The next one has a budget of its own.
     pub(super) const fn end_turn(&mut self) {
         self.is_spent = false;
+        self.work = 0;
+    }
+
+    /// The peer has announced its timings.
+    pub(super) const fn note_timings(&mut self) {
+        self.work += TIMINGS;
+    }
+
+    /// Pays for the frames that were taken out. `Pending` if that uses the budget up.
+    #[inline]
+    pub(super) fn charge_frames(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.work >= MESSAGES {
+            self.work -= MESSAGES;
+            if pin!(coop::consume_budget()).poll(cx).is_pending() {
+                self.is_spent = true;
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(())
     }
 
     /// Pays for a read. The stream has charged the first unit. So a turn reads about as much as
@@ -210,6 +241,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             match self.next_frame() {
                 Some(Frame::Data(message)) => return self.note_message(message),
                 Some(Frame::Other) => {
+                    self.receiving.work += 1;
                     self.note_sign();
                     if self.has_outputs() {
                         break;
@@ -259,6 +291,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// A message was taken out. The monitor gets its evidence first.
     #[inline(always)] // so that the message is moved once
     pub(super) fn note_message(&mut self, message: C::Message) -> Option<C::Message> {
+        self.receiving.work += 1;
         if self.note_sign() {
             self.arrivals.begin_message();
             // Our application may take its time before it comes back for more.
@@ -294,6 +327,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// A frame was taken out that isn't a message.
     fn note_control(&mut self, frame: Frame<C::Message>) {
+        self.receiving.work += CONTROL;
         self.judge.note_news(); // a pong, perhaps
         self.settle_arrivals();
         let at = self.arrivals.last();

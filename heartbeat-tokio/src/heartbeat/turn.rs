@@ -91,6 +91,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     #[inline]
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<Option<PeerEvent<C::Message>>> {
         for _ in 0..READS_AT_ONCE {
+            if self.receiving.charge_frames(cx).is_pending() {
+                break;
+            }
             // Usually there is nothing to do until bytes arrive, and they are a message.
             if self.is_at_rest() {
                 if self.poll_read(cx).is_ready() {
@@ -207,6 +210,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                     continue;
                 }
                 (Event::Connected { .. }, Some(stream)) => {
+                    self.receiving.note_timings();
                     let interval = self.judge.monitor().status().interval;
                     self.net
                         .adapt(stream, self.judge.monitor().config(), interval);
@@ -230,7 +234,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         None
     }
 
-    /// There was always more to read. Queued bytes leave all the same.
+    /// There was always more to do. Queued bytes leave all the same.
     #[cold]
     pub(super) fn yield_to_others(&mut self, cx: &mut Context<'_>) {
         if self.sending.is_due() {

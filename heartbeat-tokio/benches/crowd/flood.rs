@@ -38,6 +38,9 @@ const EACH: Duration = Duration::from_millis(100);
 /// What plain `Framed` takes, too.
 const MOST_LAG: f64 = 1.5;
 
+/// Less, in milliseconds, is as good as none, and differs as much between two measurements.
+const NO_LAG: f64 = 5.0;
+
 /// Shorter than a measurement: who is given up by mistake is so within it.
 const DETECTION: Duration = Duration::from_secs(5);
 
@@ -60,7 +63,7 @@ pub(crate) fn rows(arguments: &Arguments, found: &mut dyn FnMut(Row)) -> io::Res
                 ours,
                 at_most,
             };
-            let most = Limit::TimesPlain(MOST_LAG);
+            let most = Limit::TimesPlain(MOST_LAG, NO_LAG);
             found(row("lag, 99 %", "ms", plain.p99, ours.p99, most));
             found(row("lag, longest", "ms", plain.longest, ours.longest, most));
             let (theirs, dead) = (plain.dead as f64, ours.dead as f64);

@@ -16,8 +16,8 @@ pub(crate) struct Row {
 
 #[derive(Clone, Copy)]
 pub(crate) enum Limit {
-    /// A multiple of plain's figure.
-    TimesPlain(f64),
+    /// A multiple of plain's figure, or the given figure if that is more.
+    TimesPlain(f64, f64),
     Figure(f64),
 }
 
@@ -63,8 +63,8 @@ pub(crate) fn run(arguments: &Arguments, all: &[Rows]) -> io::Result<()> {
 impl Row {
     fn limit(&self) -> f64 {
         match (self.at_most, self.plain) {
-            (Limit::TimesPlain(times), Some(plain)) => times * plain,
-            (Limit::TimesPlain(_), None) => f64::INFINITY,
+            (Limit::TimesPlain(times, least), Some(plain)) => (times * plain).max(least),
+            (Limit::TimesPlain(..), None) => f64::INFINITY,
             (Limit::Figure(figure), _) => figure,
         }
     }

@@ -64,7 +64,8 @@ impl TcpInfo {
     /// The diagnosis of a peer that was pinged and has been silent for `silent_for`.
     ///
     /// It claims only what the counters prove. They show one end of a connection, and lost
-    /// packets look different there each time.
+    /// packets look different there each time. On a path that has never lost a packet of ours,
+    /// a peer whose answers are all lost looks like one that hangs.
     ///
     /// | the kernel's counters | diagnosis |
     /// |---|---|

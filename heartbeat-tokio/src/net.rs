@@ -8,7 +8,7 @@
 use std::net::SocketAddr;
 use std::{any::Any, io, sync::OnceLock, time::Duration};
 
-use heartbeat_core::{Cause, Config, Death, Diagnosis, Instant};
+use heartbeat_core::{Config, Death, Diagnosis, Instant};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
@@ -363,7 +363,7 @@ impl<S> Net<S> {
     pub(crate) fn diagnose(&self, stream: Option<&S>, death: &mut Death, broken_off: bool) {
         let before_the_end = self.at_end.as_deref().copied();
         let info = before_the_end.or_else(|| self.info(stream?));
-        death.was_heard = info.is_none_or(|info| was_heard(&info, death.cause));
+        death.was_heard = info.is_none_or(|info| info.was_heard(death.cause));
         let Some(at_end) = &self.at_end else {
             return;
         };
@@ -392,12 +392,6 @@ impl<S> Net<S> {
             let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
         }
     }
-}
-
-/// Whether a byte ever arrived, or the kernel doesn't say. It counts the stream's end as one.
-fn was_heard(info: &TcpInfo, cause: Cause) -> bool {
-    let end = u64::from(matches!(cause, Cause::Eof | Cause::Reset));
-    info.bytes_received.is_none_or(|received| received > end)
 }
 
 #[cfg(all(test, target_os = "linux"))]

@@ -8,6 +8,7 @@
 //! | `judge` | when the peer is judged, and the next deadline; owns the monitor, the clock and the timer |
 //! | `kernel` | when the kernel is asked about the peer |
 //! | `receiving` | which inputs the monitor gets when bytes arrive |
+//! | `budget` | how much is taken in before other tasks have a turn |
 //! | `keeping` | when events are kept for later, and when reading pauses and resumes; `inbox` decides when it is full |
 //! | `sending` | when the transport writes, and which inputs the monitor gets then |
 //! | `ending` | what is read before the end is reported, and whether our messages were received |
@@ -20,6 +21,7 @@
 //! others. The monitor decides whether the peer lives, and the transport how frames lie on
 //! the wire.
 
+mod budget;
 mod ending;
 mod judge;
 mod keeping;
@@ -34,7 +36,6 @@ mod turn;
 mod wakers;
 
 use std::{
-    fmt,
     future::poll_fn,
     io,
     pin::Pin,
@@ -46,7 +47,10 @@ use futures_sink::Sink;
 use heartbeat_core::{Config, ConfigError, GoodbyeCode};
 
 pub(crate) use self::parts::Remains;
-use self::{ending::Ending, judge::Judge, receiving::Receiving, sending::Sending, wakers::Wakers};
+use self::{
+    budget::Budget, ending::Ending, judge::Judge, receiving::Receiving, sending::Sending,
+    wakers::Wakers,
+};
 pub use self::{parts::Parts, status::Status};
 use crate::{
     CloseError, Detail, SendError,
@@ -141,6 +145,7 @@ pub struct Heartbeat<S, C: Protocol = Wire> {
     judge: Judge,
     arrivals: Arrivals,
     receiving: Receiving,
+    budget: Budget,
     inbox: Inbox<C::Message>,
     sending: Sending,
     ending: Ending,
@@ -162,6 +167,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             judge: Judge::new(config, C::HELLO),
             arrivals: Arrivals::new(),
             receiving: Receiving::default(),
+            budget: Budget::default(),
             inbox: Inbox::new(),
             sending: Sending::new(),
             ending: Ending::new(),
@@ -386,14 +392,5 @@ where
         this.leave(GoodbyeCode::LEAVING, Detail::default());
         let closed = ready!(this.poll_left(cx));
         Poll::Ready(closed.map(drop).map_err(SendError::from))
-    }
-}
-
-impl<S: fmt::Debug, C: Transport<S>> fmt::Debug for Heartbeat<S, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Heartbeat")
-            .field("stream", &self.stream)
-            .field("status", &self.status())
-            .finish_non_exhaustive()
     }
 }

@@ -183,7 +183,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 }
                 Ok(read) => read,
             };
-            self.receiving.charge(read, cx);
+            self.budget.charge_read(read, cx);
             let parting = self.ending.parting();
             let is_spent = parting.is_some_and(|parting| parting.is_spent_by(read));
             if is_spent || !self.throw_away() {

@@ -1,8 +1,8 @@
 //! Receiving from the peer.
 //!
-//! This module decides which inputs the monitor gets, and how a read is charged to tokio's
-//! budget. It touches no field of another module: inputs go through `judge`, and waiting
-//! messages into `inbox`. The transport decodes frames, and the monitor interprets them.
+//! This module decides which inputs the monitor gets. It touches no field of another module:
+//! inputs go through `judge`, waiting messages into `inbox`, and what was taken in is reported
+//! to `budget`. The transport decodes frames, and the monitor interprets them.
 
 use std::{
     future::{Future, poll_fn},
@@ -12,7 +12,7 @@ use std::{
 };
 
 use heartbeat_core::{Control, End, GoodbyeCode, Monitor, Nonce, ProtocolError};
-use tokio::task::{coop, unconstrained};
+use tokio::task::unconstrained;
 
 use super::Heartbeat;
 use crate::{
@@ -23,32 +23,14 @@ use crate::{
 /// After a read of this size there is probably more.
 const LARGE: usize = 16 * 1024;
 
-/// The bytes for one unit of tokio's cooperative budget: as many as a plain `Framed` reads
-/// at once.
-const UNIT: usize = 8 * 1024;
-
-/// The work for one unit, in messages: a plain `Framed` decodes four to ten times as many in the
-/// time. Frames of a few bytes cost more than their bytes.
-const MESSAGES: u32 = 128;
-
-/// What a control frame costs, in messages: the monitor gets each of them.
-const CONTROL: u32 = 16;
-
-/// What new timings of the peer cost, in messages: the socket's options follow them.
-const TIMINGS: u32 = 64;
-
 /// The state of the peer's direction.
 #[derive(Debug, Default)]
 pub(super) struct Receiving {
     decoder: Decoder,
     /// The stream has nothing more to read: it has ended, or failed.
     is_read_out: bool,
-    /// Our own reads have used up this task's budget.
-    is_spent: bool,
     /// The number of reads that gave bytes; wraps.
     reads: u32,
-    /// The frames that were taken out and not paid for, in messages.
-    work: u32,
 }
 
 /// The progress of decoding the bytes that were read.
@@ -134,50 +116,6 @@ impl Receiving {
             _ => false,
         }
     }
-
-    // ---- the budget ------------------------------------------------------
-
-    /// Whether others in this task have used its budget up.
-    #[inline]
-    pub(super) fn is_refused(&self) -> bool {
-        !coop::has_budget_remaining() && !self.is_spent
-    }
-
-    /// This task's turn is over. The next one has a budget of its own.
-    pub(super) const fn end_turn(&mut self) {
-        self.is_spent = false;
-        self.work = 0;
-    }
-
-    /// The peer has announced its timings.
-    pub(super) const fn note_timings(&mut self) {
-        self.work += TIMINGS;
-    }
-
-    /// Pays for the frames that were taken out. `Pending` if that uses the budget up.
-    #[inline]
-    pub(super) fn charge_frames(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while self.work >= MESSAGES {
-            self.work -= MESSAGES;
-            if pin!(coop::consume_budget()).poll(cx).is_pending() {
-                self.is_spent = true;
-                return Poll::Pending;
-            }
-        }
-        Poll::Ready(())
-    }
-
-    /// Pays for a read. The stream has charged the first unit. So a turn reads about as much as
-    /// over a plain `Framed`.
-    #[inline(always)] // most reads are small
-    pub(super) fn charge(&mut self, read: usize, cx: &mut Context<'_>) {
-        for _ in 1..read.div_ceil(UNIT) {
-            if pin!(coop::consume_budget()).poll(cx).is_pending() {
-                break;
-            }
-        }
-        self.is_spent |= !coop::has_budget_remaining();
-    }
 }
 
 impl<S, C: Transport<S>> Heartbeat<S, C> {
@@ -199,7 +137,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 }
             }
             Ok(read) => {
-                self.receiving.charge(read, cx);
+                self.budget.charge_read(read, cx);
                 let is_timed = !self.arrivals.are_relaxed();
                 if is_timed {
                     self.arrivals.time(self.judge.config(), self.judge.now());
@@ -241,7 +179,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             match self.next_frame() {
                 Some(Frame::Data(message)) => return self.note_message(message),
                 Some(Frame::Other) => {
-                    self.receiving.work += 1;
+                    self.budget.note_message();
                     self.note_sign();
                     if self.has_outputs() {
                         break;
@@ -291,7 +229,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     /// A message was taken out. The monitor gets its evidence first.
     #[inline(always)] // so that the message is moved once
     pub(super) fn note_message(&mut self, message: C::Message) -> Option<C::Message> {
-        self.receiving.work += 1;
+        self.budget.note_message();
         if self.note_sign() {
             self.arrivals.begin_message();
             // Our application may take its time before it comes back for more.
@@ -327,7 +265,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
 
     /// A frame was taken out that isn't a message.
     fn note_control(&mut self, frame: Frame<C::Message>) {
-        self.receiving.work += CONTROL;
+        self.budget.note_control();
         self.judge.note_news(); // a pong, perhaps
         self.settle_arrivals();
         let at = self.arrivals.last();

@@ -1,10 +1,11 @@
 //! A snapshot of a connection.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use heartbeat_core::Config;
 
-use crate::net::NetStatus;
+use super::Heartbeat;
+use crate::{net::NetStatus, transport::Transport};
 
 /// A snapshot of a connection.
 ///
@@ -54,5 +55,14 @@ impl Status {
             safety_net: NetStatus::NoSocket,
             beats: 0,
         }
+    }
+}
+
+impl<S: fmt::Debug, C: Transport<S>> fmt::Debug for Heartbeat<S, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Heartbeat")
+            .field("stream", &self.stream)
+            .field("status", &self.status())
+            .finish_non_exhaustive()
     }
 }

@@ -74,10 +74,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<PeerEvent<C::Message>>> {
-        let is_refused = self.receiving.is_refused();
+        let is_refused = self.budget.is_refused();
         let event = self.poll_turns(cx);
         if event.is_pending() {
-            self.receiving.end_turn();
+            self.budget.end_turn();
             if is_refused {
                 // Other futures of this task used up its budget, so nothing could be read
                 // or written. The runtime's deferred wake-up bypasses this waker, so a
@@ -91,7 +91,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     #[inline]
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<Option<PeerEvent<C::Message>>> {
         for _ in 0..READS_AT_ONCE {
-            if self.receiving.charge_frames(cx).is_pending() {
+            if self.budget.poll_charge_frames(cx).is_pending() {
                 break;
             }
             // Usually there is nothing to do until bytes arrive, and they are a message.
@@ -210,7 +210,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                     continue;
                 }
                 (Event::Connected { .. }, Some(stream)) => {
-                    self.receiving.note_timings();
+                    self.budget.note_timings();
                     let interval = self.judge.monitor().status().interval;
                     self.net
                         .adapt(stream, self.judge.monitor().config(), interval);

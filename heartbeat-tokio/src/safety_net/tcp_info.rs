@@ -2,6 +2,8 @@
 
 use std::{io, time::Duration};
 
+use heartbeat_core::Cause;
+
 use super::AsSocketHandle;
 
 /// Some of the kernel's data about a TCP connection (`TCP_INFO`).
@@ -106,6 +108,12 @@ impl TcpInfo {
     #[must_use]
     pub const fn has_unacknowledged(&self) -> bool {
         self.unacknowledged > 0
+    }
+
+    /// Whether a byte ever arrived, or the kernel doesn't say. It counts the stream's end as one.
+    pub(crate) fn was_heard(&self, cause: Cause) -> bool {
+        let end = u64::from(matches!(cause, Cause::Eof | Cause::Reset));
+        self.bytes_received.is_none_or(|received| received > end)
     }
 
     /// All bytes that were ever written, sent or not. `None` before Linux 4.19.

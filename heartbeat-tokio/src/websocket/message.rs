@@ -1,6 +1,7 @@
 //! The messages and control frames of a WebSocket.
 
 use bytes::Bytes;
+use heartbeat_core::ProtocolError;
 
 /// A message in a WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,4 +67,15 @@ impl Packet {
             Self::Ping(bytes) | Self::Pong(bytes) => bytes.len(),
         }
     }
+}
+
+/// Refuses a frame or a message of more than `max` bytes.
+pub(super) fn at_most(length: usize, max: usize) -> Result<(), ProtocolError> {
+    if length <= max {
+        return Ok(());
+    }
+    Err(ProtocolError::FrameTooLong {
+        length: u32::try_from(length).unwrap_or(u32::MAX),
+        max: u32::try_from(max).unwrap_or(u32::MAX),
+    })
 }

@@ -71,7 +71,7 @@ use std::{
 
 use futures_core::Stream;
 use futures_sink::Sink;
-use heartbeat_core::{Config, End, ProtocolError};
+use heartbeat_core::{Config, End};
 
 pub use self::{
     beats::{Beats, Messages, Pings},
@@ -82,6 +82,7 @@ pub use self::{
 use self::{
     close::Close,
     library::{Received, Sent},
+    message::at_most,
 };
 use crate::{Dialect, Frame, Frames, Heartbeat};
 
@@ -266,10 +267,8 @@ impl<W: Library, B: Beats> Dialect for WebSocket<W, B> {
 impl<W: Library, B: Beats> WebSocket<W, B> {
     /// Hands a packet to the library, which has room.
     fn send(&mut self, sent: Sent) -> Result<(), BoxError> {
-        let raw = W::raw(sent);
-        Pin::new(self.library.io())
-            .start_send(raw)
-            .map_err(Into::into)
+        let io = Pin::new(self.library.io());
+        io.start_send(W::raw(sent)).map_err(Into::into)
     }
 
     /// Hands over the first packet that waits. The library has room.
@@ -397,14 +396,4 @@ impl<W: Library, B: Beats> Sink<Frame<B::Message>> for WebSocket<W, B> {
         while let Some(Ok(_)) = ready!(io.as_mut().poll_next(cx)) {}
         library.poll_shutdown(cx).map_err(Into::into)
     }
-}
-
-fn at_most(length: usize, max: usize) -> Result<(), ProtocolError> {
-    if length <= max {
-        return Ok(());
-    }
-    Err(ProtocolError::FrameTooLong {
-        length: u32::try_from(length).unwrap_or(u32::MAX),
-        max: u32::try_from(max).unwrap_or(u32::MAX),
-    })
 }

@@ -28,6 +28,7 @@ PRECEDENCE = {
     **dict.fromkeys("== != < > <= >=".split(), 5),
     **dict(zip("&& ||".split(), (4, 3))),
 }
+PREFIXES = ("!", "-", "*", "&", "&&")
 OTHER_OPERATORS = {
     "==": ["!="], "!=": ["=="], "&&": ["||"], "||": ["&&"],
     "<": ["<=", ">="], "<=": ["<", ">"], ">": [">=", "<="], ">=": [">", "<"],
@@ -183,7 +184,7 @@ class Source:
         i = self.first_of_primary(i - 1)
         while True:
             before = self.token[i - 1]
-            if before == "mut" or (before in "!-*&&" and self.touch(i - 1)):
+            if before == "mut" or (before in PREFIXES and self.touch(i - 1)):
                 i -= 1
             elif before == "as":
                 i = self.first_of_primary(i - 2)
@@ -227,7 +228,7 @@ class Source:
         """The token behind the operand that begins at `i`."""
         is_header = self.is_in_header(i)
         while True:
-            while self.token[i] in ("!", "-", "*", "&", "&&", "mut"):
+            while self.token[i] in (*PREFIXES, "mut"):
                 i += 1
             i = self.end_of_primary(i, is_header)
             while self.token[i] == "as":

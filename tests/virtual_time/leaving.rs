@@ -14,7 +14,7 @@ use futures::{SinkExt, StreamExt, future::join};
 use heartbeat_core::Control;
 use heartbeat_tests::{
     RawPeer, all_events, by_peer, data_frame, few_or_all, for_each, framed, ms, quick,
-    scripted::{Read, control_frame, runtime, scripted},
+    scripted::{Read, control_frame, frames, greeted, messages, runtime, scripted},
     secs, slow_line, wrapped,
 };
 use heartbeat_tokio::{
@@ -1090,6 +1090,27 @@ async fn of_two_goodbyes_the_first_one_is_told_code_and_detail() {
     };
     let events = all_events(&mut ours).await;
     assert_eq!(events.last(), Some(&PeerEvent::Closed { reason }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_answer_to_a_goodbye_replaces_waiting_messages_and_has_no_words() {
+    let (mut ours, script) = greeted(quick()).await;
+    for nth in 0..3 {
+        ours.feed(message(nth)).await.unwrap();
+    }
+    let goodbye = Control::Goodbye(GoodbyeCode::LEAVING);
+    script.give([Read::Bytes(control_frame(goodbye).into()), Read::End]);
+    let events = all_events(&mut ours).await;
+    assert_eq!(
+        events.last(),
+        Some(&PeerEvent::Closed { reason: by_peer() })
+    );
+    let sent = script.sent();
+    let frames = frames(&sent);
+    assert_eq!(messages(&frames), [] as [Bytes; 0]);
+    let answer = frames.last().map(|&(begin, _)| &sent[begin + 4..]);
+    let answer = heartbeat_core::Goodbye::decode(answer.unwrap()).unwrap();
+    assert_eq!(answer.detail, "");
 }
 
 #[tokio::test(start_paused = true)]

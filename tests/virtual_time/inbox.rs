@@ -16,6 +16,7 @@ use heartbeat_tests::{RawPeer, few_or_all, ms, quick, secs, wrapped};
 use heartbeat_tokio::{Cause, Config, Heartbeat, PeerEvent, Receiver, State};
 use tokio::{
     sync::oneshot,
+    task::yield_now,
     time::{Instant, advance, sleep},
 };
 
@@ -189,6 +190,7 @@ async fn reading_goes_on_at_once_when_a_full_inbox_was_emptied() {
     raw.send_control(Control::Ping(nonce)).await;
     sleep(ms(1)).await;
     for _ in 0..6 {
+        yield_now().await; // the task has nothing to do yet
         let waiting = futures::future::poll_immediate(driver.receiver.recv()).await;
         assert!(matches!(waiting, Some(Some(_))), "{waiting:?}");
     }

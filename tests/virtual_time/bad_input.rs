@@ -217,10 +217,14 @@ async fn a_ping_flood_ends_it_after_a_bounded_number() {
         [PeerEvent::Dead(death)] if death.cause == Cause::PingFlood
     ));
     // docs/protocol.md: 2 * 3 * (14 s / 1 s + 2).
-    let mut answered = 0;
+    let (mut answered, mut last) = (0, Vec::new());
     drop(heartbeat);
-    while peer.read_control().await.is_some() {
+    while let Some(frame) = peer.read_frame().await {
         answered += 1;
+        last = frame;
     }
     assert!(answered <= 97, "{answered}");
+    let verdict = heartbeat_core::Goodbye::decode(&last).unwrap();
+    assert_eq!(verdict.code, heartbeat_core::GoodbyeCode::PING_FLOOD);
+    assert_eq!(verdict.detail, "one ping in 1s is accepted");
 }

@@ -179,6 +179,28 @@ async fn half_a_ping_is_no_evidence() {
     }
 }
 
+/// Most of a message counts when it arrives. The next message counts from its first byte.
+#[tokio::test(start_paused = true)]
+async fn the_bytes_of_each_message_are_counted_from_its_beginning() {
+    let config = quick().to_builder().min_rate(500).build().unwrap();
+    let (mut heartbeat, mut peer) = wrapped(config);
+    peer.greet(config).await;
+    let start = Instant::now();
+    let talking = tokio::spawn(async move {
+        let (first, second) = (framed(&[0; 1_001]), framed(&[0; 2_001]));
+        peer.send_raw(&first[..900]).await;
+        tokio::time::sleep(ms(100)).await;
+        peer.send_raw(&first[900..]).await;
+        tokio::time::sleep(ms(700)).await;
+        // More than 500 bytes per second, and hardly more than there were of the first.
+        peer.send_raw(&second[..950]).await;
+        peer
+    });
+    let events = all_events(&mut heartbeat).await;
+    assert_eq!(start.elapsed(), ms(100 + 700 + 800), "{events:?}");
+    drop(talking);
+}
+
 /// A line loses our direction from some time on. The peer's data still arrives; the peer
 /// hears nothing, gives us up, and says so.
 #[tokio::test(start_paused = true)]

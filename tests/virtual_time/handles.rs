@@ -21,7 +21,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{Sink, StreamExt};
+use futures::{Sink, StreamExt, stream::FusedStream};
 use heartbeat_tests::{by_peer, data_frame, ms, quick, secs, wrapped};
 use heartbeat_tokio::{
     Cause, CloseError, CloseReason, Config, Death, Detail, Driver, GoodbyeCode, Heartbeat, Hello,
@@ -448,4 +448,46 @@ async fn a_receiver_is_received_from() {
     let death = receiver.recv().await;
     assert!(matches!(death, Some(PeerEvent::Dead(_))), "{death:?}");
     assert_eq!(receiver.recv().await, None);
+}
+
+/// The terminal event may still wait in the inbox. A receiver shows its status, and a sender
+/// its configuration.
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_events_is_terminated_once_the_last_one_is_taken() {
+    let (mut inline, peer) = wrapped(quick());
+    drop(peer);
+    assert!(!inline.is_terminated());
+    let last = inline.next().await;
+    assert!(matches!(last, Some(PeerEvent::Dead(_))), "{last:?}");
+    assert!(inline.is_terminated());
+
+    let (heartbeat, peer) = wrapped(quick());
+    let Driver {
+        sender,
+        mut receiver,
+        task,
+        ..
+    } = heartbeat.spawn();
+    assert_eq!(sender.config(), quick());
+    assert!(!receiver.is_terminated());
+    assert!(format!("{receiver:?}").starts_with("Receiver { status: "));
+    drop(peer);
+    task.await.unwrap();
+    assert!(!receiver.is_terminated());
+    let last = receiver.next().await;
+    assert!(matches!(last, Some(PeerEvent::Dead(_))), "{last:?}");
+    assert!(receiver.is_terminated());
+}
+
+/// The task hasn't had a turn yet.
+#[tokio::test(start_paused = true)]
+async fn a_flush_writes_by_itself_what_was_queued() {
+    let (ours, mut raw) = wrapped(quick());
+    let sender = ours.spawn().sender;
+    sender.try_send("queued".into()).unwrap();
+    let flushed = futures::future::poll_immediate(sender.flush()).await;
+    assert_eq!(flushed, Some(Ok(())));
+    let hello = raw.read_frame().await;
+    assert_eq!(hello.unwrap().first(), Some(&1));
+    assert_eq!(raw.read_frame().await.as_deref(), Some(&b"\0queued"[..]));
 }

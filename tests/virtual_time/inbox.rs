@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use heartbeat_core::Control;
+use heartbeat_core::{Control, Nonce};
 use heartbeat_tests::{RawPeer, few_or_all, ms, quick, secs, wrapped};
 use heartbeat_tokio::{Cause, Config, Heartbeat, PeerEvent, Receiver, State};
 use tokio::{
     sync::oneshot,
+    task::yield_now,
     time::{Instant, advance, sleep},
 };
 
@@ -173,4 +174,27 @@ async fn finished_and_the_end_wait_behind_all_messages() {
         panic!("{told:?}")
     };
     assert_eq!((&**last, death.cause.clone()), (&b"last"[..], Cause::Eof));
+}
+
+/// By the task: the receiver takes exactly what waits, and then nothing more.
+#[tokio::test(start_paused = true)]
+async fn reading_goes_on_at_once_when_a_full_inbox_was_emptied() {
+    let (ours, mut raw) = wrapped(calm());
+    let mut driver = ours.spawn();
+    raw.greet(calm()).await;
+    for _ in 0..5 {
+        raw.send_data(&[0; 64_000]).await;
+    }
+    sleep(ms(1)).await;
+    let nonce = Nonce([1; 8]);
+    raw.send_control(Control::Ping(nonce)).await;
+    sleep(ms(1)).await;
+    for _ in 0..6 {
+        yield_now().await; // the task has nothing to do yet
+        let waiting = futures::future::poll_immediate(driver.receiver.recv()).await;
+        assert!(matches!(waiting, Some(Some(_))), "{waiting:?}");
+    }
+    let emptied = Instant::now();
+    while raw.read_control().await != Some(Control::Pong(nonce)) {}
+    assert_eq!(emptied.elapsed(), Duration::ZERO);
 }

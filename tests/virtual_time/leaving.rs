@@ -14,7 +14,7 @@ use futures::{SinkExt, StreamExt, future::join};
 use heartbeat_core::Control;
 use heartbeat_tests::{
     RawPeer, all_events, by_peer, data_frame, few_or_all, for_each, framed, ms, quick,
-    scripted::{Read, control_frame, runtime, scripted},
+    scripted::{Read, control_frame, frames, greeted, messages, runtime, scripted},
     secs, slow_line, wrapped,
 };
 use heartbeat_tokio::{
@@ -1000,6 +1000,27 @@ async fn a_peer_that_confirms_at_the_last_moment_and_stays_is_not_waited_for() {
     }
 }
 
+/// Linger is for what the peer still reads before it confirms.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_confirms_at_once_and_stays_is_waited_for_as_long_as_a_verdict_takes() {
+    let config = quick().to_builder().linger(secs(60)).build().unwrap();
+    let (mut ours, mut raw) = wrapped(config);
+    raw.greet(config).await;
+    let began = Instant::now();
+    let peer = async {
+        while !matches!(raw.read_control().await, Some(Control::Goodbye(_))) {}
+        raw.send_control(Control::Goodbye(GoodbyeCode::RECEIVED))
+            .await;
+        sleep(secs(120)).await;
+    };
+    let leaving = async {
+        let closed = ours.close().await;
+        (closed, began.elapsed())
+    };
+    let ((closed, took), ()) = join(leaving, peer).await;
+    assert_eq!((closed, took), (Ok(()), ms(3 * 200)));
+}
+
 #[tokio::test(start_paused = true)]
 async fn when_both_have_finished_the_peer_has_linger_to_read_the_rest() {
     for (reads_after, reads_in_time) in [(linger() - ms(1), true), (linger() + ms(1), false)] {
@@ -1090,6 +1111,27 @@ async fn of_two_goodbyes_the_first_one_is_told_code_and_detail() {
     };
     let events = all_events(&mut ours).await;
     assert_eq!(events.last(), Some(&PeerEvent::Closed { reason }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_answer_to_a_goodbye_replaces_waiting_messages_and_has_no_words() {
+    let (mut ours, script) = greeted(quick()).await;
+    for _ in 0..3 {
+        ours.feed("never begun".into()).await.unwrap();
+    }
+    let goodbye = Control::Goodbye(GoodbyeCode::LEAVING);
+    script.give([Read::Bytes(control_frame(goodbye).into()), Read::End]);
+    let events = all_events(&mut ours).await;
+    assert_eq!(
+        events.last(),
+        Some(&PeerEvent::Closed { reason: by_peer() })
+    );
+    let sent = script.sent();
+    let frames = frames(&sent);
+    assert_eq!(messages(&frames), [] as [Bytes; 0]);
+    let answer = frames.last().map(|&(begin, _)| &sent[begin + 4..]);
+    let answer = heartbeat_core::Goodbye::decode(answer.unwrap()).unwrap();
+    assert_eq!(answer.detail, "");
 }
 
 #[tokio::test(start_paused = true)]

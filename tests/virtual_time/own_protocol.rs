@@ -447,6 +447,28 @@ async fn what_comes_after_our_goodbye_isnt_told_after_the_end() {
     }
 }
 
+/// 100,000 bytes: more than is read after a peer's goodbye.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_says_much_before_its_end_has_received_everything() {
+    for by in BOTH {
+        let (driver, mut peer) = wrap(by, quick());
+        let peer = tokio::spawn(async move {
+            let mut all = String::new();
+            peer.read_to_string(&mut all).await.unwrap();
+            for _ in 0..200 {
+                let line = "x".repeat(499) + "\n";
+                peer.write_all(line.as_bytes()).await.unwrap();
+            }
+        });
+        assert_eq!(
+            driver.sender.close().await,
+            Ok(CloseReason::Local),
+            "{by:?}"
+        );
+        peer.await.unwrap();
+    }
+}
+
 /// What lay in its kernel is lost then.
 #[tokio::test(start_paused = true)]
 async fn a_reset_confirms_nothing() {

@@ -17,6 +17,7 @@ mod driver_cancel_safety;
 mod end_of;
 mod evidence;
 mod fairness;
+mod flooded;
 mod frames;
 mod from_framed;
 mod fuzz_corpus;

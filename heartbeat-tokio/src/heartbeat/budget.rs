@@ -7,7 +7,7 @@
 use std::{
     future::Future,
     pin::pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use tokio::task::coop;
@@ -75,15 +75,13 @@ impl Budget {
         self.work += TIMINGS;
     }
 
-    /// Pays for the frames that were taken out. `Pending` if that uses the budget up.
+    /// Pays for the frames that were taken out. `Pending` if the budget doesn't suffice.
     #[inline]
     pub(super) fn poll_charge_frames(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.work >= MESSAGES {
             self.work -= MESSAGES;
-            if pin!(coop::consume_budget()).poll(cx).is_pending() {
-                self.is_spent = true;
-                return Poll::Pending;
-            }
+            ready!(pin!(coop::consume_budget()).poll(cx));
+            self.is_spent |= !coop::has_budget_remaining();
         }
         Poll::Ready(())
     }

@@ -4,10 +4,14 @@
 //! has left. It touches no field of another module. The transport decides the order of
 //! frames. Waiting for events never waits for a write.
 
-use std::task::{Context, Poll};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::{Context, Poll},
+};
 
 use heartbeat_core::{Control, Instant, Monitor};
-use tokio::task::coop;
+use tokio::task::{coop, unconstrained};
 
 use super::Heartbeat;
 use crate::{
@@ -200,8 +204,21 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
         self.queue_outputs();
         if self.sending.owed == Owed::Flushed {
-            self.write(cx);
+            self.write_regardless(cx);
         }
+    }
+
+    /// Writes, even if tokio's cooperative budget is used up: a peer that floods uses it up in
+    /// each turn. A `send` that goes on without a pause is refused by the budget first.
+    pub(super) fn write_regardless(&mut self, cx: &mut Context<'_>) {
+        if coop::has_budget_remaining() {
+            return self.write(cx);
+        }
+        let write = poll_fn(|cx| {
+            self.write(cx);
+            Poll::Ready(())
+        });
+        let _ = pin!(unconstrained(write)).poll(cx);
     }
 
     #[inline]

@@ -91,7 +91,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     #[inline]
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<Option<PeerEvent<C::Message>>> {
         for _ in 0..READS_AT_ONCE {
-            if self.budget.poll_charge_frames(cx).is_pending() {
+            // Due work is done before the next message is handed out.
+            if !self.is_overdue() && self.budget.poll_charge_frames(cx).is_pending() {
                 break;
             }
             // Usually there is nothing to do until bytes arrive, and they are a message.
@@ -174,7 +175,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             return Turn::Read;
         }
         if self.sending.is_due() {
-            self.write(cx);
+            self.write_regardless(cx);
         }
         self.end_after_reading(cx);
         if self.has_unseen() {
@@ -238,7 +239,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     #[cold]
     pub(super) fn yield_to_others(&mut self, cx: &mut Context<'_>) {
         if self.sending.is_due() {
-            self.write(cx);
+            self.write_regardless(cx);
         }
         if !self.has_ended() {
             // If that has passed, this task is polled again anyway.

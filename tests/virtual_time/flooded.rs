@@ -78,7 +78,8 @@ fn a_ping_behind_messages_is_answered_before_more_of_them_are_handed_out() {
 
 async fn handed_out_before_the_pong(budget: u32) -> u32 {
     let written = Written::default();
-    let mut frames = data_frame(&[]).repeat(2000);
+    // Within the first read, so that the ping waits as long as they do.
+    let mut frames = data_frame(&[]).repeat(380);
     frames.extend(control_frame(Control::Ping(Nonce(*b"question"))));
     frames.extend(data_frame(&[]).repeat(10));
     let mut peer = Heartbeat::new(Flood::new(frames, &written), Config::default());

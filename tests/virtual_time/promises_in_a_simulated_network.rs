@@ -429,8 +429,9 @@ impl Session {
             let interval = peer.interval().max(self.config.min_interval());
             limit = limit.max(cut_at + interval + budget(&peer) + scenario.round_trip() + ms(2));
             // Unless its word couldn't leave, because nothing acknowledges what it sent: then
-            // silence tells it.
-            if matches!(end, PeerEvent::Dead(death) if death.cause == Cause::Silent) {
+            // silence tells it. If our ping couldn't leave either, that is a stalled write.
+            let by_silence = [Cause::Silent, Cause::WriteStalled];
+            if matches!(end, PeerEvent::Dead(death) if by_silence.contains(&death.cause)) {
                 let arrivals = self
                     .records
                     .iter()

@@ -179,7 +179,6 @@ async fn forty_pages_come_back_to_a_server_that_restarts_once_each_and_spread() 
     };
     page.value(&format!("open({PAGES})")).await;
     page.until(&format!("alive() === {PAGES}"), secs(60)).await;
-    let _measures = measures().await;
     assert_eq!(site.counts(), (PAGES, PAGES));
 
     site.stop().await;

@@ -24,7 +24,7 @@ use tokio::{
 };
 use tokio_tungstenite::accept_async;
 
-use super::{devtools::Browser, measures, starts, websocket::http};
+use super::{devtools::Browser, starts, websocket::http};
 
 const GUARD: &str = env!("CARGO_BIN_EXE_heartbeat-test-guard");
 
@@ -81,17 +81,10 @@ async fn a_large_message_on_a_slow_line_is_life_for_a_page_and_its_server() {
             cases.push((evidence, at_once, MESSAGE, served));
         }
     }
-    exchange(cases).await;
-}
-
-/// The server counts whole frames only.
-#[tokio::test]
-async fn an_upload_of_a_file_is_life_for_a_page_and_its_server() {
+    // An upload of a file, of which the server counts whole frames only.
     let served = Served::start(Evidence::Frame, false, FILE).await;
-    exchange(vec![(Evidence::Frame, false, FILE, served)]).await;
-}
+    cases.push((Evidence::Frame, false, FILE, served));
 
-async fn exchange(cases: Vec<(Evidence, bool, Upload, Served)>) {
     let pages = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", pages.local_addr().unwrap());
     let serving = tokio::spawn(async move {
@@ -107,7 +100,6 @@ async fn exchange(cases: Vec<(Evidence, bool, Upload, Served)>) {
     page.until("globalThis.exchange !== undefined", secs(60))
         .await;
 
-    let _measures = measures().await;
     let lines: Vec<_> = (cases.iter())
         .map(|(_, _, upload, served)| json!([served.address.to_string(), upload.length]))
         .collect();

@@ -20,7 +20,10 @@ use std::{
 };
 
 use futures::{SinkExt, StreamExt, future::join_all};
-use heartbeat_tests::{few_or_all, free_address, ms, quick, secs, server::Server};
+use heartbeat_tests::{
+    few_or_all, free_address, ms, quick, secs,
+    server::{Server, listens},
+};
 use heartbeat_tokio::{Cause, Codec, Config, Heartbeat, PeerEvent, State};
 use tempfile::TempDir;
 use tokio::{
@@ -238,7 +241,10 @@ async fn rabbitmq() -> Option<Rabbit> {
         command.env("ERL_EPMD_ADDRESS", "127.0.0.1");
         command
     };
-    let server = Server::start(GUARD, start).await;
+    let mut server = Server::start(GUARD, start).await;
+    // It serves one protocol before the other.
+    let is_up = listens(&mut server.process, stomp).await;
+    assert!(is_up, "STOMP has a port of its own");
     Some(Rabbit {
         server,
         stomp,

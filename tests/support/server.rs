@@ -125,8 +125,8 @@ pub async fn slow_line_to(far: TcpStream, bytes_per_second: u32) -> TcpStream {
     near
 }
 
-/// Waits until it does, or has ended.
-async fn listens(process: &mut PeerProcess, address: SocketAddr) -> bool {
+/// Waits until this server listens there; `false` if it has ended.
+pub async fn listens(process: &mut PeerProcess, address: SocketAddr) -> bool {
     let listening = async {
         while TcpStream::connect(address).await.is_err() {
             if process.has_ended().unwrap_or(true) {

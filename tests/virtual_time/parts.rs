@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt, future::poll_immediate};
 use heartbeat_core::{Control, Nonce, PART};
 use heartbeat_tests::{
-    data_frame, for_each, framed, ms, parts, quick,
+    data_frame, few_or_all, for_each, framed, ms, parts, quick,
     scripted::{
         OnWire, Read, Script, Scripted, control_frame, filler, frames, greeted, greeted_by,
         messages, runtime,
@@ -69,16 +69,20 @@ fn every_split_of_the_headers_of_two_parts() {
 #[test]
 fn any_parts_in_any_reads() {
     let runtime = runtime();
-    for_each(60, (vec(piece(), 1..4), splits()), |(pieces, splits)| {
-        let stream = Stream::of(&pieces);
-        let cuts = splits.iter().scan(0, |at, cut| {
-            *at += cut.0;
-            Some(*at)
-        });
-        let cuts: Vec<_> = cuts.take_while(|&at| at < stream.bytes.len()).collect();
-        let pauses = splits.iter().any(|cut| cut.1);
-        runtime.block_on(stream.arrives(cuts, pauses));
-    });
+    for_each(
+        few_or_all(20, 60),
+        (vec(piece(), 1..4), splits()),
+        |(pieces, splits)| {
+            let stream = Stream::of(&pieces);
+            let cuts = splits.iter().scan(0, |at, cut| {
+                *at += cut.0;
+                Some(*at)
+            });
+            let cuts: Vec<_> = cuts.take_while(|&at| at < stream.bytes.len()).collect();
+            let pauses = splits.iter().any(|cut| cut.1);
+            runtime.block_on(stream.arrives(cuts, pauses));
+        },
+    );
 }
 
 /// Taken apart anywhere, what was put together is there as parts that say the same.

@@ -8,16 +8,20 @@ use heartbeat_core::{
 };
 use proptest::{option, prelude::*, test_runner::RngSeed};
 
-/// How often each property is tried: 10,000 cases that are the same each time,
-/// or as many as `HEARTBEAT_CASES` says, other ones each time.
+/// How often each property is tried: 4,000 cases that are the same each time, or 10,000 with
+/// `HEARTBEAT_FULL`, or as many as `HEARTBEAT_CASES` says, other ones each time.
 pub(crate) fn cases() -> ProptestConfig {
     let asked = env::var("HEARTBEAT_CASES").map(|cases| cases.parse().unwrap());
+    let usual = match env::var_os("HEARTBEAT_FULL") {
+        Some(_) => 10_000,
+        None => 4_000,
+    };
     ProptestConfig {
         rng_seed: match asked {
             Ok(_) => RngSeed::Random,
             Err(_) => RngSeed::Fixed(16),
         },
-        cases: asked.unwrap_or(10_000),
+        cases: asked.unwrap_or(usual),
         failure_persistence: None,
         ..ProptestConfig::default()
     }

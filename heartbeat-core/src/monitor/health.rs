@@ -35,11 +35,16 @@ impl Health {
         self.was_late(late.min(before));
     }
 
-    /// The longest time of an answer, in microseconds. The peer may be as late as we are, and
-    /// next time both may be later.
+    /// The longest time of an answer, in microseconds.
     pub(super) const fn longest_answer(self) -> u64 {
-        self.late.get().saturating_mul(8)
+        patience(self.late.get())
     }
+}
+
+/// The longest time of an answer if we are this late, both in microseconds. The peer may be as
+/// late as we are, and next time both may be later.
+pub(super) const fn patience(late: u64) -> u64 {
+    late.saturating_mul(8)
 }
 
 #[cfg(feature = "testkit")]

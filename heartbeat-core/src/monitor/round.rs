@@ -17,8 +17,7 @@ pub(super) struct Round {
     step_at: Instant,
     /// When the beat becomes suspicious by the measured round trips; `MAX` if they don't count.
     suspect_at: Instant,
-    /// Whether this beat's lateness was reported.
-    suspect_reported: bool,
+    beat: Beat,
     /// Beats missed. Invariant: fewer than N.
     missed: u8,
     /// Stalls of our own forgiven. Invariant: at most N.
@@ -28,6 +27,16 @@ pub(super) struct Round {
     /// Whether the ping on its way is the first since a stall of ours. Such a ping gets a whole
     /// timeout.
     fresh: bool,
+}
+
+/// The beat that a round awaits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Beat {
+    Awaited,
+    /// We were late ourselves when it became suspicious. It got more time, once.
+    Excused,
+    /// Its lateness was reported.
+    Late,
 }
 
 /// The result of a step of a round.
@@ -54,7 +63,7 @@ impl Round {
             verdict_at,
             step_at: base.max(now).plus(timing.timeout()).min(verdict_at),
             suspect_at: Instant::MAX,
-            suspect_reported: false,
+            beat: Beat::Awaited,
             missed: 0,
             forgiven: 0,
             asked: false,
@@ -138,11 +147,7 @@ impl Round {
             if !self.deadline().is_due(now) {
                 return Step::None;
             }
-            self.suspect_at = Instant::MAX;
-            self.suspect_reported = true;
-            return Step::Late {
-                missed: self.missed,
-            };
+            return self.suspect(timing, now);
         }
         self.step_at = now.plus(timing.timeout()).min(self.verdict_at);
         if !has_no_ping {
@@ -154,9 +159,28 @@ impl Round {
             self.missed < timing.max_missed(),
             "the last miss is the verdict"
         );
-        let report = (!self.suspect_reported).then_some(self.missed);
+        let report = (self.beat != Beat::Late).then_some(self.missed);
         self.await_beat(Instant::MAX);
         Step::Missed { report }
+    }
+
+    /// The beat is suspicious at `now`. If we are late ourselves, the peer may be too.
+    fn suspect(&mut self, timing: &Timing, now: Instant) -> Step {
+        let extra = timing.extra_time(now.micros_since(self.suspect_at));
+        match (self.beat, extra) {
+            (Beat::Awaited, Some(extra)) => {
+                self.suspect_at = self.suspect_at.plus(extra);
+                self.beat = Beat::Excused;
+                Step::None
+            }
+            _ => {
+                self.suspect_at = Instant::MAX;
+                self.beat = Beat::Late;
+                Step::Late {
+                    missed: self.missed,
+                }
+            }
+        }
     }
 
     /// Forgives a stall of ours at `now`, unless N were forgiven. The time of the stall isn't
@@ -179,7 +203,7 @@ impl Round {
     /// The next beat begins; it is suspicious from `suspect_at` on.
     const fn await_beat(&mut self, suspect_at: Instant) {
         self.suspect_at = suspect_at;
-        self.suspect_reported = false;
+        self.beat = Beat::Awaited;
     }
 
     /// Checks the invariants that the type doesn't express.
@@ -197,7 +221,7 @@ impl Round {
             verdict_at,
             step_at,
             suspect_at,
-            suspect_reported,
+            beat,
             missed,
             forgiven,
             fresh,
@@ -207,7 +231,7 @@ impl Round {
         facts.instant(verdict_at);
         facts.instant(step_at);
         facts.instant(suspect_at);
-        facts.number(suspect_reported);
+        facts.number(beat as u8);
         facts.number(missed);
         facts.number(forgiven);
         facts.number(fresh);

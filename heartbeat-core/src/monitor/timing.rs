@@ -6,6 +6,7 @@
 
 use core::{num::NonZeroU8, time::Duration};
 
+use super::health::patience;
 use crate::{
     config::{Config, ConfigError, Evidence, Role, Rule, SHORTEST_SIGN_INTERVAL},
     frame::Hello,
@@ -302,6 +303,13 @@ impl Timing {
         let floor = micros(self.config.adaptive_floor());
         let expected = measured.max(floor).min(self.timeout());
         self.config.adaptive().then_some(expected)
+    }
+
+    /// How much longer an answer may take, if it was due this number of microseconds ago and
+    /// we are served only now.
+    pub(super) fn extra_time(&self, late: u64) -> Option<u64> {
+        let extra = patience(late);
+        (extra > micros(self.config.adaptive_floor())).then_some(extra)
     }
 
     /// The lateness of a call above which it is a stall of ours.

@@ -137,6 +137,65 @@ fn a_driver_that_is_punctual_again_becomes_impatient_again() {
     assert_eq!(patience.len(), 45);
 }
 
+/// The first late beat of all: nothing was known of our lateness when its ping left.
+#[test]
+fn a_beat_gets_more_time_once_if_we_are_late_ourselves_when_it_becomes_suspicious() {
+    let suspicious = secs(20) + ms(200);
+    for (late, later) in [
+        (ms(0), ms(0)),
+        (ms(25), ms(0)),
+        (ms(26), ms(208)),
+        (ms(100), ms(800)),
+    ] {
+        for late_again in [ms(0), ms(300)] {
+            let mut run = late_by(ms(0));
+            run.told.clear();
+            run.asleep_until(suspicious + late);
+            run.wake();
+            if later > ms(0) {
+                assert_eq!(run.told, [], "{late:?}");
+                assert_eq!(suspected_at(&run), Some(suspicious + later));
+                run.asleep_until(suspicious + later + late_again);
+                run.wake();
+            }
+            let silent_for = run.now - secs(10);
+            let suspect = Event::Suspect {
+                missed: 0,
+                silent_for,
+            };
+            assert_eq!(run.told, [(run.now, suspect)], "{late:?}, {late_again:?}");
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_comes_in_the_time_that_a_late_beat_got_ends_no_suspicion() {
+    let mut run = late_by(ms(0));
+    run.asleep_until(secs(20) + ms(300));
+    run.wake();
+    run.until(secs(20) + ms(310));
+    answer_at_once(&mut run);
+    assert_eq!(run.suspicions(), 0);
+    // The next one has the patience that we know to be needed, and may be excused too.
+    run.until(run.now + secs(10));
+    let patience = suspected_at(&run).unwrap() - run.now;
+    assert!((ms(770)..=ms(800)).contains(&patience), "{patience:?}");
+    run.asleep_until(run.now + patience + ms(50));
+    run.wake();
+    assert_eq!(run.suspicions(), 0);
+}
+
+/// A step is a miss however late we are: only what round trips let expect is put off.
+#[test]
+fn the_time_that_a_late_beat_gets_ends_with_its_step() {
+    let mut run = late_by(ms(0));
+    run.asleep_until(secs(20) + ms(800));
+    run.wake();
+    assert_eq!(run.suspicions(), 0);
+    let missed = suspected_at(&run);
+    assert_eq!(missed, Some(secs(22)));
+}
+
 /// A ping was answered at once, and the next one is this much too late.
 fn late_by(lateness: Duration) -> Run {
     let config = Config::builder()

@@ -50,6 +50,8 @@ pub(crate) struct Round {
     pub(crate) asked: bool,
     /// The ping on its way is fresh after a stall.
     pub(crate) fresh: bool,
+    /// This beat got more time, because we were late ourselves.
+    pub(crate) excused: bool,
     /// The lateness of this beat was reported.
     pub(crate) reported: bool,
 }

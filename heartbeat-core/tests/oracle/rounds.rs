@@ -66,6 +66,7 @@ impl Candidate {
             forgiven: u32::from(stalled),
             asked,
             fresh: stalled,
+            excused: false,
             reported: false,
         });
         match why {
@@ -103,7 +104,7 @@ impl Candidate {
         if std::mem::take(&mut round.fresh) {
             round.verdict = round.verdict.at_least(step);
         }
-        round.reported = false;
+        (round.reported, round.excused) = (false, false);
         // "Exceeds" may mean one microsecond more.
         round.early = world
             .rto
@@ -165,7 +166,7 @@ impl Candidate {
             }
             round.missed += 1;
             let (missed, reported) = (round.missed, round.reported);
-            (round.reported, round.early) = (false, None);
+            (round.reported, round.excused, round.early) = (false, false, None);
             if !reported {
                 self.suspect(missed, world);
             }
@@ -175,6 +176,11 @@ impl Candidate {
         round.step = round.step.at_least(now.saturating_add(1));
         if let Some(early) = round.early {
             if is_due(early, now, fork) {
+                let is_first = !std::mem::replace(&mut round.excused, true);
+                if let Some(later) = later(early, world, fork).filter(|_| is_first) {
+                    round.early = Some(later);
+                    return;
+                }
                 let missed = round.missed;
                 (round.reported, round.early) = (true, None);
                 self.suspect(missed, world);
@@ -305,11 +311,20 @@ impl Round {
         self.step = moved(self.step);
         self.forgiven += 1;
         self.fresh = true;
-        (self.early, self.reported) = (None, false);
+        (self.early, self.excused, self.reported) = (None, false, false);
     }
 }
 
 /// Whether a point in time has come. Where that is hidden, both are followed.
 fn is_due(at: Span, now: u64, fork: &mut Fork) -> bool {
     due(at.hi, now) || due(at.lo, now) && fork.either()
+}
+
+/// When a beat becomes suspicious that was so at `early`, if we are late for that ourselves.
+fn later(early: Span, world: &World, fork: &mut Fork) -> Option<Span> {
+    let [last, first] = [early.hi.min(world.now), early.lo];
+    let [least, most] = [last, first].map(|early| (world.now - early).saturating_mul(8));
+    let floor = world.terms.floor;
+    let is_late = least > floor || most > floor && fork.either();
+    is_late.then(|| Span::new(last.saturating_add(least), first.saturating_add(most)))
 }

@@ -63,7 +63,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         let arrived =
             stream.and_then(|stream| self.net.arrived_below(stream, self.receiving.reads(), most));
         if let Some((arrived, ago)) = arrived {
-            if arrived > 0 && arrived >= self.judge.monitor().bytes_wanted(now) {
+            if arrived >= self.judge.monitor().bytes_wanted(now) {
                 self.judge.tell_at(before(now, ago), Monitor::handle_bytes);
                 if C::HELLO {
                     // The peer's pings wait behind these bytes.

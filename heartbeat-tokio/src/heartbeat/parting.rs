@@ -99,11 +99,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             true => config.linger(),
             false => config.timeout() * config.max_missed(),
         };
-        match self.judge.monitor().leaves_until() {
-            Some(until) if is_slow => until,
-            Some(until) => until.min(now + patience),
-            None => now + patience,
-        }
+        let given_up = now + patience;
+        let linger_ends = self.judge.monitor().leaves_until();
+        linger_ends.map_or(given_up, |until| until.min(given_up))
     }
 
     /// Takes the steps, in bounded time. Ready when nothing is left to do.

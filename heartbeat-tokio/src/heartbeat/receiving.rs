@@ -359,7 +359,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
         let incomplete = self.transport.incomplete();
         let since = self.arrivals.since_evidence(incomplete);
-        if since > 0 && since >= monitor.bytes_wanted(at) {
+        if since >= monitor.bytes_wanted(at) {
             self.arrivals.count(incomplete);
             self.judge.tell_at(at, Monitor::handle_bytes);
         }

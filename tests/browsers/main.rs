@@ -19,7 +19,8 @@ async fn starts() -> RwLockWriteGuard<'static, ()> {
     STARTING.write().await
 }
 
-/// Held by a test which no browser that starts may disturb.
+/// Held by a test of short times, which no browser that starts may disturb. Where seconds
+/// matter, others may start.
 async fn measures() -> RwLockReadGuard<'static, ()> {
     STARTING.read().await
 }

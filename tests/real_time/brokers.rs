@@ -244,7 +244,7 @@ async fn rabbitmq() -> Option<Rabbit> {
     let mut server = Server::start(GUARD, start).await;
     // It serves one protocol before the other.
     let is_up = listens(&mut server.process, stomp).await;
-    assert!(is_up, "STOMP has a port of its own");
+    assert!(is_up, "RabbitMQ ended before it served STOMP");
     Some(Rabbit {
         server,
         stomp,

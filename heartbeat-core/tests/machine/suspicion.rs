@@ -185,7 +185,7 @@ fn an_answer_that_comes_in_the_time_that_a_late_beat_got_ends_no_suspicion() {
     assert_eq!(run.suspicions(), 0);
 }
 
-/// A step is a miss however late we are: only what round trips let expect is put off.
+/// A step is a miss however late we are. Only a suspicion by round trips is put off.
 #[test]
 fn the_time_that_a_late_beat_gets_ends_with_its_step() {
     let mut run = late_by(ms(0));

@@ -188,9 +188,8 @@ impl Connection {
 }
 
 /// Lets `outside` happen while a task serves and `receiver` polls, in every order with up to two
-/// preemptions of a thread. Without `HEARTBEAT_FULL`, which `.ci/run` sets, of two things in
-/// those with one.
-/// `expected` things have to be dealt with.
+/// preemptions of a thread. `expected` things have to be dealt with. Without `HEARTBEAT_FULL`,
+/// which `.ci/run` sets, it is one preemption where two things happen.
 fn in_every_order(expected: usize, outside: fn(&Connection), receiver: fn(&Connection)) {
     let is_full = std::env::var_os("HEARTBEAT_FULL").is_some();
     let preemptions = if expected == 1 || is_full { 2 } else { 1 };

@@ -19,8 +19,8 @@ async fn starts() -> RwLockWriteGuard<'static, ()> {
     STARTING.write().await
 }
 
-/// Held by a test of short times, which no browser that starts may disturb. Where seconds
-/// matter, others may start.
+/// Held by a test of short times, which no browser that starts may disturb. A test whose limits
+/// are seconds does without.
 async fn measures() -> RwLockReadGuard<'static, ()> {
     STARTING.read().await
 }

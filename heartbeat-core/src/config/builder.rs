@@ -97,9 +97,9 @@ impl ConfigBuilder {
     /// trip. Default on.
     ///
     /// The timer is the one of RFC 6298: smoothed round trip plus four times
-    /// its variation, or eight times our own recent lateness if that is longer. A beat for
-    /// whose time we are late ourselves gets eight times that lateness more. All of it only
-    /// makes suspicion come earlier than after `timeout`. The verdict keeps its deadline: a
+    /// its variation, or eight times our own recent lateness if that is longer. If we are
+    /// late ourselves when that time is over, the beat gets eight times this lateness more.
+    /// It only makes suspicion come earlier than after `timeout`. The verdict keeps its deadline: a
     /// fixed deadline is the best detector with a bound (Chen, Toueg, Aguilera 2002,
     /// theorem 5).
     pub fn adaptive(mut self, adaptive: bool) -> Self {

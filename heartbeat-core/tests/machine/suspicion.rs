@@ -169,7 +169,7 @@ fn a_beat_gets_more_time_once_if_we_are_late_ourselves_when_it_becomes_suspiciou
 }
 
 #[test]
-fn an_answer_that_comes_in_the_time_that_a_late_beat_got_ends_no_suspicion() {
+fn a_late_beat_that_is_answered_in_its_extra_time_is_not_suspected() {
     let mut run = late_by(ms(0));
     run.asleep_until(secs(20) + ms(300));
     run.wake();

@@ -225,13 +225,12 @@ impl Outbox {
     /// Hands the ping out. It is in flight until
     /// [`ping_left`](Self::ping_left).
     pub(super) const fn take_ping(&mut self) -> bool {
-        match self.ping {
-            Ping::Due(purpose) if !self.is_held() => {
-                self.ping = Ping::InFlight(purpose);
-                true
-            }
-            _ => false,
-        }
+        let Ping::Due(purpose) = self.ping else {
+            return false;
+        };
+        debug_assert!(!self.is_held());
+        self.ping = Ping::InFlight(purpose);
+        true
     }
 
     /// Everything that was handed out has left. Returns the purpose of the ping among it.

@@ -199,7 +199,6 @@ impl Timing {
     pub(super) fn interval(&self) -> u64 {
         let least = match &self.peer {
             Known::Hello(peer) => peer.min_interval.get(),
-            Known::Beats(every) if every.get() == 0 => 0,
             // Cut, so that the detection time stays within its bound.
             Known::Beats(every) => {
                 let longest = self.longest_detection() - self.probe_budget();

@@ -356,6 +356,9 @@ proptest! {
 
 #[cfg(feature = "serde")]
 mod file {
+    use serde::Deserialize as _;
+    use serde::de::value::{self, MapDeserializer};
+
     use super::*;
 
     #[test]
@@ -613,6 +616,33 @@ mod file {
     fn a_ratio_may_be_a_whole_number() {
         assert_eq!(from_toml("jitter = 0").unwrap().jitter(), 0.0);
         assert_eq!(from_json("{\"jitter\": 1}").unwrap().jitter(), 1.0);
+    }
+
+    /// As variables of the environment are.
+    #[test]
+    fn every_kind_of_value_may_be_a_string() {
+        let read = |name, value| {
+            let strings = [(name, value)].into_iter();
+            Config::deserialize(MapDeserializer::<_, value::Error>::new(strings))
+        };
+        assert_eq!(read("jitter", "0.25").unwrap().jitter(), 0.25);
+        assert_eq!(read("max_missed", "5").unwrap().max_missed(), 5);
+        assert_eq!(read("max_frame", "1000").unwrap().max_frame(), 1000);
+        assert_eq!(read("interval", "20s").unwrap().interval(), secs(20));
+        assert_eq!(read("role", "passive").unwrap().role(), Role::Passive);
+        for (text, flag) in [
+            ("true", true),
+            ("on", true),
+            ("false", false),
+            ("off", false),
+        ] {
+            assert_eq!(read("adaptive", text).unwrap().adaptive(), flag);
+            assert_eq!(read("beat_events", text).unwrap().beat_events(), flag);
+        }
+        for (name, wrong) in [("jitter", "much"), ("max_missed", "-1"), ("adaptive", "1")] {
+            let error = read(name, wrong).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains(wrong), "{error}");
+        }
     }
 
     #[test]

@@ -234,6 +234,16 @@ fn a_peer_that_is_silent_while_we_leave_is_dead_in_time() {
 }
 
 #[test]
+fn only_who_leaves_has_a_time_by_which_it_is_confirmed() {
+    assert_eq!(start().monitor.leaves_until(), None);
+    let mut run = leaving();
+    assert_eq!(run.monitor.leaves_until(), Some(at(secs(31))));
+    run.at(secs(2), |monitor, now| monitor.handle_frame(RECEIVED, now));
+    assert!(run.monitor.has_ended());
+    assert_eq!(run.monitor.leaves_until(), Some(at(secs(31))));
+}
+
+#[test]
 fn a_goodbye_that_cannot_leave_is_a_write_that_stalls() {
     let mut run = stuck();
     let death = run.assert_dies_at(secs(16));

@@ -8,9 +8,11 @@
     reason = "helpers of tests may panic too"
 )]
 
+use core::time::Duration;
+
 use crate::common::{ms, secs};
 use heartbeat_core::{
-    Config, ConfigBuilder, Control, Event, Evidence, Instant, Monitor, Nonce, State,
+    Config, ConfigBuilder, Control, Dialogue, Event, Evidence, Instant, Monitor, Nonce, State,
 };
 
 /// 10 s, 2 s, 3 misses: dead after 16 s.
@@ -65,6 +67,93 @@ fn a_ping_that_arrives_while_our_fin_leaves_is_not_answered() {
     monitor.handle_flushed(at(3));
     assert_eq!(monitor.poll_transmit(), None);
     assert_eq!(monitor.status().state, State::HalfClosed);
+}
+
+/// Nothing may be sent, and nothing is answered.
+const SILENCE: Dialogue = Dialogue {
+    may_ping: false,
+    answers: false,
+    beats_every: None,
+};
+
+#[test]
+fn our_own_protocol_allows_pings_whatever_the_dialogue_says() {
+    let mut monitor = Monitor::new(timings().build().unwrap(), 1, at(0));
+    wait_until(&mut monitor, at(1));
+    let before = monitor.dialogue();
+    monitor.handle_dialogue(SILENCE, at(2));
+    assert_eq!(monitor.dialogue(), before);
+    let sent = wait_until(&mut monitor, at(10));
+    assert!(matches!(sent[..], [Control::Ping(_)]), "{sent:?}");
+}
+
+#[test]
+fn a_dialogue_after_our_fin_or_the_end_changes_nothing() {
+    let start = Monitor::new(timings().build().unwrap(), 1, at(0)).without_hello();
+    let mut half_closed = start.clone();
+    half_closed.finish(at(1));
+    wait_until(&mut half_closed, at(1));
+    assert_eq!(half_closed.status().state, State::HalfClosed);
+    let mut dead = start;
+    wait_until(&mut dead, at(20));
+    assert!(dead.has_ended());
+    for mut monitor in [half_closed, dead] {
+        let before = monitor.dialogue();
+        monitor.handle_dialogue(SILENCE, at(21));
+        assert_eq!(monitor.dialogue(), before);
+    }
+}
+
+#[test]
+fn a_dialogue_tells_what_the_protocol_allows_and_expects() {
+    let mut monitor = Monitor::new(timings().build().unwrap(), 1, at(0)).without_hello();
+    let open = Dialogue {
+        may_ping: true,
+        answers: true,
+        beats_every: None,
+    };
+    assert_eq!(monitor.dialogue(), open);
+    let beats_every = |every| Dialogue {
+        beats_every: every,
+        ..SILENCE
+    };
+    for every in [Some(secs(30)), Some(secs(1)), None] {
+        monitor.handle_dialogue(beats_every(every), at(1));
+        assert_eq!(monitor.dialogue(), beats_every(every));
+    }
+    // No beats are expected without an interval between them.
+    monitor.handle_dialogue(beats_every(Some(Duration::ZERO)), at(1));
+    assert_eq!(monitor.dialogue(), SILENCE);
+}
+
+/// A ping only shows that we live, and hasn't left when no other one may leave any more.
+#[test]
+fn a_ping_that_has_not_left_asks_nothing_though_no_other_may_leave() {
+    let config = timings().speak_within(secs(3)).build().unwrap();
+    let mut monitor = Monitor::new(config, 1, at(0)).without_hello();
+    monitor.handle_timeout(at(3));
+    let sent = monitor.poll_transmit();
+    assert!(matches!(sent, Some(Control::Ping(_))), "{sent:?}");
+    let held = Dialogue {
+        answers: true,
+        ..SILENCE
+    };
+    monitor.handle_dialogue(held, at(4));
+    while let Some(deadline) = monitor.poll_timeout().filter(|&at| at < self::at(16)) {
+        monitor.handle_timeout(deadline);
+    }
+    assert_eq!(events(&mut monitor), []);
+    assert_eq!(monitor.status().missed, 0);
+}
+
+#[test]
+fn a_ping_is_unanswered_from_its_making_to_its_answer() {
+    let mut monitor = Monitor::new(timings().build().unwrap(), 1, at(0)).without_hello();
+    assert!(!monitor.has_unanswered());
+    wait_until(&mut monitor, at(10));
+    assert!(monitor.has_unanswered());
+    monitor.handle_unnumbered_pong(at(11));
+    assert!(!monitor.has_unanswered());
 }
 
 #[test]

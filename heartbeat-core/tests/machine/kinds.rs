@@ -679,6 +679,16 @@ fn a_stall_that_an_answer_ends_asks_no_sooner_than_the_peer_accepts() {
     assert_eq!(run.pings(), [secs(10), secs(12), secs(14)]);
 }
 
+/// Evidence that is read after a stall may have lain in a buffer.
+#[test]
+fn evidence_after_a_stall_takes_the_fresh_ping_not_back() {
+    let mut run = start();
+    run.asleep_until(secs(30));
+    run.at(secs(30), Monitor::handle_bytes);
+    assert_eq!(stalls(&run).len(), 1);
+    assert_eq!(run.pings(), [secs(30)]);
+}
+
 // ---- 10: the silence that evidence ended ------------------------------------
 
 /// Nothing for 13 s and a suspicion; what comes then, and is told only later.

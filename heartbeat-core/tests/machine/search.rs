@@ -222,6 +222,70 @@ fn the_shortest_loss_counts_and_none_beyond_the_range() {
 }
 
 #[test]
+fn a_loss_is_within_the_range_if_it_is_a_twentieth_later() {
+    let twentieth = hours(2) / 20;
+    let mut search = search();
+    search.learn(SearchOutcome::Lost {
+        idle: hours(2) + twentieth + us(1),
+    });
+    assert_eq!(search.lost(), None);
+    search.learn(SearchOutcome::Lost {
+        idle: hours(2) + twentieth,
+    });
+    assert_eq!(search.lost(), Some(hours(2)));
+}
+
+#[test]
+fn an_answer_after_the_lost_interval_itself_takes_the_loss_back() {
+    let mut search = search();
+    let idle = minutes(10);
+    search.learn(SearchOutcome::Lost { idle });
+    search.learn(SearchOutcome::Answered { idle });
+    assert_eq!(search.lost(), None);
+    assert_eq!(search.next(), Some(minutes(20)));
+}
+
+#[test]
+fn a_margin_is_a_part_of_the_longest_answered_interval() {
+    let mut search = search().margin(0.25);
+    search.learn(SearchOutcome::Answered { idle: hours(1) });
+    assert_eq!(search.safe(), minutes(45));
+}
+
+#[test]
+fn what_goes_up_in_steps_goes_on_up_to_a_hundredth_below_a_loss() {
+    let next = |method, lost| {
+        let mut search = search().method(method);
+        search.learn(SearchOutcome::Lost { idle: lost });
+        search.next()
+    };
+    let doubling = |lost| next(SearchMethod::Exponential, lost);
+    assert_eq!(doubling(minutes(10)), Some(minutes(1)));
+    assert_eq!(doubling(secs(61)), Some(minutes(1)));
+    assert_eq!(doubling(minutes(1)), None);
+    // 99 s are a hundredth less than 100 s.
+    let step = |length| next(SearchMethod::Step(length), secs(100));
+    assert_eq!(step(secs(69) - us(1)), Some(secs(99) - us(1)));
+    assert_eq!(step(secs(69)), None);
+}
+
+#[test]
+fn settings_are_compared_without_what_was_learned() {
+    let search = search();
+    let mut further = search;
+    settle(&mut further, minutes(10));
+    assert!(search.has_settings_of(&further) && search != further);
+    for other in [
+        search.margin(0.5),
+        search.resolution(0.5),
+        search.method(SearchMethod::Binary),
+        IntervalSearch::new(secs(30)..=hours(1)).unwrap(),
+    ] {
+        assert!(!other.has_settings_of(&search), "{other:?}");
+    }
+}
+
+#[test]
 fn composite_never_waits_longer_than_twice_what_was_answered() {
     let mut search = search();
     search.learn(SearchOutcome::Lost { idle: minutes(10) });
@@ -290,6 +354,29 @@ fn a_search_comes_back_from_a_file_and_goes_on() {
             search.learn(on_network(timeout, idle));
         }
         search.learn(SearchOutcome::NetworkChanged);
+    }
+}
+
+#[test]
+fn a_search_at_the_limits_of_its_settings_comes_back_from_a_file() {
+    let mut at_the_floor = search();
+    at_the_floor.learn(SearchOutcome::Lost { idle: secs(1) });
+    for search in [at_the_floor, search().margin(1.0), search().resolution(1.0)] {
+        let read = serde_json::from_value(serde_json::to_value(search).unwrap());
+        assert_eq!(read.ok(), Some(search));
+    }
+}
+
+#[test]
+fn a_file_with_a_loss_at_or_below_an_answered_interval_is_refused() {
+    let mut answered = search();
+    let idle = minutes(1);
+    answered.learn(SearchOutcome::Answered { idle });
+    for lost in [minutes(1), secs(30)] {
+        let mut bad = serde_json::to_value(answered).unwrap();
+        bad["lost"] = u64::try_from(lost.as_micros()).unwrap().into();
+        let read = serde_json::from_value::<IntervalSearch>(bad);
+        assert!(read.is_err(), "{lost:?}: {read:?}");
     }
 }
 

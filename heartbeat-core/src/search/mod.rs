@@ -77,8 +77,8 @@ const LONGEST_REST: u32 = 1024;
 /// * It reads no clock. Each report is taken as the latest.
 ///
 /// A settled search retries the lost interval after 16 answers that followed an idle time
-/// of at least half of the safe interval. Each further loss doubles that number, up to
-/// 1024. So a longer timeout is found, and a loss by coincidence is forgotten.
+/// of at least half of the longest answered one. Each further loss doubles that number, up
+/// to 1024. So a longer timeout is found, and a loss by coincidence is forgotten.
 ///
 /// With the feature `serde` it can be stored. Stored values are checked when read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -317,6 +317,18 @@ fn answers_on_a_busy_connection_bring_no_retry_nearer() {
 }
 
 #[test]
+fn answers_after_half_of_the_answered_interval_bring_a_retry_nearer() {
+    let mut search = search().margin(0.0);
+    settle(&mut search, minutes(10));
+    let idle = search.safe() / 2;
+    for _ in 0..16 {
+        assert_eq!(search.next(), None);
+        search.learn(SearchOutcome::Answered { idle });
+    }
+    assert_eq!(search.next(), search.lost());
+}
+
+#[test]
 fn another_reason_changes_nothing_and_another_network_everything() {
     let mut search = search();
     settle(&mut search, minutes(10));

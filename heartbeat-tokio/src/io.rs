@@ -184,7 +184,7 @@ impl AsyncBufRead for Io {
             }
         }
         Poll::Ready(match &this.end {
-            Some(Err(error)) if this.rest.is_empty() => Err(lost(error.clone())),
+            Some(Err(error)) => Err(lost(error.clone())),
             _ => Ok(&this.rest),
         })
     }

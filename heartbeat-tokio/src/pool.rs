@@ -51,7 +51,7 @@ pub(crate) fn take() -> BytesMut {
 fn place(buffer: &mut BytesMut, size: usize) {
     debug_assert!(buffer.is_empty(), "what is in it would move");
     let skipped = to_place(buffer);
-    if skipped > 0 && buffer.capacity() >= skipped + size {
+    if buffer.capacity() >= skipped + size {
         buffer.resize(skipped, 0);
         buffer.advance(skipped);
     }

@@ -264,8 +264,8 @@ pub trait Transport<S>: Protocol {
         self.unread() > 0
     }
 
-    /// Whether an incomplete message has begun to arrive; or may have, if the kind of the bytes is
-    /// unknown.
+    /// Whether an incomplete message has begun to arrive of which nothing is
+    /// [`unread`](Self::unread); or may have, if the kind of the bytes is unknown.
     fn is_in_message(&self) -> bool {
         false
     }

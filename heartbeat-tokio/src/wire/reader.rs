@@ -84,11 +84,9 @@ impl Reader {
         self.buffer.len() + whole.unwrap_or(0)
     }
 
-    /// Whether an incomplete message has begun to arrive.
+    /// Whether some parts of an incomplete message were taken out.
     pub(super) fn is_in_message(&self) -> bool {
-        let is_message = |tag| tag == Tag::Data.to_byte() || tag == Tag::Part.to_byte();
-        let tag = self.header().and_then(|(_, tag)| tag);
-        self.assembly.is_some() || tag.is_some_and(is_message)
+        self.assembly.is_some()
     }
 
     /// The number of bytes of an incomplete message that have arrived, headers not counted.

@@ -46,6 +46,16 @@ pub(crate) fn take() -> BytesMut {
     buffer
 }
 
+/// Makes room for `size` bytes behind those in the buffer without new memory. `false` if
+/// messages hold it, or it is too small.
+pub(crate) fn reclaim(buffer: &mut BytesMut, size: usize) -> bool {
+    let has_room = buffer.try_reclaim(size);
+    if has_room && buffer.is_empty() {
+        place(buffer, size);
+    }
+    has_room
+}
+
 /// Moves the beginning of an empty buffer to the middle of a page, if `size` bytes fit
 /// behind it.
 fn place(buffer: &mut BytesMut, size: usize) {
@@ -112,7 +122,7 @@ pub(crate) fn give_back(buffer: &mut BytesMut) {
     }
     let mut buffer = std::mem::take(buffer);
     buffer.clear();
-    let whole = buffer.try_reclaim(CHUNK);
+    let whole = buffer.try_reclaim(CHUNK + PAGE);
     // No buffer of another size, nor the rest of one.
     if buffer.capacity() < PART || buffer.capacity() >= 2 * CHUNK {
         return;
@@ -125,4 +135,84 @@ pub(crate) fn give_back(buffer: &mut BytesMut) {
             pool.push(buffer);
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, thread};
+
+    use super::*;
+
+    /// In a thread that keeps nothing yet.
+    fn alone(test: impl FnOnce() + Send + 'static) {
+        let ended = thread::spawn(test).join();
+        assert!(ended.is_ok());
+    }
+
+    #[test]
+    fn an_empty_buffer_begins_in_the_middle_of_a_page_if_it_has_room_behind_that() {
+        for before in [0, 1, 100, PAGE - 1] {
+            for (lacks, is_moved) in [(0, true), (1, false)] {
+                let mut buffer = BytesMut::zeroed(4 * PAGE);
+                buffer.advance(to_place(&buffer) + PAGE - before);
+                buffer.clear();
+                assert_eq!((buffer.as_ptr() as usize + before) % PAGE, PAGE / 2);
+                let room = buffer.capacity() - before;
+                place(&mut buffer, room + lacks);
+                let moved_by = room + before - buffer.capacity();
+                assert_eq!(moved_by, if is_moved { before } else { 0 }, "{before}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_chunk_begins_in_the_middle_of_a_page_however_much_of_it_was_used_before() {
+        for used in [0, 1, 100, 3000, 60_000] {
+            let mut buffer = take();
+            buffer.resize(used, 0);
+            buffer.advance(used);
+            give_back(&mut buffer);
+            let again = take();
+            assert_eq!(again.as_ptr() as usize % PAGE, PAGE / 2, "{used}");
+            assert!(again.capacity() >= CHUNK);
+        }
+    }
+
+    #[test]
+    fn a_thread_keeps_eight_chunks_and_as_many_rests() {
+        alone(|| {
+            let mut buffers: Vec<_> = (0..20).map(|_| take()).collect();
+            let mut held = Vec::new();
+            for buffer in buffers.iter_mut().skip(10) {
+                buffer.resize(10_000, 0);
+                held.push(buffer.split());
+            }
+            buffers.iter_mut().for_each(give_back);
+            assert!(buffers.iter().all(|buffer| buffer.capacity() == 0));
+            let kept = |pool: &'static thread::LocalKey<RefCell<Vec<BytesMut>>>| {
+                let places = pool.take().into_iter().map(|kept| kept.as_ptr() as usize);
+                places.collect::<BTreeSet<_>>().len()
+            };
+            assert_eq!((kept(&POOL), kept(&PARTS)), (KEPT, KEPT));
+        });
+    }
+
+    #[test]
+    fn buffers_of_other_sizes_are_not_kept_nor_small_rests() {
+        alone(|| {
+            let sizes = [
+                PART - 1,
+                PART,
+                CHUNK,
+                CHUNK + PAGE,
+                2 * CHUNK - 1,
+                2 * CHUNK,
+            ];
+            let kept = sizes.map(|size| {
+                give_back(&mut BytesMut::with_capacity(size));
+                POOL.take().len() + PARTS.take().len()
+            });
+            assert_eq!(kept, [0, 1, 1, 1, 1, 0]);
+        });
+    }
 }

@@ -4,6 +4,7 @@
 use std::{
     collections::VecDeque,
     io,
+    ops::Range,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
@@ -30,6 +31,15 @@ pub enum Read {
     Pause,
     /// No more will come.
     End,
+}
+
+/// The addresses of the memory that calls were given, with one that was pending.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// What each read could fill.
+    pub reads: Vec<Range<usize>>,
+    /// The slices of each write.
+    pub writes: Vec<Vec<Range<usize>>>,
 }
 
 /// The stream. Never counts towards tokio's cooperative budget, allocates
@@ -62,6 +72,7 @@ struct State {
     left: usize,
     calls: usize,
     written: usize,
+    memory: Option<Memory>,
 }
 
 /// A stream that takes everything at once, and where nothing is to be read
@@ -82,6 +93,7 @@ pub fn scripted() -> (Scripted, Script) {
         left: 0,
         calls: 0,
         written: 0,
+        memory: None,
     }));
     (Scripted(state.clone()), Script(state))
 }
@@ -132,6 +144,16 @@ impl Script {
     /// Forgets what was written, and what will be: then nothing is allocated.
     pub fn record_nothing(&self) {
         self.state().taken = None;
+    }
+
+    /// What memory calls were given since this was last asked. From the first time on it is
+    /// recorded.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        self.state()
+            .memory
+            .replace(Memory::default())
+            .unwrap_or_default()
     }
 
     /// What was taken, whether it has left or not.
@@ -229,6 +251,14 @@ impl State {
         Poll::Ready(take.min(self.room))
     }
 
+    fn record_write<'s>(&mut self, slices: impl IntoIterator<Item = &'s [u8]>) {
+        if let Some(memory) = &mut self.memory {
+            memory
+                .writes
+                .push(slices.into_iter().map(addresses).collect());
+        }
+    }
+
     fn write(&mut self, slices: &[&[u8]], take: usize) -> usize {
         let mut left = take;
         for slice in slices {
@@ -247,6 +277,12 @@ impl State {
     }
 }
 
+/// Where these bytes are.
+fn addresses(bytes: &[u8]) -> Range<usize> {
+    let begin = bytes.as_ptr() as usize;
+    begin..begin + bytes.len()
+}
+
 impl AsyncRead for Scripted {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -255,6 +291,9 @@ impl AsyncRead for Scripted {
     ) -> Poll<io::Result<()>> {
         let mut state = self.state();
         state.calls += 1;
+        if let Some(memory) = &mut state.memory {
+            memory.reads.push(addresses(buffer.initialize_unfilled()));
+        }
         match state.reads.front_mut() {
             Some(Read::Bytes(bytes)) => {
                 let some = bytes.len().min(buffer.remaining());
@@ -291,6 +330,7 @@ impl AsyncWrite for Scripted {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let mut state = self.state();
+        state.record_write([bytes]);
         state
             .take(cx)
             .map(|take| Ok(state.write(&[bytes], take.min(bytes.len()))))
@@ -303,6 +343,7 @@ impl AsyncWrite for Scripted {
     ) -> Poll<io::Result<usize>> {
         let mut state = self.state();
         assert!(state.vectored, "nobody said that it can");
+        state.record_write(slices.iter().map(|slice| &**slice));
         state.take(cx).map(|take| {
             let mut written = 0;
             for slice in slices {

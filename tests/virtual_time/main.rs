@@ -6,6 +6,7 @@ mod alive;
 mod allocations;
 mod bad_input;
 mod both_ways;
+mod buffers;
 mod busy_then_silent;
 mod cancel_safety;
 mod configuration;

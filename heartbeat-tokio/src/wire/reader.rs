@@ -219,13 +219,13 @@ impl Reader {
         let wanted = if missing > 0 { missing } else { ROOM };
         let a_chunk_will_do = length + wanted <= CHUNK;
         let is_chunk = self.memory != Memory::Exact;
-        if self.buffer.capacity() == 0 {
+        if a_chunk_will_do && is_chunk && pool::reclaim(&mut self.buffer, CHUNK - length) {
+            // No message holds the chunk any more: use it again.
+        } else if self.buffer.capacity() == 0 {
             self.buffer = match HEADER + self.weight < MOVED {
                 true => pool::take_part(),
                 false => pool::take(),
             };
-        } else if a_chunk_will_do && is_chunk && self.buffer.try_reclaim(CHUNK - length) {
-            // No message holds the chunk any more: use it again.
         } else if a_chunk_will_do {
             let mut chunk = pool::take();
             chunk.extend_from_slice(&self.buffer);

@@ -1,17 +1,17 @@
 //! How often memory is allocated for a message, once a connection is under
 //! way. Counted by an allocator.
 
-use std::hint::black_box;
+use std::{hint::black_box, thread};
 
 use bytes::Bytes;
-use futures::{SinkExt, StreamExt};
+use futures::{SinkExt, StreamExt, future::poll_immediate};
 use heartbeat_core::{Control, Nonce};
 use heartbeat_tests::{
     data_frame, few_or_all, quick,
-    scripted::{Read, control_frame, filler, greeted, runtime},
+    scripted::{Read, Script, Scripted, control_frame, filler, greeted, runtime},
     secs,
 };
-use heartbeat_tokio::{Config, PeerEvent};
+use heartbeat_tokio::{Config, Heartbeat, PeerEvent};
 use tokio::time::timeout;
 
 const MESSAGES: usize = 1_000;
@@ -76,6 +76,75 @@ fn sending_to_a_stream_that_takes_a_part_at_a_time_allocates_next_to_nothing() {
     }
 }
 
+/// Each cycle fills a buffer to its end, when the stream has taken the front of it only. The
+/// rest is copied into another one, and both are kept.
+#[test]
+fn a_buffer_that_is_full_before_all_of_it_was_written_is_replaced_by_one_that_is_kept() {
+    for vectored in [true, false] {
+        let takes = [25_000, 0, usize::MAX];
+        let count = sending(1000, vectored, false, &takes, MESSAGES);
+        assert!(count <= 5, "{count}: vectored {vectored}");
+    }
+}
+
+#[test]
+fn sending_a_message_in_parts_allocates_one_list() {
+    for size in [65_537, 1 << 20] {
+        for flushed in [true, false] {
+            let count = sending(size, true, flushed, &[], 50);
+            assert!(count <= 2 * 50, "{count}: {size}, flushed {flushed}");
+        }
+    }
+}
+
+/// It is written from the stack. A thread that sends nothing else keeps no buffer.
+#[test]
+fn sending_a_small_message_alone_needs_no_buffer() {
+    let sending = || {
+        let runtime = runtime();
+        let (mut heartbeat, script) = runtime.block_on(greeted(quick()));
+        script.record_nothing();
+        let message = filler(0, 4095);
+        let send = || runtime.block_on(heartbeat.send(message)).unwrap();
+        let most = allocation_counter::measure(send).bytes_max;
+        assert!(most <= 1000, "{most} bytes");
+    };
+    thread::spawn(sending).join().unwrap();
+}
+
+#[test]
+fn a_connection_that_ends_in_the_middle_of_something_leaves_its_buffers_to_the_next() {
+    let half = Bytes::from(data_frame(&filler(0, 30_000))).slice(..15_000);
+    let reading = async move |heartbeat: &mut Heartbeat<Scripted>, script: &Script| {
+        script.give_bytes(half.clone());
+        assert!(poll_immediate(heartbeat.next()).await.is_none());
+    };
+    let writing = async |heartbeat: &mut Heartbeat<Scripted>, _: &Script| {
+        for _ in 0..2 {
+            heartbeat.feed(filler(0, 1000)).await.unwrap();
+        }
+    };
+    thread::spawn(move || leaves_its_buffers(reading))
+        .join()
+        .unwrap();
+    thread::spawn(move || leaves_its_buffers(writing))
+        .join()
+        .unwrap();
+}
+
+fn leaves_its_buffers(be_used: impl AsyncFn(&mut Heartbeat<Scripted>, &Script)) {
+    let runtime = runtime();
+    let one = || {
+        runtime.block_on(async {
+            let (mut heartbeat, script) = greeted(quick()).await;
+            be_used(&mut heartbeat, &script).await;
+        });
+    };
+    one();
+    let most = allocation_counter::measure(one).bytes_max;
+    assert!(most <= 50_000, "{most} bytes");
+}
+
 /// How many allocations there are while `count` messages are sent, after as
 /// many.
 fn sending(size: usize, vectored: bool, flushed: bool, takes: &[usize], count: usize) -> u64 {
@@ -123,14 +192,34 @@ fn messages_that_arrive_together_share_their_chunk() {
     }
 }
 
+/// Beyond 1 KiB it shares the chunk that the reads go to. Below that its first bytes are an
+/// allocation of their own, and the whole is another.
+#[test]
+fn a_message_of_up_to_1_kib_that_arrives_in_two_reads_is_copied_and_a_longer_one_is_not() {
+    for (size, copies) in [(600, true), (1024, true), (1025, false), (3000, false)] {
+        let frame = Bytes::from(data_frame(&filler(0, size)));
+        let reads = [frame.slice(..500), frame.slice(500..)].map(Read::Bytes);
+        let count = receiving_in(&[&reads[..], &[Read::Pause]].concat(), 1);
+        match copies {
+            true => assert_eq!(count, 2 * MESSAGES as u64, "{size}"),
+            false => assert!(count <= MESSAGES as u64 / 10, "{size}: {count}"),
+        }
+    }
+}
+
 /// How many allocations there are while messages are received and dropped.
 fn receiving(size: usize, at_once: usize) -> u64 {
+    let frames = Bytes::from(data_frame(&filler(0, size)).repeat(at_once));
+    receiving_in(&[Read::Bytes(frames), Read::Pause], at_once)
+}
+
+/// The same if as many arrive by such reads, again and again.
+fn receiving_in(reads: &[Read], at_once: usize) -> u64 {
     let runtime = runtime();
     let (mut heartbeat, script) = runtime.block_on(greeted(quick()));
     script.record_nothing();
-    let frames = Bytes::from(data_frame(&filler(0, size)).repeat(at_once));
     let rounds = 2 * MESSAGES / at_once + 2;
-    script.give((0..rounds).flat_map(|_| [Read::Bytes(frames.clone()), Read::Pause]));
+    script.give((0..rounds).flat_map(|_| reads.iter().cloned()));
     let mut receive = || {
         runtime.block_on(async {
             for _ in 0..MESSAGES {

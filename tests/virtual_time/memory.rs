@@ -1,6 +1,8 @@
 //! What a connection keeps when it is idle again, and what its messages keep
 //! when they are kept. Counted by an allocator.
 
+use std::thread;
+
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt, future::poll_immediate};
 use heartbeat_core::{Control, Nonce};
@@ -64,6 +66,90 @@ fn kept_by(at_once: usize) -> i64 {
     });
     assert!(kept.iter().all(|message| *message == filler(0, 16)));
     measured.bytes_current
+}
+
+// ---- large messages --------------------------------------------------------------
+
+const MIB: usize = 1 << 20;
+
+/// The messages that it receives, and what is allocated meanwhile.
+fn received(sizes: &[usize]) -> (Vec<Bytes>, allocation_counter::AllocationInfo) {
+    let runtime = runtime();
+    let (mut heartbeat, script) = runtime.block_on(greeted(quick()));
+    let wire = sizes.iter().map(|&size| data_frame(&filler(0, size)));
+    script.give(wire.map(|wire| Read::Bytes(wire.into())));
+    let mut messages = Vec::with_capacity(sizes.len());
+    let measured = allocation_counter::measure(|| {
+        runtime.block_on(async {
+            while messages.len() < sizes.len() {
+                match heartbeat.next().await {
+                    Some(PeerEvent::Message(message)) => messages.push(message),
+                    event => panic!("{event:?}"),
+                }
+            }
+        });
+    });
+    (messages, measured)
+}
+
+/// Each thread keeps memory of 4 MiB, of the latest messages, for those that need as much or half
+/// as much.
+#[test]
+fn a_large_message_uses_the_memory_of_an_earlier_one_that_is_gone() {
+    let receiving = || {
+        for (size, is_new) in [
+            (3 * MIB, true),
+            (3 * MIB, false),
+            (MIB, true),
+            (3 * MIB, false),
+            (MIB, false),
+            (5 * MIB / 4, true), // in place of the oldest
+            (5 * MIB / 4, false),
+            (3 * MIB, true),
+            (4 * MIB, true),
+            (4 * MIB, false),
+            (2 * MIB, false),
+            (5 * MIB, true), // too much to be kept
+            (5 * MIB, true),
+        ] {
+            let (_, measured) = received(&[size]);
+            let allocated = measured.bytes_total >= size as u64;
+            assert_eq!(allocated, is_new, "{size}: {measured:?}");
+        }
+    };
+    thread::spawn(receiving).join().unwrap();
+}
+
+/// 3 MiB are there for a message that is large too.
+#[test]
+fn a_message_that_is_kept_keeps_no_more_than_twice_its_size() {
+    let receiving = || {
+        drop(received(&[3 * MIB]));
+        let mut kept = Vec::new();
+        let measured = allocation_counter::measure(|| {
+            kept.extend(received(&[100_000]).0);
+            drop(received(&[3 * MIB]));
+        });
+        assert_eq!(kept, [filler(0, 100_000)]);
+        assert!(measured.bytes_current <= 400_000, "{measured:?}");
+    };
+    thread::spawn(receiving).join().unwrap();
+}
+
+#[test]
+fn taken_apart_in_the_middle_of_a_message_it_copies_what_has_arrived_once() {
+    let runtime = runtime();
+    let (mut heartbeat, script) = runtime.block_on(greeted(quick()));
+    let arrived = 2_000_000;
+    script.give_bytes(Bytes::from(data_frame(&filler(0, 3 * MIB))).slice(..arrived));
+    for _ in 0..10 {
+        assert!(runtime.block_on(poll_immediate(heartbeat.next())).is_none());
+    }
+    let mut read = Bytes::new();
+    let measured = allocation_counter::measure(|| read = heartbeat.into_parts().read);
+    assert_eq!(read.len(), arrived);
+    let most = arrived as u64 + 10_000;
+    assert!(measured.bytes_max <= most, "{measured:?}");
 }
 
 // ---- connections that are idle again --------------------------------------------

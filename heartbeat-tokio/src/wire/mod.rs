@@ -225,3 +225,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Transport<S> for Wire {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "how a test fails")]
+mod tests;

@@ -163,9 +163,12 @@ mod tests {
         let mut arrivals = busy(&config);
         let deadline = arrivals.deadline(&config);
         assert_eq!(deadline, arrivals.last() + slack);
+        assert_eq!(arrivals.last_came(&config), arrivals.last(), "it is exact");
         arrivals.relax();
+        assert!(arrivals.are_relaxed());
 
         arrivals.note_message();
+        assert_eq!(arrivals.last_came(&config), deadline, "at the latest");
         assert_eq!(arrivals.settle(&config, deadline), Some(deadline - slack));
         assert!(!arrivals.are_relaxed());
         assert_eq!(arrivals.settle(&config, deadline), None, "it is known");

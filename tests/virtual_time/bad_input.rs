@@ -75,6 +75,15 @@ async fn a_length_beyond_all_bounds_is_refused_before_anything_is_reserved() {
         Cause::Protocol(expected).to_string(),
         "protocol violated: a frame of 4294967295 bytes, at most 1001 are accepted"
     );
+
+    // A message of at most 64 KiB is never in parts.
+    let config = quick().to_builder().max_frame(65_536).build().unwrap();
+    let cause = after_one_message(config, &65_538_u32.to_be_bytes()).await;
+    let expected = ProtocolError::FrameTooLong {
+        length: 65_538,
+        max: 65_537,
+    };
+    assert_eq!(cause, Cause::Protocol(expected));
 }
 
 #[tokio::test(start_paused = true)]

@@ -202,6 +202,16 @@ async fn writes_fit_what_the_peer_accepts_and_small_reads_lose_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn its_debug_output_says_how_the_peer_is() {
+    let (left, right, _line) = pair(quick());
+    assert!(format!("{left:?}").starts_with("Io { status: Status {"));
+    drop(right);
+    left.sender().closed().await.unwrap();
+    let closed = format!("{left:?}");
+    assert!(closed.contains("state: Closed"), "{closed}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn messages_are_no_boundaries_and_empty_ones_no_end() {
     let (left, right, _line) = Line::pair();
     let mut messages = Heartbeat::new(left, quick());

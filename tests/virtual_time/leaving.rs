@@ -717,21 +717,26 @@ async fn a_client_that_has_finished_gets_its_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_behind_a_fin_breaks_the_protocol() {
-    let (mut ours, mut raw) = wrapped(quick());
-    raw.greet(quick()).await;
-    raw.send_control(Control::Fin).await;
-    raw.send_data(b"after all").await;
-    let events = all_events(&mut ours).await;
-    let Some(PeerEvent::Dead(death)) = events.last() else {
-        panic!("{events:?}")
-    };
-    assert_eq!(
-        death.cause.to_string(),
-        "protocol violated: a message after the last one"
-    );
-    assert_eq!(raw.read_control().await.map(drop), Some(())); // our Hello
-    let told = raw.read_control().await;
-    assert_eq!(told, Some(Control::Goodbye(GoodbyeCode::PROTOCOL)));
+    for greets_again in [false, true] {
+        let (mut ours, mut raw) = wrapped(quick());
+        raw.greet(quick()).await;
+        raw.send_control(Control::Fin).await;
+        if greets_again {
+            raw.greet(quick()).await;
+        }
+        raw.send_data(b"after all").await;
+        let events = all_events(&mut ours).await;
+        let Some(PeerEvent::Dead(death)) = events.last() else {
+            panic!("{events:?}")
+        };
+        assert_eq!(
+            death.cause.to_string(),
+            "protocol violated: a message after the last one"
+        );
+        assert_eq!(raw.read_control().await.map(drop), Some(())); // our Hello
+        let told = raw.read_control().await;
+        assert_eq!(told, Some(Control::Goodbye(GoodbyeCode::PROTOCOL)));
+    }
 }
 
 // ---- nothing is lost without a word ------------------------------------------------

@@ -127,6 +127,31 @@ fn a_pong_that_waits_for_a_ping_leaves_right_behind_it() {
     }
 }
 
+/// More would have to be kept for as long as the peer takes nothing.
+#[test]
+fn a_peer_that_pings_and_reads_nothing_gets_one_more_pong_than_was_begun() {
+    runtime().block_on(async {
+        let (mut heartbeat, script) = greeted(calm()).await;
+        heartbeat.flush().await.unwrap();
+        script.take_only(0);
+        for nth in 1..=50 {
+            script.give_bytes(control_frame(Control::Ping(Nonce([nth; 8]))));
+            let event = tokio::time::timeout(calm().min_interval(), heartbeat.next()).await;
+            assert!(event.is_err(), "{event:?}");
+        }
+        script.take_only(usize::MAX);
+        let event = tokio::time::timeout(ms(10), heartbeat.next()).await;
+        assert!(event.is_err(), "{event:?}");
+        let answered: Vec<Nonce> = (frames(&script.sent()).into_iter())
+            .filter_map(|(_, frame)| match frame {
+                OnWire::Control(Control::Pong(nonce)) => Some(nonce),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(answered, [1, 50].map(|nth| Nonce([nth; 8])));
+    });
+}
+
 #[test]
 fn a_goodbye_that_waits_for_a_ping_leaves_right_behind_it() {
     runtime().block_on(async {

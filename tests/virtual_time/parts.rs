@@ -201,12 +201,41 @@ fn while_parts_arrive_as_frames_we_show_that_we_live() {
             event = heartbeat.next() => panic!("{event:?}"),
             () = slowly => {}
         }
-        let sent = frames(&script.sent());
-        let is_alive =
-            |frame: &&(usize, OnWire)| matches!(frame.1, OnWire::Control(Control::Alive));
-        let signs = sent.iter().filter(is_alive).count();
+        let signs = signs_of_life(&script);
         assert!((24..=25).contains(&signs), "{signs} in 25 intervals");
     });
+}
+
+/// The peer's pings may wait behind a message, also behind one of which little comes at a time.
+#[test]
+fn while_a_message_arrives_slowly_in_parts_we_show_that_we_live() {
+    runtime().block_on(async {
+        let (mut heartbeat, script) = greeted(quick()).await;
+        let wire = Bytes::from(parts(&filler(0, 1 << 20), PART));
+        let slowly = async {
+            // In the middle of the first part, and from its end into the second.
+            let pieces = (0..40_000)
+                .step_by(1000)
+                .chain((40_000..80_000).step_by(4000));
+            for from in pieces {
+                let to = from + if from < 40_000 { 1000 } else { 4000 };
+                script.give_bytes(wire.slice(from..to));
+                sleep(quick().interval() / 2).await;
+            }
+        };
+        tokio::select! {
+            event = heartbeat.next() => panic!("{event:?}"),
+            () = slowly => {}
+        }
+        let signs = signs_of_life(&script);
+        assert!((24..=25).contains(&signs), "{signs} in 25 intervals");
+    });
+}
+
+fn signs_of_life(script: &Script) -> usize {
+    let sent = frames(&script.sent());
+    let is_alive = |frame: &&(usize, OnWire)| matches!(frame.1, OnWire::Control(Control::Alive));
+    sent.iter().filter(is_alive).count()
 }
 
 async fn death(heartbeat: &mut Heartbeat<Scripted>) -> heartbeat_tokio::Death {

@@ -186,6 +186,40 @@ fn whatever_came_after_our_goodbye_is_there_in_the_parts() {
     }
 }
 
+/// Nobody decodes it. Frames are taken out again only once they are more than an inbox holds.
+#[test]
+fn whatever_came_after_the_peers_answer_to_our_goodbye_is_there_in_the_parts() {
+    let small = data_frame(&filler(1, 100));
+    let mut all = Vec::new();
+    for nth in 0..8 {
+        // So that buffers begin at different places of a page.
+        let apart = vec![0_u8; 700 * nth];
+        let parts = runtime().block_on(async {
+            let (mut heartbeat, script) = greeted(quick()).await;
+            // The next one is probably as long.
+            script.give_bytes(data_frame(&filler(0, 60_000)));
+            assert!(heartbeat.next().await.is_some());
+            let closing = async {
+                heartbeat.close().await.unwrap();
+                heartbeat.into_parts()
+            };
+            let talking = async {
+                tokio::time::sleep(quick().timeout() / 2).await;
+                script.give_bytes(control_frame(Control::Goodbye(GoodbyeCode::RECEIVED)));
+                script.give((0..2000).map(|_| Read::Bytes(small.clone().into())));
+                script.give([Read::End]);
+            };
+            tokio::join!(closing, talking).0
+        });
+        assert!(
+            parts.read == small.repeat(2000),
+            "{} bytes",
+            parts.read.len()
+        );
+        all.push((parts, apart));
+    }
+}
+
 // ---- how it is tried -----------------------------------------------------------
 
 #[derive(Clone, Copy, Debug)]

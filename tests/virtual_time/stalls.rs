@@ -36,6 +36,20 @@ async fn a_stream_that_takes_not_even_a_hello_is_dead_in_time() {
     );
 }
 
+/// As a buffer of a fixed size does once it is full.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_takes_zero_bytes_has_failed() {
+    let (silent, _theirs) = tokio::io::duplex(1);
+    let full = io::Cursor::new(vec![0; 10].into_boxed_slice());
+    let mut peer = Heartbeat::new(tokio::io::join(silent, full), quick());
+    let end = peer.next().await;
+    assert!(
+        matches!(&end, Some(PeerEvent::Dead(death)) if death.cause == Cause::Io),
+        "{end:?}"
+    );
+    assert_eq!(peer.io_error().unwrap().kind(), io::ErrorKind::WriteZero);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stuck_send_ends_in_time() {
     let mut peer = Heartbeat::new(Stuck { writes: 0 }, quick());

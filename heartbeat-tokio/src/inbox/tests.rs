@@ -138,6 +138,17 @@ fn only_messages_fill_it() {
 }
 
 #[test]
+fn exactly_as_much_as_may_wait_does_not_fill_it() {
+    let mut inbox = Inbox::new();
+    let own = size_of::<Kept<u8>>();
+    inbox.push(Event::Message(1), READ_AHEAD - 2 * own, None);
+    inbox.push(Event::Message(2), 0, None);
+    assert!(!inbox.is_full());
+    inbox.push(Event::Message(3), 0, None);
+    assert!(inbox.is_full());
+}
+
+#[test]
 fn the_oldest_message_says_how_long_they_may_wait() {
     let at = |seconds| Instant::ORIGIN + Duration::from_secs(seconds);
     let config = Config::builder().max_pause(Duration::from_secs(5)).build();

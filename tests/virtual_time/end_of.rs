@@ -16,9 +16,9 @@ use std::{
 };
 
 use bytes::BytesMut;
-use futures::{Sink, Stream, StreamExt};
+use futures::{Sink, SinkExt, Stream, StreamExt};
 use heartbeat_tests::{quick, secs};
-use heartbeat_tokio::{Cause, Dialect, End, Frame, Heartbeat, PeerEvent, ProtocolError};
+use heartbeat_tokio::{Cause, Dialect, End, Frame, Heartbeat, PeerEvent, ProtocolError, SendError};
 use tokio::{io::AsyncWriteExt, time::timeout};
 use tokio_util::codec::{Decoder, Encoder};
 
@@ -63,19 +63,19 @@ impl Decoder for Library {
 }
 
 /// Of the end of the stream it has something to say, and of nothing else. A side that ends
-/// its direction goes on receiving.
-struct AtTheEnd(HungUp);
+/// its direction may go on receiving.
+struct AtTheEnd<const GOES_ON: bool>(HungUp);
 
-impl Dialect for AtTheEnd {
+impl<const GOES_ON: bool> Dialect for AtTheEnd<GOES_ON> {
     type Message = ();
-    const HALF_CLOSE: bool = true;
+    const HALF_CLOSE: bool = GOES_ON;
 
     fn end_of(error: &(dyn Error + 'static)) -> Option<End> {
         end_of(error)
     }
 }
 
-impl Decoder for AtTheEnd {
+impl<const GOES_ON: bool> Decoder for AtTheEnd<GOES_ON> {
     type Item = Frame<()>;
     type Error = Box<dyn Error + Send + Sync>;
 
@@ -88,10 +88,11 @@ impl Decoder for AtTheEnd {
     }
 }
 
-impl Encoder<Frame<()>> for AtTheEnd {
+impl<const GOES_ON: bool> Encoder<Frame<()>> for AtTheEnd<GOES_ON> {
     type Error = io::Error;
 
-    fn encode(&mut self, _: Frame<()>, _: &mut BytesMut) -> io::Result<()> {
+    fn encode(&mut self, _: Frame<()>, bytes: &mut BytesMut) -> io::Result<()> {
+        bytes.extend_from_slice(b"frame");
         Ok(())
     }
 }
@@ -171,7 +172,7 @@ async fn what_a_codec_says_of_an_end_behind_which_we_could_go_on_is_the_end() {
             let (ours, mut theirs) = tokio::io::duplex(64);
             theirs.write_all(bytes.as_bytes()).await.unwrap();
             theirs.shutdown().await.unwrap();
-            let mut peer = Heartbeat::with_codec(ours, AtTheEnd(HungUp(end)), quick());
+            let mut peer = Heartbeat::with_codec(ours, AtTheEnd::<true>(HungUp(end)), quick());
             let events = timeout(secs(60), peer.by_ref().collect::<Vec<_>>()).await;
             assert_eq!(cause(&events.expect("it ends")), &expected);
             assert_eq!(peer.io_error().unwrap().to_string(), "hung up");
@@ -187,4 +188,73 @@ async fn an_error_of_a_stream_of_frames_is_the_end_that_its_dialect_says() {
         assert_eq!(cause(&events), &expected);
         assert_eq!(peer.io_error().unwrap().to_string(), "hung up");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_codec_says_of_an_end_that_is_known_already_is_kept() {
+    for (end, _) in ends() {
+        let (ours, theirs) = tokio::io::duplex(64);
+        drop(theirs);
+        let mut peer = Heartbeat::with_codec(ours, AtTheEnd::<false>(HungUp(end)), quick());
+        let events: Vec<_> = peer.by_ref().collect().await;
+        assert_eq!(cause(&events), &Cause::Eof);
+        assert_eq!(peer.io_error().unwrap().to_string(), "hung up", "{end:?}");
+    }
+}
+
+/// A write had failed before.
+#[tokio::test(start_paused = true)]
+async fn what_a_codec_says_of_an_end_that_has_an_error_already_changes_nothing() {
+    for (end, _) in ends() {
+        let no_room = io::Cursor::new(Box::<[u8]>::default());
+        let stream = tokio::io::join(&b"anything"[..], no_room);
+        let mut peer = Heartbeat::with_codec(stream, AtTheEnd::<false>(HungUp(end)), quick());
+        let sent = peer.send(()).await;
+        assert!(matches!(sent, Err(SendError::Dead(_))), "{sent:?}");
+        let events: Vec<_> = peer.by_ref().collect().await;
+        assert_eq!(cause(&events), &Cause::Io);
+        assert_eq!(peer.io_error().unwrap().kind(), io::ErrorKind::WriteZero);
+    }
+}
+
+/// A bug in what it says of an error.
+struct Panics;
+
+impl Dialect for Panics {
+    type Message = ();
+
+    fn end_of(_: &(dyn Error + 'static)) -> Option<End> {
+        panic!("a bug")
+    }
+}
+
+impl Decoder for Panics {
+    type Item = Frame<()>;
+    type Error = io::Error;
+
+    fn decode(&mut self, bytes: &mut BytesMut) -> io::Result<Option<Frame<()>>> {
+        match bytes.is_empty() {
+            true => Ok(None),
+            false => Err(io::Error::other("nobody understands it")),
+        }
+    }
+}
+
+impl Encoder<Frame<()>> for Panics {
+    type Error = io::Error;
+
+    fn encode(&mut self, _: Frame<()>, _: &mut BytesMut) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// It isn't asked again, as its connection is dropped: a second panic would end the process.
+#[tokio::test(start_paused = true)]
+async fn a_dialect_that_panics_ends_its_own_connection() {
+    let (ours, mut theirs) = tokio::io::duplex(64);
+    theirs.write_all(b"anything").await.unwrap();
+    let driver = Heartbeat::with_codec(ours, Panics, quick()).spawn();
+    assert!(driver.task.await.unwrap_err().is_panic());
+    let events: Vec<_> = driver.receiver.collect().await;
+    assert_eq!(cause(&events), &Cause::Io);
 }

@@ -155,12 +155,16 @@ impl Ending {
         self.words.as_ref()?.io_error.as_ref()
     }
 
+    /// A codec explains an end that is known already.
+    pub(super) fn explain(&mut self, error: io::Error) {
+        self.words().io_error.get_or_insert_with(|| Arc::new(error));
+    }
+
     /// The received bytes break the protocol like this. Keeps the codec's error.
     pub(super) fn refuse(&mut self, why: &impl Display, words: Option<io::Error>) {
-        let notes = self.words();
-        notes.said = Some(Detail::from(&*why.to_string()));
-        if let (None, Some(words)) = (&notes.io_error, words) {
-            notes.io_error = Some(Arc::new(words));
+        self.words().said = Some(Detail::from(&*why.to_string()));
+        if let Some(words) = words {
+            self.explain(words);
         }
     }
 

@@ -220,8 +220,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 self.ending.refuse(&error, words);
                 self.end(End::Protocol(error));
             }
-            // A codec may explain an end that is known already.
-            Failure::Io(_) if self.has_ended() => {}
+            Failure::Io(error) if self.has_ended() => self.ending.explain(error),
             Failure::Io(error) => self.fail_reading(error),
         }
     }

@@ -298,6 +298,25 @@ async fn half_a_line_is_life_only_where_bytes_are_seen() {
     }
 }
 
+/// The first byte of `#` has counted before.
+#[tokio::test(start_paused = true)]
+async fn the_bytes_of_each_line_are_counted_from_its_beginning() {
+    let config = quick().to_builder().min_rate(500).build().unwrap();
+    for rest in ["\n", "\nline\n"] {
+        let (driver, mut peer) = wrap(By::Codec, config);
+        let began = Instant::now();
+        peer.write_all(b"#").await.unwrap();
+        sleep(ms(100)).await;
+        peer.write_all(rest.as_bytes()).await.unwrap();
+        sleep(ms(700)).await;
+        // Just as many bytes as are needed.
+        peer.write_all("x".repeat(350).as_bytes()).await.unwrap();
+        let death = driver.sender.closed().await.unwrap_err();
+        assert_eq!(death.cause, Cause::Silent);
+        assert_eq!(began.elapsed(), ms(100 + 700 + 800), "{rest:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_a_goodbye_a_peer_that_leaves_looks_like_one_that_was_killed() {
     for by in BOTH {

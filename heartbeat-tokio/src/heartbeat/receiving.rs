@@ -229,8 +229,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
     #[inline(always)] // so that the message is moved once
     pub(super) fn note_message(&mut self, message: C::Message) -> Option<C::Message> {
         self.budget.note_message();
+        self.arrivals.begin_message();
         if self.note_sign() {
-            self.arrivals.begin_message();
             // Our application may take its time before it comes back for more.
             if self.transport.may_hold_more() {
                 let since = self.arrivals.last();

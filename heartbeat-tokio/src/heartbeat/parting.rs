@@ -167,12 +167,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 return Poll::Ready(());
             };
             let read = match ready!(self.transport.poll_read(stream, cx)) {
-                Ok(0) => {
-                    self.receiving.note_read_out();
-                    return Poll::Ready(());
-                }
+                Ok(0) => return Poll::Ready(()),
                 Err(error) => {
-                    self.receiving.note_read_out();
                     if !C::HELLO && safety_net::end_of(&error) != End::Eof {
                         // A peer that resets may not have read everything from its kernel.
                         self.give_up_parting();

@@ -74,11 +74,6 @@ impl Receiving {
         self.is_read_out
     }
 
-    /// Nothing more is read.
-    pub(super) const fn note_read_out(&mut self) {
-        self.is_read_out = true;
-    }
-
     /// No more frames are taken out.
     pub(super) const fn stop_decoding(&mut self) {
         self.decoder = Decoder::Stopped;
@@ -319,10 +314,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         }
     }
 
-    /// The peer's direction has ended, but not the connection. Nothing more comes, so nothing is
-    /// judged.
+    /// The peer's direction has ended, and the connection goes on unless it has ended too.
+    /// Nothing more comes, so nothing is judged.
     fn note_half_close(&mut self) {
-        if C::HALF_CLOSE && !self.has_ended() {
+        if C::HALF_CLOSE {
             self.judge.tell(Monitor::handle_half_close);
             self.observe_state();
         }

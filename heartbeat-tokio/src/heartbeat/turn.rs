@@ -269,11 +269,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             && !self.has_ended()
             && (self.has_events() || self.receiving.has_unseen())
     }
-
-    /// Whether the monitor has work for us, or the connection has ended.
-    pub(crate) fn is_disturbed(&self) -> bool {
-        self.has_outputs() || !self.ending.is_open()
-    }
 }
 
 impl<S, C> Stream for Heartbeat<S, C>

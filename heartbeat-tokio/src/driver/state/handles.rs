@@ -122,10 +122,10 @@ where
         let mut calls_task = false;
         match (&mut state.stage, wanted) {
             (Stage::Served(heartbeat), Wanted::Flushed) if !heartbeat.is_flushed() => {
-                // The sender that waits writes itself. The task's turn may be far off.
+                // The sender that waits writes itself. The task's turn may be far off. It comes
+                // all the same: the message called the task, or the stream wakes it.
                 self.turns.hold();
                 heartbeat.write_now(&mut Context::from_waker(&self.waker));
-                calls_task = heartbeat.is_disturbed();
             }
             // Only the first time: a waiting caller asks again.
             (Stage::Served(heartbeat), Wanted::Finished) => {

@@ -86,3 +86,101 @@ impl Budget {
         Poll::Ready(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    /// What is left of a turn's budget after this.
+    async fn left_after(work: impl FnOnce(&mut Context<'_>)) -> usize {
+        yield_now().await; // the next turn has a whole budget
+        let mut work = Some(work);
+        poll_fn(|cx| {
+            work.take().into_iter().for_each(|work| work(cx));
+            Poll::Ready(use_up(cx))
+        })
+        .await
+    }
+
+    /// Uses the budget up, as other futures of the task do. Returns how much was left.
+    fn use_up(cx: &mut Context<'_>) -> usize {
+        let mut left = 0;
+        while pin!(coop::consume_budget()).poll(cx).is_ready() {
+            left += 1;
+        }
+        left
+    }
+
+    fn pay(budget: &mut Budget, cx: &mut Context<'_>) {
+        let _ = budget.poll_charge_frames(cx);
+    }
+
+    #[tokio::test]
+    async fn a_read_costs_a_unit_for_each_8_kib_and_the_stream_has_charged_the_first() {
+        let whole = left_after(|_| {}).await;
+        for (read, cost) in [(0, 0), (1, 0), (BYTES, 0), (BYTES + 1, 1), (9 * BYTES, 8)] {
+            let left = left_after(|cx| Budget::default().charge_read(read, cx)).await;
+            assert_eq!(whole - left, cost, "{read} bytes");
+        }
+    }
+
+    #[tokio::test]
+    async fn frames_cost_a_unit_for_each_128_messages() {
+        let whole = left_after(|_| {}).await;
+        let mut budget = Budget::default();
+        for _ in 1..MESSAGES {
+            budget.note_message();
+        }
+        assert_eq!(left_after(|cx| pay(&mut budget, cx)).await, whole);
+        budget.note_message();
+        assert_eq!(left_after(|cx| pay(&mut budget, cx)).await, whole - 1);
+        (0..2 * MESSAGES / CONTROL).for_each(|_| budget.note_control());
+        assert_eq!(left_after(|cx| pay(&mut budget, cx)).await, whole - 2);
+
+        // A turn that ends has nothing left to pay.
+        (1..MESSAGES).for_each(|_| budget.note_message());
+        budget.end_turn();
+        budget.note_message();
+        assert_eq!(left_after(|cx| pay(&mut budget, cx)).await, whole);
+    }
+
+    #[tokio::test]
+    async fn a_budget_that_our_own_work_has_used_up_is_not_refused_in_this_turn() {
+        let mut budget = Budget::default();
+        left_after(|cx| {
+            budget.charge_read(1 << 30, cx);
+            assert!(!budget.is_refused());
+            budget.end_turn();
+        })
+        .await;
+        left_after(|cx| {
+            use_up(cx);
+            assert!(budget.is_refused(), "it was others in this turn");
+        })
+        .await;
+        left_after(|cx| {
+            (0..1 << 20).for_each(|_| budget.note_control());
+            pay(&mut budget, cx);
+            assert!(!budget.is_refused());
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_budget_that_others_have_used_up_behind_our_work_is_refused() {
+        left_after(|cx| {
+            let mut budget = Budget::default();
+            budget.charge_read(1, cx);
+            (0..MESSAGES).for_each(|_| budget.note_message());
+            pay(&mut budget, cx);
+            assert!(!budget.is_refused());
+            use_up(cx);
+            assert!(budget.is_refused());
+        })
+        .await;
+    }
+}

@@ -10,8 +10,8 @@
 use std::{
     future::poll_fn,
     mem,
-    sync::Arc,
-    task::{Context, Poll, Waker},
+    sync::{Arc, atomic::AtomicU32},
+    task::{Context, Poll, Wake, Waker},
 };
 
 use loom::{
@@ -305,4 +305,34 @@ fn what_is_left_behind_the_first_message_is_read_without_the_receiver() {
 #[test]
 fn both_directions_at_once_hold_nobody_up() {
     in_every_order(2, both, takes::<1>);
+}
+
+/// A stream may wake the connection from within a write, and the task needs the lock.
+#[test]
+fn a_call_that_comes_while_the_lock_is_held_is_passed_on_when_it_is_free() {
+    loom::model(|| {
+        for hold in [Turns::serve, Turns::hold] {
+            let turns = Turns::new();
+            turns.serve(); // its first turn
+            turns.release();
+            let woken = Arc::<Woken>::default();
+            let task = Waker::from(woken.clone());
+            assert!(turns.poll_task(&Context::from_waker(&task)).is_pending());
+            hold(&turns);
+            turns.waker().wake();
+            assert_eq!(woken.0.load(Relaxed), 0);
+            let called = turns.release();
+            turns.pass_on(called);
+            assert_eq!(woken.0.load(Relaxed), 1);
+        }
+    });
+}
+
+#[derive(Default)]
+struct Woken(AtomicU32);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Relaxed);
+    }
 }

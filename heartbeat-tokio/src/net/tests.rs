@@ -124,24 +124,53 @@ async fn only_a_suspect_is_asked_more_often() {
     assert_eq!(limit(), 50_000);
 }
 
-#[tokio::test]
-async fn a_suspect_that_is_taken_apart_is_left_to_the_kernel() {
+type Peer = crate::Heartbeat<TcpStream>;
+
+/// A side whose peer has hung for a while, that peer, and the limit of the kernel's own. `None`
+/// before Linux 6.15.
+async fn suspecting() -> Option<(Peer, Peer, i32)> {
     let (stream, peer) = pair().await;
     let Some(own) = MaxRetransmitTimeout::read(&stream) else {
-        eprintln!("SKIPPED a_suspect_that_is_taken_apart: it needs Linux 6.15");
-        return;
+        eprintln!("SKIPPED a test of suspects: it needs Linux 6.15");
+        return None;
     };
     let config = Config::detect_within(secs(2)).unwrap();
     let mut heartbeat = crate::Heartbeat::new(stream, config);
     let mut peer = crate::Heartbeat::new(peer, config);
     let both = async { tokio::join!(heartbeat.next(), peer.next()) };
     tokio::time::timeout(secs(20), both).await.unwrap();
-    // From here on the peer hangs.
     let is_suspect = |event: &PeerEvent<_>| matches!(event, PeerEvent::Suspect { .. });
     while !is_suspect(&heartbeat.next().await.unwrap()) {}
-    let limit = |stream: &TcpStream| MaxRetransmitTimeout::read(stream).unwrap();
     assert_ne!(limit(heartbeat.get_ref().unwrap()), own);
+    Some((heartbeat, peer, own))
+}
+
+fn limit(stream: &TcpStream) -> i32 {
+    MaxRetransmitTimeout::read(stream).unwrap()
+}
+
+#[tokio::test]
+async fn a_suspect_that_is_taken_apart_is_left_to_the_kernel() {
+    let Some((heartbeat, _peer, own)) = suspecting().await else {
+        return;
+    };
     assert_eq!(limit(&heartbeat.into_parts().stream.unwrap()), own);
+}
+
+#[tokio::test]
+async fn a_suspect_that_is_heard_again_is_left_to_the_kernel() {
+    let Some((mut heartbeat, mut peer, own)) = suspecting().await else {
+        return;
+    };
+    let heard = async {
+        let is_over = |event: &PeerEvent<_>| matches!(event, PeerEvent::Recovered { .. });
+        while !is_over(&heartbeat.next().await.unwrap()) {}
+    };
+    tokio::select! {
+        () = heard => {}
+        () = async { while peer.next().await.is_some() {} } => panic!("it lives"),
+    }
+    assert_eq!(limit(heartbeat.get_ref().unwrap()), own);
 }
 
 /// Where nothing is in flight, only the question for room is repeated.

@@ -73,6 +73,7 @@ struct State {
     calls: usize,
     written: usize,
     memory: Option<Memory>,
+    flushes: usize,
 }
 
 /// A stream that takes everything at once, and where nothing is to be read
@@ -94,6 +95,7 @@ pub fn scripted() -> (Scripted, Script) {
         calls: 0,
         written: 0,
         memory: None,
+        flushes: 0,
     }));
     (Scripted(state.clone()), Script(state))
 }
@@ -184,6 +186,23 @@ impl Script {
     #[must_use]
     pub fn reads(&self) -> usize {
         std::mem::take(&mut self.state().calls)
+    }
+
+    /// How often it was flushed since this was last asked.
+    #[must_use]
+    pub fn flushes(&self) -> usize {
+        std::mem::take(&mut self.state().flushes)
+    }
+
+    /// How many bytes were given and not read.
+    #[must_use]
+    pub fn unread(&self) -> usize {
+        let state = self.state();
+        let lengths = state.reads.iter().map(|read| match read {
+            Read::Bytes(bytes) => bytes.len(),
+            Read::Endless(_) | Read::Pause | Read::End => 0,
+        });
+        lengths.sum()
     }
 }
 
@@ -359,6 +378,7 @@ impl AsyncWrite for Scripted {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.state();
+        state.flushes += 1;
         let all = state.taken.as_ref().map_or(0, Vec::len);
         if state.buffered && state.left < all {
             state.flushing = !state.flushing;

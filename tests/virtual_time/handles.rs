@@ -22,7 +22,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{Sink, StreamExt, stream::FusedStream};
-use heartbeat_tests::{by_peer, data_frame, ms, quick, secs, wrapped};
+use heartbeat_tests::{by_peer, data_frame, ms, quick, scripted::greeted, secs, wrapped};
 use heartbeat_tokio::{
     Cause, CloseError, CloseReason, Config, Death, Detail, Driver, GoodbyeCode, Heartbeat, Hello,
     NetStatus, Nonce, PeerEvent, Postcard, Protocol, ProtocolError, Receiver, SendError, Sender,
@@ -160,7 +160,8 @@ fn senders_that_give_up_leave_nothing_behind() {
     reading.abort();
 }
 
-struct Counts(AtomicUsize);
+/// How often a waker was called.
+pub struct Counts(AtomicUsize);
 
 impl Wake for Counts {
     fn wake(self: Arc<Self>) {
@@ -169,12 +170,12 @@ impl Wake for Counts {
 }
 
 impl Counts {
-    fn new() -> (Arc<Self>, Waker) {
+    pub fn new() -> (Arc<Self>, Waker) {
         let counts = Arc::new(Self(AtomicUsize::new(0)));
         (counts.clone(), counts.into())
     }
 
-    fn get(&self) -> usize {
+    pub fn get(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -222,6 +223,24 @@ async fn a_sink_waits_in_one_place_and_a_future_that_is_dropped_in_none() {
     let ready = Pin::new(&mut driver.sender).poll_ready(&mut Context::from_waker(&waker));
     assert!(matches!(ready, Poll::Ready(Ok(()))), "{ready:?}");
     drop(polled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_is_ready_for_a_message_waits_for_its_flush_no_more() {
+    let (heartbeat, script) = greeted(quick()).await;
+    let mut sender = heartbeat.spawn().sender;
+    sleep(ms(1)).await;
+    script.take_only(0);
+    futures::SinkExt::feed(&mut sender, "queued".into())
+        .await
+        .unwrap();
+    let (flush, waker) = Counts::new();
+    let flushed = Pin::new(&mut sender).poll_flush(&mut Context::from_waker(&waker));
+    assert!(flushed.is_pending());
+    let ready = Pin::new(&mut sender).poll_ready(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(ready, Poll::Ready(Ok(()))), "{ready:?}");
+    drop(waker);
+    assert_eq!(Arc::strong_count(&flush), 1, "nobody keeps its waker");
 }
 
 /// Each that waits is woken for what it waits for, and not for anything else.
@@ -490,4 +509,16 @@ async fn a_flush_writes_by_itself_what_was_queued() {
     let hello = raw.read_frame().await;
     assert_eq!(hello.unwrap().first(), Some(&1));
     assert_eq!(raw.read_frame().await.as_deref(), Some(&b"\0queued"[..]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn debug_output_shows_the_stream_and_the_status_of_a_connection() {
+    let (heartbeat, _peer) = wrapped(quick());
+    let shown = format!("{heartbeat:?}");
+    assert!(shown.starts_with("Heartbeat { stream: Some("), "{shown}");
+    assert!(shown.contains(", status: Status { peer: "), "{shown}");
+    let sender = heartbeat.spawn().sender;
+    let shown = format!("{sender:?}");
+    assert!(shown.starts_with("Sender { status: Status {"), "{shown}");
+    assert_eq!(format!("{:?}", sender.downgrade()), "WeakSender");
 }

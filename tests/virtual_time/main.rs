@@ -55,6 +55,7 @@ mod tune;
 mod turn;
 mod typed;
 mod verdict;
+mod wake_ups;
 mod websocket;
 mod websocket_bytes;
 mod your_program;

@@ -13,7 +13,12 @@ use std::{future::poll_fn, time::Duration};
 
 use bytes::Bytes;
 use futures::{FutureExt, SinkExt, StreamExt};
-use heartbeat_tests::{by_peer, ms, quick, secs, wrapped};
+use heartbeat_core::Control;
+use heartbeat_tests::{
+    by_peer, data_frame, ms, quick,
+    scripted::{control_frame, greeted},
+    secs, wrapped,
+};
 use heartbeat_tokio::{
     Cause, CloseError, CloseReason, Config, Driver, Heartbeat, PeerEvent, ProbeError, Receiver,
     SendError, Sender, State,
@@ -456,6 +461,41 @@ async fn a_task_that_is_aborted_ends_the_connection() {
     assert_eq!(next_message(&mut receiver).await, "before");
     assert_eq!(terminal(&mut receiver).await, PeerEvent::Dead(death));
     while raw.read_frame().await.is_some() {}
+}
+
+/// Some of it wasn't decoded, because the inbox was full.
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_aborted_leaves_all_messages_that_were_read() {
+    let (heartbeat, script) = greeted(quick()).await;
+    let driver = heartbeat.spawn();
+    let frames = [data_frame(&[7; 1000]), control_frame(Control::Alive)].concat();
+    for _ in 0..20 {
+        script.give_bytes(frames.repeat(20));
+    }
+    sleep(ms(1)).await;
+    assert_eq!(driver.sender.status().peer.state, State::Paused);
+    let read = 20 * 20 - script.unread().div_ceil(frames.len());
+    driver.task.abort();
+    let death = driver.sender.closed().await.unwrap_err();
+    assert_eq!(death.cause, Cause::Io);
+    let events: Vec<_> = driver.receiver.collect().await;
+    let messages = events.iter();
+    let messages = messages.filter(|event| matches!(event, PeerEvent::Message(_)));
+    assert_eq!(messages.count(), read);
+    assert_eq!(events.last(), Some(&PeerEvent::Dead(death)));
+}
+
+/// With the receiver gone before.
+#[tokio::test(start_paused = true)]
+async fn a_connection_leaves_at_once_when_its_last_sender_is_dropped() {
+    let (ours, theirs) = pair(1024, quick());
+    let (ours, theirs) = (ours.spawn(), theirs.spawn());
+    drop(ours.receiver);
+    sleep(ms(50)).await;
+    let began = Instant::now();
+    drop(ours.sender);
+    assert_eq!(theirs.sender.closed().await, Ok(by_peer()));
+    assert_eq!(began.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]

@@ -20,7 +20,8 @@ use bytes::Bytes;
 use futures::{FutureExt, Sink, SinkExt, Stream, StreamExt, channel::mpsc, future::join_all};
 use heartbeat_core::{Control, GoodbyeCode, Nonce, ProtocolError};
 use heartbeat_tests::{
-    RawPeer, all_events, data_frame, framed, ms, notable, parts, quick, scripted::control_frame,
+    RawPeer, all_events, data_frame, framed, ms, notable, parts, quick,
+    scripted::{control_frame, greeted},
     secs, wrapped,
 };
 use heartbeat_tokio::{Cause, Config, Death, Dialect, Evidence, Frame, Heartbeat, PeerEvent};
@@ -534,36 +535,51 @@ async fn a_handler_that_hangs_with_messages_waiting_ends_it_for_both_sides() {
 
 /// Of what was read at once a part was in the inbox when that was full.
 #[tokio::test(start_paused = true)]
-async fn what_was_read_before_the_verdict_is_handed_out_before_it() {
-    let (heartbeat, mut peer) = wrapped(limited());
-    peer.greet(quick()).await;
+async fn all_that_was_read_before_the_verdict_is_handed_out_before_it() {
+    let (heartbeat, script) = greeted(limited()).await;
     let driver = heartbeat.spawn();
-    for number in 0..600_u32 {
-        let message = number.to_be_bytes().repeat(250);
-        peer.send_data(&message).await;
+    let message = |number: usize| number.to_be_bytes().repeat(125);
+    let frame = data_frame(&message(0)).len();
+    for piece in 0..30 {
+        let frames = (20 * piece..20 * (piece + 1)).map(|number| data_frame(&message(number)));
+        script.give_bytes(frames.collect::<Vec<_>>().concat());
     }
-    let living = tokio::spawn(async move { peer.answer_for(NEVER).await });
     timeout(NEVER, driver.task).await.unwrap().unwrap();
-    living.abort();
+    let read = 600 - script.unread().div_ceil(frame);
 
     let mut events: Vec<_> = driver.receiver.collect().await;
     let Some(PeerEvent::Dead(death)) = events.pop() else {
         panic!("{events:?}");
     };
     assert_eq!(death.cause, Cause::NotReading);
-    let messages = events.into_iter().filter_map(|event| match event {
-        PeerEvent::Message(message) => Some(message),
-        other => {
-            assert!(!other.is_terminal());
-            None
-        }
-    });
-    let mut count = 0_u32;
-    for message in messages {
-        assert_eq!(message, count.to_be_bytes().repeat(250));
-        count += 1;
+    let messages: Vec<_> = events
+        .into_iter()
+        .filter_map(|event| match event {
+            PeerEvent::Message(message) => Some(message),
+            other => {
+                assert!(!other.is_terminal());
+                None
+            }
+        })
+        .collect();
+    assert_eq!(messages.len(), read);
+    assert!((200..600).contains(&read), "{read}");
+    assert!((messages.iter().enumerate()).all(|(number, got)| *got == message(number)));
+}
+
+/// The application's time begins anew only after a stall.
+#[tokio::test(start_paused = true)]
+async fn a_process_that_is_late_by_what_is_tolerated_has_not_slept() {
+    for (late, cause) in [(ms(200), Cause::NotReading), (ms(201), Cause::Silent)] {
+        let (heartbeat, script) = greeted(limited()).await;
+        let driver = heartbeat.spawn();
+        script.give_bytes(data_frame(b"waits"));
+        tokio::task::yield_now().await;
+        tokio::time::advance(secs(2) + late).await;
+        timeout(NEVER, driver.task).await.unwrap().unwrap();
+        let end = death(driver.receiver).await;
+        assert_eq!(end.cause, cause, "{late:?}");
     }
-    assert!((200..600).contains(&count), "{count}");
 }
 
 /// 10 messages each 4 s, each of which takes 190 ms: the last waits for 1.9 s.

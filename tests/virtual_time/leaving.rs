@@ -1118,6 +1118,72 @@ async fn of_two_goodbyes_the_first_one_is_told_code_and_detail() {
     assert_eq!(events.last(), Some(&PeerEvent::Closed { reason }));
 }
 
+/// Not even by a codec, which would have something to say of it.
+#[tokio::test(start_paused = true)]
+async fn nothing_behind_a_goodbye_is_decoded() {
+    for code in [GoodbyeCode::LEAVING, GoodbyeCode::SILENT] {
+        let (ours, theirs) = tokio::io::duplex(1024);
+        let mut ours = Heartbeat::with_codec(ours, OwnCodec, quick());
+        let mut raw = RawPeer::new(theirs);
+        let hello = Control::Hello(quick().hello([7; 8]));
+        let frames = [hello, Control::Goodbye(code)].map(control_frame).concat();
+        raw.send_raw(&[&frames[..], &framed(b"\xee no frame")].concat())
+            .await;
+        let events = all_events(&mut ours).await;
+        let is_told = match events.last() {
+            Some(PeerEvent::Closed { reason }) => *reason == by_peer(),
+            Some(PeerEvent::Dead(death)) => matches!(death.cause, Cause::GivenUp { .. }),
+            _ => false,
+        };
+        assert!(is_told, "{code:?}: {events:?}");
+        assert!(ours.io_error().is_none(), "{:?}", ours.io_error());
+    }
+}
+
+/// A side that hasn't left.
+#[tokio::test(start_paused = true)]
+async fn a_confirmation_that_a_side_didnt_ask_for_is_a_goodbye_with_its_words() {
+    let (mut ours, mut raw) = wrapped(quick());
+    raw.greet(quick()).await;
+    let mut buffer = [0; heartbeat_core::Goodbye::MAX_ENCODED];
+    let goodbye = heartbeat_core::Goodbye::new(GoodbyeCode::RECEIVED, "so long");
+    raw.send_raw(&framed(goodbye.encode(&mut buffer).unwrap()))
+        .await;
+    drop(raw);
+    let events = all_events(&mut ours).await;
+    let reason = CloseReason::Peer {
+        code: GoodbyeCode::RECEIVED,
+        detail: Detail::from("so long"),
+    };
+    assert_eq!(events.last(), Some(&PeerEvent::Closed { reason }));
+}
+
+/// It has half of the time for which the peer waits for our end: 300 ms.
+#[tokio::test(start_paused = true)]
+async fn a_full_inbox_that_is_emptied_soon_while_we_leave_loses_nothing() {
+    let (ours, mut raw) = wrapped(quick());
+    let driver = ours.spawn();
+    raw.greet(quick()).await;
+    raw.send_raw(&data_frame(&[7; 1000]).repeat(400)).await;
+    sleep(ms(1)).await;
+    let sender = driver.sender.clone();
+    assert_eq!(sender.status().peer.state, State::Paused);
+    let peer = tokio::spawn(async move {
+        while !matches!(raw.read_control().await, Some(Control::Goodbye(_))) {}
+        raw.send_control(Control::Goodbye(GoodbyeCode::RECEIVED))
+            .await;
+    });
+    let leaving = tokio::spawn(async move { sender.close().await });
+    sleep(ms(250)).await;
+    let received = take_in(driver, Duration::ZERO, Duration::ZERO);
+    let received = received.await.unwrap();
+    assert_eq!(received.messages.len(), 400);
+    let reason = CloseReason::Local;
+    assert_eq!(received.end, Some(PeerEvent::Closed { reason }));
+    assert_eq!(leaving.await.unwrap(), Ok(CloseReason::Local));
+    peer.await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_answer_to_a_goodbye_replaces_waiting_messages_and_has_no_words() {
     let (mut ours, script) = greeted(quick()).await;

@@ -20,16 +20,21 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures::{Sink, SinkExt, Stream, StreamExt};
 use heartbeat_core::ProtocolError;
-use heartbeat_tests::{ms, quick, secs};
+use heartbeat_tests::{
+    ms, quick,
+    scripted::{Read, runtime, scripted},
+    secs,
+};
 use heartbeat_tokio::{
     Cause, CloseError, CloseReason, Codec, Config, Dialect, Driver, Frame, Heartbeat, PeerEvent,
     SendError, State, testkit::Line,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf},
+    net::{TcpListener, TcpStream},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::codec::{Decoder, Encoder, Framed, LinesCodec, LinesCodecError};
@@ -279,6 +284,23 @@ async fn a_silent_peer_is_dead_in_time() {
     }
 }
 
+/// Nothing of ours was ahead of it, so that its kernel acknowledges it proves nothing.
+#[tokio::test(start_paused = true)]
+async fn a_peer_whose_kernel_takes_a_ping_is_dead_in_time() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let mut ours = Heartbeat::with_codec(ours.unwrap(), Lines::default(), quick());
+    let began = Instant::now();
+    let events = rest(&mut ours).await;
+    let [PeerEvent::Dead(death)] = &*events else {
+        panic!("{events:?}");
+    };
+    assert_eq!(death.cause, Cause::Silent);
+    assert_eq!(began.elapsed(), ms(800));
+    drop(theirs);
+}
+
 #[tokio::test(start_paused = true)]
 async fn half_a_line_is_life_only_where_bytes_are_seen() {
     for by in BOTH {
@@ -488,6 +510,129 @@ async fn a_peer_that_says_much_before_its_end_has_received_everything() {
     }
 }
 
+/// It is thrown away, and what is kept of it at a time is bounded.
+#[test]
+fn what_a_peer_says_before_its_end_takes_little_memory() {
+    let much = Bytes::from(("x".repeat(499) + "\n").repeat(8_000));
+    let runtime = runtime();
+    let (stream, script) = scripted();
+    let mut ours = Heartbeat::with_codec(stream, Lines::default(), quick());
+    let measured = allocation_counter::measure(|| {
+        runtime.block_on(async {
+            let saying = async {
+                sleep(ms(1)).await;
+                script.give([Read::Bytes(much.clone()), Read::End]);
+            };
+            let (closed, ()) = tokio::join!(ours.close(), saying);
+            assert_eq!(closed, Ok(()));
+        });
+    });
+    let most = measured.bytes_max;
+    assert!(most < much.len() as u64 / 3, "{most} bytes");
+}
+
+/// By a codec: it was read, and not decoded yet.
+#[tokio::test(start_paused = true)]
+async fn a_line_that_was_read_before_we_leave_is_handed_out_before_the_end() {
+    let (ours, mut peer) = tokio::io::duplex(256);
+    let mut ours = Heartbeat::with_codec(ours, Lines::default(), quick());
+    peer.write_all(b"one\ntwo\n").await.unwrap();
+    peer.shutdown().await.unwrap();
+    assert_eq!(ours.next().await, Some(PeerEvent::Message("one".into())));
+    assert_eq!(ours.close().await, Ok(()));
+    let reason = CloseReason::Local;
+    let expected = [
+        PeerEvent::Message("two".into()),
+        PeerEvent::Closed { reason },
+    ];
+    assert_eq!(rest(&mut ours).await, expected);
+}
+
+/// The peer sends more than the inbox holds, and reads nothing. Of its own times nothing is
+/// known, so half of what a verdict takes is left: 300 ms.
+#[tokio::test(start_paused = true)]
+async fn a_full_inbox_that_is_emptied_soon_while_we_leave_loses_no_line() {
+    let (driver, mut peer) = wrap(By::Codec, quick());
+    let Driver {
+        sender, receiver, ..
+    } = driver;
+    let saying = tokio::spawn(async move {
+        for _ in 0..400 {
+            let line = "x".repeat(899) + "\n";
+            peer.write_all(line.as_bytes()).await.unwrap();
+        }
+        peer
+    });
+    while let Ok(sent) = timeout(ms(1), sender.send("y".repeat(900))).await {
+        sent.unwrap();
+    }
+    assert_eq!(sender.status().peer.state, State::Paused);
+    let leaving = tokio::spawn(async move { sender.close().await });
+    sleep(ms(250)).await;
+    let events = tokio::spawn(rest(receiver));
+    let mut peer = saying.await.unwrap();
+    peer.read_to_end(&mut Vec::new()).await.unwrap();
+    drop(peer);
+    assert_eq!(leaving.await.unwrap(), Ok(CloseReason::Local));
+    assert_eq!(events.await.unwrap().len(), 400 + 1);
+}
+
+/// A stream that fails as soon as our direction has ended. It takes everything.
+struct Fails {
+    with: io::ErrorKind,
+    has_ended: bool,
+}
+
+impl AsyncRead for Fails {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.has_ended {
+            true => Poll::Ready(Err(self.with.into())),
+            false => Poll::Pending,
+        }
+    }
+}
+
+impl AsyncWrite for Fails {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.has_ended = true;
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Libraries of TLS call the end of a stream unexpected if the peer didn't announce it.
+#[tokio::test(start_paused = true)]
+async fn an_unexpected_end_confirms_like_any_other_and_a_failure_confirms_nothing() {
+    let unconfirmed = Err(CloseError::Unconfirmed { unwritten: 0 });
+    for (with, expected) in [
+        (io::ErrorKind::UnexpectedEof, Ok(())),
+        (io::ErrorKind::ConnectionReset, unconfirmed),
+    ] {
+        let stream = Fails {
+            with,
+            has_ended: false,
+        };
+        let mut ours = Heartbeat::with_codec(stream, Lines::default(), quick());
+        ours.send("a line".into()).await.unwrap();
+        assert_eq!(ours.close().await, expected, "{with}");
+    }
+}
+
 /// What lay in its kernel is lost then.
 #[tokio::test(start_paused = true)]
 async fn a_reset_confirms_nothing() {
@@ -664,6 +809,10 @@ impl Decoder for HalfLines {
     fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<Self::Item>, BadLine> {
         self.0.decode(bytes)
     }
+
+    fn decode_eof(&mut self, bytes: &mut BytesMut) -> Result<Option<Self::Item>, BadLine> {
+        self.0.decode_eof(bytes)
+    }
 }
 
 impl Encoder<Frame<String>> for HalfLines {
@@ -716,4 +865,18 @@ async fn a_peer_that_has_ended_its_direction_is_not_asked() {
     let mut all = String::new();
     peer.read_to_string(&mut all).await.unwrap();
     assert_eq!(all, "answer\n");
+}
+
+/// The codec makes a line of what has no end.
+#[tokio::test(start_paused = true)]
+async fn a_direction_that_ends_within_a_line_has_finished_behind_it() {
+    let (ours, mut peer) = tokio::io::duplex(256);
+    let mut ours = Heartbeat::with_codec(ours, HalfLines(Lines::default()), quick());
+    peer.write_all(b"one\ntwo").await.unwrap();
+    peer.shutdown().await.unwrap();
+    for line in ["one", "two"] {
+        let message = PeerEvent::Message(line.to_owned());
+        assert_eq!(ours.next().await, Some(message));
+    }
+    assert_eq!(ours.next().await, Some(PeerEvent::Finished));
 }

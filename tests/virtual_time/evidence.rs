@@ -1,13 +1,19 @@
 //! What counts as a sign of life, through the adapter. In virtual time.
 
+use std::time::Duration;
+
 use futures::{FutureExt, StreamExt};
 use heartbeat_core::{Control, GoodbyeCode, Nonce};
-use heartbeat_tests::{all_events, framed, ms, notable, quick, wrapped};
+use heartbeat_tests::{RawPeer, all_events, framed, ms, notable, quick, wrapped};
 use heartbeat_tokio::{
     Cause, Config, Evidence, Heartbeat, PeerEvent,
     testkit::{Line, Side},
 };
-use tokio::time::{Instant, advance, sleep_until, timeout};
+use tokio::{
+    io::BufStream,
+    net::{TcpListener, TcpStream},
+    time::{Instant, advance, sleep_until, timeout},
+};
 
 /// 16 bytes each 150 ms are faster than the default `min_rate`.
 const TRICKLE: &[u8] = b"trickling slowly";
@@ -155,6 +161,34 @@ async fn pings_are_no_evidence_whatever_counts() {
     }
 }
 
+/// The kernel has counted their bytes, too. Those that a wrapper has passed on count above it.
+#[tokio::test(start_paused = true)]
+async fn pings_through_a_wrapper_are_no_evidence_below_it_either() {
+    let config = quick().to_builder().min_rate(1).build().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let ours = BufStream::new(ours.unwrap());
+    let heartbeat = Heartbeat::new(ours, config);
+    let mut heartbeat = heartbeat.with_socket(|stream| Some(stream.get_ref()));
+    let mut peer = RawPeer::new(theirs.unwrap().0);
+    peer.greet(quick()).await;
+    let greeted = heartbeat.next().await;
+    assert!(matches!(greeted, Some(PeerEvent::Connected { .. })));
+    let start = Instant::now();
+    let pinging = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(ms(150)).await;
+            peer.send_control(Control::Ping(Nonce([1; 8]))).await;
+        }
+    });
+    let events = timeout(ms(5_000), all_events(&mut heartbeat)).await;
+    pinging.abort();
+    let events = events.expect("it is silent");
+    assert!(matches!(events.last(), Some(PeerEvent::Dead(death)) if death.cause == Cause::Silent));
+    assert!(start.elapsed() <= ms(800), "{:?}", start.elapsed());
+}
+
 /// However often it comes, and however slowly a message may arrive.
 #[tokio::test(start_paused = true)]
 async fn half_a_ping_is_no_evidence() {
@@ -179,26 +213,55 @@ async fn half_a_ping_is_no_evidence() {
     }
 }
 
-/// Most of a message counts when it arrives. The next message counts from its first byte.
-#[tokio::test(start_paused = true)]
-async fn the_bytes_of_each_message_are_counted_from_its_beginning() {
+/// These bytes arrive, each so many milliseconds after those before, and 500 bytes per second
+/// are fast enough. How long until it is dead?
+async fn dead_after_pieces(pieces: &[(u64, &[u8])]) -> Duration {
     let config = quick().to_builder().min_rate(500).build().unwrap();
     let (mut heartbeat, mut peer) = wrapped(config);
     peer.greet(config).await;
     let start = Instant::now();
-    let talking = tokio::spawn(async move {
-        let (first, second) = (framed(&[0; 1_001]), framed(&[0; 2_001]));
-        peer.send_raw(&first[..900]).await;
-        tokio::time::sleep(ms(100)).await;
-        peer.send_raw(&first[900..]).await;
-        tokio::time::sleep(ms(700)).await;
-        // More than 500 bytes per second, and hardly more than there were of the first.
-        peer.send_raw(&second[..950]).await;
-        peer
-    });
-    let events = all_events(&mut heartbeat).await;
-    assert_eq!(start.elapsed(), ms(100 + 700 + 800), "{events:?}");
-    drop(talking);
+    let talking = async {
+        for &(pause, bytes) in pieces {
+            tokio::time::sleep(ms(pause)).await;
+            peer.send_raw(bytes).await;
+        }
+        std::future::pending().await
+    };
+    tokio::select! {
+        events = all_events(&mut heartbeat) => {
+            let last = events.last();
+            assert!(
+                matches!(last, Some(PeerEvent::Dead(death)) if death.cause == Cause::Silent),
+                "{last:?}"
+            );
+        }
+        () = talking => {}
+    }
+    start.elapsed()
+}
+
+/// Most of a message counts when it arrives. The next message counts from its first byte.
+#[tokio::test(start_paused = true)]
+async fn the_bytes_of_each_message_are_counted_from_its_beginning() {
+    let (first, second) = (framed(&[0; 1_001]), framed(&[0; 2_001]));
+    // The last are more than 500 bytes per second, and hardly more than there were of the first.
+    let pieces = [
+        (0, &first[..900]),
+        (100, &first[900..]),
+        (700, &second[..950]),
+    ];
+    assert_eq!(dead_after_pieces(&pieces).await, ms(100 + 700 + 800));
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_that_are_exactly_as_fast_as_the_rate_are_life_and_one_less_is_silence() {
+    let (message, next) = (framed(b"\0message"), framed(&[0; 2_001]));
+    // 500 bytes per second, and length and tag.
+    for (bytes, dead_after) in [(350 + 5, 700 + 800), (349 + 5, 800)] {
+        let pieces = [(0, &message[..]), (700, &next[..bytes])];
+        let dead = dead_after_pieces(&pieces).await;
+        assert_eq!(dead, ms(dead_after), "{bytes} bytes");
+    }
 }
 
 /// A line loses our direction from some time on. The peer's data still arrives; the peer

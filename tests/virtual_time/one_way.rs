@@ -131,6 +131,36 @@ async fn a_broker_that_sends_no_beats_is_not_judged() {
     }
 }
 
+/// What it sends takes the place of beats.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_sends_more_often_than_it_must_sends_no_beats() {
+    let (ours, theirs) = duplex(64 * 1024);
+    let broker = tokio::spawn(mute_broker(theirs, "heart-beat:0,2000\n"));
+    let config = Config::detect_within(secs(2)).unwrap().to_builder();
+    let config = config.speak_within(secs(1)).build().unwrap();
+    let mut client = Heartbeat::with_codec(ours, Stomp::default(), config);
+    let login = frame("CONNECT\nheart-beat:2000,0", "");
+    client.send(login).await.unwrap();
+    assert!(
+        timeout(ms(1), client.next()).await.is_ok(),
+        "it is logged in"
+    );
+    let message = || frame("SEND\ndestination:here", "hello");
+    for _ in 0..50 {
+        client.send(message()).await.unwrap();
+        let event = timeout(ms(900), client.next()).await;
+        assert!(event.is_err(), "{event:?}");
+    }
+    drop(client);
+    let heard = String::from_utf8(broker.await.unwrap()).unwrap();
+    let frames: Vec<_> = heard.split_terminator('\0').collect();
+    assert_eq!(frames.len(), 50);
+    assert!(
+        frames.iter().all(|frame| frame.starts_with("SEND")),
+        "{heard:?}"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn no_beat_comes_before_the_login_is_answered() {
     let (ours, mut theirs) = duplex(1024);

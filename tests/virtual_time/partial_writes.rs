@@ -127,7 +127,7 @@ fn a_pong_that_waits_for_a_ping_leaves_right_behind_it() {
     }
 }
 
-/// More would have to be kept for as long as the peer takes nothing.
+/// More would have to be kept for as long as the peer takes nothing, also if we send meanwhile.
 #[test]
 fn a_peer_that_pings_and_reads_nothing_gets_one_more_pong_than_was_begun() {
     runtime().block_on(async {
@@ -138,8 +138,10 @@ fn a_peer_that_pings_and_reads_nothing_gets_one_more_pong_than_was_begun() {
             script.give_bytes(control_frame(Control::Ping(Nonce([nth; 8]))));
             let event = tokio::time::timeout(calm().min_interval(), heartbeat.next()).await;
             assert!(event.is_err(), "{event:?}");
+            heartbeat.feed(filler(0, 10)).await.unwrap();
         }
         script.take_only(usize::MAX);
+        heartbeat.flush().await.unwrap();
         let event = tokio::time::timeout(ms(10), heartbeat.next()).await;
         assert!(event.is_err(), "{event:?}");
         let answered: Vec<Nonce> = (frames(&script.sent()).into_iter())

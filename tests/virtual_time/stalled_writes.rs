@@ -145,6 +145,28 @@ async fn the_limit_for_stalled_writes_counts_from_the_last_written_byte() {
     }
 }
 
+/// Not even the first byte of a message.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_takes_nothing_at_all_is_stalled_from_the_first_attempt() {
+    let config = quick().to_builder().write_stall(secs(2)).build().unwrap();
+    let (mut heartbeat, script) = greeted(config).await;
+    script.take_only(0);
+    let talking = tokio::spawn(async move {
+        loop {
+            sleep(ms(150)).await;
+            script.give_bytes(control_frame(Control::Alive));
+        }
+    });
+    let start = Instant::now();
+    let sent = tokio::time::timeout(secs(60), heartbeat.send("hello".into())).await;
+    assert!(
+        matches!(&sent, Ok(Err(SendError::Dead(death))) if death.cause == Cause::WriteStalled),
+        "{sent:?}"
+    );
+    assert_eq!(start.elapsed(), secs(2));
+    talking.abort();
+}
+
 /// A long message is written in bursts, with a turn for other tasks in between. However long
 /// that takes, it is no stalled write.
 #[tokio::test(start_paused = true)]
@@ -164,6 +186,32 @@ async fn a_turn_for_others_is_no_stalled_write() {
         driver.sender.flush().await.unwrap();
     }
     assert!(start.elapsed() > ms(50), "others had no turn");
+    others.abort();
+}
+
+/// Each burst is progress, after a time in which nothing was taken.
+#[tokio::test(start_paused = true)]
+async fn a_stalled_write_that_goes_on_in_bursts_has_its_time_again() {
+    let config = quick()
+        .to_builder()
+        .write_stall(ms(500))
+        .max_frame(16 << 20);
+    let (heartbeat, script) = greeted(config.build().unwrap()).await;
+    script.record_nothing();
+    script.take_only(0);
+    let driver = heartbeat.spawn();
+    driver.sender.send(vec![1; 15 << 20].into()).await.unwrap();
+    sleep(ms(300)).await;
+    script.take_only(usize::MAX);
+    let others = tokio::spawn(async move {
+        loop {
+            script.give_bytes(control_frame(Control::Alive));
+            tokio::time::advance(ms(50)).await;
+        }
+    });
+    let start = Instant::now();
+    driver.sender.flush().await.unwrap();
+    assert!(start.elapsed() > ms(500), "{:?}", start.elapsed());
     others.abort();
 }
 

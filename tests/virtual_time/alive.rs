@@ -1,11 +1,17 @@
 //! A peer that lives is never declared dead: in virtual time.
 
 use futures::{SinkExt, StreamExt};
+use heartbeat_core::Control;
 use heartbeat_tests::{
-    all_events, by_peer, ms, notable, quick, scripted::filler, secs, slow_line, wrapped,
+    all_events, by_peer, data_frame, ms, notable, quick,
+    scripted::{OnWire, filler, frames, greeted_by},
+    secs, slow_line, wrapped,
 };
 use heartbeat_tokio::{Cause, CloseReason, Config, Heartbeat, PeerEvent};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+use tokio_util::codec::Framed;
+
+use super::own_frames::{OwnCodec, OwnFrames};
 
 const MIB: usize = 1 << 20;
 
@@ -107,4 +113,26 @@ async fn while_it_sends_one_large_frame_slowly() {
         .filter(|event| matches!(event, PeerEvent::Dead(_)));
     assert_eq!(alarms.count(), 0);
     assert_eq!(sent.last(), Some(&closed(CloseReason::Local)));
+}
+
+/// Its pings may wait behind them, so that it doesn't hear us. Behind small ones they don't.
+#[tokio::test(start_paused = true)]
+async fn a_peer_whose_messages_are_large_is_told_that_we_live() {
+    for (size, is_told) in [(100, false), (20_000, true)] {
+        let make = |stream| {
+            let stream = OwnFrames(Framed::new(stream, OwnCodec));
+            Heartbeat::with_frames(stream, quick())
+        };
+        let (mut heartbeat, script) = greeted_by(quick(), make).await;
+        for _ in 0..20 {
+            script.give_bytes(data_frame(&filler(0, size)));
+            let message = heartbeat.next().await;
+            assert_eq!(message, Some(PeerEvent::Message(filler(0, size))));
+            assert!(timeout(ms(50), heartbeat.next()).await.is_err());
+        }
+        let sent = frames(&script.sent());
+        let mut sent = sent.iter().map(|(_, frame)| frame);
+        let alive = sent.any(|frame| *frame == OnWire::Control(Control::Alive));
+        assert_eq!(alive, is_told, "{size} bytes");
+    }
 }

@@ -9,15 +9,15 @@
 
 use std::time::Duration;
 
-use futures::{SinkExt, StreamExt};
+use futures::{SinkExt, StreamExt, future::poll_immediate};
 use heartbeat_core::{Control, Nonce};
 use heartbeat_tests::{
     data_frame, for_each, ms,
-    scripted::{control_frame, filler, greeted, runtime},
+    scripted::{Script, Scripted, control_frame, filler, greeted, runtime},
 };
-use heartbeat_tokio::{Cause, Config, PeerEvent};
+use heartbeat_tokio::{Cause, Config, Heartbeat, PeerEvent};
 use proptest::{collection::vec, prelude::*};
-use tokio::time::{Instant, advance, sleep};
+use tokio::time::{Instant, advance, sleep, timeout};
 
 /// As exactly as tokio's timers are.
 const TICK: Duration = ms(1);
@@ -136,4 +136,49 @@ fn silence_until_dead(config: Config, steps: &[Step]) -> Duration {
         let last = Instant::now();
         watching.await.unwrap() - last
     })
+}
+
+/// Messages a millisecond apart, of which the last has come just now.
+async fn be_busy(heartbeat: &mut Heartbeat<Scripted>, script: &Script) {
+    for _ in 0..40 {
+        advance(ms(1)).await;
+        script.give_bytes(data_frame(b"busy"));
+        let message = heartbeat.next().await;
+        assert_eq!(message, Some(PeerEvent::Message("busy".into())));
+        assert_eq!(poll_immediate(heartbeat.next()).await, None);
+    }
+}
+
+#[test]
+fn the_clock_isnt_read_for_each_message_of_a_busy_connection() {
+    runtime().block_on(async {
+        let config = Config::default();
+        let (mut heartbeat, script) = greeted(config).await;
+        be_busy(&mut heartbeat, &script).await;
+        let silent_for = heartbeat.status().silent_for;
+        // It is for the first ones, and then once in the slack.
+        assert!(silent_for > ms(10), "{silent_for:?}");
+        assert!(silent_for <= config.arrival_slack(), "{silent_for:?}");
+    });
+}
+
+/// The timer woke another task before.
+#[test]
+fn a_busy_connection_that_another_task_polls_is_dead_within_the_bound() {
+    runtime().block_on(async {
+        let config = Config::default();
+        let (mut heartbeat, script) = greeted(config).await;
+        be_busy(&mut heartbeat, &script).await;
+        let last = Instant::now();
+        let watching = tokio::spawn(async move {
+            let events: Vec<_> = heartbeat.collect().await;
+            assert!(
+                matches!(events.last(), Some(PeerEvent::Dead(_))),
+                "{events:?}"
+            );
+        });
+        let watched = timeout(2 * config.detection_time(), watching).await;
+        watched.expect("there is a verdict").unwrap();
+        assert!(last.elapsed() <= config.detection_time() + TICK);
+    });
 }

@@ -12,7 +12,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use heartbeat_core::{Control, Nonce};
-use heartbeat_tests::{RawPeer, few_or_all, ms, quick, secs, wrapped};
+use heartbeat_tests::{
+    RawPeer, data_frame, few_or_all, ms, quick, scripted::greeted, secs, wrapped,
+};
 use heartbeat_tokio::{Cause, Config, Heartbeat, PeerEvent, Receiver, State};
 use tokio::{
     sync::oneshot,
@@ -174,6 +176,23 @@ async fn finished_and_the_end_wait_behind_all_messages() {
         panic!("{told:?}")
     };
     assert_eq!((&**last, death.cause.clone()), (&b"last"[..], Cause::Eof));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_read_while_the_inbox_is_full() {
+    let (heartbeat, script) = greeted(calm()).await;
+    let driver = heartbeat.spawn();
+    // One after the other, so that no byte waits to be decoded when it is full.
+    while driver.sender.status().peer.state != State::Paused {
+        script.give_bytes(data_frame(&[0; 10_000]));
+        sleep(ms(1)).await;
+    }
+    let _ = script.reads();
+    for _ in 0..3 {
+        script.give_bytes(data_frame(b"more"));
+        sleep(ms(1)).await;
+    }
+    assert_eq!(script.reads(), 0);
 }
 
 /// By the task: the receiver takes exactly what waits, and then nothing more.

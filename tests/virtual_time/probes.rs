@@ -1,12 +1,21 @@
 //! Each probe gets an answer, a measured round trip or the verdict, also if we stop reading or
 //! sleep meanwhile. In virtual time.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{
+    future::poll_fn,
+    ops::RangeInclusive,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt, future::poll_immediate};
 use heartbeat_core::Control;
-use heartbeat_tests::{RawPeer, data_frame, ms, quick, secs};
+use heartbeat_tests::{
+    RawPeer, data_frame, ms, quick,
+    scripted::{OnWire, frames, greeted},
+    secs,
+};
 use heartbeat_tokio::{Config, Heartbeat, PeerEvent, State};
 use tokio::time::{advance, sleep, timeout};
 
@@ -148,6 +157,27 @@ async fn a_side_that_wants_no_beats_is_told_of_none() {
         assert_eq!(beats, u32::from(config.beat_events()));
         peer.abort();
     }
+}
+
+/// Which waits for events.
+#[tokio::test(start_paused = true)]
+async fn a_probe_of_a_connection_that_another_task_polls_leaves_at_once() {
+    let (heartbeat, script) = greeted(patient()).await;
+    let shared = Arc::new(Mutex::new(heartbeat));
+    let polled = shared.clone();
+    let polling = tokio::spawn(poll_fn(move |cx| {
+        polled.lock().unwrap().poll_next_unpin(cx)
+    }));
+    sleep(ms(1)).await;
+    shared.lock().unwrap().probe();
+    sleep(ms(1)).await;
+    let sent = frames(&script.sent());
+    let last = sent.last().map(|(_, frame)| frame);
+    assert!(
+        matches!(last, Some(OnWire::Control(Control::Ping(_)))),
+        "{last:?}"
+    );
+    polling.abort();
 }
 
 /// Nothing asks by itself, not for seconds.

@@ -1,6 +1,15 @@
 //! What counts as a sign of life, through the adapter. In virtual time.
 
-use std::time::Duration;
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use futures::{FutureExt, StreamExt};
 use heartbeat_core::{Control, GoodbyeCode, Nonce};
@@ -10,7 +19,7 @@ use heartbeat_tokio::{
     testkit::{Line, Side},
 };
 use tokio::{
-    io::BufStream,
+    io::{AsyncRead, AsyncWrite, BufStream, ReadBuf},
     net::{TcpListener, TcpStream},
     time::{Instant, advance, sleep_until, timeout},
 };
@@ -187,6 +196,78 @@ async fn pings_through_a_wrapper_are_no_evidence_below_it_either() {
     let events = events.expect("it is silent");
     assert!(matches!(events.last(), Some(PeerEvent::Dead(death)) if death.cause == Cause::Silent));
     assert!(start.elapsed() <= ms(800), "{:?}", start.elapsed());
+}
+
+/// A wrapper that passes on what has arrived until it is told to keep it.
+struct Keeps {
+    stream: TcpStream,
+    keeps: Arc<AtomicBool>,
+}
+
+impl AsyncRead for Keeps {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.keeps.load(Ordering::Relaxed) {
+            true => Poll::Pending,
+            false => Pin::new(&mut self.stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Keeps {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// 200 bytes in 400 ms, which only the kernel has seen.
+#[tokio::test(start_paused = true)]
+async fn bytes_that_a_wrapper_keeps_are_life_if_they_come_at_the_rate() {
+    let are_seen = cfg!(any(target_os = "linux", target_os = "android"));
+    for (bytes, lives) in [(199, false), (200, are_seen)] {
+        let config = quick().to_builder().min_rate(500).build().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let keeps = Arc::<AtomicBool>::default();
+        let ours = Keeps {
+            stream: ours.unwrap(),
+            keeps: keeps.clone(),
+        };
+        let heartbeat = Heartbeat::new(ours, config);
+        let mut heartbeat = heartbeat.with_socket(|ours| Some(&ours.stream));
+        let mut peer = RawPeer::new(theirs.unwrap().0);
+        peer.greet(quick()).await;
+        let greeted = heartbeat.next().await;
+        assert!(matches!(greeted, Some(PeerEvent::Connected { .. })));
+        keeps.store(true, Ordering::Relaxed);
+        let start = Instant::now();
+        let sending = tokio::spawn(async move {
+            tokio::time::sleep(ms(300)).await;
+            peer.send_raw(&vec![0; bytes]).await;
+            peer
+        });
+        let events = all_events(&mut heartbeat).await;
+        let took = start.elapsed();
+        assert_eq!(took > ms(850), lives, "{bytes}: {took:?}, {events:?}");
+        assert!(took >= ms(800), "{bytes}: {took:?}, {events:?}");
+        drop(sending);
+    }
 }
 
 /// However often it comes, and however slowly a message may arrive.

@@ -36,7 +36,7 @@ const ROOM: usize = 2048;
 /// The transport of [`Heartbeat::with_codec`](crate::Heartbeat::with_codec).
 ///
 /// Messages are encoded when they are sent, so a ping goes behind what is in
-/// the buffer, and a sender has to wait while that is more than 8 KiB, as with
+/// the buffer, and a sender has to wait while that is 8 KiB or more, as with
 /// tokio-util's `Framed`.
 #[derive(Debug)]
 pub struct Codec<C> {
@@ -168,7 +168,7 @@ where
     fn next_frame(&mut self) -> Result<Option<Frame<C::Message>>, Failure> {
         loop {
             let before = self.read.len();
-            // As with `Framed`, a codec isn't called without bytes.
+            // A codec isn't called without bytes, except at the end.
             if self.codec.is_err() || before == 0 && !self.eof {
                 return Ok(None);
             }
@@ -195,10 +195,6 @@ where
 
     fn unread(&self) -> usize {
         self.read.len()
-    }
-
-    fn is_in_message(&self) -> bool {
-        !self.read.is_empty()
     }
 
     fn incomplete(&self) -> usize {

@@ -166,9 +166,9 @@ impl<M> PeerEvent<M> {
 }
 
 impl<M> PeerEvent<M> {
-    /// Converts the core's event and adds the detail of its goodbye. `None` for an event of a
-    /// later core that this crate doesn't know.
-    pub(crate) fn from_core(event: Event, detail: &Detail) -> Option<Self> {
+    /// Converts the core's event. `None` for a terminal one, which [`Ended`](crate::error::Ended)
+    /// becomes, and for one of a later core that this crate doesn't know.
+    pub(crate) fn from_core(event: Event) -> Option<Self> {
         Some(match event {
             Event::Connected { peer } => Self::Connected { peer },
             Event::Beat { rtt } => Self::Beat { rtt },
@@ -176,10 +176,6 @@ impl<M> PeerEvent<M> {
             Event::Recovered { silent_for } => Self::Recovered { silent_for },
             Event::LocalStall { late } => Self::LocalStall { late },
             Event::Finished => Self::Finished,
-            Event::Closed { reason } => Self::Closed {
-                reason: reason.with_detail(detail.clone()),
-            },
-            Event::Dead(death) => Self::Dead(death.with_detail(detail.clone())),
             _ => return None,
         })
     }

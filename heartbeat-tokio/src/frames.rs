@@ -235,10 +235,11 @@ where
     }
 
     fn push_control(&mut self, control: Control) {
-        match control {
-            Control::Hello(_) | Control::Alive | Control::Fin if !T::HELLO => {}
-            control => self.control.push_back(control.into()),
-        }
+        // Where there is no Hello, the monitor sends no Alive, and a Fin is refused before.
+        debug_assert!(
+            T::HELLO || !matches!(control, Control::Hello(_) | Control::Alive | Control::Fin)
+        );
+        self.control.push_back(control.into());
     }
 
     fn push_goodbye(&mut self, code: GoodbyeCode, detail: Detail) {

@@ -16,7 +16,7 @@ use heartbeat_core::Event;
 use tokio::task::yield_now;
 
 use super::{Heartbeat, READS_AT_ONCE};
-use crate::{Detail, PeerEvent, transport::Transport};
+use crate::{PeerEvent, transport::Transport};
 
 /// The result of one turn.
 enum Turn<M> {
@@ -228,7 +228,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                 (Event::Recovered { .. }, Some(stream)) => self.net.forget_suspicion(stream),
                 _ => {}
             }
-            if let Some(event) = PeerEvent::from_core(event, &Detail::default()) {
+            if let Some(event) = PeerEvent::from_core(event) {
                 return Some(event);
             }
         }

@@ -245,9 +245,7 @@ impl<M> OwnFrames<M> {
                 }
                 at_most(announced, max_frame)?;
                 let part = frame.slice(1 + digits..);
-                if !part.is_empty() {
-                    at_most(frame.len(), 1 + digits + PART)?;
-                }
+                at_most(frame.len(), 1 + digits + PART)?;
                 let assembly = Assembly {
                     announced,
                     // It grows with what arrives.

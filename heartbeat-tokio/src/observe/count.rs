@@ -5,7 +5,7 @@
 //! Labels are few, and their values are those of [`words`]: a peer chooses none of them, and
 //! its address isn't among them.
 
-use std::{fmt, io, time::Duration};
+use std::{io, time::Duration};
 
 use heartbeat_core::{Cause, CloseReason, Control, Death, Diagnosis, GoodbyeCode, NoDetail, State};
 use metrics::{
@@ -196,6 +196,7 @@ fn describe_ourselves() {
 
 /// One connection. It counts in one gauge at a time, and holds that one: what
 /// was added is taken from the same again, whatever recorders come and go.
+#[derive(Debug)]
 pub(super) struct Count(Gauge);
 
 impl Told for Count {
@@ -277,12 +278,6 @@ impl Count {
     /// The connection leaves its gauge.
     fn leave(&mut self) {
         std::mem::replace(&mut self.0, Gauge::noop()).decrement(1);
-    }
-}
-
-impl fmt::Debug for Count {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Count")
     }
 }
 

@@ -32,12 +32,13 @@ impl Told for Log {
         Self(warn_span!(target: TARGET, "heartbeat", peer = Empty))
     }
 
-    fn wants_peer(&self) -> bool {
-        !self.0.is_disabled()
-    }
-
-    fn peer_is(&self, peer: SocketAddr) {
-        self.0.record("peer", display(peer));
+    fn peer_is(&self, peer: impl FnOnce() -> Option<SocketAddr>) {
+        if self.0.is_disabled() {
+            return;
+        }
+        if let Some(peer) = peer() {
+            self.0.record("peer", display(peer));
+        }
     }
 
     fn options_failed(&self, applied: &Applied) {

@@ -43,11 +43,8 @@ mod on {
     pub(super) trait Told: Sized {
         /// A connection was made.
         fn opened() -> Self;
-        /// Whether this observer needs the peer's address.
-        fn wants_peer(&self) -> bool {
-            false
-        }
-        fn peer_is(&self, _: SocketAddr) {}
+        /// The peer's address, if there is one. Asking for it is a system call.
+        fn peer_is(&self, _: impl FnOnce() -> Option<SocketAddr>) {}
         /// Options of the safety net failed.
         fn options_failed(&self, _: &Applied) {}
         fn moved(&mut self, _from: State, _to: State) {}
@@ -139,10 +136,8 @@ mod on {
             if self.net == Some(status) {
                 return;
             }
-            if self.net.is_none() && self.log.wants_peer() {
-                if let Some(peer) = net.peer_addr(stream) {
-                    self.log.peer_is(peer);
-                }
+            if self.net.is_none() {
+                self.log.peer_is(|| net.peer_addr(stream));
             }
             self.net = Some(status);
             if let NetStatus::Applied(applied) = status {

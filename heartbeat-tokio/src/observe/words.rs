@@ -40,3 +40,16 @@ pub(super) const fn reason(reason: CloseReason) -> &'static str {
         CloseReason::Finished => "finished",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_diagnosis_has_a_name_of_its_own() {
+        assert_eq!(diagnosis(Diagnosis::AppHung), "app_hung");
+        assert_eq!(diagnosis(Diagnosis::PathDead), "path_dead");
+        assert_eq!(diagnosis(Diagnosis::PeerNotReading), "peer_not_reading");
+        assert_eq!(diagnosis(Diagnosis::Unknown), "unknown");
+    }
+}

@@ -16,11 +16,15 @@ use std::{
 };
 
 use bytes::BytesMut;
-use futures::{Sink, SinkExt, Stream, StreamExt};
+use futures::{Sink, SinkExt, Stream, StreamExt, future::poll_immediate};
 use heartbeat_tests::{quick, secs};
-use heartbeat_tokio::{Cause, Dialect, End, Frame, Heartbeat, PeerEvent, ProtocolError, SendError};
+use heartbeat_tokio::{
+    Cause, Dialect, End, Frame, Heartbeat, PeerEvent, ProtocolError, SendError, testkit::Line,
+};
 use tokio::{io::AsyncWriteExt, time::timeout};
-use tokio_util::codec::{Decoder, Encoder};
+use tokio_util::codec::{Decoder, Encoder, Framed};
+
+use crate::own_frames::{OwnCodec, OwnFrames};
 
 /// An error of a library's own.
 #[derive(Clone, Copy, Debug)]
@@ -191,7 +195,7 @@ async fn an_error_of_a_stream_of_frames_is_the_end_that_its_dialect_says() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_codec_says_of_an_end_that_is_known_already_is_kept() {
+async fn an_error_of_a_codec_about_an_end_that_is_known_already_is_kept() {
     for (end, _) in ends() {
         let (ours, theirs) = tokio::io::duplex(64);
         drop(theirs);
@@ -204,7 +208,7 @@ async fn what_a_codec_says_of_an_end_that_is_known_already_is_kept() {
 
 /// A write had failed before.
 #[tokio::test(start_paused = true)]
-async fn what_a_codec_says_of_an_end_that_has_an_error_already_changes_nothing() {
+async fn an_error_of_a_codec_about_an_end_that_has_an_error_already_changes_nothing() {
     for (end, _) in ends() {
         let no_room = io::Cursor::new(Box::<[u8]>::default());
         let stream = tokio::io::join(&b"anything"[..], no_room);
@@ -257,4 +261,18 @@ async fn a_dialect_that_panics_ends_its_own_connection() {
     assert!(driver.task.await.unwrap_err().is_panic());
     let events: Vec<_> = driver.receiver.collect().await;
     assert_eq!(cause(&events), &Cause::Io);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_io_error_of_a_stream_of_frames_is_the_end_that_it_is_of_any_stream() {
+    let (ours, _theirs, line) = Line::pair();
+    let frames = OwnFrames(Framed::new(ours, OwnCodec));
+    let mut peer = Heartbeat::with_frames(frames, quick());
+    // Our Hello leaves before, so that only reading can fail.
+    assert!(poll_immediate(peer.next()).await.is_none());
+    line.reset();
+    match peer.next().await {
+        Some(PeerEvent::Dead(death)) => assert_eq!(death.cause, Cause::Reset),
+        other => panic!("{other:?}"),
+    }
 }

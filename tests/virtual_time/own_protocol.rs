@@ -15,7 +15,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
 };
@@ -24,20 +24,23 @@ use bytes::{Bytes, BytesMut};
 use futures::{Sink, SinkExt, Stream, StreamExt};
 use heartbeat_core::ProtocolError;
 use heartbeat_tests::{
-    ms, quick,
+    Watched, ms, quick,
     scripted::{Read, runtime, scripted},
     secs,
 };
 use heartbeat_tokio::{
     Cause, CloseError, CloseReason, Codec, Config, Dialect, Driver, Frame, Heartbeat, PeerEvent,
-    SendError, State, testkit::Line,
+    SendError, State, TrySendError, testkit::Line,
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf},
     net::{TcpListener, TcpStream},
     time::{Instant, sleep, timeout},
 };
-use tokio_util::codec::{Decoder, Encoder, Framed, LinesCodec, LinesCodecError};
+use tokio_util::{
+    codec::{Decoder, Encoder, Framed, LinesCodec, LinesCodecError},
+    io::InspectReader,
+};
 
 /// Lines of at most 1000 bytes.
 struct Lines(LinesCodec);
@@ -427,6 +430,39 @@ async fn a_message_that_can_not_be_encoded_is_refused_and_nothing_of_it_is_sent(
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_error_of_a_message_is_equal_to_itself_and_its_source_is_the_codecs() {
+    let (driver, _peer) = wrap(By::Codec, quick());
+    let refused = || driver.sender.try_send("two\nlines".into()).unwrap_err();
+    let (one, other) = (refused(), refused());
+    assert_eq!(one, one.clone());
+    assert_ne!(one, other);
+    let TrySendError::Failed(SendError::Unencodable(error)) = one else {
+        panic!("{one:?}");
+    };
+    let source = error.source().expect("the codec's");
+    assert!(source.is::<BadLine>(), "{source}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_dies_while_we_leave_is_dead_in_time() {
+    for by in BOTH {
+        let (driver, mut peer) = wrap(by, quick());
+        let began = Instant::now();
+        assert_eq!(read_line(&mut peer).await, "PING");
+        // More than the stream takes.
+        for _ in 0..20 {
+            driver.sender.send("x".repeat(100)).await.unwrap();
+        }
+        let closed = driver.sender.close().await;
+        let Err(CloseError::Dead { unwritten, .. }) = closed else {
+            panic!("{by:?}: {closed:?}");
+        };
+        assert!(unwritten > 0, "{by:?}");
+        assert_eq!(began.elapsed(), quick().detection_time(), "{by:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_does_not_read_is_found_while_we_send() {
     for by in BOTH {
         let (driver, peer) = wrap(by, quick());
@@ -680,6 +716,7 @@ impl Decoder for Panics {
 
     fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<Self::Item>, BadLine> {
         self.ask();
+        assert!(!bytes.is_empty(), "there is nothing to decode");
         match self.lines.decode(bytes)? {
             Some(Frame::Data(line)) if line == "!" => self.panic(),
             frame => Ok(frame),
@@ -687,7 +724,10 @@ impl Decoder for Panics {
     }
 
     fn decode_eof(&mut self, bytes: &mut BytesMut) -> Result<Option<Self::Item>, BadLine> {
-        self.decode(bytes)
+        match bytes.is_empty() {
+            true => Ok(None),
+            false => self.decode(bytes),
+        }
     }
 }
 
@@ -879,4 +919,48 @@ async fn a_direction_that_ends_within_a_line_has_finished_behind_it() {
         assert_eq!(ours.next().await, Some(message));
     }
     assert_eq!(ours.next().await, Some(PeerEvent::Finished));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ping_does_not_end_our_direction() {
+    let (ours, mut peer) = tokio::io::duplex(256);
+    let ours = Heartbeat::with_codec(ours, HalfLines(Lines::default()), quick()).spawn();
+    assert_eq!(read_line(&mut peer).await, "PING");
+    peer.write_all(b"PONG\n").await.unwrap();
+    ours.sender.send("still here".into()).await.unwrap();
+    assert_eq!(read_line(&mut peer).await, "still here");
+}
+
+// ---- what a codec is given -----------------------------------------------------
+
+/// Each stands behind the begin of a line.
+#[tokio::test(start_paused = true)]
+async fn each_read_of_a_codec_has_room_for_2_kib() {
+    let (stream, script) = scripted();
+    let smallest = Arc::new(AtomicUsize::new(usize::MAX));
+    let least = smallest.clone();
+    let stream = InspectReader::new(stream, move |bytes: &[u8]| {
+        least.fetch_min(bytes.len(), Ordering::Relaxed);
+    });
+    let lines = "x".repeat(399) + "\n";
+    let lines = lines.repeat(5) + &lines[..48];
+    assert_eq!(lines.len(), 2048);
+    script.give([Read::Endless(lines.into())]);
+    let mut ours = Watched::new(Heartbeat::with_codec(stream, Lines::default(), quick()));
+    for _ in 0..1000 {
+        ours.message().await;
+    }
+    assert_eq!(smallest.load(Ordering::Relaxed), 2048);
+}
+
+/// Neither behind a message nor behind a frame of another kind.
+#[tokio::test(start_paused = true)]
+async fn a_codec_is_asked_only_if_there_are_bytes() {
+    let (ours, _, mut peer) = panicking();
+    let mut ours = Watched::new(ours);
+    for lines in ["one\n", "PING\n", "#\n", "two\nPING\n"] {
+        peer.write_all(lines.as_bytes()).await.unwrap();
+        ours.go_on_for(ms(100)).await;
+    }
+    ours.assert_alive();
 }

@@ -17,7 +17,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{FutureExt, Sink, SinkExt, Stream, StreamExt, channel::mpsc, future::join_all};
+use futures::{
+    FutureExt, Sink, SinkExt, Stream, StreamExt,
+    channel::mpsc,
+    future::{join_all, poll_immediate},
+};
 use heartbeat_core::{Control, GoodbyeCode, Nonce, ProtocolError};
 use heartbeat_tests::{
     RawPeer, all_events, data_frame, framed, ms, notable, parts, quick,
@@ -233,6 +237,56 @@ async fn with_frames_too_nothing_before_the_hello_is_a_sign_of_life() {
     let alive = death(Heartbeat::with_frames(Given(given), config));
     assert!(timeout(secs(100), alive).await.is_err());
     parts.abort();
+}
+
+/// Our own Hello has left then, and nothing is to do until a frame comes.
+#[tokio::test(start_paused = true)]
+async fn with_frames_a_message_before_the_hello_is_refused_however_late_it_comes() {
+    let (frames, given) = mpsc::unbounded();
+    let mut ours = Heartbeat::with_frames(Given(given), Config::default());
+    assert!(poll_immediate(ours.next()).await.is_none());
+    frames
+        .unbounded_send(Frame::Data("too soon".into()))
+        .unwrap();
+    let cause = Cause::Protocol(ProtocolError::HelloExpected { tag: 0 });
+    assert_eq!(death(ours).await.cause, cause);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_frames_a_second_hello_lets_no_message_follow_a_fin() {
+    let (frames, given) = mpsc::unbounded();
+    let hello = Config::default().hello([7; 8]);
+    for frame in [
+        Frame::Hello(hello),
+        Frame::Fin,
+        Frame::Hello(hello),
+        Frame::Data("late".into()),
+    ] {
+        frames.unbounded_send(frame).unwrap();
+    }
+    let death = death(Heartbeat::with_frames(Given(given), Config::default())).await;
+    assert_eq!(death.cause, Cause::Protocol(ProtocolError::AfterFin));
+}
+
+/// Not even where a byte in a second is enough.
+#[tokio::test(start_paused = true)]
+async fn with_frames_too_a_ping_is_no_sign_of_life() {
+    let config = quick().to_builder().min_rate(1).build().unwrap();
+    let (frames, given) = mpsc::unbounded();
+    let hello = config.hello([7; 8]);
+    frames.unbounded_send(Frame::Hello(hello)).unwrap();
+    frames.unbounded_send(Frame::Data("heard".into())).unwrap();
+    let began = Instant::now();
+    let pinging = tokio::spawn(async move {
+        sleep(ms(500)).await;
+        let ping = Frame::Ping(Some(Nonce([1; 8])));
+        frames.unbounded_send(ping).unwrap();
+        sleep(NEVER).await;
+    });
+    let death = death(Heartbeat::with_frames(Given(given), config)).await;
+    assert_eq!(death.cause, Cause::Silent);
+    assert_eq!(began.elapsed(), config.detection_time());
+    pinging.abort();
 }
 
 // ---- min_rate ------------------------------------------------------------------

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures::{FutureExt, SinkExt, StreamExt};
 use heartbeat_core::ProtocolError;
-use heartbeat_tests::{RawPeer, ms, quick};
+use heartbeat_tests::{RawPeer, data_frame, ms, quick};
 use heartbeat_tokio::{Cause, Config, Driver, Heartbeat, PeerEvent, Postcard, SendError};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::{io::DuplexStream, time::sleep};
@@ -184,4 +184,20 @@ async fn a_type_that_panics_as_it_is_written_is_refused_and_the_connection_goes_
     let connected = theirs.next().await;
     assert!(matches!(connected, Some(PeerEvent::Connected { .. })));
     assert_eq!(theirs.next().await, Some(PeerEvent::Message(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_buffered_is_in_the_parts() {
+    let (ours, theirs) = tokio::io::duplex(4096);
+    let mut ours: Heartbeat<_, Postcard<Order>> = Heartbeat::typed(ours, quick());
+    let mut raw = RawPeer::new(theirs);
+    raw.greet(quick()).await;
+    raw.send_data(b"\x02").await;
+    let half = &data_frame(b"\x02")[..5];
+    raw.send_raw(half).await;
+    while !matches!(ours.next().await, Some(PeerEvent::Message(_))) {}
+    ours.feed(Order::Nothing).await.unwrap();
+    let parts = ours.into_parts();
+    assert_eq!(parts.read, half);
+    assert_eq!(parts.write, data_frame(b"\x02"));
 }

@@ -1,9 +1,22 @@
 //! The safety net of a `Heartbeat` over a socket: that it is spread, and follows the
 //! times that the peer's Hello asks for.
 
+use std::future::IntoFuture;
+
+use axum::{
+    Router,
+    extract::{ConnectInfo, ws::WebSocketUpgrade},
+    routing::any,
+};
 use heartbeat_tests::wrapped;
-use heartbeat_tokio::{Config, Heartbeat, NetStatus};
-use tokio::net::{TcpListener, TcpStream};
+use heartbeat_tokio::{Config, Heartbeat, NetStatus, websocket::TcpSocket};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc::unbounded_channel,
+};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, client_async, tungstenite::protocol::Role,
+};
 
 #[tokio::test]
 async fn a_plain_tcp_stream_has_its_safety_net_and_others_say_that_they_have_none() {
@@ -19,6 +32,48 @@ async fn a_plain_tcp_stream_has_its_safety_net_and_others_say_that_they_have_non
 
     let (heartbeat, _peer) = wrapped(Config::default());
     assert!(matches!(heartbeat.status().safety_net, NetStatus::NoSocket));
+}
+
+#[tokio::test]
+async fn the_socket_below_a_websocket_is_found() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let connect = || TcpStream::connect(listener.local_addr().unwrap());
+    let plain = connect().await.unwrap();
+    let plain = WebSocketStream::from_raw_socket(plain, Role::Client, None).await;
+    let plain = Heartbeat::websocket(plain, Config::default());
+    assert!(matches!(plain.status().safety_net, NetStatus::Applied(_)));
+
+    let perhaps_tls = MaybeTlsStream::Plain(connect().await.unwrap());
+    let perhaps_tls = WebSocketStream::from_raw_socket(perhaps_tls, Role::Client, None).await;
+    let perhaps_tls = Heartbeat::websocket(perhaps_tls, Config::default());
+    let net = perhaps_tls.status().safety_net;
+    assert!(matches!(net, NetStatus::Applied(_)));
+}
+
+#[tokio::test]
+async fn the_socket_below_axum_is_that_of_the_client() {
+    let (tell, mut opened) = unbounded_channel();
+    let open = move |upgrade: WebSocketUpgrade, socket: ConnectInfo<TcpSocket>| {
+        let tell = tell.clone();
+        async move { upgrade.on_upgrade(async move |ws| drop(tell.send((ws, socket)))) }
+    };
+    let app = Router::new().route("/", any(open));
+    let app = app.into_make_service_with_connect_info::<TcpSocket>();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(axum::serve(listener, app).into_future());
+    let stream = TcpStream::connect(address).await.unwrap();
+    let client = stream.local_addr().unwrap();
+    let url = format!("ws://{address}/");
+    let (_client, _) = client_async(url, stream).await.unwrap();
+
+    let (ws, socket) = opened.recv().await.unwrap();
+    let peer = |socket: &TcpStream| socket.peer_addr().unwrap();
+    assert_eq!(socket.get().map(peer), Some(client));
+    let reference = socket.downgrade().upgrade();
+    assert_eq!(reference.as_deref().map(peer), Some(client));
+    let ours = Heartbeat::websocket((ws, socket), Config::default());
+    assert!(matches!(ours.status().safety_net, NetStatus::Applied(_)));
 }
 
 /// Only a failure is a warning. Under Wine two options are missing.

@@ -9,21 +9,31 @@
     reason = "helpers of tests may panic too"
 )]
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
-use heartbeat_tests::{Watched, ms, quick, scripted::filler, secs};
+use heartbeat_tests::{Watched, ms, patient, quick, scripted::filler, secs};
 use heartbeat_tokio::{
     Cause, CloseError, CloseReason, Config, Detail, Frame, GoodbyeCode, Heartbeat, PeerEvent,
     ProtocolError, SendError,
     testkit::{Line, LineEnd, Side},
     websocket::{
-        Beats, BoxError, Connection, Message, Messages, OwnFrames, Packet, Pings, SUBPROTOCOL,
+        Beats, BoxError, Connection, Message, Messages, OwnFrames, Packet, Payload, Pings,
+        SUBPROTOCOL,
     },
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     time::{Instant, sleep, timeout},
 };
 use tokio_tungstenite::{
@@ -206,6 +216,60 @@ async fn the_stream_is_closed_when_the_closing_handshake_is_done() {
     assert_eq!(closed, Ok(Some((1000, "enough".into()))));
 }
 
+/// TLS says its own goodbye then.
+#[tokio::test(start_paused = true)]
+async fn the_stream_is_shut_down_before_it_is_dropped() {
+    let (stream, theirs, _line) = Line::pair();
+    let is_shut_down = Arc::new(AtomicBool::new(false));
+    let stream = ShutDown {
+        stream,
+        noted: is_shut_down.clone(),
+    };
+    let ours = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
+    let theirs = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
+    let client = tokio::spawn(read_to_the_end(theirs));
+    let mut ours = Heartbeat::websocket(ours, quick());
+    ours.close().await.unwrap();
+    assert!(ours.get_ref().is_none());
+    assert!(is_shut_down.load(Ordering::Relaxed));
+    client.await.unwrap();
+}
+
+/// Notes whether it was shut down.
+struct ShutDown {
+    stream: LineEnd,
+    noted: Arc<AtomicBool>,
+}
+
+impl AsyncRead for ShutDown {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for ShutDown {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.noted.store(true, Ordering::Relaxed);
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
 /// It says that it gave us up, or its library doesn't like what we sent.
 #[tokio::test(start_paused = true)]
 async fn a_close_frame_that_gives_us_up_is_a_death() {
@@ -311,6 +375,35 @@ async fn own_frames_keep_to_what_the_peer_accepts() {
     server.assert_alive();
 }
 
+/// A message that says nothing of its length.
+#[derive(Clone, Debug)]
+struct Verse(String);
+
+impl Payload for Verse {
+    fn weight(&self) -> usize {
+        self.0.len()
+    }
+
+    fn encode(&self) -> Result<Bytes, BoxError> {
+        Ok(self.0.clone().into())
+    }
+
+    fn decode(bytes: Bytes) -> Result<Self, BoxError> {
+        Ok(Self(String::from_utf8(bytes.into())?))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_is_as_long_as_its_encoding_unless_it_says_otherwise() {
+    let small = quick().to_builder().max_frame(100).build().unwrap();
+    let (mut ours, _theirs, _line) = pair(OwnFrames::<Verse>::typed(), small).await;
+    let verse = |length| Verse("x".repeat(length));
+    let refused = ours.peer.feed(verse(101)).await;
+    let (length, max) = (101, 100);
+    assert_eq!(refused, Err(SendError::TooLong { length, max }));
+    ours.peer.feed(verse(100)).await.unwrap();
+}
+
 /// It goes behind a message of which parts still wait.
 #[tokio::test(start_paused = true)]
 async fn own_frames_finish_behind_what_was_sent() {
@@ -334,6 +427,31 @@ async fn own_frames_finish_behind_what_was_sent() {
         theirs.until(|events| events.iter().any(is_end)).await;
     };
     tokio::join!(finishing, reading);
+}
+
+/// tungstenite fails if it is given more than that.
+#[tokio::test(start_paused = true)]
+async fn a_library_that_has_no_room_is_waited_for() {
+    let (ours, theirs, _line) = Line::with_room(1024);
+    let limits = WebSocketConfig::default().write_buffer_size(0);
+    let limits = limits.max_write_buffer_size(6_000);
+    let ours = WebSocketStream::from_raw_socket(ours, Role::Server, Some(limits)).await;
+    let mut theirs = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
+    let mut ours = Heartbeat::websocket(ours, patient());
+    let message = |nth| Message::Binary(filler(nth, 4_000));
+    for nth in 0..5 {
+        ours.feed(message(nth)).await.unwrap();
+    }
+    let flushed = timeout(ms(100), ours.flush()).await;
+    assert!(flushed.is_err(), "{flushed:?}");
+    let reading = async {
+        for nth in 0..5 {
+            let received = theirs.next().await.unwrap().unwrap();
+            assert_eq!(received.into_data(), filler(nth, 4_000));
+        }
+    };
+    let (flushed, ()) = tokio::join!(ours.flush(), reading);
+    flushed.unwrap();
 }
 
 /// What its library holds counts as not written.
@@ -430,6 +548,18 @@ async fn ordinary_messages_are_beats_that_a_program_answers() {
     ours.assert_alive();
     assert_eq!(ours.until_dead().await.cause, Cause::Silent);
     drop(client);
+}
+
+#[tokio::test(start_paused = true)]
+async fn text_goes_both_ways_beside_beats_that_are_messages() {
+    let (mut ours, theirs, _line) = pair(Messages, quick()).await;
+    let mut theirs = Watched::new(Heartbeat::websocket_with(theirs, Messages, quick()));
+    ours.peer.send("grüß dich".into()).await.unwrap();
+    assert_eq!(theirs.message().await, "grüß dich");
+    theirs.peer.send(String::new()).await.unwrap();
+    assert_eq!(ours.message().await, "");
+    tokio::join!(ours.go_on_for(secs(2)), theirs.go_on_for(secs(2)));
+    assert!(ours.beats() >= 4, "{:?}", ours.events);
 }
 
 /// A ping among the messages of an application.

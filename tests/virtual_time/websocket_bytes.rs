@@ -9,17 +9,24 @@
     reason = "helpers of tests may panic too"
 )]
 
+use std::collections::VecDeque;
+
+use axum::extract::{ConnectInfo, ws};
+use bytes::Bytes;
 use futures::SinkExt;
-use heartbeat_core::{Control, Nonce};
+use heartbeat_core::{Control, Goodbye, Nonce, PART};
 use heartbeat_tests::{
     Watched, ms, quick,
     scripted::{control_frame, filler},
     secs, varint,
 };
 use heartbeat_tokio::{
-    Cause, CloseError, CloseReason, Config, Dialect, End, Heartbeat, PeerEvent, ProtocolError,
+    Cause, CloseError, CloseReason, Config, Detail, Dialect, End, Frame, GoodbyeCode, Heartbeat,
+    PeerEvent, ProtocolError,
     testkit::{Line, LineEnd},
-    websocket::{Beats, Connection, Message, Messages, OwnFrames, Pings, WebSocket},
+    websocket::{
+        Beats, Connection, Message, Messages, OwnFrames, Packet, Pings, TcpSocket, WebSocket,
+    },
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -442,20 +449,160 @@ async fn parts_that_contradict_each_other_are_a_broken_protocol() {
     }
 }
 
-/// What the library says when the closing handshake is over, or never came.
+/// The last of these frames, decoded behind a Hello.
+fn decoded(max_frame: usize, frames: &[Vec<u8>]) -> Result<Option<Frame<Bytes>>, ProtocolError> {
+    let mut beats = OwnFrames::new();
+    let mut last = Ok(None);
+    let hello = control_frame(hello())[4..].to_vec();
+    for frame in [hello].iter().chain(frames) {
+        assert!(last.is_ok(), "{last:?}");
+        let packet = Packet::Message(Message::Binary(frame.clone().into()));
+        last = beats.decode(packet, max_frame);
+    }
+    last.map_err(|error| *error.downcast().expect("a rule of the protocol"))
+}
+
+fn first_part(announced: usize, bytes: usize) -> Vec<u8> {
+    [&[7][..], &varint(announced), &vec![b'x'; bytes]].concat()
+}
+
 #[test]
-fn an_end_in_the_librarys_words_is_an_end() {
+fn the_parts_of_a_message_have_as_many_bytes_as_its_length_says() {
+    let part = |bytes| [&[7][..], &vec![b'x'; bytes]].concat();
+    let whole = Ok(Some(Frame::Data(Bytes::from(vec![b'x'; PART + 1]))));
+    let shortest = |last| decoded(1 << 20, &[first_part(PART + 1, PART - 9), part(last)]);
+    assert_eq!(shortest(9), Ok(Some(Frame::Other)));
+    assert_eq!(shortest(10), whole);
+    assert_eq!(shortest(11), Err(ProtocolError::BrokenParts));
+
+    // It would fit in one frame.
+    let needless = decoded(1 << 20, &[first_part(PART, 100)]);
+    assert_eq!(needless, Err(ProtocolError::BrokenParts));
+    let empty = decoded(1 << 20, &[first_part(PART + 1, 0)]);
+    assert_eq!(empty, Err(ProtocolError::BrokenParts));
+
+    let largest = decoded(1 << 20, &[first_part(2 * PART, PART)]);
+    assert_eq!(largest, Ok(Some(Frame::Other)));
+    let too_large = decoded(1 << 20, &[first_part(2 * PART, PART + 1)]);
+    let max = u32::try_from(1 + 3 + PART).unwrap();
+    let length = max + 1;
+    let rule = ProtocolError::FrameTooLong { length, max };
+    assert_eq!(too_large, Err(rule));
+}
+
+/// Before its tag is looked at.
+#[test]
+fn a_frame_is_no_longer_than_the_longest_that_the_limit_allows() {
+    for (max_frame, longest) in [
+        (100, 256),
+        (1000, 1 + 1000),
+        (PART, 1 + PART),
+        (PART + 1, 1 + 5 + PART),
+    ] {
+        let unknown = |length| decoded(max_frame, &[vec![0x33; length]]);
+        let tag = ProtocolError::UnknownTag { tag: 0x33 };
+        assert_eq!(unknown(longest), Err(tag), "{max_frame}");
+        let max = u32::try_from(longest).unwrap();
+        let length = max + 1;
+        let rule = ProtocolError::FrameTooLong { length, max };
+        assert_eq!(unknown(longest + 1), Err(rule), "{max_frame}");
+    }
+}
+
+#[test]
+fn the_length_of_a_message_in_parts_is_written_in_its_shortest_form() {
+    // 0x7f in the highest digit, and the numbers around it.
+    for length in [PART + 1, (0x7f << 14) - 1, 0x7f << 14, 1 << 21] {
+        let mut packets = VecDeque::new();
+        let message = Frame::Data(Bytes::from(vec![0; length]));
+        OwnFrames::new().encode(message, &mut packets).unwrap();
+        assert_eq!(packets.len(), length.div_ceil(PART));
+        let Some(Packet::Message(Message::Binary(first))) = packets.front() else {
+            panic!("{length}: {packets:?}");
+        };
+        let header = [&[7][..], &varint(length)].concat();
+        assert_eq!(first[..first.len() - PART], header, "{length}");
+    }
+}
+
+#[test]
+fn a_goodbye_in_own_frames_has_a_detail() {
+    let mut buffer = [0; Goodbye::MAX_ENCODED];
+    let goodbye = Goodbye::new(GoodbyeCode(64), "back at noon");
+    let goodbye = goodbye.encode(&mut buffer).unwrap().to_vec();
+    let expected = Frame::Goodbye {
+        code: GoodbyeCode(64),
+        detail: Detail::from("back at noon"),
+    };
+    assert_eq!(decoded(1000, &[goodbye]), Ok(Some(expected)));
+}
+
+// ---- the library's words and the application's memory ---------------------------
+
+/// What they say when the closing handshake is over, or never came.
+#[test]
+fn an_end_in_the_words_of_either_library_is_an_end() {
     use tokio_tungstenite::tungstenite::{Error, error::ProtocolError as Rule};
 
-    type Socket = WebSocket<WebSocketStream<LineEnd>, Pings>;
-    for error in [
-        Error::ConnectionClosed,
-        Error::AlreadyClosed,
-        Error::Protocol(Rule::ResetWithoutClosingHandshake),
-        Error::Protocol(Rule::SendAfterClosing),
+    type Tungstenite = WebSocket<WebSocketStream<LineEnd>, Pings>;
+    type Axum = WebSocket<ws::WebSocket, Pings>;
+    type WithSocket = WebSocket<(ws::WebSocket, ConnectInfo<TcpSocket>), Pings>;
+    for (error, end) in [
+        (Error::ConnectionClosed, Some(End::Eof)),
+        (Error::AlreadyClosed, Some(End::Eof)),
+        (
+            Error::Protocol(Rule::ResetWithoutClosingHandshake),
+            Some(End::Eof),
+        ),
+        (Error::Protocol(Rule::SendAfterClosing), Some(End::Eof)),
+        (Error::Protocol(Rule::UnmaskedFrameFromClient), None),
     ] {
-        assert_eq!(Socket::end_of(&error), Some(End::Eof), "{error}");
+        assert_eq!(Tungstenite::end_of(&error), end, "{error}");
+        let error = axum::Error::new(error);
+        assert_eq!(Axum::end_of(&error), end, "{error}");
+        assert_eq!(WithSocket::end_of(&error), end, "{error}");
     }
-    let broken = Error::Protocol(Rule::UnmaskedFrameFromClient);
-    assert_eq!(Socket::end_of(&broken), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn reading_pauses_when_256_kib_of_messages_wait() {
+    let bytes = [&[0][..], &filler(1, 999)].concat();
+    for (by, sent) in [
+        (
+            "pings",
+            sent_to_one_that_is_busy(Pings, BINARY, &bytes).await,
+        ),
+        (
+            "messages",
+            sent_to_one_that_is_busy(Messages, TEXT, &[b'x'; 1000]).await,
+        ),
+        (
+            "own frames",
+            sent_to_one_that_is_busy(OwnFrames::new(), BINARY, &bytes).await,
+        ),
+    ] {
+        // And 64 KiB lie on the line, and 128 KiB may lie in the library.
+        assert!((256..480).contains(&sent), "{by}: {sent} KB");
+    }
+}
+
+/// How many messages an application is sent that takes none.
+async fn sent_to_one_that_is_busy<B>(beats: B, kind: u8, message: &[u8]) -> usize
+where
+    B: Beats<Message: Clone + std::fmt::Debug + Send> + Send + 'static,
+{
+    let (ours, mut client) = pair(beats, quick()).await;
+    if B::HELLO {
+        client.send_own(hello()).await;
+    }
+    let busy = ours.peer.spawn();
+    let mut sent = 0;
+    while sent < 2000 {
+        match timeout(ms(1), client.send(FINAL | kind, message)).await {
+            Ok(()) => sent += 1,
+            Err(_) => break,
+        }
+    }
+    drop(busy);
+    sent
 }

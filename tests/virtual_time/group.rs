@@ -7,10 +7,10 @@
     reason = "helpers of tests may panic too"
 )]
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, future::ready, sync::Arc};
 
 use bytes::Bytes;
-use futures::{FutureExt, SinkExt};
+use futures::{FutureExt, SinkExt, StreamExt};
 use heartbeat_core::GoodbyeCode;
 use heartbeat_tests::{ms, quick, secs};
 use heartbeat_tokio::{
@@ -111,6 +111,21 @@ async fn each_event_comes_with_its_key_in_order_and_the_last_one_ends_the_member
         }
     }
     assert!(group.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_is_a_stream_of_its_members_events() {
+    let (mut group, peers) = group(1).await;
+    peers[0]
+        .connection
+        .sender
+        .send("hello".into())
+        .await
+        .unwrap();
+    let messages = group.by_ref().filter(|(_, event)| ready(is_message(event)));
+    let first = std::pin::pin!(messages).next().await;
+    assert_eq!(first, Some((0, PeerEvent::Message("hello".into()))));
+    assert_eq!(Group::<u32, Bytes>::new().next().await, None);
 }
 
 #[tokio::test(start_paused = true)]

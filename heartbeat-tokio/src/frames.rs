@@ -105,7 +105,9 @@ impl<T: Dialect> Frames<T> {
         !self.control.is_empty() || (scope == Scope::All && !self.queue.is_empty())
     }
 
-    /// Hands over frames until the sink has no more room.
+    /// Hands over frames until the sink has no more room. Counts those that show progress: a
+    /// sink that writes nothing may keep any number of pongs, and the peer decides how many
+    /// there are. Of the other frames it gets a bounded number.
     fn poll_hand_over<E>(
         &mut self,
         mut sink: Pin<&mut T>,
@@ -122,8 +124,8 @@ impl<T: Dialect> Frames<T> {
             }
             ready!(sink.as_mut().poll_ready(cx))?;
             if let Some(frame) = self.take_next(scope) {
+                *taken += usize::from(!matches!(frame, Frame::Pong(_)));
                 sink.as_mut().start_send(frame)?;
-                *taken += 1;
             }
         }
         self.poll_flush(sink, cx)

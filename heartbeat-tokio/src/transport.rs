@@ -312,7 +312,7 @@ pub trait Transport<S>: Protocol {
     fn control_unwritten(&self) -> bool;
 
     /// Writes, and flushes the stream once everything in scope was written. Also returns the
-    /// number of bytes that the stream took.
+    /// number of bytes that the stream took, or of frames; zero if there was no progress.
     fn poll_write(
         &mut self,
         stream: &mut S,

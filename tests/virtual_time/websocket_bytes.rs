@@ -22,7 +22,7 @@ use heartbeat_tests::{
 };
 use heartbeat_tokio::{
     Cause, CloseError, CloseReason, Config, Detail, Dialect, End, Frame, GoodbyeCode, Heartbeat,
-    PeerEvent, ProtocolError,
+    PeerEvent, ProtocolError, SendError,
     testkit::{Line, LineEnd},
     websocket::{
         Beats, Connection, Message, Messages, OwnFrames, Packet, Pings, TcpSocket, WebSocket,
@@ -535,6 +535,44 @@ fn a_goodbye_in_own_frames_has_a_detail() {
         detail: Detail::from("back at noon"),
     };
     assert_eq!(decoded(1000, &[goodbye]), Ok(Some(expected)));
+}
+
+/// Neither what the client sends gives it more time, nor our answers, which the library keeps.
+#[tokio::test(start_paused = true)]
+async fn the_limit_for_stalled_writes_counts_from_the_last_written_byte() {
+    let alive = control_frame(Control::Alive)[4..].to_vec();
+    let ping = control_frame(Control::Ping(Nonce([7; 8])))[4..].to_vec();
+    stalls(OwnFrames::new(), filler(1, 200_000), vec![ping, alive]).await;
+    let ping = b"?12345678".to_vec();
+    stalls(Messages, "x".repeat(200_000), vec![ping]).await;
+}
+
+/// The message is longer than what the line takes, and the client sends these again and again.
+async fn stalls<B>(beats: B, message: B::Message, sends: Vec<Vec<u8>>)
+where
+    B: Beats<Message: Clone + std::fmt::Debug>,
+{
+    let config = quick().to_builder().write_stall(ms(500)).build().unwrap();
+    let (mut ours, mut client) = pair(beats, config).await;
+    if B::HELLO {
+        client.send_own(hello()).await;
+    }
+    let sending = tokio::spawn(async move {
+        loop {
+            for frame in &sends {
+                client.send(FINAL | BINARY, frame).await;
+            }
+            sleep(ms(150)).await;
+        }
+    });
+    let began = Instant::now();
+    let sent = timeout(secs(30), ours.peer.send(message)).await;
+    let Ok(Err(SendError::Dead(death))) = sent else {
+        panic!("{sent:?}: {:?}", ours.peer.status());
+    };
+    assert_eq!(death.cause, Cause::WriteStalled);
+    assert_eq!(began.elapsed(), ms(500));
+    sending.abort();
 }
 
 // ---- the library's words and the application's memory ---------------------------

@@ -27,10 +27,6 @@ pub(crate) fn itself<S: 'static>(stream: &S) -> Option<&TcpStream> {
     (stream as &dyn Any).downcast_ref()
 }
 
-/// The kernel counts in ticks of up to 10 ms: an acknowledgement that seems so
-/// much newer than another may be the same one.
-const TICKS: Duration = Duration::from_millis(20);
-
 /// Whether the kernel watches the connection too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive] // there may be other ways to name the socket
@@ -237,12 +233,7 @@ impl<S> Net<S> {
         } else if self.hurry == Hurry::NoRoom {
             self.hurry(stream, Hurry::No);
         }
-        let ago = info.last_ack_received;
-        let silence = now.saturating_duration_since(heard_at);
-        // While our data is retransmitted in vain, an apparent acknowledgement may be
-        // the peer's own retransmission, on a path that is cut in one direction.
-        let fresh = ago + TICKS < silence && info.retransmits == 0;
-        fresh.then(|| heard_at + (silence - ago))
+        progress::acknowledged_at(&info, heard_at, now)
     }
 
     // ---- progress --------------------------------------------------------
@@ -266,11 +257,8 @@ impl<S> Net<S> {
         answers: u32,
     ) {
         let info = self.info(stream).filter(|_| is_oldest);
-        let waits =
-            |info: &TcpInfo| is_queued || info.has_unacknowledged() || info.unsent != Some(0);
-        let is_behind = info.as_ref().is_some_and(waits);
         self.progress()
-            .asks(is_oldest, is_behind, answers, info.as_ref());
+            .asks(is_oldest, is_queued, answers, info.as_ref());
     }
 
     /// It has left for our kernel.

@@ -2,9 +2,18 @@
 //!
 //! This module decides when the kernel's counters are a sign of life: when data of ours ahead
 //! of our oldest unanswered ping was acknowledged, and when bytes arrived that a wrapper such
-//! as TLS hasn't passed on. Other modules decide the consequences.
+//! as TLS hasn't passed on; and when an acknowledgement is newer than the peer's last sign of
+//! life. Other modules decide the consequences.
+
+use std::time::Duration;
+
+use heartbeat_core::Instant;
 
 use crate::safety_net::TcpInfo;
+
+/// The kernel counts in ticks of up to 10 ms: an acknowledgement that seems so
+/// much newer than another may be the same one.
+const TICKS: Duration = Duration::from_millis(20);
 
 /// The last values of the counters, and the position of our ping.
 #[derive(Clone, Copy, Debug)]
@@ -64,17 +73,20 @@ impl Progress {
         }
     }
 
-    /// A ping is queued; `is_oldest` if no other is unanswered, and `is_behind` if data of
-    /// ours is ahead of it. If not, there is no progress that could count.
+    /// A ping is queued; `is_oldest` if no other is unanswered, and `is_queued` if data of ours
+    /// waits ahead of it in our own buffers. If none does, and the kernel has none that the
+    /// peer's hasn't taken, there is no progress that could count.
     pub(super) fn asks(
         &mut self,
         is_oldest: bool,
-        is_behind: bool,
+        is_queued: bool,
         answers: u32,
         info: Option<&TcpInfo>,
     ) {
         if is_oldest {
-            self.question = match is_behind {
+            let waits =
+                |info: &TcpInfo| is_queued || info.has_unacknowledged() || info.unsent != Some(0);
+            self.question = match info.is_some_and(waits) {
                 true => Question::Queued,
                 false => Question::Taken,
             };
@@ -143,6 +155,16 @@ impl Progress {
     }
 }
 
+/// When the peer's kernel last acknowledged something, if that is later than `heard_at`.
+pub(super) fn acknowledged_at(info: &TcpInfo, heard_at: Instant, now: Instant) -> Option<Instant> {
+    let ago = info.last_ack_received;
+    let silence = now.saturating_duration_since(heard_at);
+    // While our data is retransmitted in vain, an apparent acknowledgement may be
+    // the peer's own retransmission, on a path that is cut in one direction.
+    let is_fresh = ago + TICKS < silence && info.retransmits == 0;
+    is_fresh.then(|| heard_at + (silence - ago))
+}
+
 fn acknowledged(info: Option<&TcpInfo>) -> u64 {
     info.and_then(|info| info.bytes_acknowledged).unwrap_or(0)
 }
@@ -157,6 +179,13 @@ mod tests {
             bytes_sent: Some(written),
             bytes_repeated: Some(0),
             unsent: Some(0),
+            ..TcpInfo::default()
+        }
+    }
+
+    fn received(bytes: u64) -> TcpInfo {
+        TcpInfo {
+            bytes_received: Some(bytes),
             ..TcpInfo::default()
         }
     }
@@ -183,6 +212,27 @@ mod tests {
     }
 
     #[test]
+    fn a_ping_is_behind_whatever_the_peers_kernel_hasnt_taken() {
+        let idle = info(100, 100);
+        let is_behind = |is_queued, info: &TcpInfo| {
+            let mut progress = Progress::new();
+            progress.asks(true, is_queued, 0, Some(info));
+            progress.question == Question::Queued
+        };
+        assert!(!is_behind(false, &idle));
+        assert!(is_behind(true, &idle));
+        let under_way = TcpInfo {
+            unacknowledged: 1,
+            ..idle
+        };
+        assert!(is_behind(false, &under_way));
+        // Nothing is in flight, and the peer has no room. An old kernel doesn't tell.
+        for unsent in [Some(1), None] {
+            assert!(is_behind(false, &TcpInfo { unsent, ..idle }));
+        }
+    }
+
+    #[test]
     fn an_answer_makes_the_latest_ping_the_oldest() {
         let mut progress = Progress::new();
         progress.asks(true, true, 0, Some(&info(0, 10)));
@@ -195,19 +245,53 @@ mod tests {
 
     #[test]
     fn bytes_below_count_until_something_comes_out_above() {
-        let received = |bytes| TcpInfo {
-            bytes_received: Some(bytes),
-            ..TcpInfo::default()
-        };
         let mut progress = Progress::new();
         assert_eq!(progress.below(&received(50), 1, 1000), 0);
         assert_eq!(progress.below(&received(80), 1, 1000), 30);
         assert_eq!(progress.below(&received(90), 2, 1000), 0);
-        assert_eq!(progress.below(&received(990), 2, 1000), 900);
+        assert_eq!(progress.below(&received(1090), 2, 1000), 1000);
         assert_eq!(
-            progress.below(&received(1200), 2, 1000),
+            progress.below(&received(1091), 2, 1000),
             0,
             "too much in a row"
         );
+    }
+
+    #[test]
+    fn data_ahead_of_a_ping_and_bytes_below_go_on_after_the_last_look() {
+        let mut progress = Progress::new();
+        assert!(!progress.goes_on(&received(50)), "nothing was below before");
+        progress.below(&received(50), 1, 1000);
+        assert!(!progress.goes_on(&received(50)));
+        assert!(progress.goes_on(&received(51)));
+
+        let mut progress = Progress::new();
+        assert!(!progress.goes_on(&info(200, 1000)), "there is no ping");
+        progress.asks(true, true, 0, Some(&info(100, 1000)));
+        assert!(!progress.goes_on(&info(100, 1000)));
+        assert!(progress.goes_on(&info(101, 1000)));
+        progress.has_asked(Some(&info(100, 1020)));
+        assert!(progress.goes_on(&info(101, 1020)));
+        // What is behind the ping proves nothing.
+        assert_eq!(progress.look(&info(1020, 1020), 0), Taken::Question);
+        assert!(!progress.goes_on(&info(1500, 2000)));
+    }
+
+    #[test]
+    fn an_acknowledgement_counts_if_it_is_newer_by_more_than_the_ticks_of_a_kernel() {
+        let at = |millis| Instant::ORIGIN + Duration::from_millis(millis);
+        let acknowledged = |ago, retransmits| TcpInfo {
+            last_ack_received: Duration::from_millis(ago),
+            retransmits,
+            ..TcpInfo::default()
+        };
+        let seen =
+            |ago, retransmits| acknowledged_at(&acknowledged(ago, retransmits), at(1000), at(4000));
+        assert_eq!(seen(0, 0), Some(at(4000)));
+        assert_eq!(seen(2979, 0), Some(at(1021)));
+        assert_eq!(seen(2980, 0), None);
+        assert_eq!(seen(5000, 0), None);
+        // While our data is repeated it may be the peer's own repetition.
+        assert_eq!(seen(0, 1), None);
     }
 }

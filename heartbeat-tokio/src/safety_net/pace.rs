@@ -89,6 +89,12 @@ mod tests {
     }
 
     #[test]
+    fn the_kernel_gives_up_when_its_documentation_says() {
+        let minutes = gives_up_after(Duration::from_secs(120));
+        assert_eq!(minutes, Duration::from_millis(924_600));
+    }
+
+    #[test]
     fn the_kernel_gives_up_after_the_heartbeat() {
         for millis in (100..600_000).step_by(997) {
             let (config, pace) = pace(Duration::from_millis(millis));

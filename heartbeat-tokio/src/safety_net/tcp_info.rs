@@ -267,3 +267,44 @@ mod layout {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_the_stream_is_no_byte_that_was_heard() {
+        let was_heard = |bytes_received, cause| {
+            let info = TcpInfo {
+                bytes_received,
+                ..TcpInfo::default()
+            };
+            info.was_heard(cause)
+        };
+        for cause in [Cause::Silent, Cause::TimedOut] {
+            assert!(!was_heard(Some(0), cause));
+            assert!(was_heard(Some(1), cause));
+        }
+        for end in [Cause::Eof, Cause::Reset] {
+            assert!(!was_heard(Some(1), end));
+            assert!(was_heard(Some(2), end));
+        }
+        assert!(was_heard(None, Cause::Silent), "the kernel doesn't say");
+    }
+
+    #[test]
+    fn what_was_written_is_sent_once_or_waits() {
+        let info = TcpInfo {
+            bytes_sent: Some(1000),
+            bytes_repeated: Some(100),
+            unsent: Some(50),
+            ..TcpInfo::default()
+        };
+        assert_eq!(info.written(), Some(950));
+        let older = TcpInfo {
+            bytes_sent: None,
+            ..info
+        };
+        assert_eq!(older.written(), None);
+    }
+}

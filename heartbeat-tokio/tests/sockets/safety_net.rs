@@ -8,9 +8,9 @@ use std::{
     time::Duration,
 };
 
-use heartbeat_core::{Config, Diagnosis, End, ProtocolError};
+use heartbeat_core::{Cause, Config, Death, Diagnosis, End, ProtocolError};
 use heartbeat_tokio::safety_net::{
-    Latch, Liveness, Outcome, SafetyNet, SafetyNetError, TcpInfo, check, end_of, sweep,
+    Latch, Liveness, Outcome, SafetyNet, SafetyNetError, TcpInfo, check, diagnose, end_of, sweep,
 };
 use socket2::SockRef;
 use tokio::{
@@ -832,6 +832,44 @@ fn where_packets_get_lost_the_answer_may_be_among_them() {
     }
     let lossy = before(11);
     assert_eq!(since(&lossy, |_| {}), Diagnosis::Unknown);
+    // Losses of one direction are enough.
+    for loses in [
+        |info: &mut TcpInfo| info.total_repeated = 11,
+        |info: &mut TcpInfo| info.out_of_order = Some(11),
+    ] {
+        let mut lossy = healthy;
+        loses(&mut lossy);
+        assert_eq!(since(&lossy, |_| {}), Diagnosis::Unknown);
+    }
+}
+
+/// On Linux they are the kernel's own, of a peer that was asked and says nothing.
+#[tokio::test]
+async fn what_the_kernel_notes_explains_a_silence_and_no_other_end() {
+    let (mut ours, _peer) = pair().await;
+    ours.write_all(b"ping").await.unwrap();
+    if cfg!(any(target_os = "linux", target_os = "android")) {
+        while TcpInfo::of(&ours).unwrap().has_unacknowledged() {
+            sleep(ms(1)).await;
+        }
+    }
+    let found = |cause: Cause, missed| {
+        let mut death = Death::new(cause);
+        (death.silent_for, death.missed) = (secs(60), missed);
+        diagnose(&death, &ours)
+    };
+    let hung = match cfg!(any(target_os = "linux", target_os = "android")) {
+        true => Diagnosis::AppHung,
+        false => Diagnosis::Unknown,
+    };
+    for silence in [Cause::Silent, Cause::WriteStalled] {
+        assert_eq!(found(silence, 2), hung);
+        // A single answer may have been lost.
+        assert_eq!(found(silence, 1), Diagnosis::Unknown);
+    }
+    for explained in [Cause::Eof, Cause::Reset, Cause::TimedOut] {
+        assert_eq!(found(explained, 2), Diagnosis::Unknown);
+    }
 }
 
 /// It looks as if the peer had no room: something waits, and nothing is in
@@ -889,6 +927,16 @@ fn what_was_repeated_in_vain_is_a_dead_path() {
         }),
         Diagnosis::PathDead
     );
+    // So it is if that acknowledged nothing of what was sent in the silence: these are the
+    // peer's own repetitions.
+    let since = |suspected: TcpInfo| notes(one_way).diagnose_since(Some(&suspected), secs(4));
+    let unmoved = notes(|info| info.unacknowledged = 1);
+    assert_eq!(since(unmoved), Diagnosis::PathDead);
+    let mut moved = unmoved;
+    moved.bytes_acknowledged = Some(99_974);
+    assert_eq!(since(moved), Diagnosis::Unknown);
+    let idle = notes(|_| {});
+    assert_eq!(since(idle), Diagnosis::Unknown, "there was nothing to move");
     // The same where packets were lost before.
     let lossy = |info: &mut TcpInfo| {
         lost(info);
@@ -899,6 +947,7 @@ fn what_was_repeated_in_vain_is_a_dead_path() {
         noted(|info| {
             lossy(info);
             info.retransmits = 6;
+            info.total_repeated += 4; // as many were lost before
         }),
         Diagnosis::PathDead
     );
@@ -931,6 +980,21 @@ fn a_closed_window_is_a_peer_that_doesnt_read_until_probes_go_unanswered() {
             info.send_window = Some(1447);
         }),
         Diagnosis::PeerNotReading
+    );
+    // As much is, and where nothing waits none is needed.
+    assert!(
+        !notes(|info| {
+            full(info);
+            info.send_window = Some(1448);
+        })
+        .is_window_closed()
+    );
+    assert!(
+        !notes(|info| {
+            full(info);
+            info.unsent = Some(0);
+        })
+        .is_window_closed()
     );
     // A kernel that doesn't tell proves nothing.
     let older = |info: &mut TcpInfo| {
@@ -966,6 +1030,19 @@ fn where_nothing_was_asked_nothing_is_known() {
         }),
         Diagnosis::Unknown
     );
+    // What was sent last is what ended the silence before.
+    assert_eq!(
+        noted(|info| info.last_data_sent = secs(4)),
+        Diagnosis::Unknown
+    );
+}
+
+/// An acknowledgement may follow the last data of a path that is cut right then.
+#[test]
+fn an_acknowledgement_counts_a_quarter_into_the_silence() {
+    let acknowledged = |ago| noted(|info| info.last_ack_received = ago);
+    assert_eq!(acknowledged(ms(2999)), Diagnosis::AppHung);
+    assert_eq!(acknowledged(secs(3)), Diagnosis::Unknown);
 }
 
 // ===== end_of =====

@@ -8,8 +8,10 @@ use axum::{
     extract::{ConnectInfo, ws::WebSocketUpgrade},
     routing::any,
 };
-use heartbeat_tests::wrapped;
-use heartbeat_tokio::{Config, Heartbeat, NetStatus, websocket::TcpSocket};
+use heartbeat_tests::{secs, wrapped};
+use heartbeat_tokio::{
+    Config, Heartbeat, NetStatus, SafetyNet, safety_net::Outcome, websocket::TcpSocket,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc::unbounded_channel,
@@ -74,6 +76,25 @@ async fn the_socket_below_axum_is_that_of_the_client() {
     assert_eq!(reference.as_deref().map(peer), Some(client));
     let ours = Heartbeat::websocket((ws, socket), Config::default());
     assert!(matches!(ours.status().safety_net, NetStatus::Applied(_)));
+}
+
+/// Both are in the same process, which keeps the most usual report once.
+#[tokio::test]
+async fn each_connection_has_a_report_of_its_own() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let config = Config::default();
+    let timeout = SafetyNet::from(&config).with_user_timeout(secs(77));
+    let derived = Heartbeat::new(ours.unwrap(), config);
+    let chosen = Heartbeat::new(theirs.unwrap().0, config).with_safety_net(&timeout.unwrap());
+    let user_timeout = |heartbeat: &Heartbeat<TcpStream>| match heartbeat.status().safety_net {
+        NetStatus::Applied(applied) => applied.user_timeout,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(user_timeout(&derived), Outcome::NotAsked);
+    let has_it = cfg!(any(target_os = "linux", target_os = "android"));
+    assert_eq!(user_timeout(&chosen) == Outcome::Set, has_it);
 }
 
 /// Only a failure is a warning. Under Wine two options are missing.

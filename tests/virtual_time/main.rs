@@ -27,6 +27,7 @@ mod handles;
 mod hostile;
 mod inbox;
 mod io;
+mod kernel;
 mod learning;
 mod leaving;
 mod line;

@@ -37,9 +37,10 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         let Some(stream) = self.stream.as_ref().filter(|_| by_bytes) else {
             return;
         };
-        if self.inbox.is_paused() || !matches!(status.state, State::Alive | State::Suspect) {
+        if !matches!(status.state, State::Alive | State::Suspect) {
             return;
         }
+        debug_assert!(!self.inbox.is_paused(), "then it is in another state");
         let is_answered = monitor.dialogue().beats_every.is_none();
         let has_question = is_answered && monitor.has_unanswered();
         let now = self.judge.now();
@@ -80,4 +81,16 @@ fn before(now: Instant, ago: Duration) -> Instant {
         + now
             .saturating_duration_since(Instant::ORIGIN)
             .saturating_sub(ago)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_was_before_the_connection() {
+        let at = |seconds| Instant::ORIGIN + Duration::from_secs(seconds);
+        assert_eq!(before(at(10), Duration::from_secs(3)), at(7));
+        assert_eq!(before(at(10), Duration::from_secs(11)), at(0));
+    }
 }

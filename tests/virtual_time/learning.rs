@@ -8,7 +8,8 @@
 )]
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, IoSlice},
     pin::Pin,
     process::Command,
     sync::{
@@ -20,15 +21,15 @@ use std::{
     time::Duration,
 };
 
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 use heartbeat_core::{IntervalSearch, SearchMethod, SearchOutcome};
-use heartbeat_tests::{example, ms, secs};
+use heartbeat_tests::{example, ms, scripted::scripted, secs};
 use heartbeat_tokio::{
-    Backoff, Cause, Config, Death, Heartbeat, IntervalFile, IntervalFileError, Learner, PeerEvent,
-    Prober, Reconnect, Role,
+    Backoff, Cause, CloseReason, Config, Death, Heartbeat, IdleMeter, IntervalFile,
+    IntervalFileError, Learner, Metered, PeerEvent, Probe, Prober, Reconnect, Role,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
     time::{Instant, Sleep, sleep, sleep_until, timeout},
 };
 
@@ -344,12 +345,67 @@ async fn an_idle_time_in_which_we_slept_is_not_counted() {
         if slept {
             learner.note(&PeerEvent::<()>::LocalStall { late: MINUTE });
         }
+        // A late beat is no sign of life.
+        learner.note(&PeerEvent::<()>::Suspect {
+            missed: 1,
+            silent_for: MINUTE,
+        });
         learner.note(&PeerEvent::<()>::Dead(Death::new(Cause::Silent)));
         // The next connection begins before the reason is known.
         assert_eq!(learner.search(), before);
         assert_eq!(learner.interval() == before.safe(), slept);
         learner.note_attempt(true);
         assert_eq!(learner.search() == before, slept);
+    }
+}
+
+/// It may have been idle for too long if it was so for half of its interval at least.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_closed_early_is_closed_by_its_peer() {
+    let learner = Learner::new(search());
+    learner.learn(SearchOutcome::Answered { idle: 30 * MINUTE });
+    let half = learner.interval() / 2;
+    for cause in [Cause::Eof, Cause::Reset] {
+        for (idle, is_possible) in [(half - ms(1), false), (half, true)] {
+            let learner = Learner::new(learner.search());
+            let _stream = learner.meter().over(duplex(1).0);
+            sleep(idle).await;
+            learner.note(&PeerEvent::<()>::Dead(Death::new(cause.clone())));
+            let before = learner.search();
+            learner.note_attempt(true);
+            assert_eq!(learner.search() != before, is_possible, "{idle:?}");
+        }
+    }
+}
+
+/// What dies after that isn't measured.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_was_closed_in_order_is_no_longer_in_use() {
+    let learner = Learner::new(search());
+    let before = learner.search();
+    let _stream = learner.meter().over(duplex(1).0);
+    sleep(20 * MINUTE).await;
+    let reason = CloseReason::Local;
+    learner.note(&PeerEvent::<()>::Closed { reason });
+    learner.note(&PeerEvent::<()>::Dead(Death::new(Cause::Silent)));
+    learner.note_attempt(true);
+    assert_eq!(learner.search(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_connection_learned_leaves_the_one_in_use_measured() {
+    for (outcome, is_measured) in [
+        (SearchOutcome::Unrelated, true),
+        (SearchOutcome::NetworkChanged, false),
+    ] {
+        let learner = Learner::new(search());
+        let _stream = learner.meter().over(duplex(1).0);
+        sleep(20 * MINUTE).await;
+        learner.learn(outcome);
+        learner.note(&PeerEvent::<()>::Dead(Death::new(Cause::Silent)));
+        let before = learner.search();
+        learner.note_attempt(true);
+        assert_eq!(learner.search() != before, is_measured, "{outcome:?}");
     }
 }
 
@@ -415,6 +471,131 @@ async fn a_proxy_that_closes_idle_connections_is_learned_by_every_method() {
     }
 }
 
+// ---- what is measured ----------------------------------------------------------
+
+/// The peer's answer arrives. What was learned with it.
+async fn answered<S: AsyncRead + Unpin>(
+    learner: &Learner,
+    stream: &mut Metered<S>,
+) -> IntervalSearch {
+    assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 1);
+    learner.note(&PeerEvent::<()>::Beat { rtt: ms(80) });
+    learner.search()
+}
+
+fn survived(idle: Duration) -> IntervalSearch {
+    let mut learned = search();
+    learned.learn(SearchOutcome::Answered { idle });
+    learned
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_end_an_idle_time_and_a_write_of_none_does_not() {
+    let learner = Learner::new(search());
+    let (inner, script) = scripted();
+    let mut stream = learner.meter().over(inner);
+    sleep(10 * MINUTE).await;
+    assert_eq!(stream.write(&[]).await.unwrap(), 0);
+    sleep(10 * MINUTE).await;
+    assert_eq!(stream.write(b"?").await.unwrap(), 1);
+    script.give_bytes("!");
+    let learned = answered(&learner, &mut stream).await;
+    assert_eq!(learned, survived(20 * MINUTE));
+
+    // Several slices do so too.
+    let learner = Learner::new(search());
+    let (inner, script) = scripted();
+    let mut stream = learner.meter().over(inner);
+    sleep(10 * MINUTE).await;
+    let slices = [IoSlice::new(b"wh"), IoSlice::new(b"at?")];
+    assert_eq!(stream.write_vectored(&slices).await.unwrap(), 5);
+    assert_eq!(script.sent(), b"what?");
+    sleep(5 * MINUTE).await;
+    script.give_bytes("!");
+    let learned = answered(&learner, &mut stream).await;
+    assert_eq!(learned, survived(10 * MINUTE));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_measured_stream_is_written_flushed_and_ended_as_it_would_be_by_itself() {
+    let learner = Learner::new(search());
+    let (inner, script) = scripted();
+    let mut stream = learner.meter().over(inner);
+    for vectored in [true, false] {
+        script.set_vectored(vectored);
+        assert_eq!(stream.is_write_vectored(), vectored);
+    }
+    script.set_buffered(true);
+    stream.write_all(b"first").await.unwrap();
+    assert_eq!(script.sent(), b"");
+    stream.flush().await.unwrap();
+    assert_eq!(script.sent(), b"first");
+
+    let (inner, mut peer) = duplex(1);
+    let mut stream = learner.meter().over(inner);
+    stream.shutdown().await.unwrap();
+    let ended = timeout(secs(1), peer.read(&mut [0; 1])).await;
+    assert_eq!(ended.expect("the end arrives").unwrap(), 0);
+}
+
+// ---- when the next attempt begins --------------------------------------------
+
+/// The least time between two attempts of which the first taught nothing.
+const PAUSE: Duration = secs(3600);
+
+/// An attempt on a connection whose pings are answered each time that it was idle for so
+/// long, or that fails: what came of it, and the time until the next one begins.
+async fn attempt_and_next(answered_after: Option<Duration>) -> (Probe, Duration) {
+    let backoff = Backoff::default().min_delay(PAUSE).max_delay(4 * PAUSE);
+    let mut prober = Prober::new(Learner::new(search()), Config::mobile(), backoff);
+    let first = prober.attempt(async |meter: IdleMeter, _| {
+        let idle = answered_after.ok_or(io::ErrorKind::TimedOut)?;
+        let (near, far) = duplex(1);
+        let ends = (meter.over(near), far);
+        Ok::<_, io::Error>(stream::unfold(
+            ends,
+            move |(mut near, mut far)| async move {
+                sleep(idle).await;
+                near.write_all(b"?").await.ok()?;
+                far.read_u8().await.ok()?;
+                far.write_all(b"!").await.ok()?;
+                near.read_u8().await.ok()?;
+                let beat = PeerEvent::<()>::Beat { rtt: ms(0) };
+                Some((beat, (near, far)))
+            },
+        ))
+    });
+    let first = first.await;
+    let ended = Instant::now();
+    let next = prober.attempt(async |_, _| {
+        let failed = io::Error::from(io::ErrorKind::TimedOut);
+        Err::<stream::Pending<PeerEvent<()>>, _>(failed)
+    });
+    next.await;
+    (first, ended.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_attempt_begins_at_once_after_one_that_taught_something() {
+    let interval = search().next().unwrap();
+    let enough = interval - interval / 20;
+    let (probe, pause) = attempt_and_next(Some(enough)).await;
+    let idle = enough;
+    assert_eq!(probe.outcome, SearchOutcome::Answered { idle });
+    assert_eq!((probe.took, pause), (idle, ms(0)));
+
+    // The peer doesn't leave it idle, which is seen after three answers.
+    let idle = enough - ms(1);
+    let (probe, pause) = attempt_and_next(Some(idle)).await;
+    assert_eq!(probe.outcome, SearchOutcome::Answered { idle });
+    assert_eq!(probe.took, 3 * idle);
+    assert!(pause >= PAUSE, "{pause:?}");
+
+    let (probe, pause) = attempt_and_next(None).await;
+    assert_eq!(probe.outcome, SearchOutcome::Unrelated);
+    assert!(pause >= PAUSE, "{pause:?}");
+}
+
 // ---- the interval of a connection ---------------------------------------------
 
 #[tokio::test(start_paused = true)]
@@ -463,12 +644,15 @@ fn what_was_learned_comes_back_for_its_network_only() {
     learned.learn(SearchOutcome::Answered { idle: 10 * MINUTE });
     let mut file = IntervalFile::read(&path).unwrap();
     file.remember("wifi: \"home\"\n", learned);
-    file.remember(&"k".repeat(5_000), learned);
+    let (longest, longer) = ("k".repeat(4096), "k".repeat(4097));
+    file.remember(&longest, learned);
+    file.remember(&longer, learned);
     file.write().unwrap();
     let file = IntervalFile::read(&path).unwrap();
     assert_eq!(file.recall("wifi: \"home\"\n", search()), learned);
     assert_eq!(file.recall("wifi: work", search()), search());
-    assert_eq!(file.recall(&"k".repeat(5_000), search()), search());
+    assert_eq!(file.recall(&longest, search()), learned);
+    assert_eq!(file.recall(&longer, search()), search());
     // With another range it means something else.
     let other = IntervalSearch::new(secs(1)..=secs(5)).unwrap();
     assert_eq!(file.recall("wifi: \"home\"\n", other), other);

@@ -204,12 +204,10 @@ impl IntervalFile {
     }
 }
 
-/// Reads one byte more than allowed, so that a longer file isn't valid JSON by accident.
+/// Reads no more than a valid file has.
 fn read_all(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?
-        .take(MAX_BYTES + 1)
-        .read_to_end(&mut bytes)?;
+    File::open(path)?.take(MAX_BYTES).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

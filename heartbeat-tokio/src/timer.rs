@@ -38,13 +38,8 @@ impl Clock {
         static FIRST: OnceLock<tokio::time::Instant> = OnceLock::new();
         let now = tokio::time::Instant::now();
         let first = *FIRST.get_or_init(|| now);
-        // A runtime whose clock is paused may be before the first.
-        let since = match now.checked_duration_since(first) {
-            Some(after) => remainder(after),
-            None => GRID - remainder(first - now),
-        };
         Self {
-            origin: now.checked_sub(since).unwrap_or(now),
+            origin: now.checked_sub(since_grid(first, now)).unwrap_or(now),
             machine: Machine::local(),
         }
     }
@@ -58,6 +53,15 @@ impl Clock {
     fn at(self, instant: Instant) -> Option<tokio::time::Instant> {
         let awake = instant.as_micros().saturating_sub(self.machine.slept());
         self.origin.checked_add(Duration::from_micros(awake))
+    }
+}
+
+/// The time from the grid through `first` to `now`. A runtime whose clock is paused may be
+/// before the first.
+fn since_grid(first: tokio::time::Instant, now: tokio::time::Instant) -> Duration {
+    match now.checked_duration_since(first) {
+        Some(after) => remainder(after),
+        None => GRID - remainder(first - now),
     }
 }
 
@@ -232,6 +236,8 @@ impl Timer {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "how a test fails")]
 mod tests {
+    use std::{sync::Arc, task::Wake};
+
     use super::*;
 
     /// Then connections share wake-ups, whenever each was wrapped.
@@ -248,6 +254,56 @@ mod tests {
             assert_eq!(remainder(late - early), Duration::ZERO);
             assert!(tokio::time::Instant::now() - other.origin < GRID + GRID);
         }
+    }
+
+    #[test]
+    fn the_grid_goes_through_the_first_clock_both_ways() {
+        let first = tokio::time::Instant::now() + 10 * GRID;
+        let micros = Duration::from_micros;
+        for (since, expected) in [
+            (micros(0), micros(0)),
+            (micros(1), micros(1)),
+            (GRID - micros(1), GRID - micros(1)),
+            (3 * GRID + micros(7), micros(7)),
+        ] {
+            assert_eq!(since_grid(first, first + since), expected);
+        }
+        let before = micros(7) + 3 * GRID;
+        assert_eq!(since_grid(first, first - before), GRID - micros(7));
+    }
+
+    /// A task that is told apart from others.
+    struct Task;
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    /// Two tasks that poll in turn, as in a `join!`, move no timer.
+    #[tokio::test]
+    async fn another_task_takes_over_the_timer_and_its_alarm_as_they_are() {
+        let mut timer = Timer::with_step(Clock::start(), Duration::from_secs(10));
+        let at = |seconds| Some(Instant::ORIGIN + Duration::from_secs(seconds));
+        let [one, other] = [(); 2].map(|()| Waker::from(Arc::new(Task)));
+        let mut one = Context::from_waker(&one);
+        let mut other = Context::from_waker(&other);
+        assert!(timer.arm(at(100), &mut one));
+        assert!(timer.is_armed(None, &other));
+        assert!(timer.is_armed(at(100), &one));
+        assert!(timer.is_armed(at(109), &one));
+        assert!(!timer.is_armed(at(110), &one), "it is much too early");
+        assert!(!timer.is_armed(at(99), &one));
+        assert!(!timer.is_armed(at(100), &other));
+
+        let state = |timer: &Timer| {
+            let deadline = timer.sleep.as_ref().unwrap().deadline();
+            (deadline, timer.armed, format!("{:?}", timer.alarm))
+        };
+        let before = state(&timer);
+        assert!(timer.arm(at(105), &mut other));
+        assert_eq!(state(&timer), before);
+        assert!(timer.is_armed(at(105), &other));
+        assert!(!timer.is_armed(at(105), &one));
     }
 
     /// tokio #6504: what timers cost at many connections. A deadline that moves

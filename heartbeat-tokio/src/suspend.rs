@@ -189,15 +189,20 @@ mod system {
         /// is known.
         pub(super) fn wait(&mut self) -> Option<Duration> {
             if let Some(timer) = &self.timer {
-                match read(timer, &mut [0; 8]) {
-                    Err(Errno::CANCELED | Errno::INTR) => return None,
-                    // It expired in the far future, or isn't allowed here.
-                    _ => self.timer = None,
+                if may_have_slept(read(timer, &mut [0; 8])) {
+                    return None;
                 }
+                self.timer = None;
             }
             thread::sleep(TICK);
             Some(TICK)
         }
+    }
+
+    /// Whether the calendar has jumped, or a signal came. Otherwise the timer expired in the far
+    /// future, or can't be read here.
+    fn may_have_slept(waited: rustix::io::Result<usize>) -> bool {
+        matches!(waited, Err(Errno::CANCELED | Errno::INTR))
     }
 
     fn far_timer() -> rustix::io::Result<OwnedFd> {
@@ -216,9 +221,54 @@ mod system {
     }
 
     #[cfg(test)]
-    #[test]
-    fn the_kernel_has_such_a_timer() {
-        assert!(WakeUps::new().timer.is_some());
+    #[allow(clippy::unwrap_used, reason = "how a test fails")]
+    mod tests {
+        use std::{fs, time::Instant};
+
+        use rustix::time::timerfd_gettime;
+
+        use super::*;
+        use crate::suspend::Machine;
+
+        #[test]
+        fn the_kernel_has_such_a_timer_and_it_is_far_away() {
+            let timer = WakeUps::new().timer.unwrap();
+            let year = 365 * 24 * 60 * 60;
+            assert!(timerfd_gettime(&timer).unwrap().it_value.tv_sec > 100 * year);
+        }
+
+        /// After either it waits as before. What can't be read isn't asked again.
+        #[test]
+        fn a_jump_of_the_calendar_and_a_signal_keep_the_timer() {
+            assert!(may_have_slept(Err(Errno::CANCELED)));
+            assert!(may_have_slept(Err(Errno::INTR)));
+            assert!(!may_have_slept(Ok(8)));
+            assert!(!may_have_slept(Err(Errno::PERM)));
+        }
+
+        /// Whether a thread of this process has this name, and sleeps.
+        fn is_asleep(name: &str) -> bool {
+            let mut threads = fs::read_dir("/proc/self/task").unwrap();
+            threads.any(|thread| {
+                let stat = fs::read_to_string(thread.unwrap().path().join("stat"));
+                stat.is_ok_and(|stat| stat.contains(&format!("({name}) S")))
+            })
+        }
+
+        #[test]
+        fn a_thread_watches_the_machine_and_waits_for_its_wake_up() {
+            Machine::local();
+            let began = Instant::now();
+            let mut looks = 0;
+            while looks < 3 {
+                assert!(began.elapsed() < Duration::from_secs(10), "it isn't asleep");
+                thread::sleep(Duration::from_millis(5));
+                looks = match is_asleep("heartbeat-wake") {
+                    true => looks + 1,
+                    false => 0,
+                };
+            }
+        }
     }
 }
 
@@ -284,6 +334,7 @@ mod tests {
         second.set(c.clone());
         machine.wake_up(Duration::ZERO);
         assert_eq!((woken(), machine.slept()), ([1, 1, 1], 5_001));
+        assert_eq!(format!("{machine:?}"), "Machine { slept: 5.001ms }");
         let _third = machine.alarm(c);
         assert_eq!(machine.lock().places.len(), 2);
     }

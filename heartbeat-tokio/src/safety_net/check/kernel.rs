@@ -5,7 +5,7 @@ use std::io;
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    io::{Errno, ioctl_fionread},
+    io::{ioctl_fionread, retry_on_intr},
 };
 use tokio::net::TcpStream;
 
@@ -48,12 +48,8 @@ fn ask(socket: &TcpStream) -> PollFd<'_> {
 }
 
 fn poll_now(asked: &mut [PollFd<'_>]) -> io::Result<()> {
-    loop {
-        match poll(asked, Some(&Timespec::default())) {
-            Err(Errno::INTR) => {}
-            polled => return Ok(polled.map(drop)?),
-        }
-    }
+    retry_on_intr(|| poll(asked, Some(&Timespec::default())))?;
+    Ok(())
 }
 
 fn interpret(socket: &TcpStream, answer: PollFlags) -> io::Result<Liveness> {

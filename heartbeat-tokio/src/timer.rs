@@ -236,7 +236,9 @@ impl Timer {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "how a test fails")]
 mod tests {
-    use std::{sync::Arc, task::Wake};
+    use std::{future::poll_fn, sync::Arc, task::Wake};
+
+    use tokio::runtime::Builder;
 
     use super::*;
 
@@ -304,6 +306,27 @@ mod tests {
         assert_eq!(state(&timer), before);
         assert!(timer.is_armed(at(105), &other));
         assert!(!timer.is_armed(at(105), &one));
+    }
+
+    /// The runtime in which it was made isn't run.
+    #[test]
+    fn a_timer_that_is_moved_fires_in_its_new_runtime() {
+        let runtime = || Builder::new_current_thread().enable_time().build().unwrap();
+        let (former, own) = (runtime(), runtime());
+        let mut timer = {
+            let _context = former.enter();
+            Timer::with_step(Clock::start(), GRID)
+        };
+        let deadline = timer.now() + Duration::from_millis(1);
+        own.block_on(async {
+            timer.move_here();
+            let fires = poll_fn(|cx| match timer.arm(Some(deadline), cx) {
+                true => Poll::Pending,
+                false => Poll::Ready(()),
+            });
+            let fired = tokio::time::timeout(Duration::from_secs(10), fires).await;
+            assert!(fired.is_ok(), "it fires in no runtime");
+        });
     }
 
     /// tokio #6504: what timers cost at many connections. A deadline that moves

@@ -539,7 +539,7 @@ fn a_goodbye_in_own_frames_has_a_detail() {
 
 /// Neither what the client sends gives it more time, nor our answers, which the library keeps.
 #[tokio::test(start_paused = true)]
-async fn the_limit_for_stalled_writes_counts_from_the_last_written_byte() {
+async fn pongs_that_the_library_keeps_extend_no_limit_for_stalled_writes() {
     let alive = control_frame(Control::Alive)[4..].to_vec();
     let ping = control_frame(Control::Ping(Nonce([7; 8])))[4..].to_vec();
     stalls(OwnFrames::new(), filler(1, 200_000), vec![ping, alive]).await;

@@ -4,8 +4,8 @@
 //! Every end of a connection is judged by what the documents promise of sockets:
 //!
 //! - no peer is given up that was heard within I·(1 − J) + N·W, nor while nothing is wrong;
-//! - while a direction is cut, or a host stands still, for longer than the detection time,
-//!   none of its connections survives;
+//! - while a direction is cut for longer than the detection time, none of its connections
+//!   survives; while a host stands still, none that its kernel has nothing more to send on;
 //! - a peer that gives us up says why, in words that fit;
 //! - messages arrive in order, each once;
 //! - once all is well, `close` is confirmed.
@@ -35,6 +35,7 @@ use heartbeat_tests::{
 };
 use heartbeat_tokio::{
     Cause, CloseReason, Config, Driver, GoodbyeCode, Heartbeat, PeerEvent, Receiver, Sender,
+    WeakSender,
 };
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use tokio::{
@@ -113,8 +114,8 @@ struct World {
     connections: usize,
     /// The faults so far. The last one may still last.
     faults: Mutex<Vec<(Fault, Instant, Option<Instant>)>>,
-    /// Since when each end is open, and on which side.
-    open: Mutex<Vec<Option<(bool, Instant)>>>,
+    /// The ends that are open.
+    open: Mutex<Vec<Option<Open>>>,
     /// How long the left and the right host are to stand still.
     stalls: [Mutex<Option<Duration>>; 2],
     /// No more faults, and no more connections.
@@ -138,6 +139,20 @@ impl fmt::Display for World {
             self.messages.load(Relaxed),
             self.confirmed.load(Relaxed),
         )
+    }
+}
+
+/// One end of a connection.
+struct Open {
+    is_left: bool,
+    since: Instant,
+    handle: WeakSender<Bytes>,
+}
+
+impl Open {
+    fn silent_for(&self) -> Duration {
+        let handle = self.handle.upgrade();
+        handle.map_or(Duration::MAX, |handle| handle.status().silent_for)
     }
 }
 
@@ -317,11 +332,14 @@ fn torment(network: &Network, world: &World, mut dice: SmallRng) {
 impl World {
     /// No connection of these sides may survive the fault.
     fn expect_none(&self, fault: Fault, [left, right]: [bool; 2], begun: Instant, since: Instant) {
+        // The kernel of a host that stands still repeats what was lost before.
+        let may_hear = matches!(fault, Fault::Stall(_));
         let stays = || {
             let open = lock(&self.open);
-            let late = open.iter().flatten().filter(|(is_left, opened)| {
-                let counts = if *is_left { left } else { right };
-                counts && *opened < since
+            let late = open.iter().flatten().filter(|end| {
+                let counts = if end.is_left { left } else { right };
+                let was_heard = may_hear && end.silent_for() < DETECTION + SCHEDULING;
+                counts && end.since < since && !was_heard
             });
             late.count()
         };
@@ -410,16 +428,20 @@ async fn connect(world: &World) {
 async fn live(world: &World, stream: TcpStream, is_left: bool, load: usize) {
     let _ = stream.set_nodelay(true);
     let config = Config::detect_within(DETECTION).unwrap();
-    let place = {
-        let mut open = lock(&world.open);
-        open.push(Some((is_left, Instant::now())));
-        open.len() - 1
-    };
-    world.opened.fetch_add(1, Relaxed);
     let driver = Heartbeat::new(stream, config).spawn();
     let Driver {
         sender, receiver, ..
     } = driver;
+    let place = {
+        let mut open = lock(&world.open);
+        open.push(Some(Open {
+            is_left,
+            since: Instant::now(),
+            handle: sender.downgrade(),
+        }));
+        open.len() - 1
+    };
+    world.opened.fetch_add(1, Relaxed);
     let sends = load == 2 || load == 1 && is_left;
     let (last, ()) = tokio::join!(
         receive(world, receiver),

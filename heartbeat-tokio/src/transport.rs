@@ -264,8 +264,8 @@ pub trait Transport<S>: Protocol {
         self.unread() > 0
     }
 
-    /// Whether an incomplete message has begun to arrive of which nothing is
-    /// [`unread`](Self::unread); or may have, if the kind of the bytes is unknown.
+    /// Whether an incomplete message has begun to arrive, or may have. Callers ask for
+    /// [`unread`](Self::unread) bytes too, so those needn't be told of here.
     fn is_in_message(&self) -> bool {
         false
     }
@@ -280,8 +280,8 @@ pub trait Transport<S>: Protocol {
     fn push(&mut self, message: Self::Message) -> Result<(), SendError>;
 
     /// Queues a control frame ahead of messages that weren't begun. Not for a goodbye; for a Fin
-    /// only when no messages wait. A frame that the protocol doesn't have counts as written when
-    /// the frames before it are.
+    /// only when no messages wait, and not for a frame that the protocol doesn't have, except with
+    /// a codec: there it counts as written when the frames before it are.
     fn push_control(&mut self, control: Control);
 
     /// Queues a goodbye, once every waiting message was begun.

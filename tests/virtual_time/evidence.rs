@@ -184,7 +184,6 @@ async fn pings_through_a_wrapper_are_no_evidence_below_it_either() {
     peer.greet(quick()).await;
     let greeted = heartbeat.next().await;
     assert!(matches!(greeted, Some(PeerEvent::Connected { .. })));
-    let start = Instant::now();
     let pinging = tokio::spawn(async move {
         loop {
             tokio::time::sleep(ms(150)).await;
@@ -195,7 +194,6 @@ async fn pings_through_a_wrapper_are_no_evidence_below_it_either() {
     pinging.abort();
     let events = events.expect("it is silent");
     assert!(matches!(events.last(), Some(PeerEvent::Dead(death)) if death.cause == Cause::Silent));
-    assert!(start.elapsed() <= ms(800), "{:?}", start.elapsed());
 }
 
 /// A wrapper that passes on what has arrived until it is told to keep it.
@@ -294,8 +292,8 @@ async fn half_a_ping_is_no_evidence() {
     }
 }
 
-/// These bytes arrive, each so many milliseconds after those before, and 500 bytes per second
-/// are fast enough. How long until it is dead?
+/// These bytes arrive, each after a pause in milliseconds, and 500 bytes per second are fast
+/// enough. How long until it is dead?
 async fn dead_after_pieces(pieces: &[(u64, &[u8])]) -> Duration {
     let config = quick().to_builder().min_rate(500).build().unwrap();
     let (mut heartbeat, mut peer) = wrapped(config);

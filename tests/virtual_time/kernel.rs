@@ -49,7 +49,9 @@ fn twin(stream: TcpStream) -> (TcpStream, std::net::TcpStream) {
 
 /// Waits until the kernel says so, and no time passes.
 fn wait_until(socket: &std::net::TcpStream, is_so: impl Fn(TcpInfo) -> bool) {
+    let began = std::time::Instant::now();
     while !is_so(TcpInfo::of(socket).unwrap()) {
+        assert!(began.elapsed() < ms(20_000), "the kernel doesn't say so");
         thread::sleep(ms(1));
     }
 }
@@ -169,7 +171,9 @@ async fn a_ping_behind_data_has_its_time_from_when_the_peers_kernel_has_taken_it
     let mut all = vec![0; message.len() + 1];
     let sends = driver.sender.send(message);
     let takes = async {
+        let began = std::time::Instant::now();
         while !TcpInfo::of(&socket).unwrap().is_window_closed() {
+            assert!(began.elapsed() < ms(20_000), "there is room");
             thread::sleep(ms(1));
             yield_now().await;
         }

@@ -34,7 +34,6 @@ use heartbeat_tokio::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf},
-    net::{TcpListener, TcpStream},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::{
@@ -285,23 +284,6 @@ async fn a_silent_peer_is_dead_in_time() {
         );
         assert_eq!(read_line(&mut peer).await, "PING");
     }
-}
-
-/// Nothing of ours was ahead of it, so that its kernel acknowledges it proves nothing.
-#[tokio::test(start_paused = true)]
-async fn a_peer_whose_kernel_takes_a_ping_is_dead_in_time() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
-    let mut ours = Heartbeat::with_codec(ours.unwrap(), Lines::default(), quick());
-    let began = Instant::now();
-    let events = rest(&mut ours).await;
-    let [PeerEvent::Dead(death)] = &*events else {
-        panic!("{events:?}");
-    };
-    assert_eq!(death.cause, Cause::Silent);
-    assert_eq!(began.elapsed(), ms(800));
-    drop(theirs);
 }
 
 #[tokio::test(start_paused = true)]
@@ -582,6 +564,21 @@ async fn a_line_that_was_read_before_we_leave_is_handed_out_before_the_end() {
         PeerEvent::Closed { reason },
     ];
     assert_eq!(rest(&mut ours).await, expected);
+}
+
+/// The line is too long, and nobody waits for it any more.
+#[tokio::test(start_paused = true)]
+async fn an_error_of_a_codec_behind_our_own_end_explains_nothing() {
+    let (ours, mut peer) = tokio::io::duplex(4 << 10);
+    let mut ours = Heartbeat::with_codec(ours, Lines::default(), quick());
+    let lines = "one\n".to_owned() + &"x".repeat(1_100);
+    peer.write_all(lines.as_bytes()).await.unwrap();
+    peer.shutdown().await.unwrap();
+    assert_eq!(ours.next().await, Some(PeerEvent::Message("one".into())));
+    assert_eq!(ours.close().await, Ok(()));
+    let reason = CloseReason::Local;
+    assert_eq!(rest(&mut ours).await, [PeerEvent::Closed { reason }]);
+    assert!(ours.io_error().is_none());
 }
 
 /// The peer sends more than the inbox holds, and reads nothing. Of its own times nothing is

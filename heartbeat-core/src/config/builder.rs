@@ -160,7 +160,9 @@ impl ConfigBuilder {
     /// 365 days.
     ///
     /// A peer that sends but doesn't read is alive. Set this if such a peer is of no use to
-    /// you.
+    /// you. Where the adapter hands whole frames to a library, as with a WebSocket, only frames
+    /// that are no pongs are progress. The limit has to be longer than the longest message takes
+    /// to write.
     pub fn write_stall(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.write_stall = limit.into();
         self

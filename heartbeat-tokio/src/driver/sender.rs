@@ -196,8 +196,8 @@ impl<M> Sender<M> {
         self.connection.watch()
     }
 
-    /// The operating system's error behind [`PeerEvent::Dead`](crate::PeerEvent::Dead),
-    /// if there was one.
+    /// The error behind [`PeerEvent::Dead`](crate::PeerEvent::Dead), if there was one: the
+    /// operating system's, or that of a codec or a library.
     #[must_use]
     pub fn io_error(&self) -> Option<Arc<io::Error>> {
         self.connection.snapshot().io_error

@@ -155,9 +155,17 @@ impl Ending {
         self.words.as_ref()?.io_error.as_ref()
     }
 
-    /// A codec explains an end that is known already.
+    /// A codec's error about an end, which may be known already. The first error counts, and
+    /// none explains an end of our own.
     pub(super) fn explain(&mut self, error: io::Error) {
-        self.words().io_error.get_or_insert_with(|| Arc::new(error));
+        let is_ours = match self.ended() {
+            None => false,
+            Some(Ended::Closed(reason)) => !matches!(reason, CloseReason::Peer { .. }),
+            Some(Ended::Dead(death)) => death.cause.goodbye().is_some(),
+        };
+        if !is_ours {
+            self.words().io_error.get_or_insert_with(|| Arc::new(error));
+        }
     }
 
     /// The received bytes break the protocol like this. Keeps the codec's error.

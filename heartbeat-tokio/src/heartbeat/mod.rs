@@ -296,8 +296,8 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         self.judge.config()
     }
 
-    /// The operating system's error behind [`PeerEvent::Dead`](crate::PeerEvent::Dead), if there was
-    /// one.
+    /// The error behind [`PeerEvent::Dead`](crate::PeerEvent::Dead), if there was one: the operating
+    /// system's, or that of a codec or a library.
     #[must_use]
     pub fn io_error(&self) -> Option<&io::Error> {
         self.ending.io_error().map(|error| &**error)

@@ -204,7 +204,7 @@ impl IntervalFile {
     }
 }
 
-/// Reads no more than a valid file has.
+/// Reads no more than a valid file has. What follows isn't looked at.
 fn read_all(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(MAX_BYTES).read_to_end(&mut bytes)?;

@@ -84,7 +84,7 @@ impl Reader {
         self.buffer.len() + whole.unwrap_or(0)
     }
 
-    /// Whether some parts of an incomplete message were taken out.
+    /// Whether the first part of a message has begun, and the last one isn't whole.
     pub(super) fn is_in_message(&self) -> bool {
         self.assembly.is_some()
     }

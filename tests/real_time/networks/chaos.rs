@@ -5,7 +5,8 @@
 //!
 //! - no peer is given up that was heard within I·(1 − J) + N·W, nor while nothing is wrong;
 //! - while a direction is cut for longer than the detection time, none of its connections
-//!   survives; while a host stands still, none that its kernel has nothing more to send on;
+//!   survives; while a host stands still, a connection survives only as long as its kernel
+//!   sends what was written before;
 //! - a peer that gives us up says why, in words that fit;
 //! - messages arrive in order, each once;
 //! - once all is well, `close` is confirmed.
@@ -35,7 +36,7 @@ use heartbeat_tests::{
 };
 use heartbeat_tokio::{
     Cause, CloseReason, Config, Driver, GoodbyeCode, Heartbeat, PeerEvent, Receiver, Sender,
-    WeakSender,
+    safety_net::TcpInfo,
 };
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use tokio::{
@@ -146,13 +147,15 @@ impl fmt::Display for World {
 struct Open {
     is_left: bool,
     since: Instant,
-    handle: WeakSender<Bytes>,
+    /// The same socket once more.
+    socket: std::net::TcpStream,
 }
 
 impl Open {
-    fn silent_for(&self) -> Duration {
-        let handle = self.handle.upgrade();
-        handle.map_or(Duration::MAX, |handle| handle.status().silent_for)
+    /// Whether bytes have arrived within the detection time.
+    fn was_heard(&self) -> bool {
+        let info = TcpInfo::of(&self.socket);
+        info.is_some_and(|info| info.last_data_received < DETECTION + SCHEDULING)
     }
 }
 
@@ -338,8 +341,7 @@ impl World {
             let open = lock(&self.open);
             let late = open.iter().flatten().filter(|end| {
                 let counts = if end.is_left { left } else { right };
-                let was_heard = may_hear && end.silent_for() < DETECTION + SCHEDULING;
-                counts && end.since < since && !was_heard
+                counts && end.since < since && !(may_hear && end.was_heard())
             });
             late.count()
         };
@@ -428,20 +430,22 @@ async fn connect(world: &World) {
 async fn live(world: &World, stream: TcpStream, is_left: bool, load: usize) {
     let _ = stream.set_nodelay(true);
     let config = Config::detect_within(DETECTION).unwrap();
-    let driver = Heartbeat::new(stream, config).spawn();
-    let Driver {
-        sender, receiver, ..
-    } = driver;
+    let stream = stream.into_std().unwrap();
     let place = {
         let mut open = lock(&world.open);
         open.push(Some(Open {
             is_left,
             since: Instant::now(),
-            handle: sender.downgrade(),
+            socket: stream.try_clone().unwrap(),
         }));
         open.len() - 1
     };
     world.opened.fetch_add(1, Relaxed);
+    let stream = TcpStream::from_std(stream).unwrap();
+    let driver = Heartbeat::new(stream, config).spawn();
+    let Driver {
+        sender, receiver, ..
+    } = driver;
     let sends = load == 2 || load == 1 && is_left;
     let (last, ()) = tokio::join!(
         receive(world, receiver),

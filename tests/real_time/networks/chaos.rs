@@ -155,7 +155,7 @@ impl Open {
     /// Whether bytes have arrived within the detection time.
     fn was_heard(&self) -> bool {
         let info = TcpInfo::of(&self.socket);
-        info.is_some_and(|info| info.last_data_received < DETECTION + SCHEDULING)
+        info.is_ok_and(|info| info.last_data_received < DETECTION + SCHEDULING)
     }
 }
 

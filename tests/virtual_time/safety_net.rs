@@ -154,8 +154,11 @@ fn options_that_the_system_lacks_are_neither_counted_nor_logged() {
 // On Windows socket2 reads no keepalive back.
 #[cfg(not(windows))]
 mod read_back {
-    use futures::StreamExt;
-    use heartbeat_tests::{RawPeer, ms, secs};
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use futures::{StreamExt, future::poll_immediate};
+    use heartbeat_core::Control;
+    use heartbeat_tests::{RawPeer, ms, scripted::control_frame, secs};
     use heartbeat_tokio::{Config, Heartbeat, PeerEvent, SafetyNet};
     use tokio::{
         io::BufStream,
@@ -230,6 +233,39 @@ mod read_back {
             assert_eq!(heartbeat.detection_time(), normal.detection_time());
             assert_eq!(options(&heartbeat), before);
         }
+    }
+
+    /// Each change takes several system calls. A flood of them would cost others their turns.
+    #[tokio::test]
+    async fn of_many_hellos_in_one_read_the_safety_net_follows_the_last() {
+        static ASKED: AtomicUsize = AtomicUsize::new(0);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let ours = Heartbeat::new(BufStream::new(ours.unwrap()), tolerant());
+        let mut heartbeat = ours.with_socket(|stream| {
+            ASKED.fetch_add(1, Relaxed);
+            Some(stream.get_ref())
+        });
+        let hello = |seconds| {
+            let slow = Config::builder().interval(secs(seconds));
+            let slow = slow.timeout(secs(100)).min_interval(secs(seconds));
+            control_frame(Control::Hello(slow.build().unwrap().hello([7; 8])))
+        };
+        let mut hellos = [hello(100), hello(200)].concat().repeat(100);
+        hellos.push(0); // a frame that isn't complete
+        let before = ASKED.load(Relaxed);
+        let mut peer = RawPeer::new(theirs.unwrap().0);
+        peer.send_raw(&hellos).await;
+        for _ in 0..200 {
+            let told = heartbeat.next().await;
+            assert!(matches!(told, Some(PeerEvent::Connected { .. })));
+        }
+        assert!(poll_immediate(heartbeat.next()).await.is_none());
+        let asked = ASKED.load(Relaxed) - before;
+        assert!(asked < 20, "the socket was asked for {asked} times");
+        let socket = socket2::SockRef::from(heartbeat.get_ref().unwrap().get_ref());
+        assert!(keepalive(&socket).0 > secs(200));
     }
 
     /// Dead after 2.5 s, so after 10 s at most, and the kernel's verdict comes as soon

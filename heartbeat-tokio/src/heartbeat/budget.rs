@@ -22,8 +22,9 @@ const MESSAGES: u32 = 128;
 /// What a control frame costs, in messages: the monitor gets each of them.
 const CONTROL: u32 = 16;
 
-/// What new timings of the peer cost, in messages: the socket's options follow them.
-const TIMINGS: u32 = 64;
+/// What new timings of the peer cost, in messages: the socket's options follow them, in a dozen
+/// system calls.
+const TIMINGS: u32 = 4 * MESSAGES;
 
 /// What this turn has taken in.
 #[derive(Debug, Default)]

@@ -204,11 +204,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             return Ok(());
         }
         self.judge.set_interval(interval)?;
-        if let Some(stream) = &self.stream {
-            let monitor = self.judge.monitor();
-            let interval = monitor.status().interval;
-            self.net.adapt(stream, monitor.config(), interval);
-        }
+        self.adapt_net();
         self.wakers.wake_reader();
         Ok(())
     }

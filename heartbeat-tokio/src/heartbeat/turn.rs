@@ -210,11 +210,13 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                     self.note_end(event);
                     continue;
                 }
-                (Event::Connected { .. }, Some(stream)) => {
+                (Event::Connected { .. }, _) => {
                     self.budget.note_timings();
-                    let interval = self.judge.monitor().status().interval;
-                    self.net
-                        .adapt(stream, self.judge.monitor().config(), interval);
+                    self.net.note_timings();
+                    // Others may follow in this read, and the last one counts.
+                    if !self.transport.may_hold_more() {
+                        self.adapt_net();
+                    }
                 }
                 (Event::Beat { .. }, stream) => {
                     if let (Some(stream), 0) = (stream, self.transport.unread()) {
@@ -233,6 +235,15 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             }
         }
         None
+    }
+
+    /// The safety net follows the negotiated timings.
+    pub(super) fn adapt_net(&mut self) {
+        if let Some(stream) = &self.stream {
+            let monitor = self.judge.monitor();
+            let interval = monitor.status().interval;
+            self.net.adapt(stream, monitor.config(), interval);
+        }
     }
 
     /// There was always more to do. Queued bytes leave all the same.

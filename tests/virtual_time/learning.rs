@@ -733,7 +733,7 @@ fn a_file_that_several_write_at_once_is_always_whole() {
 }
 
 #[test]
-fn a_file_of_another_version_or_without_end_is_refused() {
+fn a_file_of_another_version_or_above_8_mib_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("intervals.json");
     fs::write(&path, r#"{"version":2,"networks":{}}"#).unwrap();
@@ -742,7 +742,13 @@ fn a_file_of_another_version_or_without_end_is_refused() {
         error,
         IntervalFileError::Version { version: 2, .. }
     ));
-    fs::write(&path, vec![b' '; 3 << 20]).unwrap();
+    // A valid one, and spaces behind it.
+    let mut text = br#"{"version":1,"networks":[]}"#.to_vec();
+    text.resize(8 << 20, b' ');
+    fs::write(&path, &text).unwrap();
+    IntervalFile::read(&path).unwrap();
+    text.push(b' ');
+    fs::write(&path, text).unwrap();
     let error = IntervalFile::read(&path).unwrap_err();
     assert!(matches!(error, IntervalFileError::Corrupt { .. }));
     let error = IntervalFile::read(folder.path()).unwrap_err();

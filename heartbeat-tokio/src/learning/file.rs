@@ -80,7 +80,7 @@ pub enum IntervalFileError {
         #[source]
         error: io::Error,
     },
-    /// It isn't such a file, or it is damaged.
+    /// It isn't such a file, or it is damaged, or longer than 8 MiB.
     #[error("{}: no learned intervals, or corrupt", path.display())]
     Corrupt {
         /// The file.
@@ -118,6 +118,7 @@ impl IntervalFile {
             path: file.path.clone(),
         };
         let bytes = match read_all(&file.path) {
+            Ok(bytes) if bytes.len() as u64 > MAX_BYTES => return Err(corrupt()),
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(file),
             Err(error) => return Err(file.failed(error)),
@@ -204,10 +205,11 @@ impl IntervalFile {
     }
 }
 
-/// Reads no more than a valid file has. What follows isn't looked at.
+/// Reads no more than a valid file has, and a byte that tells a longer one.
 fn read_all(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_BYTES).read_to_end(&mut bytes)?;
+    let file = File::open(path)?;
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -3,7 +3,7 @@
 
 use futures::StreamExt;
 use heartbeat_core::Cause;
-use tokio::net::TcpListener;
+use tokio::{io::AsyncWriteExt, net::TcpListener};
 
 use super::*;
 use crate::{
@@ -301,7 +301,7 @@ struct Wrapper {
 
 #[tokio::test]
 async fn bytes_arrive_below_a_wrapper_and_never_below_the_socket_itself() {
-    let (socket, peer) = pair().await;
+    let (socket, mut peer) = pair().await;
     let wrapper = Wrapper {
         socket,
         buffered: [0; 64],
@@ -310,7 +310,7 @@ async fn bytes_arrive_below_a_wrapper_and_never_below_the_socket_itself() {
     let mut net = Net::derived(|wrapper: &Wrapper| Some(&wrapper.socket), &wrapper, &config);
     let mut arrived = || net.arrived_below(&wrapper, 1, 1000).map(|(bytes, _)| bytes);
     assert_eq!(arrived(), Some(0));
-    peer.try_write(&wrapper.buffered).unwrap();
+    peer.write_all(&wrapper.buffered).await.unwrap();
     wrapper.socket.readable().await.unwrap();
     assert_eq!(arrived(), Some(64));
     let bare = &wrapper.socket;
@@ -321,20 +321,20 @@ async fn bytes_arrive_below_a_wrapper_and_never_below_the_socket_itself() {
 /// Otherwise the kernel would wait for some 40 ms for an answer of ours.
 #[tokio::test]
 async fn a_pong_is_acknowledged_before_the_kernel_would_do_so() {
-    let (stream, peer) = pair().await;
+    let (stream, mut peer) = pair().await;
     let net = Net::derived(itself, &stream, &Config::default());
-    let is_unacknowledged = || TcpInfo::of(&peer).unwrap().has_unacknowledged();
+    let is_unacknowledged = |peer: &TcpStream| TcpInfo::of(peer).unwrap().has_unacknowledged();
     let socket = SockRef::from(&stream);
     // A busy machine may be too slow to see it.
     for _ in 0..50 {
         socket.set_tcp_quickack(false).unwrap();
         let began = std::time::Instant::now();
-        peer.try_write(b"pong").unwrap();
+        peer.write_all(b"pong").await.unwrap();
         stream.readable().await.unwrap();
         stream.try_read(&mut [0; 8]).unwrap();
-        let was_delayed = is_unacknowledged();
+        let was_delayed = is_unacknowledged(&peer);
         net.acknowledge(&stream);
-        while is_unacknowledged() {
+        while is_unacknowledged(&peer) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         if was_delayed && began.elapsed() < Duration::from_millis(20) {

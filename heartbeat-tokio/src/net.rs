@@ -84,8 +84,6 @@ pub(crate) struct Net<S> {
     hurry: Hurry,
     /// The heartbeat's interval that a derived net follows.
     interval: Duration,
-    /// Other timings were negotiated since. Following them takes system calls.
-    is_outdated: bool,
     /// The kernel's notes when the first beat of this silence was late, for the
     /// diagnosis.
     suspected: Option<Box<TcpInfo>>,
@@ -108,7 +106,6 @@ impl<S> Net<S> {
             pace: Pace::of(config),
             hurry: Hurry::No,
             interval: config.interval(),
-            is_outdated: false,
             suspected: None,
             at_end: None,
             progress: None,
@@ -162,19 +159,9 @@ impl<S> Net<S> {
         }
     }
 
-    /// Other timings were negotiated.
-    pub(crate) const fn note_timings(&mut self) {
-        self.is_outdated = true;
-    }
-
-    pub(crate) const fn is_outdated(&self) -> bool {
-        self.is_outdated
-    }
-
     /// The interval was negotiated. The kernel's verdict has to come after ours, so it follows a
     /// longer detection time, and a shorter one again.
     pub(crate) fn adapt(&mut self, stream: &S, config: &Config, interval: Duration) {
-        self.is_outdated = false;
         if interval != self.interval && self.by_hand.is_none() {
             if let Ok(negotiated) = config.to_builder().interval(interval).build() {
                 self.interval = interval;

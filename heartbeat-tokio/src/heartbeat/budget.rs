@@ -22,8 +22,7 @@ const MESSAGES: u32 = 128;
 /// What a control frame costs, in messages: the monitor gets each of them.
 const CONTROL: u32 = 16;
 
-/// What new timings of the peer cost, in messages: the socket's options follow them, in a dozen
-/// system calls.
+/// What new timings of the peer cost, in messages: all deadlines follow them.
 const TIMINGS: u32 = 4 * MESSAGES;
 
 /// What this turn has taken in.
@@ -33,6 +32,20 @@ pub(super) struct Budget {
     is_spent: bool,
     /// The frames that were taken out and not paid for, in messages.
     work: u32,
+    timings: Timings,
+}
+
+/// Whether the socket's options follow the peer's timings. That takes a dozen system calls, so of
+/// those that come in one turn only the first and the last are followed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Timings {
+    /// None came in this turn.
+    #[default]
+    Same,
+    /// They follow the only ones that came.
+    Followed,
+    /// Others came behind these.
+    Behind,
 }
 
 impl Budget {
@@ -42,10 +55,10 @@ impl Budget {
         !coop::has_budget_remaining() && !self.is_spent
     }
 
-    /// This task's turn is over. The next one has a budget of its own.
-    pub(super) const fn end_turn(&mut self) {
-        self.is_spent = false;
-        self.work = 0;
+    /// This task's turn is over. The next one has a budget of its own. Returns whether the
+    /// socket's options have to follow the peer's timings.
+    pub(super) fn end_turn(&mut self) -> bool {
+        std::mem::take(self).timings == Timings::Behind
     }
 
     /// Pays for a read. The stream has charged the first unit. So a turn reads about as much as
@@ -71,9 +84,15 @@ impl Budget {
         self.work += CONTROL;
     }
 
-    /// The peer has announced its timings.
-    pub(super) const fn note_timings(&mut self) {
+    /// The peer has announced its timings. Returns whether the socket's options follow at once.
+    pub(super) fn note_timings(&mut self) -> bool {
         self.work += TIMINGS;
+        let is_first = self.timings == Timings::Same;
+        self.timings = match is_first {
+            true => Timings::Followed,
+            false => Timings::Behind,
+        };
+        is_first
     }
 
     /// Pays for the frames that were taken out. `Pending` if the budget doesn't suffice.
@@ -144,9 +163,22 @@ mod tests {
 
         // A turn that ends has nothing left to pay.
         (1..MESSAGES).for_each(|_| budget.note_message());
-        budget.end_turn();
+        assert!(!budget.end_turn(), "no timings came");
         budget.note_message();
         assert_eq!(left_after(|cx| pay(&mut budget, cx)).await, whole);
+    }
+
+    #[test]
+    fn the_first_timings_of_a_turn_are_followed_at_once_and_the_last_at_its_end() {
+        let mut budget = Budget::default();
+        for _ in 0..2 {
+            assert!(budget.note_timings());
+            assert!(!budget.end_turn(), "they are followed");
+        }
+        assert!(budget.note_timings());
+        (0..3).for_each(|_| assert!(!budget.note_timings()));
+        assert!(budget.end_turn());
+        assert!(!budget.end_turn());
     }
 
     #[tokio::test]
@@ -155,7 +187,7 @@ mod tests {
         left_after(|cx| {
             budget.charge_read(1 << 30, cx);
             assert!(!budget.is_refused());
-            budget.end_turn();
+            assert!(!budget.end_turn(), "no timings came");
         })
         .await;
         left_after(|cx| {

@@ -302,9 +302,6 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             return;
         };
         self.receiving.decoder = Decoder::Idle;
-        if self.net.is_outdated() {
-            self.adapt_net();
-        }
         if self.receiving.is_read_out {
             return self.note_half_close();
         }

@@ -77,7 +77,9 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
         let is_refused = self.budget.is_refused();
         let event = self.poll_turns(cx);
         if event.is_pending() {
-            self.budget.end_turn();
+            if self.budget.end_turn() {
+                self.adapt_net();
+            }
             if is_refused {
                 // Other futures of this task used up its budget, so nothing could be read
                 // or written. The runtime's deferred wake-up bypasses this waker, so a
@@ -211,10 +213,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                     continue;
                 }
                 (Event::Connected { .. }, _) => {
-                    self.budget.note_timings();
-                    self.net.note_timings();
-                    // Others may follow in this read, and the last one counts.
-                    if !self.transport.may_hold_more() {
+                    if self.budget.note_timings() {
                         self.adapt_net();
                     }
                 }

@@ -212,11 +212,7 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
                     self.note_end(event);
                     continue;
                 }
-                (Event::Connected { .. }, _) => {
-                    if self.budget.note_timings() {
-                        self.adapt_net();
-                    }
-                }
+                (Event::Connected { .. }, _) => self.follow_timings(),
                 (Event::Beat { .. }, stream) => {
                     if let (Some(stream), 0) = (stream, self.transport.unread()) {
                         self.net.acknowledge(stream);
@@ -234,6 +230,13 @@ impl<S, C: Transport<S>> Heartbeat<S, C> {
             }
         }
         None
+    }
+
+    /// The peer has announced its timings.
+    fn follow_timings(&mut self) {
+        if self.budget.note_timings() {
+            self.adapt_net();
+        }
     }
 
     /// The safety net follows the negotiated timings.

@@ -1,4 +1,5 @@
-//! Which side is woken, for what, and how often a stream is read and flushed: nothing is done in vain.
+//! Which side is woken, for what, and how often a stream is read and flushed: nothing is done in
+//! vain.
 
 use std::{future::poll_fn, sync::Arc, task::Context};
 
